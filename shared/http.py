@@ -1,0 +1,87 @@
+"""HTTP that every service has in common: errors as RFC 9457 problem details, and the readiness check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+PROBLEM_JSON = "application/problem+json"
+
+
+class Problem(Exception):
+    """An answer that says what went wrong and what to do (RFC 9457).
+
+    Args:
+        status: The HTTP status.
+        code: A stable, short name of the problem; the last part of its ``type``.
+        detail: A sentence for the person or program that made the request.
+        errors: For 422: one entry per field, ``{"field": ..., "problem": ...}``.
+        retry_after: For 429 and 503: seconds to wait.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        errors: Sequence[Mapping[str, str]] = (),
+        retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail = status, code, detail
+        self.errors, self.retry_after = errors, retry_after
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """The problem details object."""
+        body: dict[str, Any] = {
+            "type": f"urn:groundswell:problem:{self.code}",
+            "title": self.code.replace("_", " ").capitalize(),
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.errors:
+            body["errors"] = [dict(error) for error in self.errors]
+        return body
+
+    def response(self) -> Response:
+        """The answer to send."""
+        headers = self.headers
+        if self.retry_after is not None:
+            headers = {**headers, "retry-after": str(self.retry_after)}
+        return JSONResponse(self.body(), self.status, headers, media_type=PROBLEM_JSON)
+
+
+def field_errors(error: ValidationError) -> list[dict[str, str]]:
+    """One entry per wrong field, without the values that were sent."""
+    return [
+        {
+            "field": ".".join(str(part) for part in item["loc"]) or "(body)",
+            "problem": item["msg"].removeprefix("Value error, "),
+        }
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+
+
+async def problem_response(_: Request, error: Exception) -> Response:
+    """Starlette's exception handler for `Problem`."""
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+async def http_exception_response(_: Request, error: Exception) -> Response:
+    """Starlette's own refusals (404, 405) as problem details."""
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    return Problem(error.status_code, code, str(error.detail), headers=error.headers).response()
+
+
+EXCEPTION_HANDLERS: dict[Any, Any] = {Problem: problem_response, HTTPException: http_exception_response}
+"""Give these to `starlette.applications.Starlette(exception_handlers=...)`."""

@@ -1,0 +1,356 @@
+"""The batch consumer: one piece over FastStream's batch subscriber that owns the failure rules, and nothing else.
+
+Contract
+--------
+`process` gets the valid records of one poll, in order within each partition. When it returns, its effects are durable
+and all that it published is acknowledged; only then are the offsets committed, explicitly, as ``{partition: last + 1}``.
+Killed anywhere before that, the records come again: `process` must be idempotent.
+
+* **invalid** (`decode` raises `InvalidRecord`): the record goes to the dead-letter topic, awaited, before the offset
+  passes it; its neighbours are not affected. More than `dlq_ratio_limit` of the last `dlq_window` records: consumption
+  stops with its position held, because draining a topic into its dead letters is a loss too.
+* **transient** (`is_transient`): the position is held and the same batch is tried again with backoff; the consumer stays
+  in its group, is not ready meanwhile, and gives the batch up only when its partitions are taken away or the service stops.
+* **bug** (anything else): nothing is committed and the process ends with exit code 1.
+
+A rebalance or a stop waits for the batch in hand, but no longer than the drain budget; what is unfinished then is left
+uncommitted, and whoever reads on does it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.structs import OffsetAndMetadata
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, KafkaMessage
+
+from shared.kafka.dead_letters import DeadLetter, publish_dead_letters
+from shared.kafka.errors import InvalidRecord, is_transient
+from shared.kafka.metrics import ConsumerMetrics
+from shared.kafka.producer import EventProducer
+from shared.settings import CommonSettings
+from shared.topics import Topic
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+_KEEPALIVE_SECONDS = 30.0
+"""aiokafka takes a consumer out of its group after max_poll_interval_ms (5 minutes) without a poll. A poll for no
+partition, ten times as often as needed, says that a batch that is held is not a consumer that is stuck."""
+
+_LAG_SECONDS = 2.0
+_BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Generic[T]):
+    """A valid record: what `decode` made of it, and where it stood."""
+
+    value: T
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerLimits:
+    """How much a consumer takes at once, and when it refuses to go on."""
+
+    max_records: int = 2_000
+    """Most records of a batch: the sweet spot of PostgreSQL's set-based inserts is 100 to 2,000 rows."""
+    batch_timeout_ms: int = 20
+    """Longest wait for a first record. It is also how long FastStream sleeps after an empty poll, so it bounds latency
+    when little arrives."""
+    dlq_ratio_limit: float = 0.5
+    dlq_window: int = 1_000
+
+
+class BatchAbandoned(Exception):
+    """The batch in hand was given up: its partitions were taken away or the service stops. Nothing was committed."""
+
+
+class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
+    """See the module's contract."""
+
+    def __init__(
+        self,
+        *,
+        topic: Topic,
+        group: str,
+        decode: Callable[[ConsumerRecord[Any, Any]], T],
+        process: Callable[[Sequence[Received[T]]], Awaitable[None]],
+        producer: EventProducer,
+        metrics: ConsumerMetrics,
+        settings: CommonSettings,
+        on_bug: Callable[[BaseException], None],
+        limits: ConsumerLimits = ConsumerLimits(),
+        on_assigned: Callable[[set[int]], Awaitable[None]] | None = None,
+        on_revoked: Callable[[set[int]], Awaitable[None]] | None = None,
+    ) -> None:
+        self._topic, self._group = topic, group
+        self._decode, self._process = decode, process
+        self._producer, self._metrics, self._settings = producer, metrics, settings
+        self._on_bug, self._limits = on_bug, limits
+        self._after_assigned, self._after_revoked = on_assigned, on_revoked
+        self._subscriber: Any = None
+        self._in_hand = asyncio.Lock()  # held while a batch is worked on; a rebalance waits for it
+        self._epoch = 0  # rises with every revocation: a batch of an older epoch may not commit
+        self._assigned: set[int] | None = None
+        self._committed: dict[TopicPartition, int] = {}
+        self._stopping = asyncio.Event()
+        self._handed_over = asyncio.Event()
+        self._recent_invalid: deque[bool] = deque(maxlen=limits.dlq_window)
+        self._held: str | None = None
+        self._stopped_for_good: str | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ------------------------------------------------------------------------------------------------ start and stop
+
+    def subscribe(self, broker: KafkaBroker) -> None:
+        """Register the FastStream subscriber. Call before the broker starts."""
+        self._subscriber = broker.subscriber(
+            self._topic.name,
+            group_id=self._group,
+            batch=True,
+            ack_policy=AckPolicy.MANUAL,
+            auto_offset_reset="earliest",
+            max_records=self._limits.max_records,
+            batch_timeout_ms=self._limits.batch_timeout_ms,
+            session_timeout_ms=self._settings.kafka_session_timeout_ms,
+            heartbeat_interval_ms=self._settings.kafka_session_timeout_ms // 5,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+            fetch_max_wait_ms=50,
+            listener=self,
+            # FastStream would decode the whole batch before the handler runs, and one bad record or header would fail
+            # all of it. Records are read one by one here.
+            parser=self._keep_raw,
+            decoder=self._no_body,
+            title=f"{self._topic.name} read by {self._group}",
+            description=self._topic.holds,
+        )
+        self._subscriber(self._on_batch)
+
+    @property
+    def _consumer(self) -> AIOKafkaConsumer:
+        # FastStream makes the client when the broker starts; before that nothing here runs.
+        consumer: AIOKafkaConsumer = self._subscriber.consumer
+        return consumer
+
+    async def _keep_raw(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> KafkaMessage:
+        return KafkaMessage(body=b"", raw_message=records, consumer=self._consumer)
+
+    @staticmethod
+    async def _no_body(_: KafkaMessage) -> None:
+        return None
+
+    def drain(self) -> None:
+        """The service stops: finish the batch in hand if that is possible at once, hold nothing any longer."""
+        self._stopping.set()
+        for task in self._tasks:
+            task.cancel()
+
+    def not_ready_because(self) -> str | None:
+        """Why this consumer does not consume right now, or None when it does."""
+        if self._stopped_for_good:
+            return self._stopped_for_good
+        if self._held:
+            return self._held
+        if self._assigned is None:
+            return "no partitions assigned yet"
+        return None
+
+    @property
+    def assigned(self) -> frozenset[int]:
+        """The partitions that this instance owns now."""
+        return frozenset(self._assigned or ())
+
+    # ------------------------------------------------------------------------------------------------------ rebalance
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Wait for the batch in hand, at most the drain budget, then let go of everything."""
+        self._handed_over.set()
+        try:
+            async with asyncio.timeout(self._settings.drain_seconds):
+                async with self._in_hand:
+                    pass
+        except TimeoutError:
+            # From here on the batch in hand is a zombie's: it may finish, the fences keep it harmless, and the epoch
+            # keeps it from committing.
+            log.warning("batch_outlived_rebalance", topic=self._topic.name, seconds=self._settings.drain_seconds)
+        self._epoch += 1
+        self._assigned = None
+        self._committed.clear()
+        if self._after_revoked is not None and revoked:
+            await self._after_revoked({tp.partition for tp in revoked})
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Take over partitions."""
+        self._handed_over.clear()
+        self._assigned = {tp.partition for tp in assigned}
+        self._metrics.rebalances.inc()
+        if not self._tasks:
+            self._tasks = {asyncio.create_task(self._keep_alive()), asyncio.create_task(self._watch_lag())}
+        log.info("partitions_assigned", topic=self._topic.name, partitions=sorted(self._assigned))
+        if self._after_assigned is not None:
+            await self._after_assigned(set(self._assigned))
+
+    # ---------------------------------------------------------------------------------------------------- the batch
+
+    async def _on_batch(self, message: KafkaMessage) -> None:
+        records = cast("tuple[ConsumerRecord[Any, Any], ...]", message.raw_message)
+        if self._stopping.is_set() or self._stopped_for_good:
+            return  # not committed, so it comes again
+        async with self._in_hand:
+            epoch = self._epoch
+            mine = self._assigned or set()
+            # A rebalance may have run between the poll and this line.
+            records = tuple(record for record in records if record.partition in mine)
+            if not records:
+                return
+            started = time.perf_counter()
+            try:
+                await self._handle(records, epoch)
+            except BatchAbandoned as reason:
+                self._metrics.abandoned.inc()
+                log.info("batch_abandoned", topic=self._topic.name, records=len(records), reason=str(reason))
+            except asyncio.CancelledError:
+                raise
+            except Exception as bug:  # noqa: BLE001  the rule for bugs: crash, commit nothing
+                self._stopped_for_good = f"stopped by a bug: {type(bug).__name__}"
+                self._metrics.bugs.inc()
+                self._on_bug(bug)
+            else:
+                self._metrics.batch_records.observe(len(records))
+                self._metrics.batch_seconds.observe(time.perf_counter() - started)
+
+    async def _handle(self, records: tuple[ConsumerRecord[Any, Any], ...], epoch: int) -> None:
+        valid, letters = self._decode_all(records)
+        self._check_ratio(records, letters)
+        if letters:
+            await self._hold(
+                lambda: publish_dead_letters(self._producer, self._topic.dlq, letters), "dead letters", epoch
+            )
+            for letter in letters:
+                self._metrics.dead_letters.labels(reason=letter.error.reason).inc()
+                self._log_dead_letter(letter)
+        if valid:
+            await self._hold(lambda: self._process(valid), "batch", epoch)
+            self._metrics.records.inc(len(valid))
+        await self._hold(lambda: self._commit(records, epoch), "commit", epoch)
+
+    def _decode_all(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> tuple[list[Received[T]], list[DeadLetter]]:
+        valid: list[Received[T]] = []
+        letters: list[DeadLetter] = []
+        for record in records:
+            try:
+                valid.append(Received(self._decode(record), record.partition, record.offset))
+            except InvalidRecord as error:
+                letters.append(DeadLetter(record, error))
+            self._recent_invalid.append(bool(letters) and letters[-1].record is record)
+        return valid, letters
+
+    def _check_ratio(self, records: tuple[ConsumerRecord[Any, Any], ...], letters: list[DeadLetter]) -> None:
+        if not letters or len(self._recent_invalid) < self._limits.dlq_window:
+            return
+        invalid = sum(self._recent_invalid)
+        if invalid <= self._limits.dlq_ratio_limit * self._limits.dlq_window:
+            return
+        self._stopped_for_good = (
+            f"stopped: {invalid} of the last {self._limits.dlq_window} records of {self._topic.name} could not be read;"
+            " find the producer that writes them, then restart (a higher DLQ_RATIO_LIMIT lets them through)"
+        )
+        self._metrics.stopped.set(1)
+        log.error("dlq_ratio_exceeded", topic=self._topic.name, invalid=invalid, window=self._limits.dlq_window)
+        raise BatchAbandoned(self._stopped_for_good)
+
+    def _log_dead_letter(self, letter: DeadLetter) -> None:
+        log.warning(
+            "dead_letter",
+            topic=self._topic.name,
+            partition=letter.record.partition,
+            offset=letter.record.offset,
+            reason=letter.error.reason,
+            detail=letter.error.detail,
+        )
+
+    async def _hold(self, step: Callable[[], Awaitable[None]], what: str, epoch: int) -> None:
+        """Do `step` until it succeeds, as long as its failures are transient and the partitions are ours."""
+        backoff = _BACKOFF_FIRST
+        while True:
+            try:
+                await step()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                self._held = f"{what} held: {type(error).__name__}"
+                self._metrics.holds.labels(cause=type(error).__name__).inc()
+                self._metrics.held.set(1)
+                log.warning("batch_held", topic=self._topic.name, step=what, cause=type(error).__name__, wait=backoff)
+                await self._pause(backoff, epoch)
+                backoff = min(backoff * 2, _BACKOFF_MOST)
+            else:
+                self._held = None
+                self._metrics.held.set(0)
+                return
+
+    async def _pause(self, backoff: float, epoch: int) -> None:
+        """Wait out `backoff`, with jitter; end at once, by giving the batch up, when the partitions go or the service."""
+        waits = [asyncio.create_task(self._stopping.wait()), asyncio.create_task(self._handed_over.wait())]
+        try:
+            await asyncio.wait(
+                waits,
+                timeout=backoff * random.uniform(0.5, 1.0),  # noqa: S311  jitter, not a secret
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if self._stopping.is_set() or self._handed_over.is_set() or epoch != self._epoch:
+            self._held = None
+            self._metrics.held.set(0)
+            raise BatchAbandoned("the service stops" if self._stopping.is_set() else "the partitions are handed over")
+
+    async def _commit(self, records: tuple[ConsumerRecord[Any, Any], ...], epoch: int) -> None:
+        if epoch != self._epoch:
+            raise BatchAbandoned("the partitions were handed over meanwhile")
+        ends: dict[TopicPartition, int] = {}
+        for record in records:
+            partition = TopicPartition(record.topic, record.partition)
+            ends[partition] = max(ends.get(partition, 0), record.offset + 1)
+        try:
+            await self._consumer.commit({tp: OffsetAndMetadata(end, "") for tp, end in ends.items()})
+        except (CommitFailedError, IllegalStateError) as error:
+            # The group has moved on without us. Effects are done and idempotent; the new owner repeats them.
+            self._metrics.commit_failures.inc()
+            raise BatchAbandoned(f"commit refused: {type(error).__name__}") from error
+        self._committed.update(ends)
+
+    # ------------------------------------------------------------------------------------------------------ watching
+
+    async def _keep_alive(self) -> None:
+        nothing = TopicPartition("", 0)
+        while True:
+            await asyncio.sleep(_KEEPALIVE_SECONDS)
+            if self._in_hand.locked():
+                await self._consumer.getmany(nothing, timeout_ms=0)
+
+    async def _watch_lag(self) -> None:
+        while True:
+            await asyncio.sleep(_LAG_SECONDS)
+            for partition in self._consumer.assignment():
+                end = self._consumer.highwater(partition)
+                done = self._committed.get(partition)
+                if end is None or done is None:
+                    continue
+                self._metrics.lag.labels(partition=str(partition.partition)).set(max(0, end - done))

@@ -1,0 +1,50 @@
+"""Dead letters: records that cannot be read go, untouched, to ``<topic>.dlq`` with the reason in their headers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from aiokafka import ConsumerRecord
+
+from shared.kafka.errors import InvalidRecord
+from shared.kafka.headers import Headers
+from shared.kafka.producer import EventProducer, Record
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record and why it could not be read."""
+
+    record: ConsumerRecord[Any, Any]
+    error: InvalidRecord
+
+
+def dead_letter_headers(letter: DeadLetter) -> Headers:
+    """The record's own headers, then ours: ``dlq_reason``, ``dlq_exception``, where it came from, and when it was moved.
+
+    The exception's text never holds the record's content: `InvalidRecord` is made without it.
+    """
+    record = letter.record
+    return [
+        *record.headers,
+        ("dlq_reason", letter.error.reason.encode()),
+        ("dlq_exception", str(letter.error)[:2000].encode()),
+        ("dlq_source_topic", record.topic.encode()),
+        ("dlq_source_partition", str(record.partition).encode()),
+        ("dlq_source_offset", str(record.offset).encode()),
+        ("dlq_time", datetime.now(UTC).isoformat().encode()),
+    ]
+
+
+async def publish_dead_letters(producer: EventProducer, dlq_topic: str, letters: Sequence[DeadLetter]) -> None:
+    """Publish and wait for every acknowledgement; a redelivery publishes again, with the same source coordinates.
+
+    Raises:
+        aiokafka.errors.KafkaError: some letter was not acknowledged.
+    """
+    for letter in letters:
+        record = Record(letter.record.key, letter.record.value, dead_letter_headers(letter))
+        await producer.publish(dlq_topic, record)

@@ -1,0 +1,69 @@
+"""Which failures are what. Three kinds, everywhere:
+
+* **invalid** input: `InvalidRecord`; the record goes to the dead-letter topic, the rest of the batch goes on;
+* **transient**: something this process depends on is away or busy; hold the position and try again;
+* **bug**: everything else; crash loudly, commit nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import redis.exceptions
+from aiokafka.errors import KafkaError, KafkaTimeoutError
+
+
+class InvalidRecord(ValueError):
+    """A record that no retry will make readable.
+
+    ``reason`` is a short code for headers and metrics; ``detail`` says where the record is wrong, without its content.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+_TRANSIENT_POSTGRES: tuple[type[Exception], ...] = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,  # disk full, out of memory, too many connections
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.ReadOnlySQLTransactionError,  # connected to a standby during a failover
+    asyncpg.InvalidAuthorizationSpecificationError,  # a password being rotated
+)
+
+_TRANSIENT_REDIS: tuple[type[Exception], ...] = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.MasterDownError,
+)
+
+_LOST_CONNECTION = "connection is closed", "connection was closed", "pool is closing"
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether waiting can help: the network, Kafka, PostgreSQL or Redis is away, busy, full, or changing its leader."""
+    if isinstance(error, asyncio.CancelledError):
+        return False
+    if isinstance(error, KafkaError):
+        return bool(error.retriable) or isinstance(error, KafkaTimeoutError) or _connection_lost(error)
+    if isinstance(error, asyncpg.InterfaceError):
+        return any(mark in str(error) for mark in _LOST_CONNECTION)
+    return isinstance(error, (OSError, TimeoutError, *_TRANSIENT_POSTGRES, *_TRANSIENT_REDIS))
+
+
+def _connection_lost(error: KafkaError) -> bool:
+    return "closed" in str(error).lower() or "connection" in type(error).__name__.lower()

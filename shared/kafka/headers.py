@@ -1,0 +1,74 @@
+"""CloudEvents 1.0 on Kafka, binary mode: the attributes are ``ce_*`` headers, the value is the data.
+
+Source: CloudEvents Kafka protocol binding 1.0.2, section 3.2. The public SDK's own encoder costs about 14 microseconds
+an event, more than counting one; its decoder reads what this module writes (tests/contract).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from shared.events import Event
+
+Headers = list[tuple[str, bytes]]
+
+_SPEC: Final = ("ce_specversion", b"1.0")
+_JSON: Final = ("content-type", b"application/json")
+
+
+def event_headers(
+    event: type[Event], *, event_id: str | UUID, source: str, subject: str, time: datetime | None = None
+) -> Headers:
+    """The headers of one event.
+
+    Args:
+        event: The event's class; its ``TYPE`` becomes ``ce_type``.
+        event_id: Unique within the source; the same for every copy of the same event.
+        source: The service that says so, e.g. ``/groundswell/verify``.
+        subject: The petition's id.
+        time: When it happened; now, if not given.
+    """
+    moment = time or datetime.now(UTC)
+    return [
+        _SPEC,
+        ("ce_id", str(event_id).encode()),
+        ("ce_source", source.encode()),
+        ("ce_type", event.TYPE.encode()),
+        ("ce_subject", subject.encode()),
+        ("ce_time", moment.isoformat().encode()),
+        _JSON,
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """The CloudEvents attributes that a reader here needs."""
+
+    id: str
+    type: str
+
+
+class NotACloudEvent(ValueError):
+    """A record without the headers that every event has. The message names what is missing."""
+
+
+def read_attributes(headers: Sequence[tuple[str, bytes | None]]) -> Attributes:
+    """The attributes of a record.
+
+    Raises:
+        NotACloudEvent: a required header is missing, is not UTF-8, or names another version of the specification.
+    """
+    found = dict(headers)
+    if found.get("ce_specversion") != b"1.0":
+        raise NotACloudEvent("header ce_specversion must be 1.0")
+    event_id, event_type = found.get("ce_id"), found.get("ce_type")
+    if not event_id or not event_type:
+        raise NotACloudEvent("headers ce_id and ce_type are required")
+    try:
+        return Attributes(id=event_id.decode(), type=event_type.decode())
+    except UnicodeDecodeError:
+        raise NotACloudEvent("headers ce_id and ce_type must be UTF-8") from None

@@ -1,0 +1,83 @@
+"""PostgreSQL: the pool that every service uses, and its readiness check."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import asyncpg
+import structlog
+
+from shared.kafka.errors import is_transient
+
+log = structlog.get_logger(__name__)
+
+Pool = asyncpg.Pool
+Connection = asyncpg.Connection
+
+
+class Database:
+    """A connection pool that may be opened while PostgreSQL is still away.
+
+    Args:
+        url: ``postgresql://user:password@host:port/database``.
+        application: Shown in pg_stat_activity.
+        size: Most connections. A service works on one batch at a time, so a few do; more only move the queue into
+            PostgreSQL.
+    """
+
+    def __init__(self, url: str, *, application: str, size: int = 4) -> None:
+        self._url, self._application, self._size = url, application, size
+        self._pool: Pool | None = None
+
+    @property
+    def pool(self) -> Pool:
+        """The pool.
+
+        Raises:
+            ConnectionError: it could not be opened yet; trying again later can help.
+        """
+        if self._pool is None:
+            raise ConnectionError("PostgreSQL has not answered yet")
+        return self._pool
+
+    async def open(self) -> None:
+        """Connect, trying again for as long as PostgreSQL is away. Run it in the background to serve HTTP meanwhile."""
+        backoff = 0.1
+        while self._pool is None:
+            try:
+                self._pool = await asyncpg.create_pool(
+                    self._url,
+                    min_size=1,
+                    max_size=self._size,
+                    # A statement that takes this long is stuck behind something; the caller tries again.
+                    command_timeout=30,
+                    timeout=5,
+                    init=_speak_json,
+                    server_settings={"application_name": f"groundswell-{self._application}", "timezone": "UTC"},
+                )
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("postgres_away", cause=type(error).__name__, wait=backoff)
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, 5.0)
+
+    async def close(self) -> None:
+        """Close the pool; connections in use are given two seconds."""
+        if self._pool is None:
+            return
+        try:
+            async with asyncio.timeout(2):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def check(self) -> str | None:
+        """Readiness: does it answer?"""
+        await self.pool.fetchval("SELECT 1")
+        return None
+
+
+async def _speak_json(connection: Connection) -> None:
+    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")

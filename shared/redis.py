@@ -1,0 +1,52 @@
+"""Redis or Valkey: one client for all, and the identity of the data it holds.
+
+Redis may lose state without an error: flushed, restarted from an older file, failed over to a replica that lagged. Two
+signs show it. ``run_id`` changes with every start of a server. The incarnation is a key of our own, made at random when
+it is missing, so it changes when everything was deleted.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+INCARNATION_KEY: Final = "groundswell:incarnation"
+
+
+def connect(url: str) -> Redis:
+    """A client for ``redis://`` or ``rediss://``. It connects when first used and never retries by itself.
+
+    A retry behind our back could run a command on a server that restarted in between; the callers here must know.
+    """
+    return Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=5,
+        socket_connect_timeout=2,
+        retry=Retry(NoBackoff(), 0),
+        client_name="groundswell-tally",
+    )
+
+
+async def identity(redis: Redis) -> str:
+    """Which data this is: ``run_id/incarnation``. The same string twice means that nothing was lost in between.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.set(INCARNATION_KEY, secrets.token_hex(8), nx=True)
+        pipe.get(INCARNATION_KEY)
+        pipe.info("server")
+        _, incarnation, server = await pipe.execute()
+    return f"{server['run_id']}/{incarnation}"
+
+
+async def check(redis: Redis) -> str | None:
+    """Readiness: does it answer?"""
+    await redis.ping()
+    return None

@@ -1,0 +1,204 @@
+"""What makes a process a service: health, metrics, documents, a graceful stop, and an exit code that tells the truth.
+
+A service's `app.py` builds its parts and hands them to `Service`; `run` serves until SIGTERM or SIGINT and returns 0, or
+until a bug stops a consumer and returns 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+import uvicorn
+from aiokafka.errors import KafkaError
+from faststream.asgi import AsgiFastStream, AsyncAPIRoute
+from faststream.kafka import KafkaBroker
+from faststream.kafka.prometheus import KafkaPrometheusMiddleware
+from faststream.specification import AsyncAPI
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, make_asgi_app
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shared.settings import CommonSettings
+
+log = structlog.get_logger(__name__)
+
+Check = Callable[[], Awaitable[str | None]]
+"""A readiness check: None when all is well, else what is wrong, in a few words."""
+
+_CHECK_SECONDS = 2.0
+"""A dependency that has not answered by then is away as far as a load balancer is concerned."""
+
+
+def new_registry() -> CollectorRegistry:
+    """A registry of the process's own metrics, with CPU, memory and garbage collection."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+def new_broker(settings: CommonSettings, registry: CollectorRegistry, service: str) -> KafkaBroker:
+    """A FastStream broker that never creates topics and reports its consumption to `registry`."""
+    return KafkaBroker(
+        [server.strip() for server in settings.kafka_bootstrap_servers.split(",")],
+        client_id=f"groundswell-{service}",
+        allow_auto_create_topics=False,
+        graceful_timeout=settings.drain_seconds,
+        middlewares=[KafkaPrometheusMiddleware(registry=registry, app_name=service, metrics_prefix="faststream")],
+    )
+
+
+class _Application(AsgiFastStream):
+    """FastStream's ASGI application, which matches whole paths only, with the service's own routes behind it."""
+
+    def __init__(self, broker: KafkaBroker, *, routes: ASGIApp | None, **options: Any) -> None:
+        super().__init__(broker, **options)
+        self._own_routes = routes
+
+    async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._own_routes is None or scope["type"] != "http":
+            await super().not_found(scope, receive, send)
+        else:
+            await self._own_routes(scope, receive, send)
+
+    async def _start_broker(self) -> None:
+        """Connect, and keep trying while Kafka is away: HTTP is served and /readyz says what is missing."""
+        backoff = 0.2
+        while True:
+            try:
+                await super()._start_broker()
+            except (KafkaError, OSError) as error:
+                log.warning("kafka_away_at_start", cause=type(error).__name__, wait=backoff)
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, 5.0)
+            else:
+                return
+
+
+class Service:
+    """One process of Groundswell.
+
+    Args:
+        name: ``ingest``, ``verify``, ``tally`` or ``notify``.
+        settings: The service's settings.
+        port: The HTTP port.
+        broker: From `new_broker`, with the subscribers registered.
+        registry: The metrics to serve.
+        lifespan: Opens the service's own connections and background tasks, and closes them; entered before the broker
+            starts, left after it has stopped.
+        checks: Readiness checks by the dependency's name.
+        routes: The service's own HTTP routes, if it has any.
+        on_stop: Called first when the process is asked to stop.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        title: str,
+        settings: CommonSettings,
+        port: int,
+        broker: KafkaBroker,
+        registry: CollectorRegistry,
+        lifespan: Callable[[], contextlib.AbstractAsyncContextManager[None]],
+        checks: dict[str, Check],
+        routes: ASGIApp | None = None,
+        on_stop: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        self.name, self.settings, self.port = name, settings, port
+        self._checks, self._on_stop = checks, on_stop
+        self._server: uvicorn.Server | None = None
+        self._failed: BaseException | None = None
+
+        @asynccontextmanager
+        async def around() -> AsyncIterator[None]:
+            async with lifespan():
+                yield
+
+        self.app = _Application(
+            broker,
+            routes=routes,
+            logger=None,
+            lifespan=around,
+            on_shutdown=list(on_stop),
+            specification=AsyncAPI(
+                title=title, version="1.0.0", description=f"Topics of Groundswell's {name} service."
+            ),
+            # No try-it-out page: it would let anyone who reaches the port publish.
+            asyncapi_path=AsyncAPIRoute("/docs/asyncapi", try_it_out_path=None),
+            asgi_routes=[
+                ("/livez", _alive),
+                ("/readyz", self._ready),
+                ("/metrics", make_asgi_app(registry=registry)),
+            ],
+        )
+
+    def fail(self, bug: BaseException) -> None:
+        """End the process with exit code 1: an unexpected exception was raised where going on could lose signatures."""
+        if self._failed is None:
+            self._failed = bug
+            log.error("bug", exc_info=bug)
+        if self._server is not None:
+            self._server.should_exit = True
+
+    async def readiness(self) -> dict[str, str]:
+        """The result of every check: ``ok`` or what is wrong."""
+
+        async def run(check: Check) -> str:
+            try:
+                async with asyncio.timeout(_CHECK_SECONDS):
+                    return await check() or "ok"
+            except TimeoutError:
+                return f"no answer within {_CHECK_SECONDS:g} s"
+            except Exception as error:  # noqa: BLE001  whatever a driver raises: the dependency does not answer
+                return f"away: {type(error).__name__}"
+
+        results = await asyncio.gather(*(run(check) for check in self._checks.values()))
+        return dict(zip(self._checks, results, strict=True))
+
+    async def _ready(self, scope: Scope, receive: Receive, send: Send) -> None:
+        checks = await self.readiness()
+        ready = all(result == "ok" for result in checks.values()) and self._failed is None
+        body = {"status": "ready" if ready else "not ready", "service": self.name, "checks": checks}
+        await JSONResponse(body, 200 if ready else 503)(scope, receive, send)
+
+    async def serve(self) -> int:
+        """Serve until a signal or a bug ends it. Returns the exit code."""
+        config = uvicorn.Config(
+            self.app,
+            host=self.settings.host,
+            port=self.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            timeout_graceful_shutdown=max(1, int(self.settings.drain_seconds)),
+            backlog=4096,
+        )
+        self._server = uvicorn.Server(config)
+        log.info("starting", port=self.port)
+        await self._server.serve()
+        if not self._server.started:
+            return 1
+        log.info("stopped", failed=self._failed is not None)
+        return 1 if self._failed is not None else 0
+
+    def run(self) -> int:
+        """Serve on a fresh uvloop event loop. Returns the exit code."""
+        import uvloop
+
+        # uvicorn raises the signal again once it has stopped; without this, SIGTERM would end a clean stop with code 143.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        return uvloop.run(self.serve())
+
+
+async def _alive(scope: Scope, receive: Receive, send: Send) -> None:
+    await Response("alive\n", media_type="text/plain")(scope, receive, send)

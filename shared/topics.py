@@ -1,0 +1,192 @@
+"""The topics: names, keys, partitions, retention; and the one idempotent step that creates them.
+
+Services never create topics: a typo in a name or a broker's default retention would then decide what is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from shared.events import (
+    ConfirmCommand,
+    Event,
+    InvalidateCommand,
+    MilestoneReached,
+    PetitionChanged,
+    SignatureRejected,
+    SignatureRevoked,
+    SignatureVerified,
+    SignCommand,
+    TallyUpdated,
+    WithdrawCommand,
+)
+
+DEFAULT_PARTITIONS: Final = 12
+"""Divides evenly among 1, 2, 3, 4, 6 and 12 instances of a service."""
+
+MAX_RECORD_BYTES: Final = 1_048_588
+"""Kafka's own default for one record batch (message.max.bytes)."""
+
+DLQ_MAX_RECORD_BYTES: Final = 2 * MAX_RECORD_BYTES
+"""A dead letter is the record, untouched, and some headers: it must fit even if the record was as large as allowed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """One topic and its contract."""
+
+    name: str
+    key: str
+    """What the record key is, in words."""
+    holds: str
+    """What the records say, in words."""
+    events: tuple[type[Event], ...]
+    retention: timedelta | None = None
+    """``None``: compacted, the last record of each key stays for ever."""
+    max_record_bytes: int = MAX_RECORD_BYTES
+    partitions: int = DEFAULT_PARTITIONS
+
+    @property
+    def dlq(self) -> str:
+        """The name of the topic that takes this topic's dead letters."""
+        return f"{self.name}.dlq"
+
+    def config(self) -> dict[str, str]:
+        """The topic's configuration as Kafka names it."""
+        if self.retention is None:
+            kept = {"cleanup.policy": "compact"}
+        else:
+            kept = {"cleanup.policy": "delete", "retention.ms": str(int(self.retention.total_seconds() * 1000))}
+        return {**kept, "max.message.bytes": str(self.max_record_bytes)}
+
+
+SIGNATURES_SUBMITTED: Final = Topic(
+    name="signatures.submitted.v1",
+    key="signer key",
+    holds="commands: sign, confirm, withdraw, invalidate (personal data)",
+    events=(SignCommand, ConfirmCommand, WithdrawCommand, InvalidateCommand),
+    retention=timedelta(days=7),
+)
+SIGNATURES_VERIFIED: Final = Topic(
+    name="signatures.verified.v1",
+    key="petition id",
+    holds="facts that count: verified (+1), revoked (-1), each with lane and position",
+    events=(SignatureVerified, SignatureRevoked),
+    retention=timedelta(days=30),
+)
+SIGNATURES_REJECTED: Final = Topic(
+    name="signatures.rejected.v1",
+    key="petition id",
+    holds="facts: duplicate or rejected, with a reason code",
+    events=(SignatureRejected,),
+    retention=timedelta(days=30),
+)
+PETITIONS_CHANGED: Final = Topic(
+    name="petitions.changed.v1", key="petition id", holds="the whole state of a petition", events=(PetitionChanged,)
+)
+TALLIES_UPDATED: Final = Topic(
+    name="tallies.updated.v1",
+    key="petition id",
+    holds="the live count: count, revision, break-downs (at most four a second per petition)",
+    events=(TallyUpdated,),
+)
+MILESTONES_REACHED: Final = Topic(
+    name="milestones.reached.v1",
+    key="petition id",
+    holds="a threshold was crossed: threshold, count, revision, time",
+    events=(MilestoneReached,),
+    retention=timedelta(days=365),
+)
+
+TOPICS: Final = (
+    SIGNATURES_SUBMITTED,
+    SIGNATURES_VERIFIED,
+    SIGNATURES_REJECTED,
+    PETITIONS_CHANGED,
+    TALLIES_UPDATED,
+    MILESTONES_REACHED,
+)
+
+CONSUMED: Final = (SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED, MILESTONES_REACHED)
+"""Topics with a consumer group of ours: these have a DLQ. Readers of compacted topics report a bad record and keep the
+last good state; the record stays where it is."""
+
+
+def all_topics() -> tuple[Topic, ...]:
+    """Every topic that must exist, dead-letter topics included."""
+    dead = tuple(
+        Topic(
+            name=topic.dlq,
+            key="as the source",
+            holds=f"records of {topic.name} that could not be read, untouched, with the reason in headers",
+            events=(),
+            retention=timedelta(days=90),
+            max_record_bytes=DLQ_MAX_RECORD_BYTES,
+        )
+        for topic in CONSUMED
+    )
+    return TOPICS + dead
+
+
+async def apply_topics(
+    bootstrap_servers: str, *, partitions: int = DEFAULT_PARTITIONS, replication_factor: int = 1
+) -> dict[str, str]:
+    """Create what is missing, and set retention and compaction where they differ. Safe to run again at any time.
+
+    Partitions are only ever added, and never on a topic keyed by petition: its order per petition would break.
+
+    Returns:
+        What was done per topic: ``created``, ``updated`` or ``unchanged``.
+
+    Raises:
+        aiokafka.errors.KafkaError: the broker refused; its message says which topic and why.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    await admin.start()
+    try:
+        existing = set(await admin.list_topics())
+        done: dict[str, str] = {}
+        for topic in all_topics():
+            if topic.name in existing:
+                done[topic.name] = await _update(admin, topic, partitions)
+            else:
+                done[topic.name] = await _create(admin, topic, partitions, replication_factor)
+        return done
+    finally:
+        await admin.close()
+
+
+async def _create(admin: AIOKafkaAdminClient, topic: Topic, partitions: int, replication_factor: int) -> str:
+    new = NewTopic(topic.name, partitions, replication_factor, topic_configs=topic.config())
+    response = await admin.create_topics([new])
+    for _, code, *message in response.topic_errors:  # type: ignore[attr-defined]
+        if code == TopicAlreadyExistsError.errno:
+            return "unchanged"  # someone else ran this step at the same moment
+        if code:
+            raise for_code(code)(f"{topic.name}: {' '.join(str(part) for part in message)}")
+    return "created"
+
+
+async def _update(admin: AIOKafkaAdminClient, topic: Topic, partitions: int) -> str:
+    result = "unchanged"
+    described = await admin.describe_topics([topic.name])
+    have = len(described[0]["partitions"])
+    if topic is SIGNATURES_SUBMITTED and have < partitions:
+        await admin.create_partitions({topic.name: NewPartitions(partitions)})
+        result = "updated"
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic.name)
+    current: dict[str, str] = {}
+    for response in await admin.describe_configs([resource]):
+        for _code, _message, _kind, _name, entries in response.resources:  # type: ignore[attr-defined]
+            current.update({entry[0]: entry[1] for entry in entries})
+    wanted = topic.config()
+    if current and any(current.get(name) != value for name, value in wanted.items()):
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic.name, configs=wanted)])
+        result = "updated"
+    return result
