@@ -1,0 +1,181 @@
+"""Apache Kafka: one KRaft node (broker and controller in one), from the jars on Maven Central.
+
+Needs Java 17 or newer, and `mvn` once to fetch the jars that `deploy/kafka/pom.xml` pins.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from deploy.local import PROJECT_ROOT
+from deploy.local.kafka import KafkaBroker
+from deploy.local.ports import LOOPBACK, free_port
+from deploy.local.process import PartFailed
+
+_POM = PROJECT_ROOT / "deploy" / "kafka" / "pom.xml"
+_JARS = PROJECT_ROOT / ".tools" / "kafka"
+_NODE_ID = 1
+_CLUSTER_ID = "Z3JvdW5kc3dlbGwtbG9jYQ"  # any 16 bytes in base64
+_MAVEN_SECONDS = 600.0  # 43 MB of jars, the first time over a slow line
+
+# C1 alone: the node lives for a test or an evening, and the optimising compiler would compete with it for two cores.
+_JAVA_OPTIONS = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
+_LOG_OPTIONS = (
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.log.kafka.server=info",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSZ",
+)
+
+
+class KafkaJarsMissing(PartFailed):
+    """Apache Kafka cannot be had here: no Java, no `mvn`, or no Maven Central. The message says which."""
+
+
+class ApacheKafka(KafkaBroker):
+    """An Apache Kafka node.
+
+    Args:
+        data_dir: its log directory; kept over restarts, made when it is not there.
+    """
+
+    kind = "apache"
+    idempotence = True
+    start_seconds = 90.0
+
+    def __init__(self, *, data_dir: Path, log_dir: Path, port: int | None = None) -> None:
+        super().__init__(name="kafka", log_file=log_dir / "kafka.log")
+        self.port = port or free_port()
+        self._data_dir = data_dir
+        self._properties = data_dir / "server.properties"
+        self._controller_port = free_port()
+        self._classpath = ""
+
+    async def _prepare(self) -> None:
+        jars = await fetch_jars()
+        self._classpath = str(jars / "*")
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        settings = server_properties(
+            port=self.port, controller_port=self._controller_port, data_dir=self._data_dir / "log"
+        )
+        self._properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()), encoding="utf-8")
+        if not (self._data_dir / "log" / "meta.properties").exists():
+            await self._format()
+
+    async def _format(self) -> None:
+        command = self._java("kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", _CLUSTER_ID)
+        format_run = await asyncio.create_subprocess_exec(
+            *command,
+            "--config",
+            str(self._properties),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await format_run.communicate()
+        if format_run.returncode != 0:
+            raise PartFailed(f"kafka: formatting {self._data_dir} failed:\n{output.decode(errors='replace')}")
+
+    def _command(self) -> Sequence[str | Path]:
+        return self._java("kafka.Kafka", str(self._properties))
+
+    def _java(self, *main: str) -> list[str]:
+        return [_java_binary(), *_JAVA_OPTIONS, *_LOG_OPTIONS, "-cp", self._classpath, *main]
+
+
+def server_properties(*, port: int, controller_port: int, data_dir: Path) -> Mapping[str, str]:
+    """Return the configuration of a single node that serves `port` on loopback and keeps its data in `data_dir`."""
+    return {
+        "process.roles": "broker,controller",
+        "node.id": str(_NODE_ID),
+        "controller.quorum.bootstrap.servers": f"{LOOPBACK}:{controller_port}",
+        "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "log.dirs": str(data_dir),
+        # Topics are made by `groundswell topics apply`; a typo must not make one.
+        "auto.create.topics.enable": "false",
+        "num.partitions": "12",
+        # One node cannot replicate.
+        "default.replication.factor": "1",
+        "min.insync.replicas": "1",
+        "offsets.topic.replication.factor": "1",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "share.coordinator.state.topic.replication.factor": "1",
+        "share.coordinator.state.topic.min.isr": "1",
+        # 50 each by default; opening them is most of a first start.
+        "offsets.topic.num.partitions": "4",
+        "transaction.state.log.num.partitions": "4",
+        # A group waits 3 s for more members by default; here nobody else comes, and tests start many groups.
+        "group.initial.rebalance.delay.ms": "0",
+        # Room for sessions of tests that watch a consumer being declared dead.
+        "group.min.session.timeout.ms": "1000",
+        # After a crash a broker may register again only when its last session has run out (9 s by default).
+        "broker.session.timeout.ms": "3000",
+        "broker.heartbeat.interval.ms": "500",
+    }
+
+
+async def fetch_jars(pom: Path = _POM, into: Path = _JARS) -> Path:
+    """Return the folder with Kafka's jars, fetching them with `mvn` when `pom` has changed or none are there.
+
+    Safe to call from several processes at once: one fetches, the others wait and find the jars.
+
+    Raises:
+        KafkaJarsMissing: Java or mvn is not installed, or Maven Central did not answer.
+    """
+    return await asyncio.to_thread(_fetch_jars, pom, into)
+
+
+def _fetch_jars(pom: Path, into: Path) -> Path:
+    _java_binary()
+    jars = into / hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
+    if jars.is_dir():
+        return jars
+    into.mkdir(parents=True, exist_ok=True)
+    with (into / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not jars.is_dir():
+            # Fetched beside its place and moved there whole: an interrupted download leaves nothing half-filled.
+            with tempfile.TemporaryDirectory(dir=into, prefix="fetching-") as fetched:
+                _run_maven(pom, Path(fetched))
+                Path(fetched).rename(jars)
+                Path(fetched).mkdir()  # for TemporaryDirectory to remove
+    return jars
+
+
+def _run_maven(pom: Path, jars: Path) -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise KafkaJarsMissing("Apache Kafka needs `mvn` to fetch its jars (Debian: maven; macOS: brew install maven)")
+    goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
+    try:
+        run = subprocess.run(  # noqa: S603  our own arguments
+            [maven, "--quiet", "--batch-mode", "--file", str(pom), *goal],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_MAVEN_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise KafkaJarsMissing(f"Maven Central did not deliver Kafka's jars in {_MAVEN_SECONDS:.0f} s") from error
+    if run.returncode != 0 or not list(jars.glob("kafka_*.jar")):
+        raise KafkaJarsMissing(f"Kafka's jars could not be fetched:\n{run.stdout.decode(errors='replace')}")
+
+
+def _java_binary() -> str:
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
+    if java is None:
+        raise KafkaJarsMissing("Apache Kafka needs Java 17 or newer (Debian: openjdk-17-jre-headless)")
+    return java

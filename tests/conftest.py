@@ -1,0 +1,101 @@
+"""The real parts, for every test that asks for them: started once per run, when the first test needs them.
+
+`kafka` (Apache Kafka; the embedded broker where Apache Kafka cannot be had), `valkey`, `postgres` and `mailbox` are
+`deploy.local.process.Process`es: besides their `url` they have `stop`, `kill`, `pause`, `resume`, `start` and `restart`.
+All tests share them, so a test uses topics, keys, databases and addresses of its own, and leaves a part running.
+
+Environment:
+    GROUNDSWELL_TEST_BROKER: `embedded` to run on the embedded broker on purpose (it starts in 50 ms).
+    GROUNDSWELL_REQUIRE_APACHE: `1` makes it a failure when Apache Kafka cannot be had, as in CI.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local.apache_kafka import ApacheKafka, KafkaJarsMissing, fetch_jars
+from deploy.local.embedded_kafka import EmbeddedKafka
+from deploy.local.kafka import KafkaBroker
+from deploy.local.mail_catcher import MailCatcher
+from deploy.local.postgres import Postgres
+from deploy.local.valkey import Valkey
+
+_without_apache = pytest.StashKey[str]()
+_REQUIRED = os.environ.get("GROUNDSWELL_REQUIRE_APACHE") == "1"
+
+
+@pytest.fixture(scope="session")
+def parts_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the parts of this run keep their data and logs."""
+    return tmp_path_factory.mktemp("parts")
+
+
+@pytest.fixture(scope="session")
+async def apache_is_here(pytestconfig: pytest.Config) -> bool:
+    """Whether tests can use Apache Kafka. When not, the end of the run says why (see `pytest_terminal_summary`)."""
+    if os.environ.get("GROUNDSWELL_TEST_BROKER") == "embedded" and not _REQUIRED:
+        pytestconfig.stash[_without_apache] = "GROUNDSWELL_TEST_BROKER=embedded was set"
+        return False
+    try:
+        await fetch_jars()
+    except KafkaJarsMissing as error:
+        if _REQUIRED:
+            pytest.fail(f"Apache Kafka is required here (GROUNDSWELL_REQUIRE_APACHE=1): {error}")
+        pytestconfig.stash[_without_apache] = str(error)
+        return False
+    return True
+
+
+@pytest.fixture
+def needs_apache(*, apache_is_here: bool) -> None:
+    """For a test that says something about Apache Kafka only: skip it where that cannot be had."""
+    if not apache_is_here:
+        pytest.skip("Apache Kafka cannot be had here")
+
+
+@pytest.fixture(scope="session")
+async def kafka(*, apache_is_here: bool, parts_dir: Path) -> AsyncIterator[KafkaBroker]:
+    """A Kafka broker; `kind` and `idempotence` say which and what it can."""
+    broker: KafkaBroker = EmbeddedKafka(log_dir=parts_dir)
+    if apache_is_here:
+        broker = ApacheKafka(data_dir=parts_dir / "kafka", log_dir=parts_dir)
+    async with broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+async def valkey(parts_dir: Path) -> AsyncIterator[Valkey]:
+    """A Valkey server with an append-only file."""
+    async with Valkey(data_dir=parts_dir / "valkey", log_dir=parts_dir) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def postgres(parts_dir: Path) -> AsyncIterator[Postgres]:
+    """A PostgreSQL server; `create_database` makes a database of a test's own."""
+    server = Postgres(data_dir=parts_dir / "postgres", log_dir=parts_dir)
+    try:
+        async with server:
+            yield server
+    finally:
+        server.remove_data()
+
+
+@pytest.fixture(scope="session")
+async def mailbox(parts_dir: Path) -> AsyncIterator[MailCatcher]:
+    """A mail catcher."""
+    async with MailCatcher(data_dir=parts_dir / "mailbox", log_dir=parts_dir) as catcher:
+        yield catcher
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say loudly when tests that are meant for Apache Kafka ran on the embedded broker."""
+    if reason := config.stash.get(_without_apache, None):
+        terminalreporter.section("APACHE KAFKA WAS NOT TESTED", sep="!", red=True, bold=True)
+        terminalreporter.line(reason)
+        terminalreporter.line(
+            "The tests ran on the embedded broker. What that leaves unproved: the idempotent producer,"
+        )
+        terminalreporter.line("a broker that restarts with its data, and that the real Kafka behaves as Tansu does.")

@@ -1,0 +1,286 @@
+"""Each part of the embedded stack alone: it starts, does its work, dies, and has its data again."""
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+import time
+from email.message import EmailMessage
+from pathlib import Path
+
+import aiosmtplib
+import asyncpg
+import httpx
+import psutil
+import pytest
+import redis.asyncio
+import redis.exceptions
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from deploy.local.apache_kafka import ApacheKafka
+from deploy.local.embedded_kafka import EmbeddedKafka
+from deploy.local.kafka import KafkaBroker
+from deploy.local.mail_catcher import MailCatcher
+from deploy.local.postgres import Postgres
+from deploy.local.process import PartFailed, Process
+from deploy.local.valkey import Valkey
+
+TOPIC = "some.topic.v1"
+
+
+async def make_topic(broker: KafkaBroker) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    await admin.start()
+    await admin.create_topics([NewTopic(TOPIC, 3, 1)])
+    await admin.close()
+
+
+async def produce(broker: KafkaBroker, *values: bytes) -> None:
+    producer = AIOKafkaProducer(
+        bootstrap_servers=broker.bootstrap_servers, acks="all", enable_idempotence=broker.idempotence
+    )
+    async with producer:
+        for value in values:
+            await producer.send_and_wait(TOPIC, value, key=value)
+
+
+async def consume(broker: KafkaBroker, count: int, *, group: str) -> set[bytes]:
+    """Read `count` values in a consumer group and commit."""
+    consumer = AIOKafkaConsumer(
+        TOPIC,
+        bootstrap_servers=broker.bootstrap_servers,
+        group_id=group,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    values: set[bytes] = set()
+    async with consumer, asyncio.timeout(20):
+        while len(values) < count:
+            for records in (await consumer.getmany(timeout_ms=500)).values():
+                values.update(record.value for record in records if record.value is not None)
+        await consumer.commit()
+    return values
+
+
+async def test_the_embedded_broker_carries_records_to_a_consumer_group(tmp_path: Path) -> None:
+    async with EmbeddedKafka(log_dir=tmp_path) as broker:
+        await make_topic(broker)
+        await produce(broker, b"one", b"two")
+        assert await consume(broker, 2, group="readers") == {b"one", b"two"}
+
+
+async def test_the_embedded_broker_answers_again_after_a_kill_with_nothing_kept(tmp_path: Path) -> None:
+    async with EmbeddedKafka(log_dir=tmp_path) as broker:
+        await make_topic(broker)
+        address = broker.bootstrap_servers
+        await broker.kill()
+        await broker.start()
+        assert broker.bootstrap_servers == address
+        await make_topic(broker)  # the topic is gone, so it can be made again
+        await produce(broker, b"three")
+        assert await consume(broker, 1, group="readers") == {b"three"}
+
+
+@pytest.mark.usefixtures("needs_apache")
+async def test_apache_kafka_has_its_records_and_offsets_again_after_stop_and_kill(tmp_path: Path) -> None:
+    async with ApacheKafka(data_dir=tmp_path / "kafka", log_dir=tmp_path) as broker:
+        await make_topic(broker)
+        await produce(broker, b"one", b"two")
+        assert await consume(broker, 2, group="readers") == {b"one", b"two"}
+
+        await broker.restart()
+        await produce(broker, b"three")
+        assert await consume(broker, 1, group="readers") == {b"three"}, "the group's offsets were kept"
+
+        await broker.kill()
+        await broker.start()
+        assert await consume(broker, 3, group="late readers") == {b"one", b"two", b"three"}
+
+
+@pytest.mark.usefixtures("needs_apache")
+async def test_apache_kafka_makes_no_topic_by_itself(tmp_path: Path) -> None:
+    async with ApacheKafka(data_dir=tmp_path / "kafka", log_dir=tmp_path) as broker:
+        admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+        await admin.start()
+        await admin.describe_topics(["signatures.submited.v1"])  # asking for a topic is what would make it
+        assert "signatures.submited.v1" not in await admin.list_topics()
+        await admin.close()
+
+
+async def test_valkey_has_its_counts_again_after_stop_and_kill(tmp_path: Path) -> None:
+    async with Valkey(data_dir=tmp_path / "valkey", log_dir=tmp_path) as server:
+        async with redis.asyncio.Redis.from_url(server.url) as client:
+            await client.hincrby("count", "total", 41)
+        await server.restart()
+        async with redis.asyncio.Redis.from_url(server.url) as client:
+            await client.hincrby("count", "total", 1)
+        await server.kill()
+        await server.start()
+        async with redis.asyncio.Redis.from_url(server.url) as client:
+            assert await client.hget("count", "total") == b"42"
+
+
+async def test_valkey_serves_nobody_without_the_password(tmp_path: Path) -> None:
+    async with (
+        Valkey(data_dir=tmp_path / "valkey", log_dir=tmp_path) as server,
+        redis.asyncio.Redis(host="127.0.0.1", port=server.port, retry=None) as stranger,
+    ):
+        with pytest.raises(redis.exceptions.AuthenticationError):
+            await stranger.ping()
+
+
+async def test_postgres_has_its_rows_again_after_stop_and_kill(tmp_path: Path) -> None:
+    server = Postgres(data_dir=tmp_path / "postgres", log_dir=tmp_path)
+    try:
+        async with server:
+            connection = await asyncpg.connect(await server.create_database("one"))
+            await connection.execute("CREATE TABLE kept (what text PRIMARY KEY)")
+            await connection.execute("INSERT INTO kept VALUES ('before the stop')")
+            await server.restart()  # a client is still connected: it must not hold the stop up
+            connection = await asyncpg.connect(server.url_of("one"))
+            await connection.execute("INSERT INTO kept VALUES ('before the kill')")
+            await server.kill()
+            await server.start()
+            connection = await asyncpg.connect(server.url_of("one"))
+            rows = await connection.fetch("SELECT what FROM kept ORDER BY what")
+            assert [row["what"] for row in rows] == ["before the kill", "before the stop"]
+            await connection.close()
+    finally:
+        server.remove_data()
+    assert not server.data_dir.exists()
+
+
+async def test_a_paused_postgres_answers_nothing_until_it_is_resumed(tmp_path: Path) -> None:
+    server = Postgres(data_dir=tmp_path / "postgres", log_dir=tmp_path)
+    try:
+        async with server:
+            connection = await asyncpg.connect(server.url)
+            server.pause()
+            question = asyncio.create_task(connection.fetchval("SELECT 1"))
+            await asyncio.sleep(0.3)
+            assert not question.done()
+            server.resume()
+            assert await question == 1
+            await connection.close()
+    finally:
+        server.remove_data()
+
+
+def a_mail(to: str) -> EmailMessage:
+    mail = EmailMessage()
+    mail["From"] = "Groundswell <petitions@groundswell.example>"
+    mail["To"] = to
+    mail["Subject"] = "1.000 Unterschriften für den Hafen"
+    mail["Message-ID"] = "<some-delivery@groundswell.example>"
+    mail.set_content("In plain words: süß.")
+    mail.add_alternative("<h1>In <em>HTML</em></h1>", subtype="html")
+    return mail
+
+
+async def send(catcher: MailCatcher, to: str) -> None:
+    await aiosmtplib.send(a_mail(to), hostname="127.0.0.1", port=catcher.smtp_port)
+
+
+async def test_the_mail_catcher_shows_what_it_took_and_has_it_again_after_a_kill(tmp_path: Path) -> None:
+    async with MailCatcher(data_dir=tmp_path / "mailbox", log_dir=tmp_path) as catcher:
+        await send(catcher, "harbour@council.example")
+        await catcher.kill()
+        await catcher.start()
+        await send(catcher, "other@council.example")
+
+        first, second = await catcher.messages()
+        assert first.rcpt_to == ["harbour@council.example"]
+        assert first.mail_from == "petitions@groundswell.example"
+        assert first.subject == "1.000 Unterschriften für den Hafen"
+        assert first.headers["Message-ID"] == "<some-delivery@groundswell.example>"
+        assert first.text == "In plain words: süß.\n"
+        assert "<h1>In <em>HTML</em></h1>" in first.html
+        assert second.id == first.id + 1
+        assert await catcher.messages(to="other@council.example") == [second]
+
+        async with httpx.AsyncClient(base_url=catcher.page_url) as browser:
+            assert "2 mails caught" in (await browser.get("/")).text
+            assert "harbour@council.example" in (await browser.get(f"/messages/{first.id}")).text
+            page = await browser.get(f"/messages/{first.id}/html")
+            assert "<h1>In <em>HTML</em></h1>" in page.text
+            assert "sandbox" in page.headers["Content-Security-Policy"]
+            assert (await browser.get("/messages/999")).status_code == 404
+
+        await catcher.clear()
+        assert await catcher.messages() == []
+
+
+async def test_the_mail_catcher_defers_and_refuses_when_asked_to(tmp_path: Path) -> None:
+    async with MailCatcher(data_dir=tmp_path / "mailbox", log_dir=tmp_path) as catcher:
+        for address, code in (("defer451@council.example", 451), ("refuse550@council.example", 550)):
+            with pytest.raises(aiosmtplib.SMTPRecipientsRefused) as refused:
+                await send(catcher, address)
+            assert refused.value.recipients[0].code == code
+
+        await catcher.refuse({"harbour@council.example": "452 mailbox full"})
+        with pytest.raises(aiosmtplib.SMTPRecipientsRefused) as refused:
+            await send(catcher, "harbour@council.example")
+        assert refused.value.recipients[0].code == 452
+        await catcher.refuse({})
+        await send(catcher, "harbour@council.example")
+        assert len(await catcher.messages()) == 1
+
+
+async def test_a_stopped_part_and_its_children_are_gone(tmp_path: Path) -> None:
+    server = Postgres(data_dir=tmp_path / "postgres", log_dir=tmp_path)
+    try:
+        await server.start()
+        assert server.pid is not None
+        family = [psutil.Process(server.pid), *psutil.Process(server.pid).children()]
+        assert len(family) > 1
+        assert await server.stop() == 0
+        assert not any(member.is_running() for member in family)
+        assert server.cpu_seconds() > 0
+    finally:
+        server.remove_data()
+
+
+async def test_a_part_that_cannot_start_says_so_with_the_end_of_its_log(tmp_path: Path) -> None:
+    async with Valkey(data_dir=tmp_path / "first", log_dir=tmp_path / "first") as server:
+        rival = Valkey(data_dir=tmp_path / "second", log_dir=tmp_path / "second", port=server.port)
+        with pytest.raises(PartFailed, match="valkey ended with exit code 1") as failed:
+            await rival.start()
+        assert "Address already in use" in str(failed.value)
+        assert not rival.running
+
+
+@pytest.mark.parametrize("ending", ["sys.exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_no_part_outlives_the_process_that_started_it(tmp_path: Path, ending: str) -> None:
+    script = f"""
+        import asyncio, os, signal, sys
+        from pathlib import Path
+        from deploy.local.embedded_kafka import EmbeddedKafka
+        from deploy.local.valkey import Valkey
+
+        async def main():
+            for part in (EmbeddedKafka(log_dir=Path(".")), Valkey(data_dir=Path("valkey"), log_dir=Path("."))):
+                await part.start()
+                print(part.pid, flush=True)
+
+        asyncio.run(main())
+        {ending}
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=False
+    )
+    pids = [int(line) for line in run.stdout.split()]
+    assert len(pids) == 2
+    deadline = time.monotonic() + 10
+    while any(psutil.pid_exists(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a part still runs 10 s after its parent has ended"
+        time.sleep(0.05)
+
+
+async def test_the_shared_parts_of_the_test_run_answer(
+    kafka: KafkaBroker, valkey: Valkey, postgres: Postgres, mailbox: MailCatcher
+) -> None:
+    parts: list[Process] = [kafka, valkey, postgres, mailbox]
+    assert all(part.running for part in parts)
+    variables = {name for part in parts for name in part.environment}
+    assert variables == {"KAFKA_BOOTSTRAP_SERVERS", "KAFKA_IDEMPOTENCE", "REDIS_URL", "POSTGRES_URL", "SMTP_URL"}
