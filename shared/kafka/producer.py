@@ -7,13 +7,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from shared.kafka.errors import is_transient
 from shared.kafka.headers import Headers
 from shared.settings import CommonSettings
 from shared.topics import DLQ_MAX_RECORD_BYTES
+
+log = structlog.get_logger(__name__)
 
 _BATCH_BYTES = 512 * 1024
 """A batch in `publish_in_order`. Half of the brokers' default limit: compression could also make a batch grow."""
@@ -42,25 +47,13 @@ class EventProducer:
     """
 
     def __init__(self, settings: CommonSettings, *, linger_ms: int = 2) -> None:
-        compression = None if settings.kafka_compression == "none" else settings.kafka_compression
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=settings.kafka_bootstrap_servers,
-            acks="all",
-            enable_idempotence=settings.kafka_idempotence,
-            compression_type=compression,
-            linger_ms=linger_ms,
-            max_batch_size=_BATCH_BYTES,
-            max_request_size=DLQ_MAX_RECORD_BYTES,
-            # How long a send may stay unacknowledged before it fails: longer than a leader election, shorter than a
-            # person waits for a form.
-            request_timeout_ms=10_000,
-        )
-        self._started = False
+        self._settings, self._linger_ms = settings, linger_ms
+        self._producer: AIOKafkaProducer | None = None
 
     @property
     def started(self) -> bool:
         """Whether the producer has reached the brokers once."""
-        return self._started
+        return self._producer is not None
 
     async def start(self) -> None:
         """Connect.
@@ -68,14 +61,68 @@ class EventProducer:
         Raises:
             aiokafka.errors.KafkaConnectionError: no broker answers.
         """
-        await self._producer.start()
-        self._started = True
+        settings = self._settings
+        producer = AIOKafkaProducer(  # made here and not before: it belongs to the event loop that runs
+            bootstrap_servers=settings.kafka_bootstrap_servers,
+            acks="all",
+            enable_idempotence=settings.kafka_idempotence,
+            compression_type=None if settings.kafka_compression == "none" else settings.kafka_compression,
+            linger_ms=self._linger_ms,
+            max_batch_size=_BATCH_BYTES,
+            max_request_size=DLQ_MAX_RECORD_BYTES,
+            # How long a send may stay unacknowledged before it fails: longer than a leader election, shorter than a
+            # person waits for a form.
+            request_timeout_ms=10_000,
+        )
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        self._producer = producer
+
+    async def start_when_reachable(self) -> None:
+        """Connect, trying again for as long as Kafka is away. Run it in the background to serve HTTP meanwhile.
+
+        Raises:
+            aiokafka.errors.KafkaError: the brokers answer, but cannot be worked with.
+        """
+        backoff = 0.2
+        while self._producer is None:
+            try:
+                await self.start()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("kafka_away", cause=type(error).__name__, wait=backoff)
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, 5.0)
 
     async def stop(self) -> None:
-        """Send what is still buffered, then close."""
-        if self._started:
-            self._started = False
-            await self._producer.stop()
+        """Send what is still buffered, for at most the drain budget, then close."""
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        try:
+            async with asyncio.timeout(self._settings.drain_seconds):
+                await producer.stop()
+        except TimeoutError:
+            # Kafka is away: nobody was told that these records had been taken, so they are the sender's to repeat.
+            log.warning("producer_stopped_unsent", seconds=self._settings.drain_seconds)
+
+    async def check(self) -> str | None:
+        """Readiness: is the producer connected, and does a broker answer now?"""
+        if self._producer is None:
+            return "Kafka has not answered yet"
+        if not await self._producer.client.force_metadata_update():
+            return "no Kafka broker answers"
+        return None
+
+    @property
+    def _connected(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            raise KafkaConnectionError("Kafka has not answered yet")
+        return self._producer
 
     async def publish(self, topic: str, record: Record) -> None:
         """Publish one record and wait until the brokers have acknowledged it.
@@ -83,7 +130,7 @@ class EventProducer:
         Raises:
             aiokafka.errors.KafkaError: not acknowledged; the record may or may not be on the topic.
         """
-        await self._producer.send_and_wait(topic, value=record.value, key=record.key, headers=record.headers)
+        await self._connected.send_and_wait(topic, value=record.value, key=record.key, headers=record.headers)
 
     async def publish_in_order(self, topic: str, records: Iterable[Record]) -> None:
         """Publish records, each partition's in the given order, and wait until all are acknowledged.
@@ -105,14 +152,14 @@ class EventProducer:
                 raise result
 
     async def _partitions(self, topic: str) -> int:
-        return len(await self._producer.partitions_for(topic))
+        return len(await self._connected.partitions_for(topic))
 
     async def _publish_partition(self, topic: str, partition: int, records: list[Record]) -> None:
-        batch: BatchBuilder = self._producer.create_batch()
+        batch: BatchBuilder = self._connected.create_batch()
         for record in records:
             if self._append(batch, record) is None:
                 await self._send(batch, topic, partition)
-                batch = self._producer.create_batch()
+                batch = self._connected.create_batch()
                 if self._append(batch, record) is None:
                     raise ValueError("an empty batch did not take one record")
         await self._send(batch, topic, partition)
@@ -123,5 +170,5 @@ class EventProducer:
 
     async def _send(self, batch: BatchBuilder, topic: str, partition: int) -> None:
         batch.close()
-        acknowledged = await self._producer.send_batch(batch, topic, partition=partition)
+        acknowledged = await self._connected.send_batch(batch, topic, partition=partition)
         await acknowledged
