@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -113,3 +113,38 @@ def _long_enough(secret: SecretStr) -> SecretStr:
 
 Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
 """A secret of at least 16 characters; printed and logged as stars."""
+
+
+class SettingsError(Exception):
+    """The environment does not hold a whole, valid configuration. The message names each variable and what to do."""
+
+
+SomeSettings = TypeVar("SomeSettings", bound=BaseSettings)
+
+
+def load(settings: type[SomeSettings]) -> SomeSettings:
+    """Read settings from the environment.
+
+    Raises:
+        SettingsError: a variable is missing or wrong, or a file that one names cannot be read.
+    """
+    try:
+        return settings()
+    except ValidationError as error:
+        lines = [_line(settings, dict(item)) for item in error.errors(include_url=False, include_input=False)]
+        raise SettingsError("The configuration is not complete:\n" + "\n".join(lines)) from None
+    except ValueError as error:  # from `FileSource`: the message names the variable and the file
+        raise SettingsError(f"The configuration cannot be read:\n  {error}") from None
+
+
+def _line(settings: type[BaseSettings], error: dict[str, Any]) -> str:
+    """One wrong setting, for the person who starts the service. Never its value: it may be a secret."""
+    place = str(error["loc"][0]) if error["loc"] else ""
+    for field, info in settings.model_fields.items():
+        if place in (field, info.validation_alias):
+            name, meaning = environment_name(settings, field), info.description or ""
+            break
+    else:
+        name, meaning = place or "settings", ""
+    what = "is not set" if error["type"] == "missing" else error["msg"].removeprefix("Value error, ")
+    return f"  {name}: {what}. Set {name}, or {name}_FILE to a file that holds it. {meaning}".rstrip()
