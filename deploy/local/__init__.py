@@ -11,3 +11,6 @@ import deploy
 
 PROJECT_ROOT = Path(deploy.__file__).resolve().parents[1]
 """Where the source tree lies: `services` is found from here, and `.tools/` (downloaded jars) is kept here."""
+
+STATE_DIR = Path(".groundswell")
+"""Data, logs and `stack.json` of a stack: in the directory where the command was called."""

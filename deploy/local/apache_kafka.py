@@ -4,19 +4,19 @@ Needs Java 17 or newer, and `mvn` once to fetch the jars that `deploy/kafka/pom.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from deploy.local import PROJECT_ROOT
 from deploy.local.kafka import KafkaBroker
 from deploy.local.ports import LOOPBACK, free_port
-from deploy.local.process import PartFailed
+from deploy.local.process import PartFailed, run_to_end
 
 _POM = PROJECT_ROOT / "deploy" / "kafka" / "pom.xml"
 _JARS = PROJECT_ROOT / ".tools" / "kafka"
@@ -69,18 +69,10 @@ class ApacheKafka(KafkaBroker):
             await self._format()
 
     async def _format(self) -> None:
-        command = self._java("kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", _CLUSTER_ID)
-        format_run = await asyncio.create_subprocess_exec(
-            *command,
-            "--config",
-            str(self._properties),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await format_run.communicate()
-        if format_run.returncode != 0:
-            raise PartFailed(f"kafka: formatting {self._data_dir} failed:\n{output.decode(errors='replace')}")
+        tool = self._java("kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", _CLUSTER_ID)
+        code, output = await run_to_end([*tool, "--config", str(self._properties)])
+        if code != 0:
+            raise PartFailed(f"kafka: formatting {self._data_dir} failed:\n{output}")
 
     def _command(self) -> Sequence[str | Path]:
         return self._java("kafka.Kafka", str(self._properties))
@@ -133,44 +125,55 @@ async def fetch_jars(pom: Path = _POM, into: Path = _JARS) -> Path:
     Raises:
         KafkaJarsMissing: Java or mvn is not installed, or Maven Central did not answer.
     """
-    return await asyncio.to_thread(_fetch_jars, pom, into)
-
-
-def _fetch_jars(pom: Path, into: Path) -> Path:
     _java_binary()
-    jars = into / hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
-    if jars.is_dir():
+    jars = _place_of_jars(pom, into)
+    if _is_filled(jars):
         return jars
-    into.mkdir(parents=True, exist_ok=True)
-    with (into / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not jars.is_dir():
+    async with _only_one(into / "lock"):
+        if not _is_filled(jars):
             # Fetched beside its place and moved there whole: an interrupted download leaves nothing half-filled.
-            with tempfile.TemporaryDirectory(dir=into, prefix="fetching-") as fetched:
-                _run_maven(pom, Path(fetched))
-                Path(fetched).rename(jars)
-                Path(fetched).mkdir()  # for TemporaryDirectory to remove
+            with tempfile.TemporaryDirectory(dir=into, prefix="fetching-") as fetching:
+                fetched = Path(fetching) / "jars"
+                await _run_maven(pom, fetched)
+                fetched.rename(jars)
     return jars
 
 
-def _run_maven(pom: Path, jars: Path) -> None:
+def _place_of_jars(pom: Path, into: Path) -> Path:
+    """A folder per content of the pom, so that another version is fetched and never mixed in."""
+    into.mkdir(parents=True, exist_ok=True)
+    return into / hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
+
+
+def _is_filled(jars: Path) -> bool:
+    return any(jars.glob("kafka_*.jar"))
+
+
+@contextlib.asynccontextmanager
+async def _only_one(lock_file: Path) -> AsyncIterator[None]:
+    """Hold a lock among processes; the wait for it can be cancelled."""
+    with lock_file.open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(0.2)
+        yield
+
+
+async def _run_maven(pom: Path, jars: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise KafkaJarsMissing("Apache Kafka needs `mvn` to fetch its jars (Debian: maven; macOS: brew install maven)")
     goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
     try:
-        run = subprocess.run(  # noqa: S603  our own arguments
-            [maven, "--quiet", "--batch-mode", "--file", str(pom), *goal],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_MAVEN_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
+        async with asyncio.timeout(_MAVEN_SECONDS):
+            code, output = await run_to_end([maven, "--quiet", "--batch-mode", "--file", pom, *goal])
+    except TimeoutError as error:
         raise KafkaJarsMissing(f"Maven Central did not deliver Kafka's jars in {_MAVEN_SECONDS:.0f} s") from error
-    if run.returncode != 0 or not list(jars.glob("kafka_*.jar")):
-        raise KafkaJarsMissing(f"Kafka's jars could not be fetched:\n{run.stdout.decode(errors='replace')}")
+    if code != 0 or not _is_filled(jars):
+        raise KafkaJarsMissing(f"Kafka's jars could not be fetched:\n{output}")
 
 
 def _java_binary() -> str:

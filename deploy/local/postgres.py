@@ -19,7 +19,7 @@ from pathlib import Path
 import asyncpg
 
 from deploy.local.ports import LOOPBACK, free_port
-from deploy.local.process import Credentials, PartFailed, Process, credentials_of
+from deploy.local.process import Credentials, PartFailed, Process, credentials_of, run_to_end
 
 _UNPRIVILEGED_USER = "nobody"
 _DATABASE_USER = "groundswell"
@@ -119,7 +119,7 @@ class Postgres(Process):
             password_file.flush()
             if self._run_as is not None:
                 os.chown(password_file.name, self._run_as.pw_uid, self._run_as.pw_gid)
-            initdb = await asyncio.create_subprocess_exec(
+            command: list[str | Path] = [
                 self._binaries / "initdb",
                 f"--pgdata={self.data_dir}",
                 f"--username={_DATABASE_USER}",
@@ -129,17 +129,11 @@ class Postgres(Process):
                 "--locale=C",
                 "--locale-provider=builtin",
                 "--builtin-locale=C.UTF-8",
-                # Nothing is in there yet that an outage could lose.
-                "--no-sync",
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                cwd=self._working_directory(),
-                **self._credentials(),
-            )
-            output, _ = await initdb.communicate()
-        if initdb.returncode != 0:
-            raise PartFailed(f"postgres: initdb of {self.data_dir} failed:\n{output.decode(errors='replace')}")
+                "--no-sync",  # nothing is in there yet that an outage could lose
+            ]
+            code, output = await run_to_end(command, cwd=self._working_directory(), credentials=self._credentials())
+        if code != 0:
+            raise PartFailed(f"postgres: initdb of {self.data_dir} failed:\n{output}")
 
     def _working_directory(self) -> Path:
         return Path("/")  # the project may be closed to the user it runs as

@@ -62,8 +62,15 @@ class Process(abc.ABC):
         self.log_file = log_file
         self._child: subprocess.Popen[bytes] | None = None
         self._cpu_seconds: dict[int, float] = {}  # by pid, as last seen
+        self._is_wanted = False
+        self._why_not_ready = ""  # what a subclass was told when it last asked
 
     # What a subclass says -------------------------------------------------------------------------------------------
+
+    @property
+    @abc.abstractmethod
+    def url(self) -> str:
+        """Where it answers; stays the same over restarts."""
 
     @property
     @abc.abstractmethod
@@ -106,6 +113,11 @@ class Process(abc.ABC):
         return self._child.pid if self._child is not None and self.running else None
 
     @property
+    def ended_by_itself(self) -> bool:
+        """Whether it has ended although nobody here stopped or killed it."""
+        return self._is_wanted and not self.running
+
+    @property
     def exit_code(self) -> int | None:
         """How the process last ended (negative: the signal that ended it); None while it runs or was never started."""
         return None if self._child is None else self._child.poll()
@@ -143,6 +155,7 @@ class Process(abc.ABC):
                 start_new_session=True,
                 **self._credentials(),
             )
+        self._is_wanted = True
         _Guard.watch(self._child.pid)
 
     async def wait_ready(self) -> None:
@@ -159,7 +172,9 @@ class Process(abc.ABC):
                 if await asyncio.wait_for(self._is_ready(), timeout=5.0):
                     return
             if time.monotonic() > deadline:
-                raise PartFailed(f"{self.name} was not ready within {self.start_seconds:.0f} s.\n{self._log_quoted()}")
+                told = f" It says: {self._why_not_ready}" if self._why_not_ready else ""
+                late = f"{self.name} was not ready within {self.start_seconds:.0f} s.{told}"
+                raise PartFailed(f"{late}\n{self._log_quoted()}")
             await asyncio.sleep(_POLL_SECONDS * 2)
 
     async def wait(self, timeout_seconds: float | None = None) -> int | None:
@@ -174,6 +189,7 @@ class Process(abc.ABC):
 
     async def stop(self, timeout_seconds: float = 20.0) -> int | None:
         """Ask the process to end, wait, and kill it if it has not ended in time. Return its exit code."""
+        self._is_wanted = False
         if self.running:
             self.cpu_seconds()  # the last chance to ask
             self.send_signal(self.stop_signal)
@@ -185,6 +201,7 @@ class Process(abc.ABC):
 
     async def kill(self) -> None:
         """End the process and its children at once (SIGKILL), as a crash would, and wait until they are gone."""
+        self._is_wanted = False
         family = self._family()
         self.cpu_seconds()  # the last chance to ask
         for member in family:
@@ -266,6 +283,36 @@ class Process(abc.ABC):
     def _note_end(self) -> None:
         if self._child is not None and not self.running:
             _Guard.forget(self._child.pid)
+
+
+async def run_to_end(
+    command: Sequence[str | Path], *, cwd: Path = PROJECT_ROOT, credentials: Credentials | None = None
+) -> tuple[int, str]:
+    """Run a helper program (initdb, mvn, …) and return its exit code and what it printed.
+
+    It is killed when the caller is cancelled, and ends with this Python process, as the parts do.
+    """
+    program = await asyncio.create_subprocess_exec(
+        *(str(word) for word in command),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=cwd,
+        start_new_session=True,
+        **(credentials or {}),
+    )
+    _Guard.watch(program.pid)
+    try:
+        output, _ = await program.communicate()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)
+        await program.wait()
+        raise
+    finally:
+        _Guard.forget(program.pid)
+    assert program.returncode is not None
+    return program.returncode, output.decode(errors="replace")
 
 
 def _is_alive(process: psutil.Process) -> bool:

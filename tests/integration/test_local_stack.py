@@ -124,7 +124,7 @@ async def test_valkey_has_its_counts_again_after_stop_and_kill(tmp_path: Path) -
 async def test_valkey_serves_nobody_without_the_password(tmp_path: Path) -> None:
     async with (
         Valkey(data_dir=tmp_path / "valkey", log_dir=tmp_path) as server,
-        redis.asyncio.Redis(host="127.0.0.1", port=server.port, retry=None) as stranger,
+        redis.asyncio.Redis(host="127.0.0.1", port=server.port) as stranger,
     ):
         with pytest.raises(redis.exceptions.AuthenticationError):
             await stranger.ping()
