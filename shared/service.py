@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 import uvicorn
@@ -24,9 +25,12 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.settings import CommonSettings
+from shared.settings import CommonSettings, SettingsError, load
+from shared.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
+
+SomeSettings = TypeVar("SomeSettings", bound=CommonSettings)
 
 Check = Callable[[], Awaitable[str | None]]
 """A readiness check: None when all is well, else what is wrong, in a few words."""
@@ -50,6 +54,7 @@ def new_broker(settings: CommonSettings, registry: CollectorRegistry, service: s
         [server.strip() for server in settings.kafka_bootstrap_servers.split(",")],
         client_id=f"groundswell-{service}",
         allow_auto_create_topics=False,
+        metadata_max_age_ms=30_000,  # a topic or partition that was added is found within half a minute
         graceful_timeout=settings.drain_seconds,
         middlewares=[KafkaPrometheusMiddleware(registry=registry, app_name=service, metrics_prefix="faststream")],
     )
@@ -198,6 +203,36 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         return uvloop.run(self.serve())
+
+
+def main(name: str, settings: type[SomeSettings], build: Callable[[SomeSettings], Service]) -> int:
+    """Load settings, configure logs, build the service and run it. Returns the exit code: 2 for wrong settings."""
+    try:
+        loaded = load(settings)
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201  the logs are not configured yet
+        return 2
+    configure_logging(loaded, name)
+    return build(loaded).run()
+
+
+@asynccontextmanager
+async def background(fail: Callable[[BaseException], None], *work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run `work` beside the body and cancel it at the end. An exception in it is a bug: it goes to `fail`, at once."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            fail(error)
+
+    tasks = [asyncio.create_task(coroutine) for coroutine in work]
+    for task in tasks:
+        task.add_done_callback(ended)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _alive(scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,8 +13,9 @@ CREATE TABLE signatures (
     decided_at   timestamptz NOT NULL DEFAULT now()
 );
 
--- What makes a second signature of one signer a duplicate, whoever inserts it and whenever.
-CREATE UNIQUE INDEX signatures_one_per_signer ON signatures (signer_key) WHERE state IN ('pending', 'verified');
+-- What makes a second signature of one signer a duplicate, whoever inserts it and whenever. A signer whose signature was
+-- struck out by a moderator cannot sign again; one who withdrew can.
+CREATE UNIQUE INDEX signatures_one_per_signer ON signatures (signer_key) WHERE state IN ('pending', 'verified', 'invalidated');
 
 -- The append-only list of everything that changed a count. (lane, position) as the primary key is what fences a verify
 -- that no longer owns its lane: of two that both think they own it, the later one's whole batch rolls back.

@@ -21,6 +21,13 @@ from shared.topics import PETITIONS_CHANGED
 log = structlog.get_logger(__name__)
 
 
+_CATCH_UP_SECONDS = 5.0
+
+
+class CatalogueBehind(ConnectionError):
+    """The catalogue does not hold yet what is on the topic. Transient: hold and try again."""
+
+
 class CatalogueFeed:
     """Reads ``petitions.changed`` without a consumer group, from its beginning, and applies each record.
 
@@ -37,9 +44,10 @@ class CatalogueFeed:
     ) -> None:
         self._catalogue, self._on_change = catalogue, on_change
         self._subscriber: Any = None
-        self._ends: dict[Any, int] | None = None
+        self._at_start: dict[int, int] | None = None
         self._done: dict[int, int] = {}
         self._complete = asyncio.Event()
+        self._applied = asyncio.Event()
         self._unreadable = Counter(
             "groundswell_catalogue_unreadable_records",
             "Records of petitions.changed that could not be read; the petition keeps its last good state",
@@ -79,22 +87,52 @@ class CatalogueFeed:
         consumer: AIOKafkaConsumer | None = self._subscriber.consumer
         if consumer is None or not consumer.assignment():
             return "petitions.changed is not being read yet"
-        if self._ends is None:
-            self._ends = await consumer.end_offsets(list(consumer.assignment()))
-        behind = 0
-        for partition, end in self._ends.items():
-            if end > 0:  # compaction may have removed all records; the position passes the end all the same
-                behind += max(0, end - max(self._done.get(partition.partition, 0), await consumer.position(partition)))
-        if behind == 0:
-            self._complete.set()
-            return None
-        return f"{behind} records of petitions.changed still to read"
+        if self._at_start is None:
+            self._at_start = await self._ends(consumer)
+        behind = self._behind(self._at_start)
+        if behind:
+            return f"{behind} records of petitions.changed still to read"
+        self._complete.set()
+        return None
+
+    async def catch_up(self) -> None:
+        """Wait until everything has been applied that is on the topic now.
+
+        After this, a petition that another service knew when it wrote an event is known here too.
+
+        Raises:
+            CatalogueBehind: not caught up within five seconds; Kafka is away or slow, trying again later can help.
+        """
+        consumer: AIOKafkaConsumer | None = self._subscriber.consumer
+        if consumer is None or not consumer.assignment():
+            raise CatalogueBehind("petitions.changed is not being read yet")
+        ends = await self._ends(consumer)
+        try:
+            async with asyncio.timeout(_CATCH_UP_SECONDS):
+                while self._behind(ends):
+                    self._applied.clear()
+                    await self._applied.wait()
+        except TimeoutError:
+            raise CatalogueBehind(f"{self._behind(ends)} records of petitions.changed still to read") from None
+        self._complete.set()
+
+    @staticmethod
+    async def _ends(consumer: AIOKafkaConsumer) -> dict[int, int]:
+        """The offset after the last record, of every partition that has any."""
+        partitions = list(consumer.assignment())
+        ends = await consumer.end_offsets(partitions)
+        starts = await consumer.beginning_offsets(partitions)
+        return {tp.partition: end for tp, end in ends.items() if end > starts[tp]}
+
+    def _behind(self, ends: dict[int, int]) -> int:
+        return sum(max(0, end - self._done.get(partition, 0)) for partition, end in ends.items())
 
     async def _on_batch(self, message: KafkaMessage) -> None:
         records = cast("tuple[ConsumerRecord[Any, Any], ...]", message.raw_message)
         for record in records:
             await self._apply(record)
             self._done[record.partition] = record.offset + 1
+        self._applied.set()
 
     async def _apply(self, record: ConsumerRecord[Any, Any]) -> None:
         if record.value is None:

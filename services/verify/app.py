@@ -1,0 +1,78 @@
+"""Wiring of verify."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from services.verify.handlers import VerifyHandler
+from services.verify.metrics import VerifyMetrics
+from services.verify.settings import Settings
+from services.verify.store import VerifyStore
+from shared.catalogue import Catalogue
+from shared.events import SignatureRejected, SignatureVerified
+from shared.kafka.catalogue_feed import CatalogueFeed
+from shared.kafka.consumer import BatchConsumer, ConsumerLimits
+from shared.kafka.metrics import ConsumerMetrics
+from shared.kafka.producer import EventProducer
+from shared.postgres import Database
+from shared.service import Service, background, new_broker, new_registry
+from shared.topics import SIGNATURES_REJECTED, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED
+
+GROUP = "groundswell-verify"
+
+
+def build(settings: Settings) -> Service:
+    """Put a verify process together; nothing connects before it is run."""
+    registry = new_registry()
+    broker = new_broker(settings, registry, "verify")
+    database = Database(settings.postgres_url, application="verify")
+    producer = EventProducer(settings)
+    catalogue = Catalogue()
+    feed = CatalogueFeed(catalogue, registry)
+    handler = VerifyHandler(
+        catalogue=catalogue,
+        feed=feed,
+        store=VerifyStore(database),
+        producer=producer,
+        metrics=VerifyMetrics(registry),
+        pepper=settings.signer_pepper.get_secret_value().encode(),
+    )
+    consumer = BatchConsumer(
+        topic=SIGNATURES_SUBMITTED,
+        group=GROUP,
+        decode=handler.decode,
+        process=handler.process,
+        producer=producer,
+        metrics=ConsumerMetrics(registry),
+        settings=settings,
+        on_bug=lambda bug: service.fail(bug),  # noqa: PLW0108  `service` is made below
+        limits=ConsumerLimits(max_records=settings.max_records, dlq_ratio_limit=settings.dlq_ratio_limit),
+    )
+    feed.subscribe(broker)
+    consumer.subscribe(broker)
+    for topic, event in ((SIGNATURES_VERIFIED, SignatureVerified), (SIGNATURES_REJECTED, SignatureRejected)):
+        broker.publisher(topic.name, schema=event, title=topic.name, description=topic.holds)
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async with background(service.fail, database.open(), producer.start_when_reachable()):
+            yield
+        await producer.stop()
+        await database.close()
+
+    async def kafka() -> str | None:
+        return consumer.not_ready_because()
+
+    service = Service(
+        name="verify",
+        title="Groundswell verify",
+        settings=settings,
+        port=settings.port,
+        broker=broker,
+        registry=registry,
+        lifespan=lifespan,
+        checks={"kafka": kafka, "petitions": feed.check, "postgres": database.check},
+        on_stop=[consumer.drain],
+    )
+    return service

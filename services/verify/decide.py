@@ -1,0 +1,162 @@
+"""Deciding a signature: the rules, and the order in which a batch of commands must take effect. No I/O.
+
+Rules look at the event's own time, never at the clock, and at the petition. What is already decided stays decided: the
+store answers a command it has seen before with the stored outcome, so these rules run once per signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, Literal
+from uuid import UUID
+
+from shared.catalogue import Admission, admission_at
+from shared.countries import COUNTRIES
+from shared.events import ChangeCommand, Command, PetitionChanged, SignCommand
+
+
+Kind = Literal["verified", "withdrawn", "invalidated"]
+"""What a change of a count is."""
+
+
+class Reason(StrEnum):
+    """Why a submission does not count. docs/reason-codes.md explains each to a reader of the topic."""
+
+    ALREADY_SIGNED = "already_signed"
+    PETITION_UNKNOWN = "petition_unknown"
+    PETITION_NOT_OPEN = "petition_not_open"
+    PETITION_CLOSED = "petition_closed"
+    EMAIL_DOMAIN_BLOCKED = "email_domain_blocked"
+    COUNTRY_UNKNOWN = "country_unknown"
+    COUNTRY_NOT_ELIGIBLE = "country_not_eligible"
+    CONSENT_MISSING = "consent_missing"
+    NAME_INVALID = "name_invalid"
+
+
+REASONS: Final[dict[Reason, str]] = {
+    Reason.ALREADY_SIGNED: "This signer's signature on this petition stands, waits for confirmation, or was struck out.",
+    Reason.PETITION_UNKNOWN: "No petition with this id was known when the signature was decided.",
+    Reason.PETITION_NOT_OPEN: "The signature was submitted before the petition opened.",
+    Reason.PETITION_CLOSED: "The signature was submitted at or after the petition's closing time.",
+    Reason.EMAIL_DOMAIN_BLOCKED: "The petition does not accept e-mail addresses of this domain.",
+    Reason.COUNTRY_UNKNOWN: "The country code is not an officially assigned ISO 3166-1 code.",
+    Reason.COUNTRY_NOT_ELIGIBLE: "The petition counts signatures of certain countries only, and this is not one of them.",
+    Reason.CONSENT_MISSING: "The petition requires consent, and it was not given.",
+    Reason.NAME_INVALID: "The name holds no letter, or a web address instead of a name.",
+}
+"""What each reason means, in a sentence; docs/reason-codes.md is generated from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A command from the topic, with what its place there says."""
+
+    event_id: UUID
+    signer_key: UUID
+    """Whose command it is: commands of one signer take effect in their order."""
+    lane: int
+    offset: int
+    command: Command
+    email_domain: str = ""
+    """Of a sign command: the canonical e-mail's domain. The rest of the address is not needed any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the rules say of a sign command, before the signer's other signatures are looked at."""
+
+    state: str
+    """``verified``, ``pending`` or ``rejected``."""
+    reason: Reason | None = None
+
+
+def judge(submission: Submission, petition: PetitionChanged | None) -> Judgement:
+    """Apply the petition's rules to a sign command. The first rule that refuses gives the reason."""
+    command = submission.command
+    assert isinstance(command, SignCommand)
+    reason = _refusal(command, submission.email_domain, petition)
+    if reason is not None:
+        return Judgement("rejected", reason)
+    assert petition is not None
+    return Judgement("pending" if petition.policy.confirmation == "required" else "verified")
+
+
+def _refusal(command: SignCommand, email_domain: str, petition: PetitionChanged | None) -> Reason | None:
+    if petition is None:
+        return Reason.PETITION_UNKNOWN
+    admission = admission_at(petition, command.submitted_at)
+    if admission is Admission.NOT_YET_OPEN:
+        return Reason.PETITION_NOT_OPEN
+    if admission is Admission.CLOSED:
+        return Reason.PETITION_CLOSED
+    policy = petition.policy
+    if policy.blocked_email_domains and _is_blocked(email_domain, policy.blocked_email_domains):
+        return Reason.EMAIL_DOMAIN_BLOCKED
+    if command.country not in COUNTRIES:
+        return Reason.COUNTRY_UNKNOWN
+    if policy.countries is not None and command.country not in policy.countries:
+        return Reason.COUNTRY_NOT_ELIGIBLE
+    if policy.require_consent and not command.consent:
+        return Reason.CONSENT_MISSING
+    if not _is_a_name(command.name):
+        return Reason.NAME_INVALID
+    return None
+
+
+def _is_blocked(domain: str, blocked: Sequence[str]) -> bool:
+    """Whether `domain` is on the list or below a domain that is."""
+    return any(domain == entry or domain.endswith(f".{entry}") for entry in (item.lower() for item in blocked))
+
+
+def _is_a_name(name: str) -> bool:
+    """Any script's letters make a name; web addresses are the usual content of signatures that are advertisements."""
+    lowered = name.lower()
+    return any(letter.isalpha() for letter in name) and "://" not in lowered and not lowered.startswith("www.")
+
+
+def in_rounds(submissions: Sequence[Submission]) -> list[list[Submission]]:
+    """Split a batch so that set-based SQL keeps every signer's own order.
+
+    Round n holds each signer's n-th command, in the order of arrival. Different signers do not affect each other, so a
+    round can be applied as a set; almost every batch is one round.
+    """
+    rounds: list[list[Submission]] = []
+    seen: dict[UUID, int] = {}
+    for submission in submissions:
+        turn = seen.get(submission.signer_key, 0)
+        seen[submission.signer_key] = turn + 1
+        if turn == len(rounds):
+            rounds.append([])
+        rounds[turn].append(submission)
+    return rounds
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of a count, to be appended to the ledger."""
+
+    submission: Submission
+    kind: Kind
+    delta: int
+    petition_id: str
+    signature_id: UUID
+    country: str
+    signed_at: datetime
+    occurred_at: datetime
+
+
+def in_lane_order(changes: Sequence[Change]) -> list[Change]:
+    """The order in which changes take their positions: by lane, then as the commands stand in it.
+
+    Positions of one lane then rise with the offsets of the commands that caused them, whoever decides them and however
+    the records were cut into batches. The fences of the readers rely on that.
+    """
+    return sorted(changes, key=lambda change: (change.submission.lane, change.submission.offset))
+
+
+def is_sign(submission: Submission) -> bool:
+    """Whether this is a sign command, as opposed to one about an existing signature."""
+    return not isinstance(submission.command, ChangeCommand)

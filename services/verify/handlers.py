@@ -1,0 +1,208 @@
+"""A batch through verify: decode → decide → store → publish. The consumer commits when `process` returns."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from aiokafka import ConsumerRecord
+from pydantic import ValidationError
+
+from services.verify.decide import Judgement, Submission, is_sign, judge
+from services.verify.metrics import VerifyMetrics
+from services.verify.store import Decided, LaneTaken, LedgerRow, Refused, VerifyStore
+from shared.catalogue import Catalogue
+from shared.events import (
+    ChangeCommand,
+    Command,
+    ConfirmCommand,
+    InvalidateCommand,
+    SignatureRejected,
+    SignatureRevoked,
+    SignatureVerified,
+    SignCommand,
+    WithdrawCommand,
+)
+from shared.http import field_errors
+from shared.identity import InvalidEmail, canonical_email, command_id, signer_key
+from shared.kafka.catalogue_feed import CatalogueFeed
+from shared.kafka.consumer import Received
+from shared.kafka.errors import InvalidRecord
+from shared.kafka.headers import NotACloudEvent, event_headers, read_attributes
+from shared.kafka.producer import EventProducer, Record
+from shared.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED
+
+SOURCE: Final = "/groundswell/verify"
+
+_COMMANDS: Final[dict[str, type[Command]]] = {
+    command.TYPE: command for command in (SignCommand, ConfirmCommand, WithdrawCommand, InvalidateCommand)
+}
+
+
+class VerifyHandler:
+    """Turns commands into decisions and facts."""
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        feed: CatalogueFeed,
+        store: VerifyStore,
+        producer: EventProducer,
+        metrics: VerifyMetrics,
+        pepper: bytes,
+    ) -> None:
+        self._catalogue, self._feed = catalogue, feed
+        self._store, self._producer, self._metrics = store, producer, metrics
+        self._pepper = pepper
+
+    def decode(self, record: ConsumerRecord[Any, Any]) -> Submission:
+        """Read one record of ``signatures.submitted``.
+
+        Raises:
+            InvalidRecord: it is no command that this version knows. The message never holds the content.
+        """
+        try:
+            attributes = read_attributes(record.headers)
+        except NotACloudEvent as error:
+            raise InvalidRecord("not_a_cloud_event", str(error)) from None
+        command_type = _COMMANDS.get(attributes.type)
+        if command_type is None:
+            raise InvalidRecord("unknown_type", "header ce_type names no command of this topic")
+        if record.value is None:
+            raise InvalidRecord("no_value", "a command needs a value")
+        try:
+            command = command_type.model_validate_json(record.value)
+            event_id = UUID(attributes.id)
+        except ValidationError as error:
+            detail = "; ".join(f"{item['field']}: {item['problem']}" for item in field_errors(error))
+            raise InvalidRecord("schema", detail) from None
+        except ValueError:
+            raise InvalidRecord("event_id", "header ce_id must be a UUID") from None
+        key = _key(record.key)
+        domain = ""
+        if isinstance(command, SignCommand):
+            key, domain = self._check_signer(command, event_id, key)
+        return Submission(event_id, key, record.partition, record.offset, command, domain)
+
+    def _check_signer(self, command: SignCommand, event_id: UUID, key: UUID) -> tuple[UUID, str]:
+        if event_id != command.signature_id:
+            raise InvalidRecord("event_id", "header ce_id of a sign command must be its signature_id")
+        try:
+            canonical = canonical_email(command.email)
+        except InvalidEmail as error:
+            raise InvalidRecord("email_invalid", str(error)) from None
+        if signer_key(self._pepper, command.petition_id, canonical) != key:
+            # Another pepper, or a producer that keys by something else. Counting it would let one person sign twice.
+            raise InvalidRecord(
+                "signer_key_mismatch", "the record key is not the signer key of its e-mail and petition"
+            )
+        return key, canonical.rpartition("@")[2]
+
+    async def process(self, batch: Sequence[Received[Submission]]) -> None:
+        """Decide, store and publish a batch; returns when every fact is acknowledged."""
+        submissions = [received.value for received in batch]
+        judged = await self._judge(submissions)
+        decided = await self._apply(judged)
+        started = time.perf_counter()
+        await self._producer.publish_in_order(SIGNATURES_VERIFIED.name, (fact_record(row) for row in decided.ledger))
+        await self._producer.publish_in_order(
+            SIGNATURES_REJECTED.name, (rejection_record(refused) for refused in decided.refused)
+        )
+        self._metrics.publish_seconds.observe(time.perf_counter() - started)
+        self._observe(submissions, decided)
+
+    async def _judge(self, submissions: list[Submission]) -> list[tuple[Submission, Judgement | None]]:
+        judged = [(item, self._judge_one(item)) for item in submissions]
+        if any(judgement is not None and judgement.state == "rejected" for _, judgement in judged):
+            # The petition may have changed or appeared after our copy of it: whoever accepted the signature knew that
+            # state, so it is on the topic by now. Only then is a refusal final.
+            await self._feed.catch_up()
+            judged = [(item, self._judge_one(item)) for item in submissions]
+        return judged
+
+    def _judge_one(self, submission: Submission) -> Judgement | None:
+        if not is_sign(submission):
+            return None
+        return judge(submission, self._catalogue.get(submission.command.petition_id))
+
+    async def _apply(self, judged: list[tuple[Submission, Judgement | None]]) -> Decided:
+        started = time.perf_counter()
+        try:
+            decided = await self._store.apply(judged)
+        except LaneTaken:
+            self._metrics.lane_taken.inc()
+            raise
+        self._metrics.store_seconds.observe(time.perf_counter() - started)
+        return decided
+
+    def _observe(self, submissions: list[Submission], decided: Decided) -> None:
+        replays = decided.replays
+        self._metrics.replays.inc(len(replays))
+        self._metrics.not_applicable.inc(decided.not_applicable)
+        counts: Counter[tuple[str, str]] = Counter()
+        counts.update((row.kind, "") for row in decided.ledger if row.event_id not in replays)
+        counts.update(
+            (refused.outcome, refused.reason)
+            for refused in decided.refused
+            if refused.submission.event_id not in replays
+        )
+        counts["pending", ""] += decided.pending
+        for (outcome, reason), number in counts.items():
+            self._metrics.decided.labels(outcome=outcome, reason=reason).inc(number)
+        oldest = min(_moment(submission.command) for submission in submissions)
+        self._metrics.age_seconds.observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))
+
+
+def _moment(command: Command) -> datetime:
+    return command.requested_at if isinstance(command, ChangeCommand) else command.submitted_at
+
+
+def _key(key: bytes | None) -> UUID:
+    try:
+        return UUID(hex=(key or b"").decode("ascii"))
+    except ValueError:
+        raise InvalidRecord("key", "the record key must be a signer key: 32 hexadecimal digits") from None
+
+
+def fact_record(row: LedgerRow) -> Record:
+    """The fact of a ledger row, the same at every replay."""
+    shared: dict[str, Any] = {
+        "signature_id": row.signature_id,
+        "petition_id": row.petition_id,
+        "lane": row.lane,
+        "position": row.position,
+        "country": row.country,
+        "signed_at": row.signed_at,
+        "occurred_at": row.occurred_at,
+    }
+    fact = SignatureVerified(**shared) if row.kind == "verified" else SignatureRevoked(**shared, cause=row.kind)
+    headers = event_headers(
+        type(fact), event_id=row.event_id, source=SOURCE, subject=row.petition_id, time=row.occurred_at
+    )
+    return Record(row.petition_id.encode(), fact.model_dump_json().encode(), headers)
+
+
+def rejection_record(refused: Refused) -> Record:
+    """The event that says that a submission does not count, the same at every replay."""
+    command = refused.submission.command
+    assert isinstance(command, SignCommand)
+    event = SignatureRejected(
+        signature_id=command.signature_id,
+        petition_id=command.petition_id,
+        outcome=refused.outcome,
+        reason=refused.reason,
+        submitted_at=command.submitted_at,
+    )
+    headers = event_headers(
+        SignatureRejected,
+        event_id=command_id(command.signature_id, SignatureRejected.TYPE),
+        source=SOURCE,
+        subject=command.petition_id,
+        time=command.submitted_at,
+    )
+    return Record(command.petition_id.encode(), event.model_dump_json().encode(), headers)

@@ -1,0 +1,51 @@
+"""What can be watched of verify, beside the consumer's own metrics (shared/kafka/metrics.py)."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+
+class VerifyMetrics:
+    """One instance per process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.decided = Counter(
+            "groundswell_verify_signatures",
+            "Commands decided, by outcome (verified, pending, duplicate, rejected, withdrawn, invalidated) and reason."
+            " Replays are not counted again",
+            ["outcome", "reason"],
+            registry=registry,
+        )
+        self.replays = Counter(
+            "groundswell_verify_replays",
+            "Commands that were already decided: redeliveries after a crash or a rebalance, and clients' retries",
+            registry=registry,
+        )
+        self.not_applicable = Counter(
+            "groundswell_verify_changes_not_applicable",
+            "Confirm, withdraw or invalidate commands for a signature that is unknown or in no state for them",
+            registry=registry,
+        )
+        self.lane_taken = Counter(
+            "groundswell_verify_lane_collisions",
+            "Batches rolled back because another verify wrote to the same lane: a zombie was fenced off",
+            registry=registry,
+        )
+        self.store_seconds = Histogram(
+            "groundswell_verify_store_seconds",
+            "Seconds of a batch's PostgreSQL transaction",
+            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3),
+            registry=registry,
+        )
+        self.publish_seconds = Histogram(
+            "groundswell_verify_publish_seconds",
+            "Seconds until Kafka acknowledged all facts of a batch",
+            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3),
+            registry=registry,
+        )
+        self.age_seconds = Histogram(
+            "groundswell_verify_event_age_seconds",
+            "Seconds from a signature's submission to its decision published; the oldest of each batch",
+            buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600),
+            registry=registry,
+        )
