@@ -1,0 +1,183 @@
+"""The surge is the same every time, mixed as specified, and what it expects agrees with the rules of the system."""
+
+import json
+from collections import Counter, defaultdict
+from itertools import chain
+from uuid import UUID
+
+import pytest
+
+from deploy.demo.submission import Submission
+from deploy.demo.surge import Surge
+from shared.countries import COUNTRIES
+from shared.identity import InvalidEmail, canonical_email
+
+SURGE = Surge()
+
+
+def submissions(surge: Surge) -> list[Submission]:
+    alone = (single.submission for single in surge.singles)
+    return [*alone, *chain.from_iterable(batch.lines for batch in surge.batches)]
+
+
+def signers_by_petition(surge: Surge) -> dict[str, Counter[str]]:
+    """How often each mailbox signs each petition, validly."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for item in submissions(surge):
+        if item.outcome in ("verified", "duplicate"):
+            found[item.petition_id][canonical_email(json.loads(item.body)["email"])] += 1
+    return found
+
+
+def test_the_same_seed_gives_the_same_surge_and_another_seed_another_one() -> None:
+    first, second, other = Surge(scale=0.02), Surge(scale=0.02), Surge(scale=0.02, seed=1)
+    assert first.singles == second.singles
+    assert first.batches == second.batches
+    assert first.poison == second.poison
+    assert first.expectation == second.expectation
+    assert other.singles != first.singles
+    assert {outcome: other.expectation.total(outcome) for outcome in ("verified", "duplicate")} == {
+        outcome: first.expectation.total(outcome) for outcome in ("verified", "duplicate")
+    }
+
+
+def test_every_petition_gets_exactly_its_supporters_however_often_they_sign() -> None:
+    signers = signers_by_petition(SURGE)
+    assert {petition: len(mailboxes) for petition, mailboxes in signers.items()} == {
+        petition.petition_id: petition.supporters for petition in SURGE.petitions.open
+    }
+    assert sum(len(mailboxes) for mailboxes in signers.values()) == 111_236
+
+
+def test_what_is_expected_to_be_verified_and_duplicate_follows_from_who_signs() -> None:
+    signers = signers_by_petition(SURGE)
+    for petition in SURGE.petitions.open:
+        mailboxes = signers[petition.petition_id]
+        assert SURGE.expectation.outcomes[petition.petition_id, "verified", ""] == len(mailboxes)
+        repeats = mailboxes.total() - len(mailboxes)
+        assert SURGE.expectation.outcomes[petition.petition_id, "duplicate", "already_signed"] == repeats
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.02])
+def test_the_mixture_is_8_percent_repeats_2_percent_invalid_and_1_percent_elsewhere(scale: float) -> None:
+    surge = SURGE if scale == 1.0 else Surge(scale=scale)
+    expected, supporters = surge.expectation, surge.petitions.supporters
+    refused = expected.reasons("refused")
+    elsewhere = refused["petition_closed"] + refused["petition_unknown"]
+    assert expected.total("verified") == supporters
+    assert expected.total("duplicate") == round(0.08 * supporters)
+    assert expected.total("rejected") + sum(refused.values()) - elsewhere == round(0.02 * supporters)
+    assert elsewhere == round(0.01 * supporters)
+
+
+def test_there_are_200_poison_records_over_all_partitions_and_of_every_kind() -> None:
+    assert len(SURGE.poison) == sum(SURGE.expectation.dead_letters.values()) == 200
+    assert {record.partition for record in SURGE.poison} == set(range(12))
+    assert set(SURGE.expectation.dead_letters) == {
+        "not_a_cloud_event",
+        "unknown_type",
+        "no_value",
+        "schema",
+        "event_id",
+        "key",
+        "email_invalid",
+        "signer_key_mismatch",
+    }
+
+
+def test_everything_sent_is_expected_to_end_somewhere() -> None:
+    expected = SURGE.expectation
+    ends = sum(expected.total(outcome) for outcome in ("verified", "duplicate", "rejected", "refused"))
+    assert expected.sent == ends + 200 == SURGE.submissions + 200 == 123_672
+    assert expected.stored == expected.sent - 200 - expected.total("refused")
+
+
+def test_at_least_20000_go_one_by_one_and_every_batch_is_of_one_petition_and_at_most_1000_lines() -> None:
+    assert len(SURGE.singles) >= 20_000
+    for batch in SURGE.batches:
+        assert 1 <= len(batch.lines) <= 1_000
+        assert {line.petition_id for line in batch.lines} == {batch.petition_id}
+
+
+def test_some_single_submissions_are_forms_and_some_requests_are_sent_twice() -> None:
+    assert 0.2 < sum(single.form for single in SURGE.singles) / len(SURGE.singles) < 0.3
+    retried = Counter(single.retried for single in SURGE.singles)
+    assert retried["after"] > 400
+    assert retried["at once"] > 400
+    assert sum(batch.retried for batch in SURGE.batches) > 5
+
+
+def test_submissions_are_shuffled_so_the_largest_petition_is_nowhere_alone() -> None:
+    for start in range(0, 20_000, 1_000):
+        assert len({single.submission.petition_id for single in SURGE.singles[start : start + 1_000]}) >= 8
+
+
+def test_malformed_addresses_are_refused_and_all_others_are_addresses() -> None:
+    malformed = set()
+    for item in submissions(SURGE):
+        email = json.loads(item.body).get("email")
+        if item.reason == "invalid_email" and email is not None:
+            malformed.add(email)
+            with pytest.raises(InvalidEmail):
+                canonical_email(email)
+        elif email is not None:
+            canonical_email(email)
+    assert len(malformed) > 5
+
+
+def test_every_rule_that_is_expected_to_reject_is_a_rule_of_that_petition() -> None:
+    policies = {petition.petition_id: petition.state.policy for petition in SURGE.petitions.open}
+    reasons = set()
+    for item in submissions(SURGE):
+        if item.outcome != "rejected":
+            continue
+        reasons.add(item.reason)
+        body, policy = json.loads(item.body), policies[item.petition_id]
+        match item.reason:
+            case "country_unknown":
+                assert body["country"] not in COUNTRIES
+            case "country_not_eligible":
+                assert policy.countries
+                assert body["country"] in set(COUNTRIES) - set(policy.countries)
+            case "email_domain_blocked":
+                assert "throwaway.example" in policy.blocked_email_domains
+                assert canonical_email(body["email"]).endswith("throwaway.example")
+            case "consent_missing":
+                assert policy.require_consent
+                assert not body.get("consent", False)
+            case "name_invalid":
+                assert not any(letter.isalpha() for letter in body["name"]) or "win" in body["name"]
+    assert reasons == {
+        "country_unknown",
+        "country_not_eligible",
+        "email_domain_blocked",
+        "consent_missing",
+        "name_invalid",
+    }
+
+
+def test_valid_signers_meet_the_rules_of_their_petition() -> None:
+    policies = {petition.petition_id: petition.state.policy for petition in SURGE.petitions.open}
+    for item in submissions(SURGE):
+        if item.outcome in ("verified", "duplicate"):
+            body, policy = json.loads(item.body), policies[item.petition_id]
+            assert policy.countries is None or body["country"] in policy.countries
+            assert body["consent"] is True
+
+
+def test_nobody_who_is_rejected_refused_or_poison_is_also_a_signer() -> None:
+    signers = {mailbox for mailboxes in signers_by_petition(SURGE).values() for mailbox in mailboxes}
+    for item in submissions(SURGE):
+        email = json.loads(item.body).get("email")
+        if item.outcome in ("rejected", "refused") and item.reason != "invalid_email":
+            assert canonical_email(email) not in signers
+    for record in SURGE.poison:
+        if record.reason in ("signer_key_mismatch", "key", "event_id"):
+            assert canonical_email(json.loads(record.value or b"")["email"]) not in signers
+
+
+def test_the_worst_poison_is_a_whole_signature_with_one_thing_wrong() -> None:
+    forged = next(record for record in SURGE.poison if record.reason == "signer_key_mismatch")
+    command = json.loads(forged.value or b"")
+    assert dict(forged.headers)["ce_id"].decode() == command["signature_id"]
+    assert UUID(hex=(forged.key or b"").decode())
