@@ -24,10 +24,11 @@ def main() -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # A Ctrl-C or a `kill` of the whole group is for the parent to act on; the guard acts on the parent's end.
         signal.signal(ignored, signal.SIG_IGN)
-    end(_read(sys.stdin))
+    end(read(sys.stdin))
 
 
-def _read(lines: Iterable[str]) -> list[int]:
+def read(lines: Iterable[str]) -> list[int]:
+    """Return the process groups that are still watched when the input ends, the oldest first."""
     watched: list[int] = []
     for line in lines:
         group = int(line[1:])

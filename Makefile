@@ -1,0 +1,56 @@
+# Everything starts here, on a machine with Python >= 3.11 and make:
+#   make demo    the main job on real input, checked to the last signature
+#   make up      the whole system on this machine, until Ctrl-C
+#   make test    all tests, on real parts        (ARGS="tests/unit -k signer" for some)
+#   make check   style, types, architecture, deploy files, generated files
+#   make setup   only what the others need first; quick when it is up to date
+#   make clean   remove all that make has made
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+
+UV := .tools/uv/bin/uv
+BIN := .venv/bin
+
+.DEFAULT_GOAL := setup
+.PHONY: setup up demo test check clean
+
+setup: .venv/.up-to-date
+
+.venv/.up-to-date: pyproject.toml uv.lock .tools/uv/$(UV_VERSION)
+	$(UV) sync --locked --no-python-downloads --python $(PYTHON)
+	@touch $@
+
+.tools/uv/$(UV_VERSION):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Groundswell needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' \
+		|| { echo "$(PYTHON) cannot make virtual environments (Debian: apt-get install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv --clear .tools/uv
+	.tools/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+up: setup
+	$(BIN)/groundswell up $(ARGS)
+
+demo: setup
+	$(BIN)/groundswell demo $(ARGS)
+
+# .tools/bin holds programs that were unpacked there instead of being installed.
+test: setup
+	$(BIN)/python -m deploy.local.test_needs
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/pytest $(ARGS)
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+	$(BIN)/groundswell generated --check
+
+clean:
+	rm -rf .venv .tools .groundswell *.egg-info tests/contract/asyncapi/node_modules
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	find deploy services shared tests -name __pycache__ -type d -prune -exec rm -rf {} +

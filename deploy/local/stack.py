@@ -1,0 +1,273 @@
+"""The whole of Groundswell on one machine: parts, topics, tables and services, up and down together."""
+
+import asyncio
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import IO, Any, NoReturn, Self
+
+import asyncpg
+from aiokafka.errors import KafkaError
+
+from deploy.local import STATE_DIR
+from deploy.local.apache_kafka import ApacheKafka
+from deploy.local.embedded_kafka import EmbeddedKafka
+from deploy.local.kafka import BrokerKind, KafkaBroker
+from deploy.local.mail_catcher import MailCatcher
+from deploy.local.postgres import Postgres
+from deploy.local.process import PartFailed, Process
+from deploy.local.service import SERVICES, ServiceName, ServiceProcess
+from deploy.local.state import RunningProcess, StackState
+from deploy.local.valkey import Valkey
+
+_WATCH_SECONDS = 0.2
+
+
+class Stack:
+    """The local stack; `async with Stack(...) as stack` starts it and stops it.
+
+    A part whose address is in `environ` (`KAFKA_BOOTSTRAP_SERVERS`, `REDIS_URL`, `POSTGRES_URL`, `SMTP_URL`) is not
+    started; the address is used. So are `SIGNER_PEPPER`, `ADMIN_TOKEN` and `API_KEYS` if they are there; otherwise they
+    are made at random for this stack. Data of the parts is new at every start and removed at the end, for what one
+    broker lost (the embedded one keeps nothing) the others must not remember. Logs stay.
+
+    Args:
+        broker: which Kafka broker to start.
+        state_dir: where data, logs and `stack.json` go. One stack at a time in one directory.
+        environ: where addresses and secrets are looked for.
+        instances: how many processes of a service, where not one.
+        service_environment: further settings of the services.
+        report: called with a line for people at every step.
+
+    Attributes:
+        kafka, valkey, postgres, mailbox: the parts; None where an external address stands in.
+        services: the processes of every service.
+        environment: what the services are told.
+    """
+
+    def __init__(
+        self,
+        *,
+        broker: BrokerKind = "embedded",
+        state_dir: Path = STATE_DIR,
+        environ: Mapping[str, str] = os.environ,
+        instances: Mapping[ServiceName, int] | None = None,
+        service_environment: Mapping[str, str] | None = None,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._state_dir = state_dir
+        self._report = report
+        self._lock: IO[str] | None = None
+        data, logs = state_dir / "data", state_dir / "logs"
+
+        self.kafka: KafkaBroker | None = None
+        self.valkey: Valkey | None = None
+        self.postgres: Postgres | None = None
+        self.mailbox: MailCatcher | None = None
+        self.environment: dict[str, str] = stack_secrets(environ)
+        if not self._take_over(environ, "KAFKA_BOOTSTRAP_SERVERS"):
+            self.kafka = new_broker(broker, data_dir=data / "kafka", log_dir=logs)
+        if not self._take_over(environ, "REDIS_URL"):
+            self.valkey = Valkey(data_dir=data / "valkey", log_dir=logs)
+        if not self._take_over(environ, "POSTGRES_URL"):
+            self.postgres = Postgres(data_dir=data / "postgres", log_dir=logs)
+        if not self._take_over(environ, "SMTP_URL"):
+            self.mailbox = MailCatcher(data_dir=data / "mailbox", log_dir=logs)
+
+        for part in self.parts:
+            self.environment.update(part.environment)
+        self.environment.update(service_environment or {})
+        counts: Mapping[ServiceName, int] = instances or {}
+        self.services: dict[ServiceName, list[ServiceProcess]] = {
+            service: [
+                ServiceProcess(service, environment=self.environment, log_dir=logs, instance=number)
+                for number in range(1, counts.get(service, 1) + 1)
+            ]
+            for service in SERVICES
+        }
+        for instances_of_service in self.services.values():
+            self.environment.update(instances_of_service[0].environment)
+
+    @property
+    def parts(self) -> list[Process]:
+        """What the stack starts besides the services."""
+        return [part for part in (self.kafka, self.valkey, self.postgres, self.mailbox) if part is not None]
+
+    @property
+    def service_processes(self) -> list[ServiceProcess]:
+        """All instances of all services."""
+        return [process for instances in self.services.values() for process in instances]
+
+    @property
+    def processes(self) -> list[Process]:
+        """Everything that the stack starts, parts first."""
+        return [*self.parts, *self.service_processes]
+
+    @property
+    def state(self) -> StackState:
+        """What `stack.json` says. The stack must be up."""
+        told = self.environment
+        return StackState(
+            broker="external" if self.kafka is None else self.kafka.kind,
+            pid=os.getpid(),
+            kafka_bootstrap_servers=told["KAFKA_BOOTSTRAP_SERVERS"],
+            redis_url=told["REDIS_URL"],
+            postgres_url=told["POSTGRES_URL"],
+            smtp_url=told["SMTP_URL"],
+            ingest_url=self.services["ingest"][0].url,
+            verify_url=self.services["verify"][0].url,
+            tally_url=self.services["tally"][0].url,
+            notify_url=self.services["notify"][0].url,
+            mailbox_url=None if self.mailbox is None else self.mailbox.page_url,
+            admin_token=told["ADMIN_TOKEN"],
+            api_key=told["API_KEYS"].split(",")[0].strip(),
+            environment=told,
+            processes=[
+                RunningProcess(name=process.name, pid=process.pid, log=str(process.log_file), address=process.url)
+                for process in self.processes
+                if process.pid is not None
+            ],
+        )
+
+    async def start(self) -> Self:
+        """Start everything and wait until all of it is ready.
+
+        Raises:
+            PartFailed: a part or service failed; what was started has been stopped again.
+        """
+        self._claim_state_dir()
+        try:
+            await _together(*(self._start_part(part) for part in self.parts))
+            await self._watched(self._prepare_parts())
+            await self._watched(_together(*(self._start_part(service) for service in self.service_processes)))
+            self.state.write(self._state_dir)
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def stop(self) -> None:
+        """Stop the services, then the parts they stand on, and remove their data."""
+        StackState.remove(self._state_dir)
+        await asyncio.gather(*(service.stop() for service in self.service_processes))
+        await asyncio.gather(*(part.stop() for part in self.parts))
+        if self.postgres is not None:
+            self.postgres.remove_data()
+        if self._lock is not None:
+            shutil.rmtree(self._state_dir / "data", ignore_errors=True)
+            self._lock.close()
+            self._lock = None
+
+    async def watch(self) -> NoReturn:
+        """Watch until a process ends that nobody here stopped.
+
+        Raises:
+            PartFailed: the report of that process's end.
+        """
+        while True:
+            for process in self.processes:
+                if process.ended_by_itself:
+                    raise PartFailed(process.describe_end())
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def _take_over(self, environ: Mapping[str, str], name: str) -> bool:
+        """Use an address of the environment; say whether there was one."""
+        if address := given(environ, name):
+            self.environment[name] = address
+            return True
+        return False
+
+    def _claim_state_dir(self) -> None:
+        self._state_dir.mkdir(parents=True, exist_ok=True)
+        lock = (self._state_dir / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise PartFailed(f"another stack runs in {self._state_dir.resolve()}; stop it first") from None
+        self._lock = lock
+        for leftover in ("data", "logs"):  # of a stack that was killed
+            shutil.rmtree(self._state_dir / leftover, ignore_errors=True)
+
+    async def _start_part(self, part: Process) -> None:
+        began = time.monotonic()
+        await part.start()
+        self._report(f"{part.name} is ready ({time.monotonic() - began:.1f} s)")
+
+    async def _prepare_parts(self) -> None:
+        await _together(
+            _migrate(self.environment["POSTGRES_URL"]), _apply_topics(self.environment["KAFKA_BOOTSTRAP_SERVERS"])
+        )
+        self._report("tables and topics are there")
+
+    async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work`, but fail at once when a part dies meanwhile: a service would wait long for a broker that is gone."""
+        tasks = {asyncio.create_task(work), asyncio.create_task(self.watch())}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def new_broker(kind: BrokerKind, *, data_dir: Path, log_dir: Path) -> KafkaBroker:
+    """Return a broker of one kind or the other."""
+    if kind == "apache":
+        return ApacheKafka(data_dir=data_dir, log_dir=log_dir)
+    return EmbeddedKafka(log_dir=log_dir)
+
+
+def given(environ: Mapping[str, str], name: str) -> str | None:
+    """Return what the environment sets for `name`, directly or in the file that `<name>_FILE` names."""
+    if name in environ:
+        return environ[name]
+    file = environ.get(f"{name}_FILE")
+    return None if file is None else Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+
+
+def stack_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the secrets of a stack: those in the environment, the others new and random."""
+    return {
+        name: given(environ, name) or secrets.token_urlsafe(32) for name in ("SIGNER_PEPPER", "ADMIN_TOKEN", "API_KEYS")
+    }
+
+
+async def _together(*work: Coroutine[Any, Any, None]) -> None:
+    """Do several things at once; when one fails, cancel the others and raise what it raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in work:
+                group.create_task(one)
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+
+
+async def _migrate(postgres_url: str) -> None:
+    from deploy.migrations import migrate
+
+    try:
+        await migrate(postgres_url)
+    except (OSError, asyncpg.PostgresError) as error:
+        raise PartFailed(f"the tables could not be made in Postgres: {error!r}") from error
+
+
+async def _apply_topics(bootstrap_servers: str) -> None:
+    from shared.topics import apply_topics
+
+    try:
+        await apply_topics(bootstrap_servers)
+    except (OSError, KafkaError) as error:
+        raise PartFailed(f"the topics could not be made on Kafka at {bootstrap_servers}: {error!r}") from error

@@ -1,0 +1,175 @@
+"""Brings what the tests need beyond Python packages: `python -m deploy.local.test_needs`, called by `make test`.
+
+Only what is missing is fetched, so a second run takes a second. System packages are installed where this may be done
+(root, on a system with apt-get); anywhere else the run stops and names them. Java and Maven are the exception: without
+them the tests run on the embedded broker, and say so loudly at their end, unless GROUNDSWELL_REQUIRE_APACHE=1 is set.
+"""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.local import PROJECT_ROOT
+from deploy.local.apache_kafka import KafkaJarsMissing, fetch_jars
+
+UNPACKED = PROJECT_ROOT / ".tools" / "bin"
+"""Programs that are unpacked rather than installed; `make test` has this folder on its PATH."""
+
+_ASYNCAPI_PARSER = PROJECT_ROOT / "tests" / "contract" / "asyncapi"
+
+
+class NeedMissing(RuntimeError):
+    """Something that the tests need is not there and cannot be installed by this user. The message says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A program that tests start.
+
+    Attributes:
+        names: what it may be called; one of them has to be on the PATH.
+        package: the Debian package that has it.
+        needed_for: which tests start it, for the message when it is missing.
+    """
+
+    names: tuple[str, ...]
+    package: str
+    needed_for: str
+
+
+FOR_APACHE_KAFKA = (
+    Program(names=("java",), package="default-jre-headless", needed_for="Apache Kafka"),
+    Program(names=("mvn",), package="maven", needed_for="fetching Apache Kafka"),
+)
+FOR_ALL_TESTS = (
+    Program(
+        names=("chromium", "chromium-browser", "google-chrome"), package="chromium", needed_for="the browser tests"
+    ),
+    Program(names=("node",), package="nodejs", needed_for="the AsyncAPI parser"),
+    Program(names=("npm",), package="npm", needed_for="installing the AsyncAPI parser"),
+)
+
+
+def missing(programs: Sequence[Program]) -> list[Program]:
+    """Return those of which no name is on the PATH."""
+    return [program for program in programs if not any(shutil.which(name) for name in program.names)]
+
+
+def may_install() -> bool:
+    """Say whether this user can install Debian packages."""
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def how_to_install(programs: Sequence[Program]) -> str:
+    """Return what a person has to do about missing programs."""
+    reasons = "\n".join(f"  {' or '.join(program.names)}, for {program.needed_for}" for program in programs)
+    packages = " ".join(sorted({program.package for program in programs}))
+    return f"These programs are missing:\n{reasons}\nOn Debian or Ubuntu: sudo apt-get install {packages}"
+
+
+def install(programs: Sequence[Program]) -> None:
+    """Install the packages of `programs`.
+
+    Raises:
+        NeedMissing: this user may not, or apt-get failed.
+    """
+    if not programs:
+        return
+    if not may_install():
+        raise NeedMissing(how_to_install(programs))
+    packages = sorted({program.package for program in programs})
+    print(f"installing {', '.join(packages)}", flush=True)
+    try:
+        _run(["apt-get", "update", "-qq"])
+        _run(["apt-get", "install", "--yes", "-qq", "--no-install-recommends", *packages])
+    except subprocess.CalledProcessError as error:
+        raise NeedMissing(f"{error}\n{how_to_install(programs)}") from error
+
+
+def unpack_promtool(into: Path = UNPACKED) -> None:
+    """Put `promtool` into a folder, out of Debian's package `prometheus`.
+
+    Not installed: the package would start a Prometheus server on every address of this machine.
+
+    Raises:
+        NeedMissing: it is not on the PATH either, and there is no apt-get to fetch it with.
+    """
+    if shutil.which("promtool") or (into / "promtool").exists():
+        return
+    advice = "promtool, for checking metrics, is missing. It comes with Prometheus (Debian: prometheus)."
+    if shutil.which("apt-get") is None:
+        raise NeedMissing(advice)
+    print("fetching promtool", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            if may_install():
+                _run(["apt-get", "update", "-qq"])
+            _run(["apt-get", "download", "-qq", "prometheus"], cwd=folder)
+            _run(["dpkg-deb", "--extract", *map(str, Path(folder).glob("prometheus_*.deb")), folder])
+        except subprocess.CalledProcessError as error:
+            raise NeedMissing(f"{error}\n{advice}") from error
+        into.mkdir(parents=True, exist_ok=True)
+        shutil.move(Path(folder) / "usr" / "bin" / "promtool", into / "promtool")
+
+
+def install_asyncapi_parser(folder: Path = _ASYNCAPI_PARSER) -> None:
+    """Install the locked Node packages of the AsyncAPI check, unless they are there as locked.
+
+    Raises:
+        NeedMissing: npm failed.
+    """
+    lock = folder / "package-lock.json"
+    if not lock.exists():
+        return
+    installed = folder / "node_modules" / ".installed-lock.json"  # ours: a copy of the lock that was installed
+    if installed.exists() and installed.read_bytes() == lock.read_bytes():
+        return
+    print("installing the AsyncAPI parser", flush=True)
+    try:
+        _run(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder)
+    except subprocess.CalledProcessError as error:
+        raise NeedMissing(f"the AsyncAPI parser could not be installed: {error}") from error
+    shutil.copy(lock, installed)
+
+
+async def bring_apache_kafka() -> None:
+    """Bring Java, Maven and Kafka's jars, or say why not and let the tests do without.
+
+    Raises:
+        NeedMissing: GROUNDSWELL_REQUIRE_APACHE=1 is set, and it cannot be had.
+    """
+    try:
+        install(missing(FOR_APACHE_KAFKA))
+        await fetch_jars()
+    except (NeedMissing, KafkaJarsMissing) as error:
+        if os.environ.get("GROUNDSWELL_REQUIRE_APACHE") == "1":
+            raise NeedMissing(f"GROUNDSWELL_REQUIRE_APACHE=1, but: {error}") from error
+        print(f"{error}\nThe tests will run on the embedded broker.", file=sys.stderr)
+
+
+def main() -> int:
+    """Bring everything; return the exit code."""
+    try:
+        asyncio.run(bring_apache_kafka())
+        install(missing(FOR_ALL_TESTS))
+        unpack_promtool()
+        install_asyncapi_parser()
+    except NeedMissing as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(command: list[str], *, cwd: Path | str = PROJECT_ROOT) -> None:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, check=True)  # noqa: S603  our own words
+
+
+if __name__ == "__main__":
+    sys.exit(main())
