@@ -225,7 +225,8 @@ class TallyUpdated(Event):
     """How many changes this count includes: it rises by one per change, also when the count falls."""
     countries: dict[str, int]
     minutes: dict[str, int]
-    """Standing signatures by the minute they were submitted (UTC, ``2026-11-22T10:42Z``), the newest 60 minutes that have any."""
+    """Standing signatures by the minute they were submitted (UTC, ``2026-11-22T10:42Z``): the hour that ends with the minute
+    of the newest signature; minutes without any are left out."""
     earlier: int
     """Standing signatures submitted before those minutes: ``count = earlier + sum(minutes)``."""
     updated_at: AwareDatetime

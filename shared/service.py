@@ -210,7 +210,7 @@ def main(name: str, settings: type[SomeSettings], build: Callable[[SomeSettings]
     try:
         loaded = load(settings)
     except SettingsError as error:
-        print(error, file=sys.stderr)  # noqa: T201  the logs are not configured yet
+        print(error, file=sys.stderr)
         return 2
     configure_logging(loaded, name)
     return build(loaded).run()

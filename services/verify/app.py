@@ -29,7 +29,11 @@ def build(settings: Settings) -> Service:
     database = Database(settings.postgres_url, application="verify")
     producer = EventProducer(settings)
     catalogue = Catalogue()
-    feed = CatalogueFeed(catalogue, registry)
+
+    def on_bug(bug: BaseException) -> None:
+        service.fail(bug)
+
+    feed = CatalogueFeed(catalogue, registry, on_bug=on_bug)
     handler = VerifyHandler(
         catalogue=catalogue,
         feed=feed,
@@ -46,7 +50,7 @@ def build(settings: Settings) -> Service:
         producer=producer,
         metrics=ConsumerMetrics(registry),
         settings=settings,
-        on_bug=lambda bug: service.fail(bug),  # noqa: PLW0108  `service` is made below
+        on_bug=on_bug,
         limits=ConsumerLimits(max_records=settings.max_records, dlq_ratio_limit=settings.dlq_ratio_limit),
     )
     feed.subscribe(broker)
@@ -56,7 +60,7 @@ def build(settings: Settings) -> Service:
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        async with background(service.fail, database.open(), producer.start_when_reachable()):
+        async with background(on_bug, database.open(), producer.start_when_reachable()):
             yield
         await producer.stop()
         await database.close()

@@ -17,7 +17,6 @@ from shared.catalogue import Admission, admission_at
 from shared.countries import COUNTRIES
 from shared.events import ChangeCommand, Command, PetitionChanged, SignCommand
 
-
 Kind = Literal["verified", "withdrawn", "invalidated"]
 """What a change of a count is."""
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
-from faststream import AckPolicy
-from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka import KafkaBroker
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from pydantic import ValidationError
 
 from shared.catalogue import Catalogue
 from shared.events import PetitionChanged
+from shared.kafka.broadcast import BroadcastReader
 from shared.kafka.headers import NotACloudEvent, read_attributes
 from shared.topics import PETITIONS_CHANGED
 
@@ -40,10 +40,11 @@ class CatalogueFeed:
         catalogue: Catalogue,
         registry: CollectorRegistry,
         *,
+        on_bug: Callable[[BaseException], None],
         on_change: Callable[[PetitionChanged], Awaitable[None]] | None = None,
     ) -> None:
         self._catalogue, self._on_change = catalogue, on_change
-        self._subscriber: Any = None
+        self._reader = BroadcastReader(PETITIONS_CHANGED, self._on_records, start="earliest", on_bug=on_bug)
         self._at_start: dict[int, int] | None = None
         self._done: dict[int, int] = {}
         self._complete = asyncio.Event()
@@ -58,34 +59,19 @@ class CatalogueFeed:
 
     def subscribe(self, broker: KafkaBroker) -> None:
         """Register the FastStream subscriber. Call before the broker starts."""
-        self._subscriber = broker.subscriber(
-            PETITIONS_CHANGED.name,
-            group_id=None,
-            batch=True,
-            ack_policy=AckPolicy.MANUAL,
-            auto_offset_reset="earliest",
-            batch_timeout_ms=50,
-            fetch_max_wait_ms=50,
-            parser=self._keep_raw,
-            decoder=self._no_body,
-            title=f"{PETITIONS_CHANGED.name} read by every instance",
-            description=PETITIONS_CHANGED.holds,
-        )
-        self._subscriber(self._on_batch)
+        self._reader.subscribe(broker)
 
-    async def _keep_raw(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> KafkaMessage:
-        return KafkaMessage(body=b"", raw_message=records, consumer=self._subscriber.consumer)
-
-    @staticmethod
-    async def _no_body(_: KafkaMessage) -> None:
-        return None
+    @property
+    def complete(self) -> bool:
+        """Whether everything has been applied that was on the topic when this process started."""
+        return self._complete.is_set()
 
     async def check(self) -> str | None:
         """Readiness: has everything been read that was on the topic when this process started?"""
-        if self._complete.is_set():
+        if self.complete:
             return None
-        consumer: AIOKafkaConsumer | None = self._subscriber.consumer
-        if consumer is None or not consumer.assignment():
+        consumer = self._reader.consumer
+        if consumer is None:
             return "petitions.changed is not being read yet"
         if self._at_start is None:
             self._at_start = await self._ends(consumer)
@@ -103,8 +89,8 @@ class CatalogueFeed:
         Raises:
             CatalogueBehind: not caught up within five seconds; Kafka is away or slow, trying again later can help.
         """
-        consumer: AIOKafkaConsumer | None = self._subscriber.consumer
-        if consumer is None or not consumer.assignment():
+        consumer = self._reader.consumer
+        if consumer is None:
             raise CatalogueBehind("petitions.changed is not being read yet")
         ends = await self._ends(consumer)
         try:
@@ -127,8 +113,7 @@ class CatalogueFeed:
     def _behind(self, ends: dict[int, int]) -> int:
         return sum(max(0, end - self._done.get(partition, 0)) for partition, end in ends.items())
 
-    async def _on_batch(self, message: KafkaMessage) -> None:
-        records = cast("tuple[ConsumerRecord[Any, Any], ...]", message.raw_message)
+    async def _on_records(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> None:
         for record in records:
             await self._apply(record)
             self._done[record.partition] = record.offset + 1

@@ -1,0 +1,147 @@
+"""What tally tells other services: milestones, each once, and snapshots, coalesced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+from uuid import UUID, uuid5
+
+import structlog
+
+from services.tally.ledger import Ledger
+from services.tally.metrics import TallyMetrics
+from services.tally.store import Reached, TallyStore
+from shared.events import MilestoneReached, TallyUpdated
+from shared.kafka.errors import is_transient
+from shared.kafka.headers import event_headers
+from shared.kafka.producer import EventProducer, Record
+from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED
+
+log = structlog.get_logger(__name__)
+
+SOURCE: Final = "/groundswell/tally"
+
+_NAMESPACE: Final = UUID("5f0a6b1c-6f0e-5f7e-9a52-6b6d7f2f8c11")
+
+
+def milestone_id(petition_id: str, threshold: int) -> UUID:
+    """The event id of a milestone: derived, so that every copy of the announcement is the same event."""
+    return uuid5(_NAMESPACE, f"milestone/{petition_id}/{threshold}")
+
+
+class MilestoneAnnouncer:
+    """Announces each milestone once.
+
+    Redis has it as reached (from the Lua call that counted), PostgreSQL decides whether it is the first time, Kafka gets
+    the event, then both are marked. Killed before PostgreSQL: the batch comes again and finds the mark in Redis. Killed
+    before Kafka acknowledged, or before the marks: the row without ``announced_at`` is found at the next assignment, and
+    the same event, with the same id, is published again.
+    """
+
+    def __init__(self, *, ledger: Ledger, store: TallyStore, producer: EventProducer, metrics: TallyMetrics) -> None:
+        self._ledger, self._store, self._producer, self._metrics = ledger, store, producer, metrics
+
+    async def announce(self, milestones: Iterable[Reached]) -> None:
+        """Announce what has not been announced, lowest threshold first."""
+        for reached in sorted(milestones, key=lambda item: (item.petition_id, item.threshold)):
+            recorded = await self._ledger.record_milestone(reached)
+            if recorded is not None:
+                await self._producer.publish(MILESTONES_REACHED.name, _milestone_record(recorded))
+                await self._ledger.mark_announced(recorded)
+                self._metrics.milestones.inc()
+                log.info("milestone_announced", petition=recorded.petition_id, threshold=recorded.threshold)
+            await self._store.mark_announced(reached.petition_id, [reached.threshold])
+
+
+def _milestone_record(reached: Reached) -> Record:
+    event = MilestoneReached(
+        petition_id=reached.petition_id,
+        threshold=reached.threshold,
+        count=reached.count,
+        revision=reached.revision,
+        reached_at=reached.reached_at,
+    )
+    headers = event_headers(
+        MilestoneReached,
+        event_id=milestone_id(reached.petition_id, reached.threshold),
+        source=SOURCE,
+        subject=reached.petition_id,
+        time=reached.reached_at,
+    )
+    return Record(reached.petition_id.encode(), event.model_dump_json().encode(), headers)
+
+
+class SnapshotAnnouncer:
+    """Publishes the newest snapshot of every petition that changed, at most once per interval and petition.
+
+    A crash loses only which petitions had changed; the next owner of a partition publishes all of its petitions.
+    """
+
+    def __init__(
+        self, *, store: TallyStore, producer: EventProducer, metrics: TallyMetrics, interval_seconds: float
+    ) -> None:
+        self._store, self._producer, self._metrics = store, producer, metrics
+        self._interval = interval_seconds
+        self._changed: set[str] = set()
+        self._published: dict[str, int] = {}
+
+    def changed(self, petition_ids: Iterable[str]) -> None:
+        """These petitions have a new count."""
+        self._changed.update(petition_ids)
+
+    def forget(self) -> None:
+        """Partitions changed hands: another process may have published since."""
+        self._published.clear()
+
+    async def run(self) -> None:
+        """Publish, for ever; failures of Kafka or Redis only delay."""
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                await self.flush()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                self._metrics.snapshots_failed.inc()
+                log.warning("snapshots_delayed", cause=type(error).__name__)
+
+    async def last_flush(self) -> None:
+        """Publish what is left when the process stops; if that fails, the partitions' next owner does it."""
+        try:
+            await self.flush()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            self._metrics.snapshots_failed.inc()
+            log.info("snapshots_left_to_next_owner", cause=type(error).__name__)
+
+    async def flush(self) -> None:
+        """Publish the snapshots of all petitions that changed since the last time."""
+        if not self._changed:
+            return
+        petition_ids, self._changed = sorted(self._changed), set()
+        try:
+            snapshots = await self._store.tallies(petition_ids)
+            # A lower revision than one that went out means that Redis has just lost its state. Healing marks the
+            # petition as changed again; until then subscribers keep the right number.
+            newer = [
+                tally for tally in snapshots.values() if tally.revision > self._published.get(tally.petition_id, -1)
+            ]
+            await self._producer.publish_in_order(TALLIES_UPDATED.name, [_snapshot_record(tally) for tally in newer])
+        except BaseException:
+            self._changed.update(petition_ids)
+            raise
+        self._published.update({tally.petition_id: tally.revision for tally in newer})
+        self._metrics.snapshots.inc(len(newer))
+
+
+def _snapshot_record(tally: TallyUpdated) -> Record:
+    headers = event_headers(
+        TallyUpdated,
+        event_id=f"{tally.petition_id}/{tally.revision}",
+        source=SOURCE,
+        subject=tally.petition_id,
+        time=tally.updated_at,
+    )
+    return Record(tally.petition_id.encode(), tally.model_dump_json().encode(), headers)

@@ -1,0 +1,132 @@
+"""Wiring of tally."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+
+from services.tally import routes
+from services.tally.announce import MilestoneAnnouncer, SnapshotAnnouncer
+from services.tally.audit import AuditLoop
+from services.tally.handlers import TallyHandler, decode
+from services.tally.healing import Healer
+from services.tally.ledger import Ledger
+from services.tally.live import LiveHub
+from services.tally.live_feed import LiveFeed
+from services.tally.metrics import TallyMetrics
+from services.tally.read_metrics import ReadMetrics
+from services.tally.settings import Settings
+from services.tally.store import TallyStore
+from shared import redis as shared_redis
+from shared.catalogue import Catalogue
+from shared.events import MilestoneReached, TallyUpdated
+from shared.kafka.catalogue_feed import CatalogueFeed
+from shared.kafka.consumer import BatchConsumer, ConsumerLimits
+from shared.kafka.metrics import ConsumerMetrics
+from shared.kafka.producer import EventProducer
+from shared.postgres import Database
+from shared.service import Service, background, new_broker, new_registry
+from shared.topics import MILESTONES_REACHED, SIGNATURES_VERIFIED, TALLIES_UPDATED
+
+GROUP = "groundswell-tally"
+
+log = structlog.get_logger(__name__)
+
+
+def build(settings: Settings) -> Service:
+    """Put a tally process together; nothing connects before it is run."""
+    registry = new_registry()
+    broker = new_broker(settings, registry, "tally")
+    redis = shared_redis.connect(settings.redis_url)
+    database = Database(settings.postgres_url, application="tally")
+    producer = EventProducer(settings)
+    metrics, read_metrics = TallyMetrics(registry), ReadMetrics(registry)
+    catalogue = Catalogue()
+    store, ledger = TallyStore(redis), Ledger(database)
+    snapshots = SnapshotAnnouncer(
+        store=store, producer=producer, metrics=metrics, interval_seconds=settings.snapshot_interval_ms / 1000
+    )
+    handler = TallyHandler(
+        catalogue=catalogue,
+        store=store,
+        ledger=ledger,
+        healer=Healer(redis=redis, store=store, ledger=ledger, metrics=metrics),
+        milestones=MilestoneAnnouncer(ledger=ledger, store=store, producer=producer, metrics=metrics),
+        snapshots=snapshots,
+        producer=producer,
+        metrics=metrics,
+    )
+
+    def on_bug(bug: BaseException) -> None:
+        service.fail(bug)
+
+    consumer = BatchConsumer(
+        topic=SIGNATURES_VERIFIED,
+        group=GROUP,
+        decode=decode,
+        process=handler.process,
+        producer=producer,
+        metrics=ConsumerMetrics(registry),
+        settings=settings,
+        on_bug=on_bug,
+        limits=ConsumerLimits(max_records=settings.max_records, dlq_ratio_limit=settings.dlq_ratio_limit),
+        on_assigned=handler.on_assigned,
+        on_revoked=handler.on_revoked,
+    )
+    hub = LiveHub(catalogue, read_metrics, max_subscribers=settings.max_streams)
+    feed = CatalogueFeed(catalogue, registry, on_bug=on_bug, on_change=handler.on_petition_change)
+    live = LiveFeed(hub, read_metrics, on_bug=on_bug)
+    audits = AuditLoop(
+        store=store, ledger=ledger, metrics=metrics, owns=handler.owns, interval_seconds=settings.audit_seconds
+    )
+    feed.subscribe(broker)
+    live.subscribe(broker)
+    consumer.subscribe(broker)
+    for topic, event in ((TALLIES_UPDATED, TallyUpdated), (MILESTONES_REACHED, MilestoneReached)):
+        broker.publisher(topic.name, schema=event, title=topic.name, description=topic.holds)
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async with background(
+            on_bug,
+            database.open(),
+            producer.start_when_reachable(),
+            handler.watch(),
+            snapshots.run(),
+            audits.run(),
+        ):
+            yield
+        with suppress(TimeoutError):  # what is not published now, the next owner of the partitions publishes
+            async with asyncio.timeout(settings.drain_seconds / 2):
+                await snapshots.last_flush()
+        await producer.stop()
+        await redis.aclose()
+        await database.close()
+
+    async def kafka() -> str | None:
+        return consumer.not_ready_because()
+
+    async def redis_answers() -> str | None:
+        return await shared_redis.check(redis)
+
+    service = Service(
+        name="tally",
+        title="Groundswell tally",
+        settings=settings,
+        port=settings.port,
+        broker=broker,
+        registry=registry,
+        lifespan=lifespan,
+        checks={
+            "kafka": kafka,
+            "petitions": feed.check,
+            "redis": redis_answers,
+            "postgres": database.check,
+        },
+        routes=routes.build(catalogue, store, hub, read_metrics, ingest_url=settings.public_ingest_url),
+        on_stop=[consumer.drain, hub.close],
+    )
+    return service

@@ -1,0 +1,243 @@
+"""A batch through tally: decode → count (fenced, in Redis) → announce milestones. The consumer commits afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from aiokafka import ConsumerRecord
+from pydantic import ValidationError
+
+from services.tally.announce import MilestoneAnnouncer, SnapshotAnnouncer
+from services.tally.counting import Step, by_petition, lost_state, step
+from services.tally.healing import Healer
+from services.tally.ledger import Ledger
+from services.tally.metrics import TallyMetrics
+from services.tally.store import Applied, Reached, Refused, TallyStore
+from shared.catalogue import Catalogue
+from shared.events import CountedFact, Fact, PetitionChanged, SignatureRevoked, SignatureVerified
+from shared.http import field_errors
+from shared.kafka.consumer import Received
+from shared.kafka.errors import InvalidRecord, is_transient
+from shared.kafka.headers import NotACloudEvent, read_attributes
+from shared.kafka.producer import EventProducer, partition_of
+from shared.topics import SIGNATURES_VERIFIED
+
+log = structlog.get_logger(__name__)
+
+_FACTS: Final[dict[str, type[Fact]]] = {fact.TYPE: fact for fact in (SignatureVerified, SignatureRevoked)}
+
+_ROUNDS = 20
+"""A step is computed again each time that its fences turn out to be elsewhere; that often means two owners at work."""
+
+_WATCH_SECONDS = 1.0
+"""How long a loss of Redis may go unnoticed while nobody signs."""
+
+
+class FencesKeepMoving(ConnectionError):
+    """Another process counts on the same partitions. Transient: one of the two is about to lose them."""
+
+
+def decode(record: ConsumerRecord[Any, Any]) -> CountedFact:
+    """Read one record of ``signatures.verified``.
+
+    Raises:
+        InvalidRecord: it is no fact that this version knows.
+    """
+    try:
+        attributes = read_attributes(record.headers)
+    except NotACloudEvent as error:
+        raise InvalidRecord("not_a_cloud_event", str(error)) from None
+    fact_type = _FACTS.get(attributes.type)
+    if fact_type is None:
+        raise InvalidRecord("unknown_type", "header ce_type names no fact of this topic")
+    if record.value is None:
+        raise InvalidRecord("no_value", "a fact needs a value")
+    try:
+        fact = fact_type.model_validate_json(record.value)
+    except ValidationError as error:
+        detail = "; ".join(f"{item['field']}: {item['problem']}" for item in field_errors(error))
+        raise InvalidRecord("schema", detail) from None
+    if record.key != fact.petition_id.encode():
+        # Facts of one petition in two partitions would have two writers.
+        raise InvalidRecord("key", "the record key must be the petition id")
+    return fact
+
+
+class TallyHandler:
+    """Counts facts, and keeps the counts right while Redis, the catalogue and the assignment change."""
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        store: TallyStore,
+        ledger: Ledger,
+        healer: Healer,
+        milestones: MilestoneAnnouncer,
+        snapshots: SnapshotAnnouncer,
+        producer: EventProducer,
+        metrics: TallyMetrics,
+    ) -> None:
+        self._catalogue, self._store, self._ledger, self._healer = catalogue, store, ledger, healer
+        self._milestones, self._snapshots = milestones, snapshots
+        self._producer, self._metrics = producer, metrics
+        self._counting = asyncio.Lock()  # the batch and the watch take turns at fences and rebuilds
+        self._fences: dict[str, dict[int, int]] = {}
+        self._owned: set[int] = set()
+        self._partitions: int | None = None
+        self._just_assigned = False
+        self._to_evaluate: set[str] = set()
+
+    # ------------------------------------------------------------------------------------------------ who owns what
+
+    async def on_assigned(self, partitions: set[int]) -> None:
+        """New partitions: nothing that was known about fences and witnesses can be relied on."""
+        self._owned = partitions
+        self._forget()
+        self._just_assigned = bool(partitions)
+
+    async def on_revoked(self, _: set[int]) -> None:
+        """The partitions are somebody else's now."""
+        self._owned = set()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._fences.clear()
+        self._healer.forget()
+        self._snapshots.forget()
+
+    async def on_petition_change(self, petition: PetitionChanged) -> None:
+        """A petition is new or changed: it may have a milestone that its count has passed already."""
+        self._to_evaluate.add(petition.petition_id)
+
+    @property
+    def owned(self) -> frozenset[int]:
+        """The partitions whose petitions this process counts."""
+        return frozenset(self._owned)
+
+    async def owns(self) -> dict[str, bool]:
+        """Every petition of the catalogue, and whether this process counts it."""
+        partitions = await self._partition_count()
+        return {
+            petition.petition_id: partition_of(petition.petition_id.encode(), partitions) in self._owned
+            for petition in self._catalogue
+        }
+
+    async def _partition_count(self) -> int:
+        if self._partitions is None:
+            self._partitions = await self._producer.partitions(SIGNATURES_VERIFIED.name)
+        return self._partitions
+
+    # ---------------------------------------------------------------------------------------------------- the batch
+
+    async def process(self, batch: Sequence[Received[CountedFact]]) -> None:
+        """Count a batch and announce what it reached. Repeating it, or a part of it, changes nothing."""
+        facts = [received.value for received in batch]
+        async with self._counting:
+            healed = await self._heal({received.partition for received in batch})
+            started = time.perf_counter()
+            reached = await self._count(by_petition(facts))
+            self._metrics.apply_seconds.observe(time.perf_counter() - started)
+            reached += await self._evaluate(healed)
+        await self._milestones.announce(reached)
+        oldest = min(fact.occurred_at for fact in facts)
+        self._metrics.age_seconds.observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))
+
+    async def _count(self, grouped: dict[str, list[CountedFact]]) -> list[Reached]:
+        reached: list[Reached] = []
+        for _ in range(_ROUNDS):
+            steps = [(petition, step(facts, self._fences.get(petition))) for petition, facts in grouped.items()]
+            replies = await self._store.apply(
+                [(petition, part, self._thresholds(petition)) for petition, part in steps]
+            )
+            again: dict[str, list[CountedFact]] = {}
+            for (petition, part), reply in zip(steps, replies, strict=True):
+                if isinstance(reply, Refused):
+                    await self._learn_fences(petition, reply)
+                    again[petition] = grouped[petition]
+                else:
+                    self._note_applied(petition, part, len(grouped[petition]), reply)
+                    reached.extend(reply.unannounced)
+            if not again:
+                return reached
+            grouped = again
+        raise FencesKeepMoving(f"the fences of {len(grouped)} petitions moved {_ROUNDS} times")
+
+    def _note_applied(self, petition: str, part: Step, facts: int, reply: Applied) -> None:
+        self._fences[petition] = part.fences_after(self._fences.get(petition, {}))
+        self._metrics.counted.inc(part.changes)
+        self._metrics.replays.inc(facts - part.changes)
+        self._snapshots.changed([petition])
+
+    async def _learn_fences(self, petition: str, refused: Refused) -> None:
+        known = self._fences.get(petition)
+        if known is None:
+            self._fences[petition] = dict(refused.fences)
+            return
+        expected = {lane: known.get(lane, 0) for lane in refused.fences}
+        if lost_state(expected, refused.fences):
+            state = await self._healer.rebuild(petition, cause="fence_behind")
+            self._fences[petition] = dict(state.fences)
+            return
+        self._metrics.fence_moved.inc()
+        known.update(refused.fences)
+
+    def _thresholds(self, petition_id: str) -> list[int]:
+        petition = self._catalogue.get(petition_id)
+        return petition.milestones if petition is not None else []
+
+    async def _heal(self, partitions: Iterable[int]) -> list[str]:
+        """Rebuild, if this is another Redis than before. Returns the petitions that were rebuilt."""
+        count = await self._partition_count()
+        rebuilt = await self._healer.ensure(set(partitions), lambda petition: partition_of(petition.encode(), count))
+        for petition, state in rebuilt.items():
+            self._fences[petition] = dict(state.fences)
+        self._snapshots.changed(rebuilt)
+        return list(rebuilt)
+
+    async def _evaluate(self, petitions: Sequence[str]) -> list[Reached]:
+        """Milestones of these petitions that are reached and not announced, without counting anything."""
+        if not petitions:
+            return []
+        replies = await self._store.apply([(petition, Step(), self._thresholds(petition)) for petition in petitions])
+        return [reached for reply in replies if isinstance(reply, Applied) for reached in reply.unannounced]
+
+    # ------------------------------------------------------------------------------------------- beside the batches
+
+    async def watch(self) -> None:
+        """Look after what no batch touches: an idle Redis that was replaced, milestones that a crash left, new ones."""
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            if not self._owned:
+                continue
+            try:
+                await self._look_after()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                self._metrics.watch_failures.labels(cause=type(error).__name__).inc()
+                log.warning("watch_delayed", cause=type(error).__name__)
+
+    async def _look_after(self) -> None:
+        changed, self._to_evaluate = self._to_evaluate, set()
+        assigned, self._just_assigned = self._just_assigned, False
+        try:
+            owns = await self.owns()
+            mine = {petition for petition, owned in owns.items() if owned}
+            async with self._counting:
+                touched = await self._heal(self._owned)
+                evaluate = sorted(set(touched) | (mine if assigned else changed & mine))
+                reached = await self._evaluate(evaluate)
+            self._snapshots.changed(evaluate)
+            if assigned:
+                reached += [left for left in await self._ledger.unannounced() if left.petition_id in mine]
+            await self._milestones.announce(reached)
+        except BaseException:
+            self._to_evaluate |= changed
+            self._just_assigned = self._just_assigned or assigned
+            raise

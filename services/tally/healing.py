@@ -1,0 +1,83 @@
+"""Noticing that Redis lost state, and rebuilding counts from the ledger.
+
+Redis loses state without an error: flushed, restarted from an older file, failed over to a replica that lagged. Three
+signs show it: a stored fence below the one this process had moved there (`counting.lost_state`), a missing hash (the same
+thing, with a stored fence of 0), and another Redis than the one that a partition's counts were last known to be right in.
+The last one catches what the others cannot: a petition that nobody has signed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import structlog
+from redis.asyncio import Redis
+
+from services.tally.ledger import Ledger
+from services.tally.metrics import TallyMetrics
+from services.tally.store import TallyState, TallyStore
+from shared.redis import identity
+
+log = structlog.get_logger(__name__)
+
+_SNAPSHOTS = 20
+"""A rebuild needs a newer snapshot whenever another process counted meanwhile; that many in a row is not chance."""
+
+
+class RebuildOvertaken(ConnectionError):
+    """Redis kept counting past every snapshot, or changed its identity during the rebuild. Transient: try again."""
+
+
+class Healer:
+    """Keeps the counts of the owned partitions right in whatever Redis there is."""
+
+    def __init__(self, *, redis: Redis, store: TallyStore, ledger: Ledger, metrics: TallyMetrics) -> None:
+        self._redis, self._store, self._ledger, self._metrics = redis, store, ledger, metrics
+        self._witnessed: dict[int, str] = {}
+
+    def forget(self) -> None:
+        """Partitions changed hands: what others witnessed since has to be read again."""
+        self._witnessed.clear()
+
+    async def ensure(self, partitions: Collection[int], partition_of: Callable[[str], int]) -> dict[str, TallyState]:
+        """Make sure that this Redis is the one that the partitions' counts were last right in; if not, rebuild them.
+
+        Returns:
+            The petitions that were rebuilt, with what they were rebuilt to.
+
+        Raises:
+            RebuildOvertaken, asyncpg.PostgresError, redis.exceptions.RedisError, OSError: try again.
+        """
+        current = await identity(self._redis)
+        unread = [partition for partition in partitions if partition not in self._witnessed]
+        if unread:
+            self._witnessed.update(await self._ledger.witnesses(unread))
+        suspect = {partition for partition in partitions if self._witnessed.get(partition) != current}
+        if not suspect:
+            return {}
+        rebuilt = {}
+        for petition_id in await self._ledger.petitions():
+            if partition_of(petition_id) in suspect:
+                rebuilt[petition_id] = await self.rebuild(petition_id, cause="another_redis")
+        if await identity(self._redis) != current:
+            raise RebuildOvertaken("Redis was replaced again during the rebuild")
+        await self._ledger.set_witness(list(suspect), current)
+        self._witnessed.update(dict.fromkeys(suspect, current))
+        log.warning("redis_state_rebuilt", partitions=sorted(suspect), petitions=len(rebuilt))
+        return rebuilt
+
+    async def rebuild(self, petition_id: str, *, cause: str, force: bool = False) -> TallyState:
+        """Replace a petition's tally by what the ledger says, beside running traffic.
+
+        Returns:
+            The state that is now stored.
+
+        Raises:
+            RebuildOvertaken: the stored tally was ahead of every snapshot.
+        """
+        for _ in range(_SNAPSHOTS):
+            state = await self._ledger.state(petition_id)
+            if await self._store.swap_in(petition_id, state, force=force):
+                self._metrics.rebuilds.labels(cause=cause).inc()
+                return state
+        raise RebuildOvertaken(f"the stored tally of {petition_id} was ahead of {_SNAPSHOTS} snapshots of the ledger")

@@ -1,0 +1,23 @@
+-- Reads one petition's tally as it stands, in one piece. Writes nothing.
+--
+-- KEYS[1]  hash  the tally
+-- KEYS[2]  hash  its minutes
+-- ARGV[1]  how many minutes, up to the minute of the newest signature
+--
+-- Returns {fields of the tally, minute, n, minute, n, ...} with the tally's fields as a flat list first.
+
+local fields = redis.call('HGETALL', KEYS[1])
+local latest = tonumber(redis.call('HGET', KEYS[1], 'latest') or '0')
+local minutes = {}
+if latest > 0 then
+  local names = {}
+  for minute = latest - tonumber(ARGV[1]) + 1, latest do names[#names + 1] = string.format('%.0f', minute) end
+  local counts = redis.call('HMGET', KEYS[2], unpack(names))
+  for i, name in ipairs(names) do
+    if counts[i] then
+      minutes[#minutes + 1] = name
+      minutes[#minutes + 1] = counts[i]
+    end
+  end
+end
+return {fields, minutes}
