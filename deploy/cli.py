@@ -2,6 +2,8 @@
 `groundswell --help` is there at once and a production image needs none of the local stack."""
 
 import asyncio
+import json
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +23,19 @@ class Broker(StrEnum):
 
 
 StateDir = Annotated[Path, typer.Option(help="Where data, logs and stack.json go. One stack at a time in each.")]
+
+
+class Service(StrEnum):
+    """The four services."""
+
+    INGEST = "ingest"
+    VERIFY = "verify"
+    TALLY = "tally"
+    NOTIFY = "notify"
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
+Petitions = Annotated[list[str] | None, typer.Argument(help="Petition ids; all, if none is named.")]
 
 
 @app.callback()
@@ -53,9 +68,104 @@ def up(
 
 # Settings, tables and topics ------------------------------------------------------------------------------------------
 
+
+@app.command()
+def check(
+    services: Annotated[list[Service] | None, typer.Argument(help="Which services; all, if none is named.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Validate the settings that services would start with now. Exit code 2 when one is wrong."""
+    from deploy import operate
+
+    names = [service.value for service in services or Service]
+    raise typer.Exit(operate.check(names, as_json=as_json))
+
+
+@app.command()
+def migrate(as_json: AsJson = False) -> None:
+    """Bring the tables of POSTGRES_URL up to date. Safe to run again, and by several at once."""
+    from deploy.migrations import migrate as run
+
+    done = asyncio.run(run(_environment("POSTGRES_URL")))
+    typer.echo(json.dumps({"ok": True, "applied": done}) if as_json else "\n".join(done) or "Nothing to do.")
+
+
+topics = typer.Typer(no_args_is_help=True, help="The Kafka topics.")
+app.add_typer(topics, name="topics")
+
+
+@topics.command("apply")
+def topics_apply(
+    partitions: Annotated[int, typer.Option(help="Partitions of topics that are created.")] = 12,
+    replication_factor: Annotated[int, typer.Option(help="Copies of each partition; 3 in production.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Create the topics that are missing on KAFKA_BOOTSTRAP_SERVERS, and set retention and compaction. Repeatable."""
+    from shared.topics import apply_topics
+
+    servers = _environment("KAFKA_BOOTSTRAP_SERVERS")
+    done = asyncio.run(apply_topics(servers, partitions=partitions, replication_factor=replication_factor))
+    typer.echo(json.dumps({"ok": True, "topics": done}) if as_json else _lines(done))
+
+
+def _environment(name: str) -> str:
+    """The variable, or the running local stack's value for it."""
+    from deploy.operate import use_running_stack
+
+    use_running_stack()
+    value = os.environ.get(name)
+    if not value:
+        raise typer.BadParameter(
+            f"{name} is not set, and no local stack runs: set it, or start one with `groundswell up`"
+        )
+    return value
+
+
+def _lines(values: dict[str, str]) -> str:
+    return "\n".join(f"{name}: {value}" for name, value in values.items())
+
+
 # Counts: audit and rebuild --------------------------------------------------------------------------------------------
 
+
+@app.command()
+def audit(petitions: Petitions = None, as_json: AsJson = False) -> None:
+    """Compare the counts in Redis with the ledger, exactly, also under traffic. Exit code 1 when anything differs."""
+    from deploy import operate
+
+    raise typer.Exit(asyncio.run(operate.audit(list(petitions or []), as_json=as_json)))
+
+
+@app.command()
+def rebuild(
+    petitions: Petitions = None,
+    force: Annotated[
+        bool, typer.Option(help="Also where Redis has counted more than the ledger knows: after PostgreSQL was lost.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Count again from the ledger and replace what Redis has, beside running traffic."""
+    from deploy import operate
+
+    raise typer.Exit(asyncio.run(operate.rebuild(list(petitions or []), force=force, as_json=as_json)))
+
+
 # Generated files ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def generated(
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit code 1 when a file is stale.")
+    ] = False,
+) -> None:
+    """Make the generated files: OpenAPI documents, reason codes, the tables in the README."""
+    from deploy import generated as files
+
+    found = files.stale() if check_only else files.write()
+    for path in found:
+        typer.echo(f"{path}: {'stale; run `groundswell generated`' if check_only else 'written'}")
+    raise typer.Exit(1 if check_only and found else 0)
 
 
 def main() -> None:

@@ -47,7 +47,9 @@ INSERT INTO milestones (petition_id, threshold, count, revision, reached_at) VAL
 ON CONFLICT (petition_id, threshold) DO NOTHING
 """
 
-_MILESTONE = "SELECT threshold, count, revision, reached_at, announced_at FROM milestones WHERE petition_id = $1 AND threshold = $2"
+_MILESTONE = """
+SELECT threshold, count, revision, reached_at, announced_at FROM milestones WHERE petition_id = $1 AND threshold = $2
+"""
 
 _UNANNOUNCED = "SELECT petition_id, threshold, count, revision, reached_at FROM milestones WHERE announced_at IS NULL"
 

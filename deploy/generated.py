@@ -1,0 +1,119 @@
+"""Files that are made from the code, and the check that they still say what the code says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from services.ingest.openapi import document as ingest_document
+
+from deploy.operate import SERVICES, settings_of
+from services.tally.openapi import document as tally_document
+from services.verify.decide import REASONS
+from shared.settings import environment_name
+from shared.topics import all_topics
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def generated_files() -> dict[str, str]:
+    """Every generated file's path, from the project's root, and what it must hold."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return {
+        "docs/openapi.json": _json(ingest_document()),
+        "docs/openapi-tally.json": _json(tally_document()),
+        "docs/reason-codes.md": _reason_codes(),
+        "README.md": _between(_between(readme, "settings", _settings), "topics", _topics),
+    }
+
+
+def stale() -> list[str]:
+    """The generated files that are missing or say something else than the code."""
+    return [path for path, content in generated_files().items() if _read(ROOT / path) != content]
+
+
+def write() -> list[str]:
+    """Write the generated files. Returns those that changed."""
+    changed = []
+    for path, content in generated_files().items():
+        if _read(ROOT / path) != content:
+            (ROOT / path).write_text(content, encoding="utf-8")
+            changed.append(path)
+    return changed
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def _json(document: dict[str, object]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _between(text: str, name: str, make: Callable[[], str]) -> str:
+    """`text` with what stands between the markers of `name` made anew."""
+    start, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
+    before, found, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"README.md needs the markers {start} and {end}")
+    return f"{before}{start}\n{make()}\n{end}{after}"
+
+
+def _reason_codes() -> str:
+    rows = "\n".join(f"| `{reason.value}` | {meaning} |" for reason, meaning in REASONS.items())
+    return (
+        "# Reason codes\n\n"
+        "Why a submission does not count: the `reason` of events on `signatures.rejected.v1` and of"
+        " `GET /v1/signatures/{signature_id}`. Made from the code by `groundswell generated`.\n\n"
+        f"| code | meaning |\n|---|---|\n{rows}\n"
+    )
+
+
+def _topics() -> str:
+    rows = []
+    for topic in all_topics():
+        kept = "compacted" if topic.retention is None else f"{topic.retention.days} days"
+        rows.append(f"| `{topic.name}` | {topic.key} | {topic.holds} | {kept} |")
+    return "| topic | key | holds | kept |\n|---|---|---|---|\n" + "\n".join(rows)
+
+
+def _settings() -> str:
+    users: dict[str, list[str]] = {}
+    rows: dict[str, str] = {}
+    for service in SERVICES:
+        settings = settings_of(service)
+        for field, info in settings.model_fields.items():
+            name = environment_name(settings, field)
+            users.setdefault(name, []).append(service)
+            rows[name] = f"{_default(info)} | {info.description or ''}{_bounds(info)}"
+    lines = []
+    for name in sorted(rows, key=lambda name: (-len(users[name]), name)):
+        who = "all" if len(users[name]) == len(SERVICES) else ", ".join(users[name])
+        lines.append(f"| `{name}` | {who} | {rows[name]} |")
+    return "| variable | read by | default | meaning |\n|---|---|---|---|\n" + "\n".join(lines)
+
+
+def _default(info: FieldInfo) -> str:
+    if info.default is PydanticUndefined:
+        return "required" if info.default_factory is None else "(empty)"
+    value = info.default
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value not in (None, "") else "(empty)"
+
+
+def _bounds(info: FieldInfo) -> str:
+    words = []
+    for rule in info.metadata:
+        if isinstance(rule, Ge):
+            words.append(f"at least {rule.ge}")
+        elif isinstance(rule, Gt):
+            words.append(f"above {rule.gt}")
+        elif isinstance(rule, Le):
+            words.append(f"at most {rule.le}")
+        elif isinstance(rule, Lt):
+            words.append(f"below {rule.lt}")
+    return f" ({', '.join(words)})" if words else ""
