@@ -1,0 +1,50 @@
+"""What can be watched of tally's read side. Names start with ``groundswell_tally_read_``."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class ReadMetrics:
+    """The metrics of the JSON API, the streams and the pages; one per process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.answers = Counter(
+            "groundswell_tally_read_answers",
+            "Answers given, by what was asked for (tally, organisation, streams, pages) and outcome: ok, not_modified,"
+            " unknown (404), invalid (422), away (503: Redis), full and stopping (503: no more streams here)",
+            ["what", "outcome"],
+            registry=registry,
+        )
+        self.store_failures = Counter(
+            "groundswell_tally_read_store_failures",
+            "Reads of counts that failed, by cause; each was answered with 503",
+            ["cause"],
+            registry=registry,
+        )
+        self.behind = Counter(
+            "groundswell_tally_read_store_behind",
+            "Counts read from Redis that were older than the announced ones, which were served instead: a few in a"
+            " surge are races; many mean that Redis lost state and is not rebuilt yet",
+            registry=registry,
+        )
+        self.subscribers = Gauge(
+            "groundswell_tally_read_stream_subscribers", "Open event streams of this process", registry=registry
+        )
+        self.snapshots = Counter(
+            "groundswell_tally_read_snapshots",
+            "Snapshots taken from tallies.updated: fresh, or stale (a revision that was known already)",
+            ["kind"],
+            registry=registry,
+        )
+        self.frames = Counter(
+            "groundswell_tally_read_stream_frames",
+            "Updates for subscribers: queued, or replaced by a newer one because the subscriber is slow",
+            ["fate"],
+            registry=registry,
+        )
+        self.stalled = Counter(
+            "groundswell_tally_read_streams_stalled",
+            "Streams ended because the subscriber took nothing for too long",
+            registry=registry,
+        )
