@@ -1,0 +1,118 @@
+"""Wiring of ingest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from services.ingest.access import Access
+from services.ingest.answers import Answers
+from services.ingest.batch import BatchEndpoint
+from services.ingest.intake import Intake
+from services.ingest.limits import ClientRate, InFlight
+from services.ingest.metrics import IngestMetrics
+from services.ingest.petitions import PetitionEndpoints
+from services.ingest.routes import Dispatcher, other_routes
+from services.ingest.settings import Settings, split
+from services.ingest.sign import SignEndpoint
+from services.ingest.signatures import SignatureEndpoints
+from services.ingest.store import OutcomeStore
+from shared.catalogue import Catalogue
+from shared.events import Command, PetitionChanged
+from shared.kafka.catalogue_feed import CatalogueFeed
+from shared.kafka.errors import is_transient
+from shared.kafka.producer import EventProducer
+from shared.postgres import Database
+from shared.service import Service, background, new_broker, new_registry
+from shared.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
+
+_CATALOGUE_POLL_SECONDS = 0.1
+
+
+def build(settings: Settings) -> Service:
+    """Put an ingest process together; nothing connects before it is run."""
+    registry = new_registry()
+    broker = new_broker(settings, registry, "ingest")
+    database = Database(settings.postgres_url.get_secret_value(), application="ingest")
+    producer = EventProducer(settings)
+    catalogue = Catalogue()
+    feed = CatalogueFeed(catalogue, registry, on_bug=lambda bug: service.fail(bug))  # noqa: PLW0108  made below
+    in_flight = InFlight(settings.max_in_flight)
+    metrics = IngestMetrics(registry, in_flight=lambda: in_flight.count)
+    pepper = settings.signer_pepper.get_secret_value().encode()
+    access = Access(settings)
+    answers = Answers(pages_url=settings.public_pages_url, metrics=metrics)
+    intake = Intake(
+        catalogue=catalogue,
+        catalogue_complete=lambda: feed.complete,
+        producer=producer,
+        pepper=pepper,
+        on_bug=lambda bug: service.fail(bug),  # noqa: PLW0108
+    )
+    sign = SignEndpoint(
+        intake=intake, access=access, rate=ClientRate(settings.client_rate), answers=answers, metrics=metrics
+    )
+    others = other_routes(
+        sign=sign,
+        batch=BatchEndpoint(intake=intake, access=access, batches=InFlight(settings.max_batches), metrics=metrics),
+        petitions=PetitionEndpoints(intake=intake, access=access, metrics=metrics),
+        signatures=SignatureEndpoints(
+            intake=intake,
+            store=OutcomeStore(database),
+            access=access,
+            rate=ClientRate(settings.client_rate),
+            metrics=metrics,
+            pepper=pepper,
+        ),
+        answers=answers,
+        metrics=metrics,
+    )
+    routes: ASGIApp = Dispatcher(sign=sign, others=others, in_flight=in_flight, answers=answers)
+    if origins := split(settings.cors_origins):
+        routes = CORSMiddleware(
+            routes,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["content-type", "idempotency-key"],
+            expose_headers=["location", "retry-after"],
+        )
+
+    feed.subscribe(broker)
+    # What this service writes, for its AsyncAPI document; `EventProducer` does the writing.
+    for topic, event in ((SIGNATURES_SUBMITTED, Command), (PETITIONS_CHANGED, PetitionChanged)):
+        broker.publisher(topic.name, schema=event, title=topic.name, description=topic.holds)
+
+    async def read_catalogue() -> None:
+        """Find out when the catalogue is complete, also while nobody asks for readiness."""
+        while not feed.complete:
+            try:
+                await feed.check()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+            await asyncio.sleep(_CATALOGUE_POLL_SECONDS)
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async with background(service.fail, database.open(), producer.start_when_reachable(), read_catalogue()):
+            yield
+        await producer.stop()
+        await database.close()
+
+    service = Service(
+        name="ingest",
+        title="Groundswell ingest",
+        settings=settings,
+        port=settings.port,
+        broker=broker,
+        registry=registry,
+        lifespan=lifespan,
+        # Signatures are taken in without PostgreSQL; only status and commands need it.
+        checks={"kafka": producer.check, "petitions": feed.check, "postgres": database.check},
+        routes=routes,
+    )
+    return service

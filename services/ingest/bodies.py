@@ -1,0 +1,124 @@
+"""Request bodies: read up to a limit, and turned into a submission."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Final
+from urllib.parse import parse_qsl
+
+from pydantic import ValidationError
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.types import Receive
+
+from services.ingest.admission import Submission
+from services.ingest.problems import problem
+from shared.http import field_errors
+
+JSON: Final = b"application/json"
+FORM: Final = b"application/x-www-form-urlencoded"
+MULTIPART: Final = b"multipart/form-data"
+NDJSON: Final = b"application/x-ndjson"
+
+_MAX_FORM_FIELDS: Final = 50
+_TICKED: Final = frozenset({"on", "true", "1", "yes"})
+_OPTIONAL: Final = frozenset({"postcode", "comment"})
+
+
+class ClientDisconnected(Exception):
+    """The client went away before its request was whole: there is nobody to answer."""
+
+
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        Problem: 413, it is larger than `limit` bytes; known from Content-Length, or found out while reading.
+        ClientDisconnected: it never came to its end.
+    """
+    announced = headers.get(b"content-length", b"")
+    if announced.isdigit() and int(announced) > limit:
+        raise too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise too_large(limit)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def too_large(limit: int) -> Exception:
+    """The refusal of a body over `limit` bytes."""
+    return problem("body_too_large", detail=f"The body may have at most {limit:,} bytes.")
+
+
+def media_type(headers: Mapping[bytes, bytes]) -> bytes:
+    """The Content-Type without its parameters, in lower case; empty when there is none."""
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+async def read_submission(headers: Mapping[bytes, bytes], body: bytes) -> Submission:
+    """What the signer sent, as JSON or as an HTML form.
+
+    Raises:
+        Problem: 400, the body is not what its type says; 415, that type is not taken; 422, fields are missing or wrong.
+    """
+    kind = media_type(headers)
+    try:
+        if kind == JSON:
+            return Submission.model_validate_json(body)
+        if kind == FORM:
+            return Submission.model_validate(_of_form(_urlencoded(body)))
+        if kind == MULTIPART:
+            return Submission.model_validate(_of_form(await _multipart(headers[b"content-type"], body)))
+    except ValidationError as error:
+        raise refusal_of(error) from None
+    raise problem(
+        "unsupported_content_type",
+        detail=f"Send {JSON.decode()}, {FORM.decode()} or {MULTIPART.decode()}.",
+    )
+
+
+def refusal_of(error: ValidationError) -> Exception:
+    """400 when the JSON could not be read at all, else 422 with one entry per wrong field."""
+    if any(item["type"] == "json_invalid" for item in error.errors(include_url=False, include_input=False)):
+        return problem("malformed_body", detail="The body is not valid JSON.")
+    return problem("invalid_fields", errors=field_errors(error))
+
+
+def _urlencoded(body: bytes) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, max_num_fields=_MAX_FORM_FIELDS, errors="strict"
+        )
+    except ValueError:  # not ASCII, not UTF-8 under the percent signs, or too many fields
+        raise problem("malformed_body", detail="The form could not be read.") from None
+    return dict(pairs)
+
+
+async def _multipart(content_type: bytes, body: bytes) -> dict[str, str]:
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    headers = Headers({"content-type": content_type.decode("latin-1")})
+    try:
+        form = await MultiPartParser(headers, stream(), max_files=0, max_fields=_MAX_FORM_FIELDS).parse()
+    except MultiPartException:
+        raise problem("malformed_body", detail="The form could not be read, or holds files.") from None
+    return {name: value for name, value in form.items() if not isinstance(value, UploadFile)}
+
+
+def _of_form(fields: Mapping[str, str]) -> dict[str, object]:
+    """A form says everything in text: empty means not given, and a box that is ticked is there at all."""
+    given: dict[str, object] = {name: value.strip() for name, value in fields.items()}
+    for name in _OPTIONAL:
+        given[name] = given.get(name) or None
+    given["consent"] = str(given.get("consent", "")).lower() in _TICKED
+    return given

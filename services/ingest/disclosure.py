@@ -1,0 +1,25 @@
+"""What a status call tells, and to whom. Pure.
+
+Anyone can submit anyone's address. If the status of that submission then said "duplicate", anyone could ask who signed.
+So without credentials a duplicate reads as what a first signature would have become, and the truth is for partners and
+the administrator.
+"""
+
+from __future__ import annotations
+
+from services.ingest.schemas import SignatureStatus, State
+from shared.events import PetitionChanged
+
+
+def without_duplicates(status: SignatureStatus, petition: PetitionChanged | None) -> SignatureStatus:
+    """The status as anyone may see it.
+
+    Args:
+        petition: The signature's petition, if it is still known: whether a first signature of it waits for a
+            confirmation.
+    """
+    if status.status != "duplicate":
+        return status
+    waits = petition is not None and petition.policy.confirmation == "required"
+    shown: State = "pending" if waits else "verified"
+    return status.model_copy(update={"status": shown, "reason": None})

@@ -1,0 +1,133 @@
+"""From a command to Kafka's acknowledgement: what all calls that publish have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from aiokafka.errors import MessageSizeTooLargeError
+from pydantic import TypeAdapter, ValidationError
+
+from services.ingest.admission import Admitted, NotAdmitted, Submission, admit, require_open
+from services.ingest.problems import problem, problem_of
+from shared.catalogue import Catalogue
+from shared.events import Event, PetitionChanged, SignCommand
+from shared.http import field_errors
+from shared.kafka.errors import is_transient
+from shared.kafka.headers import event_headers
+from shared.kafka.producer import EventProducer, Record
+from shared.topics import SIGNATURES_SUBMITTED, Topic
+
+SOURCE: Final = "/groundswell/ingest"
+ANSWER_SECONDS: Final = 10.0
+"""Nobody waits longer for an answer: not a person with a form, not a proxy before us."""
+
+_to_json: Final = TypeAdapter(SignCommand).dump_json  # straight to bytes
+
+
+class Intake:
+    """Admits submissions and publishes commands.
+
+    Args:
+        catalogue_complete: Whether the catalogue holds everything that was on its topic when this process started.
+        on_bug: Ends the process; called when the producer fails in a way that no waiting repairs.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        catalogue_complete: Callable[[], bool],
+        producer: EventProducer,
+        pepper: bytes,
+        on_bug: Callable[[BaseException], None],
+    ) -> None:
+        self._catalogue, self._complete = catalogue, catalogue_complete
+        self._producer, self._pepper, self._on_bug = producer, pepper, on_bug
+
+    def petition(self, petition_id: str) -> PetitionChanged | None:
+        """What is known of a petition.
+
+        Raises:
+            Problem: 503, the catalogue is not complete, so "unknown" or "open" could be wrong.
+        """
+        if not self._complete():
+            raise problem("starting")
+        return self._catalogue.get(petition_id)
+
+    def require_open(self, petition_id: str, moment: datetime) -> None:
+        """Refuse signatures for a petition that takes none at `moment`.
+
+        Raises:
+            Problem: 404, 409, 410, or 503 while that cannot be known.
+        """
+        try:
+            require_open(self.petition(petition_id), moment)
+        except NotAdmitted as refusal:
+            raise problem_of(refusal) from None
+
+    def admit(
+        self, submission: Submission, petition_id: str, idempotency_key: str | None, moment: datetime
+    ) -> Admitted:
+        """The command for a well-formed submission.
+
+        Raises:
+            Problem: 422, some fields must be put right.
+        """
+        try:
+            return admit(
+                submission,
+                petition_id=petition_id,
+                pepper=self._pepper,
+                idempotency_key=idempotency_key,
+                moment=moment,
+            )
+        except NotAdmitted as refusal:
+            raise problem_of(refusal) from None
+        except ValidationError as error:
+            raise problem("invalid_fields", errors=field_errors(error)) from None
+
+    async def sign(self, admitted: Admitted) -> None:
+        """Publish a sign command and wait for the acknowledgement. The caller bounds the time.
+
+        Raises:
+            Problem: 503, not acknowledged.
+        """
+        command = admitted.command
+        headers = event_headers(
+            SignCommand,
+            event_id=command.signature_id,
+            source=SOURCE,
+            subject=command.petition_id,
+            time=command.submitted_at,
+        )
+        await self._publish(SIGNATURES_SUBMITTED, Record(admitted.key, _to_json(command), headers))
+
+    async def publish(
+        self, topic: Topic, event: Event, *, key: str, event_id: UUID, petition_id: str, moment: datetime
+    ) -> None:
+        """Publish any other event and wait for the acknowledgement, at most `ANSWER_SECONDS`.
+
+        Raises:
+            Problem: 503, not acknowledged in time; 413, the brokers do not take a record of that size.
+        """
+        headers = event_headers(type(event), event_id=event_id, source=SOURCE, subject=petition_id, time=moment)
+        record = Record(key.encode(), event.model_dump_json().encode(), headers)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._publish(topic, record)
+        except TimeoutError:
+            raise problem("kafka_away") from None
+
+    async def _publish(self, topic: Topic, record: Record) -> None:
+        try:
+            await self._producer.publish(topic.name, record)
+        except MessageSizeTooLargeError:
+            raise problem("body_too_large", detail="The brokers do not take a record of that size.") from None
+        except Exception as error:
+            if not is_transient(error):
+                self._on_bug(error)
+            raise problem("kafka_away") from error

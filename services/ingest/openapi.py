@@ -1,0 +1,299 @@
+"""ingest's OpenAPI 3.1 document, made from the models that read and write the bodies and from the table of refusals.
+
+``python -m services.ingest.openapi > docs/openapi.json`` writes the committed copy.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from services.ingest.batch import CONTENT_TYPES
+from services.ingest.openapi_parts import (
+    EXAMPLE_PETITION,
+    EXAMPLE_SIGNATURE,
+    Json,
+    answer,
+    location,
+    petition_id,
+    ref,
+    refusals,
+    schemas,
+    signature_id,
+)
+
+_EXAMPLE_SUBMISSION: Final[Json] = {
+    "email": "robin@mail.example",
+    "name": "Robin Example",
+    "country": "NL",
+    "postcode": "1011 AB",
+    "comment": "I would take it every month.",
+    "consent": True,
+}
+
+_EXAMPLE_STATE: Final[Json] = {
+    "organisation": {"slug": "open-rails", "name": "Open Rails"},
+    "title": "Bring back the night trains to the north",
+    "text": "One train each night, with beds, seats and room for bicycles.",
+    "targets": [
+        {"target_id": "harbour-council", "name": "The Harbour Council", "kind": "body", "email": "post@council.example"}
+    ],
+    "milestones": [1000, 5000],
+    "opens_at": None,
+    "closes_at": "2100-01-01T00:00:00Z",
+    "policy": {"confirmation": "none", "countries": None, "blocked_email_domains": [], "require_consent": False},
+}
+
+_RATE_LIMITED: Final = ("credentials_wrong", "too_many_requests")
+_SIGNING: Final = ("petition_unknown", "petition_not_open_yet", "petition_closed", "starting")
+_PUBLISHING: Final = ("kafka_away",)
+_READING: Final = ("malformed_body", "body_too_slow", "body_too_large", "unsupported_content_type")
+_AUTHORISED: Final = ("credentials_required", "credentials_wrong")
+_LOOKING_UP: Final = ("signature_unknown", "postgres_away")
+
+_PARTNER: Final[list[Json]] = [{"bearer": []}, {"api_key": []}]
+_ADMIN: Final[list[Json]] = [{"bearer": []}]
+_ANYONE_OR_PARTNER: Final[list[Json]] = [{}, *_PARTNER]
+
+
+def document() -> Json:
+    """The OpenAPI document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Groundswell ingest",
+            "version": "1.0.0",
+            "summary": "Takes petition signatures in.",
+            "description": (
+                "An accepted signature is durable: the answer 202 comes after Kafka's acknowledgement. What becomes of"
+                " it is decided a moment later; ask for it at its `status_url`. Errors are problem details (RFC 9457);"
+                " the last part of `type` names the problem. 429 and 503 carry `Retry-After`."
+            ),
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [
+            {"name": "signatures", "description": "Sign, and what became of it."},
+            {"name": "petitions", "description": "What can be signed."},
+        ],
+        "paths": {
+            "/v1/petitions/{petition_id}": _petition(),
+            "/v1/petitions/{petition_id}/signatures": _sign(),
+            "/v1/petitions/{petition_id}/signatures/batch": _batch(),
+            "/v1/signatures/{signature_id}": _status(),
+            "/v1/signatures/{signature_id}/confirm": _command(
+                "confirm", "The signer's e-mail address is confirmed: a pending signature becomes verified.", _PARTNER
+            ),
+            "/v1/signatures/{signature_id}/withdraw": _command(
+                "withdraw", "The signer takes the signature back.", _PARTNER
+            ),
+            "/v1/signatures/{signature_id}/invalidate": _command(
+                "invalidate", "A moderator strikes the signature out.", _ADMIN
+            ),
+        },
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The administrator's token, or a partner's API key.",
+                },
+                "api_key": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "X-API-Key",
+                    "description": "A partner's API key.",
+                },
+            },
+        },
+    }
+
+
+def _sign() -> Json:
+    schema = ref("Submission")
+    return {
+        "parameters": [petition_id()],
+        "post": {
+            "operationId": "sign",
+            "tags": ["signatures"],
+            "summary": "Sign a petition",
+            "description": (
+                "A signer who has signed before gets the same answer. With `Accept: text/html`, as browsers' forms send"
+                " it, success leads on to the petition's thank-you page and errors are a page. A valid API key lifts"
+                " the rate limit."
+            ),
+            "security": _ANYONE_OR_PARTNER,
+            "parameters": [
+                {
+                    "name": "Idempotency-Key",
+                    "in": "header",
+                    "description": "The same signer with the same key is the same signature, however often it is sent.",
+                    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+                    "example": "5b0f6a2e-form-1",
+                }
+            ],
+            "requestBody": {
+                "required": True,
+                "description": "At most 16 KiB. In forms, an empty field is one that is not given.",
+                "content": {
+                    "application/json": {"schema": schema, "example": _EXAMPLE_SUBMISSION},
+                    "application/x-www-form-urlencoded": {
+                        "schema": ref("SubmissionForm"),
+                        "example": {**_EXAMPLE_SUBMISSION, "consent": "on"},
+                    },
+                    "multipart/form-data": {
+                        "schema": ref("SubmissionForm"),
+                        "example": {**_EXAMPLE_SUBMISSION, "consent": "on"},
+                    },
+                },
+            },
+            "responses": {
+                "202": answer(
+                    "Durable; it will be decided.",
+                    "SignatureSubmitted",
+                    {
+                        "signature_id": EXAMPLE_SIGNATURE,
+                        "status": "submitted",
+                        "status_url": f"/v1/signatures/{EXAMPLE_SIGNATURE}",
+                    },
+                    headers=location("Where to ask for the outcome."),
+                ),
+                "303": {
+                    "description": "Durable; on to the thank-you page (`Accept: text/html`).",
+                    "headers": location("The thank-you page."),
+                },
+                **refusals(
+                    *_RATE_LIMITED,
+                    *_SIGNING,
+                    *_READING,
+                    "idempotency_key_invalid",
+                    "invalid_fields",
+                    *_PUBLISHING,
+                    html=True,
+                ),
+            },
+        },
+    }
+
+
+def _batch() -> Json:
+    line = json.dumps({**_EXAMPLE_SUBMISSION, "idempotency_key": "import-1-line-1"})
+    return {
+        "parameters": [petition_id()],
+        "post": {
+            "operationId": "sign_batch",
+            "tags": ["signatures"],
+            "summary": "Send up to 1,000 signatures",
+            "description": (
+                "One JSON object a line (schema BatchLine), at most 16 KiB each and 4 MiB in all. Valid lines are"
+                " accepted even if others are not. A line with status 503 was not acknowledged: send it again with the"
+                " same `idempotency_key`."
+            ),
+            "security": _PARTNER,
+            "requestBody": {
+                "required": True,
+                "content": {
+                    kind.decode(): {"schema": {"type": "string"}, "example": f"{line}\n"} for kind in CONTENT_TYPES
+                },
+            },
+            "responses": {
+                "207": answer("One result per line.", "BatchAnswer"),
+                **refusals(*_AUTHORISED, *_SIGNING, *_READING, "too_many_lines"),
+            },
+        },
+    }
+
+
+def _status() -> Json:
+    return {
+        "parameters": [signature_id()],
+        "get": {
+            "operationId": "signature_status",
+            "tags": ["signatures"],
+            "summary": "What became of a signature",
+            "description": (
+                "`submitted` means taken in and not decided yet. Without credentials a duplicate reads as the first"
+                " signature would (`verified`, or `pending`): otherwise anyone could find out who signed."
+            ),
+            "security": _ANYONE_OR_PARTNER,
+            "responses": {
+                "200": answer(
+                    "Where it stands.",
+                    "SignatureStatus",
+                    {
+                        "signature_id": EXAMPLE_SIGNATURE,
+                        "petition_id": EXAMPLE_PETITION,
+                        "status": "rejected",
+                        "reason": "country_not_allowed",
+                        "decided_at": "2026-11-22T10:42:07Z",
+                    },
+                ),
+                **refusals(*_RATE_LIMITED, *_LOOKING_UP, "starting"),
+            },
+        },
+    }
+
+
+def _command(name: str, summary: str, security: Sequence[Json]) -> Json:
+    refused = [*_AUTHORISED, *_LOOKING_UP, "signature_undecided", *_PUBLISHING]
+    if security is _ADMIN:
+        refused.append("admin_only")
+    return {
+        "parameters": [signature_id()],
+        "post": {
+            "operationId": f"{name}_signature",
+            "tags": ["signatures"],
+            "summary": summary,
+            "description": "A repeated command is the same command.",
+            "security": security,
+            "responses": {
+                "202": answer(
+                    "Durable; it will be carried out.",
+                    "CommandSubmitted",
+                    headers=location("Where to ask for the outcome."),
+                ),
+                **refusals(*refused),
+            },
+        },
+    }
+
+
+def _petition() -> Json:
+    changed = {**_EXAMPLE_STATE, "petition_id": EXAMPLE_PETITION, "changed_at": "2026-11-22T10:42:07Z"}
+    return {
+        "parameters": [petition_id()],
+        "get": {
+            "operationId": "petition",
+            "tags": ["petitions"],
+            "summary": "What everyone may know of a petition",
+            "security": [],
+            "responses": {
+                "200": answer("The petition.", "PublicPetition"),
+                **refusals("petition_unknown", "starting"),
+            },
+        },
+        "put": {
+            "operationId": "change_petition",
+            "tags": ["petitions"],
+            "summary": "Create or change a petition",
+            "description": "The body is the whole new state, at most 768 KiB.",
+            "security": _ADMIN,
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": ref("PetitionState"), "example": _EXAMPLE_STATE}},
+            },
+            "responses": {
+                "200": answer("Changed.", "PetitionChanged", changed),
+                "201": answer("Created.", "PetitionChanged", changed),
+                **refusals(*_AUTHORISED, "admin_only", *_READING, "invalid_fields", "starting", *_PUBLISHING),
+            },
+        },
+    }
+
+
+if __name__ == "__main__":
+    json.dump(document(), sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")

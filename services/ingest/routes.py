@@ -1,0 +1,97 @@
+"""ingest's HTTP addresses, and the way to them: the hot call goes straight to its endpoint, the others through Starlette."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.ingest import openapi
+from services.ingest.answers import Answers
+from services.ingest.batch import BatchEndpoint
+from services.ingest.bodies import ClientDisconnected
+from services.ingest.limits import InFlight
+from services.ingest.metrics import IngestMetrics
+from services.ingest.petitions import PetitionEndpoints
+from services.ingest.problems import problem
+from services.ingest.sign import PREFIX, SUFFIX, SignEndpoint
+from services.ingest.signatures import SignatureEndpoints
+from shared.http import Problem
+
+
+class Dispatcher:
+    """Bounds what is in work, and sends each request where it belongs."""
+
+    def __init__(self, *, sign: SignEndpoint, others: ASGIApp, in_flight: InFlight, answers: Answers) -> None:
+        self._sign, self._others, self._in_flight, self._answers = sign, others, in_flight, answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        signs = scope["method"] == "POST" and path.startswith(PREFIX) and path.endswith(SUFFIX)
+        if self._in_flight.full:
+            refusal = problem("overloaded")
+            headers = dict(scope["headers"]) if signs else {}
+            petition_id = path[len(PREFIX) : -len(SUFFIX)] if signs else ""
+            await self._answers.refuse_form(refusal, headers, petition_id)(scope, receive, send)
+            return
+        with self._in_flight.one():
+            await (self._sign if signs else self._others)(scope, receive, send)
+
+
+def other_routes(
+    *,
+    sign: SignEndpoint,
+    batch: BatchEndpoint,
+    petitions: PetitionEndpoints,
+    signatures: SignatureEndpoints,
+    answers: Answers,
+    metrics: IngestMetrics,
+) -> Starlette:
+    """Every call but the hot one; that one is listed too, so that other methods on its address are told of it."""
+    document = openapi.document()
+
+    async def openapi_json(_: Request) -> Response:
+        return JSONResponse(document)
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return answers.refuse(error)
+
+    async def not_routed(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        name = "method_not_allowed" if error.status_code == 405 else "not_found"
+        refusal = problem(name)
+        refusal.headers.update(error.headers or {})  # Allow
+        return answers.refuse(refusal)
+
+    async def disconnected(_: Request, __: Exception) -> Response:
+        metrics.disconnected.inc()
+        return Response(status_code=400)  # nobody is there to read it
+
+    async def bug(_: Request, __: Exception) -> Response:
+        return answers.refuse(problem("internal_error"))  # Starlette raises it again, for the log
+
+    handlers: dict[Any, Any] = {
+        Problem: refused,
+        HTTPException: not_routed,
+        ClientDisconnected: disconnected,
+        Exception: bug,
+    }
+    app = Starlette(
+        routes=[
+            Route("/v1/petitions/{petition_id}", petitions.handle, methods=["GET", "PUT"]),
+            Route("/v1/petitions/{petition_id}/signatures", sign, methods=["POST"]),
+            Route("/v1/petitions/{petition_id}/signatures/batch", batch.handle, methods=["POST"]),
+            Route("/v1/signatures/{signature_id}", signatures.status, methods=["GET"]),
+            Route("/v1/signatures/{signature_id}/{command}", signatures.command, methods=["POST"]),
+            Route("/openapi.json", openapi_json, methods=["GET"]),
+        ],
+        exception_handlers=handlers,
+    )
+    app.router.redirect_slashes = False
+    return app

@@ -1,0 +1,127 @@
+"""What ingest answers, as models: they make the answers, and the schemas in docs/openapi.json."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from shared.catalogue import Admission, admission_at
+from shared.events import Organisation, PetitionChanged, PetitionId
+
+State = Literal["submitted", "pending", "verified", "duplicate", "rejected", "withdrawn", "invalidated"]
+
+
+class Answer(BaseModel):
+    """The common ground of all answers."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class SignatureSubmitted(Answer):
+    """The submission is durable: it will be decided, whatever happens. Also the answer to who had already signed."""
+
+    signature_id: UUID
+    status: Literal["submitted"] = "submitted"
+    status_url: Annotated[str, Field(description="Where to ask for the outcome.")]
+
+
+class CommandSubmitted(Answer):
+    """The command is durable and will be carried out."""
+
+    signature_id: UUID
+    status_url: str
+
+
+class SignatureStatus(Answer):
+    """Where a signature stands."""
+
+    signature_id: UUID
+    petition_id: Annotated[str | None, Field(description="null until the signature is decided.")]
+    status: State
+    reason: Annotated[str | None, Field(description="Why it is rejected: a code of docs/reason-codes.md.")]
+    decided_at: AwareDatetime | None
+
+
+class FieldProblem(Answer):
+    """A field that must be put right."""
+
+    field: str
+    problem: str
+
+
+class ProblemDetails(Answer):
+    """What went wrong and what to do (RFC 9457)."""
+
+    type: Annotated[str, Field(pattern=r"^urn:groundswell:problem:[a-z_]+$")]
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    errors: Annotated[list[FieldProblem], Field(description="For 422: one entry per field.")] = []
+
+
+class LineAccepted(Answer):
+    """A line that Kafka has acknowledged."""
+
+    line: Annotated[int, Field(ge=1)]
+    status: Literal[202] = 202
+    signature_id: UUID
+    status_url: str
+
+
+class LineRefused(Answer):
+    """A line that was not accepted. Status 503: send the line again, with the same idempotency key."""
+
+    line: Annotated[int, Field(ge=1)]
+    status: int
+    problem: ProblemDetails
+
+
+class BatchAnswer(Answer):
+    """One result per line, in the batch's order. Lines are counted from 1; empty lines are skipped."""
+
+    results: list[LineAccepted | LineRefused]
+
+
+class PublicTarget(Answer):
+    """Whom a petition addresses. The e-mail address is not shown: mails go through Groundswell, not around it."""
+
+    target_id: str
+    name: str
+    kind: Literal["person", "body"]
+
+
+class PublicPolicy(Answer):
+    """What a signer must know. The list of blocked mail domains is not shown: it would say which ones are not on it."""
+
+    confirmation: Literal["none", "required"]
+    countries: list[str] | None
+    require_consent: bool
+
+
+class PublicPetition(Answer):
+    """What everyone may know of a petition."""
+
+    petition_id: PetitionId
+    organisation: Organisation
+    title: str
+    text: str
+    targets: list[PublicTarget]
+    milestones: list[int]
+    opens_at: AwareDatetime | None
+    closes_at: AwareDatetime | None
+    policy: PublicPolicy
+    admission: Annotated[Admission, Field(description="Whether it takes signatures now.")]
+    changed_at: AwareDatetime
+
+
+def public_petition(petition: PetitionChanged, moment: AwareDatetime) -> PublicPetition:
+    """The public part of a petition's state."""
+    fields = petition.model_dump()
+    return PublicPetition(**fields, admission=admission_at(petition, moment))
+
+
+def status_url(signature_id: UUID) -> str:
+    """Where to ask for a signature's outcome, relative to ingest's own address."""
+    return f"/v1/signatures/{signature_id}"

@@ -1,0 +1,95 @@
+"""What can be turned of ingest."""
+
+from __future__ import annotations
+
+import limits
+from pydantic import AnyHttpUrl, Field, SecretStr, TypeAdapter, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from shared.settings import CommonSettings, Secret
+
+_LEAST_KEY_LENGTH = 16
+
+
+class Settings(CommonSettings):
+    """Settings of ingest; environment names start with ``INGEST_`` unless said otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="INGEST_")
+
+    port: int = Field(
+        8001, ge=1, le=65535, description="Port of the API, /livez, /readyz, /metrics and /docs/asyncapi."
+    )
+    signer_pepper: Secret = Field(
+        validation_alias="SIGNER_PEPPER",
+        description="Secret under which signer keys are made. The same for ingest and verify, for ever: with another"
+        " one, everybody could sign again.",
+    )
+    admin_token: Secret = Field(
+        validation_alias="ADMIN_TOKEN",
+        description="Bearer token of those who may change petitions and invalidate signatures.",
+    )
+    api_keys: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="API_KEYS",
+        description="Keys of partners who may send batches and confirm signatures, comma separated, at least 16"
+        " characters each. Calls with a key are not rate limited. Empty: no partners.",
+    )
+    postgres_url: SecretStr = Field(
+        SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"),
+        validation_alias="POSTGRES_URL",
+        description="`postgresql://user:password@host:port/database`. Only the view `outcomes` is read.",
+    )
+    public_pages_url: str = Field(
+        "http://127.0.0.1:8003",
+        validation_alias="PUBLIC_PAGES_URL",
+        description="Where browsers reach the pages (tally). A signed form is sent on to its thank-you page there.",
+    )
+    client_rate: str = Field(
+        "120/minute",
+        description="Signatures, and separately status questions, that one client address may send; `off`: no limit."
+        " IPv6 addresses count by their /64 network. Behind a proxy, set uvicorn's FORWARDED_ALLOW_IPS to the proxy's"
+        " address, or all clients are one.",
+    )
+    max_in_flight: int = Field(
+        2_000,
+        ge=1,
+        description="Requests in work at once. One more is refused with 503 at once: at the rate of one process, these"
+        " are about a third of a second of waiting, and whoever waits longer tries again anyway.",
+    )
+    max_batches: int = Field(
+        4, ge=1, description="Batches in work at once. Each may hold 4 MiB, so this bounds the memory they take."
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins, comma separated, whose scripts may sign and ask for a status from the browser. Empty:"
+        " none; the pages' own form needs none.",
+    )
+
+    @field_validator("client_rate")
+    @classmethod
+    def _parses(cls, rate: str) -> str:
+        if rate == "off":
+            return rate
+        try:
+            limits.parse(rate)
+        except ValueError:
+            raise ValueError("must read like 120/minute or 10/second, or be off") from None
+        return rate
+
+    @field_validator("api_keys")
+    @classmethod
+    def _long_enough(cls, keys: SecretStr) -> SecretStr:
+        if any(len(key) < _LEAST_KEY_LENGTH for key in split(keys.get_secret_value())):
+            raise ValueError("every key must have at least 16 characters; make one with: openssl rand -hex 32")
+        return keys
+
+    @field_validator("public_pages_url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        TypeAdapter(AnyHttpUrl).validate_python(url)
+        return url.rstrip("/")
+
+
+def split(text: str) -> list[str]:
+    """The parts of a comma-separated setting, without empty ones."""
+    return [part.strip() for part in text.split(",") if part.strip()]

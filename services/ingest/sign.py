@@ -1,0 +1,103 @@
+"""The one hot call: ``POST /v1/petitions/{petition_id}/signatures``.
+
+A plain ASGI endpoint. In a surge nearly every request comes here, and a framework's request object, routing and response
+classes cost as much again as all the rest of the work (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from starlette.types import Receive, Scope, Send
+
+from services.ingest.access import Access
+from services.ingest.admission import NotAdmitted, valid_idempotency_key
+from services.ingest.answers import Answers
+from services.ingest.bodies import ClientDisconnected, read_body, read_submission
+from services.ingest.intake import ANSWER_SECONDS, Intake
+from services.ingest.limits import ClientRate, client_of
+from services.ingest.metrics import IngestMetrics
+from services.ingest.pages import prefers_html
+from services.ingest.problems import problem, problem_of
+from shared.http import Problem
+
+PREFIX: Final = "/v1/petitions/"
+SUFFIX: Final = "/signatures"
+BODY_BYTES: Final = 16 * 1024
+
+
+class SignEndpoint:
+    """Takes one signature in and answers after Kafka's acknowledgement."""
+
+    def __init__(
+        self, *, intake: Intake, access: Access, rate: ClientRate, answers: Answers, metrics: IngestMetrics
+    ) -> None:
+        self._intake, self._access, self._rate = intake, access, rate
+        self._answers, self._metrics = answers, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        petition_id: str = scope["path"][len(PREFIX) : -len(SUFFIX)]
+        try:
+            signature_id = await self._accept(scope, headers, petition_id, receive)
+        except Problem as refusal:
+            await self._answers.refuse_form(refusal, headers, petition_id)(scope, receive, send)
+            return
+        except ClientDisconnected:
+            self._metrics.disconnected.inc()
+            return
+        except Exception:
+            await self._answers.refuse_form(problem("internal_error"), headers, petition_id)(scope, receive, send)
+            raise  # the server logs it
+        self._metrics.sign_accepted.inc()
+        self._metrics.acknowledged_seconds.observe(time.perf_counter() - started)
+        if prefers_html(headers.get(b"accept")):
+            # 303: the browser fetches the thank-you page with GET, and reloading that does not sign again.
+            await _send(send, 303, [(b"location", self._answers.thanks_url(petition_id).encode())], b"")
+        else:
+            url = b"/v1/signatures/%s" % str(signature_id).encode()
+            body = b'{"signature_id":"%s","status":"submitted","status_url":"%s"}' % (url[15:], url)
+            await _send(send, 202, [(b"content-type", b"application/json"), (b"location", url)], body)
+
+    async def _accept(self, scope: Scope, headers: Mapping[bytes, bytes], petition_id: str, receive: Receive) -> UUID:
+        """The id of the signature, once it is durable.
+
+        Raises:
+            Problem: it was refused.
+            ClientDisconnected: the request never became whole.
+        """
+        self._admit_client(scope, headers)
+        moment = datetime.now(UTC)
+        self._intake.require_open(petition_id, moment)
+        try:
+            idempotency_key = valid_idempotency_key(headers.get(b"idempotency-key"))
+        except NotAdmitted as refusal:
+            raise problem_of(refusal) from None
+        body: bytes | None = None
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):  # one for both waits: making one costs five microseconds
+                body = await read_body(headers, receive, BODY_BYTES)
+                submission = await read_submission(headers, body)
+                admitted = self._intake.admit(submission, petition_id, idempotency_key, moment)
+                await self._intake.sign(admitted)
+        except TimeoutError:
+            raise problem("body_too_slow" if body is None else "kafka_away") from None
+        return admitted.command.signature_id
+
+    def _admit_client(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        if self._access.role(headers) is not None:
+            return  # partners speak for many signers
+        if wait := self._rate.wait(client_of(scope["client"])):
+            raise problem("too_many_requests", retry_after=int(wait) + 1)
+
+
+async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})

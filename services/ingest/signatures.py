@@ -1,0 +1,133 @@
+"""Calls about a signature that was submitted: its status, and the commands confirm, withdraw, invalidate."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.ingest.access import Access
+from services.ingest.disclosure import without_duplicates
+from services.ingest.intake import Intake
+from services.ingest.limits import ClientRate, client_of
+from services.ingest.metrics import IngestMetrics
+from services.ingest.problems import problem
+from services.ingest.schemas import CommandSubmitted, SignatureStatus, status_url
+from services.ingest.store import Outcome, OutcomeStore
+from shared.events import ChangeCommand, ConfirmCommand, InvalidateCommand, WithdrawCommand
+from shared.identity import command_id, issued_here
+from shared.kafka.errors import is_transient
+from shared.topics import SIGNATURES_SUBMITTED
+
+COMMANDS: Final[dict[str, type[ChangeCommand]]] = {
+    "confirm": ConfirmCommand,
+    "withdraw": WithdrawCommand,
+    "invalidate": InvalidateCommand,
+}
+
+
+class SignatureEndpoints:
+    """Looks signatures up by their id, and publishes commands about them."""
+
+    def __init__(
+        self,
+        *,
+        intake: Intake,
+        store: OutcomeStore,
+        access: Access,
+        rate: ClientRate,
+        metrics: IngestMetrics,
+        pepper: bytes,
+    ) -> None:
+        self._intake, self._store, self._access = intake, store, access
+        self._rate, self._metrics, self._pepper = rate, metrics, pepper
+
+    async def status(self, request: Request) -> Response:
+        """``GET /v1/signatures/{signature_id}``
+
+        Raises:
+            Problem: it was never submitted here, or the outcome cannot be looked up.
+        """
+        trusted = self._access.role(dict(request.scope["headers"])) is not None
+        if not trusted and (wait := self._rate.wait(client_of(request.scope["client"]))):
+            raise problem("too_many_requests", retry_after=int(wait) + 1)
+        signature_id = self._issued_id(request)
+        outcome = await self._find(signature_id)
+        answer = _undecided(signature_id) if outcome is None else _decided(outcome)
+        if not trusted and outcome is not None:
+            answer = without_duplicates(answer, self._intake.petition(outcome.petition_id))
+        headers = {"cache-control": "no-store"}  # it changes, and it is the signer's
+        return Response(answer.model_dump_json(), 200, headers, media_type="application/json")
+
+    async def command(self, request: Request) -> Response:
+        """``POST /v1/signatures/{signature_id}/{confirm|withdraw|invalidate}``
+
+        Raises:
+            Problem: the caller may not, or there is no such signature, or it is not decided yet.
+        """
+        command = COMMANDS.get(request.path_params["command"])
+        if command is None:
+            raise problem("not_found")
+        headers = dict(request.scope["headers"])
+        if command is InvalidateCommand:
+            self._access.require_admin(headers)
+        else:
+            self._access.require(headers)
+        signature_id = self._issued_id(request)
+        outcome = await self._find(signature_id)
+        if outcome is None:
+            # Only verify knows the signer key, without which the command would miss the signature's lane.
+            raise problem("signature_undecided")
+        moment = datetime.now(UTC)
+        await self._intake.publish(
+            SIGNATURES_SUBMITTED,
+            command(signature_id=signature_id, petition_id=outcome.petition_id, requested_at=moment),
+            key=outcome.signer_key.hex,
+            event_id=command_id(signature_id, command.TYPE),
+            petition_id=outcome.petition_id,
+            moment=moment,
+        )
+        self._metrics.command_accepted.inc()
+        url = status_url(signature_id)
+        answer = CommandSubmitted(signature_id=signature_id, status_url=url)
+        return Response(answer.model_dump_json(), 202, {"location": url}, media_type="application/json")
+
+    def _issued_id(self, request: Request) -> UUID:
+        """The id in the path, if this system issued it: guessed ids never reach PostgreSQL."""
+        text: str = request.path_params["signature_id"]
+        try:
+            signature_id = UUID(text)
+        except ValueError:
+            raise problem("signature_unknown") from None
+        if str(signature_id) != text.lower() or not issued_here(self._pepper, signature_id):
+            raise problem("signature_unknown")
+        return signature_id
+
+    async def _find(self, signature_id: UUID) -> Outcome | None:
+        try:
+            return await self._store.find(signature_id)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            raise problem("postgres_away") from error
+
+
+def _decided(outcome: Outcome) -> SignatureStatus:
+    return SignatureStatus.model_validate(
+        {
+            "signature_id": outcome.signature_id,
+            "petition_id": outcome.petition_id,
+            "status": outcome.state,
+            "reason": outcome.reason,
+            "decided_at": outcome.decided_at,
+        }
+    )
+
+
+def _undecided(signature_id: UUID) -> SignatureStatus:
+    return SignatureStatus(
+        signature_id=signature_id, petition_id=None, status="submitted", reason=None, decided_at=None
+    )

@@ -1,0 +1,51 @@
+"""What ingest reads from PostgreSQL: the view `outcomes`, which verify fills."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from shared.postgres import Database
+
+_ANSWER_SECONDS = 5.0
+"""A lookup by primary key takes a millisecond; after this long PostgreSQL is away, and a person waits."""
+
+_FIND = """
+SELECT signature_id, signer_key, petition_id, state, reason, decided_at
+FROM outcomes
+WHERE signature_id = $1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What verify decided about a signature."""
+
+    signature_id: UUID
+    signer_key: UUID
+    petition_id: str
+    state: str
+    reason: str | None
+    decided_at: datetime
+
+
+class OutcomeStore:
+    """Looks outcomes up."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, signature_id: UUID) -> Outcome | None:
+        """The outcome of a signature, or None when it is not decided (or was never submitted).
+
+        Raises:
+            Exception: PostgreSQL did not answer; `shared.kafka.errors.is_transient` tells that from a bug.
+        """
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            row = await self._database.pool.fetchrow(_FIND, signature_id)
+        if row is None:
+            return None
+        # asyncpg's own UUID class is a subclass that the standard library's hash functions take as well.
+        return Outcome(**dict(row))
