@@ -66,6 +66,30 @@ def up(
 
 # Demo -----------------------------------------------------------------------------------------------------------------
 
+
+@app.command()
+def demo(
+    broker: Annotated[Broker, typer.Option(help="Embedded, or real Apache Kafka (needs Java and mvn).")] = (
+        Broker.EMBEDDED
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running afterwards, until Ctrl-C.")] = False,
+    scale: Annotated[float, typer.Option(help="Multiplies all numbers, 0 < scale <= 1.")] = 1.0,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Send 123,672 signatures and poison records through the whole system, and check every count they must lead to.
+
+    Exit code 1 when anything is not exactly as expected.
+    """
+    import uvloop
+
+    from deploy.demo.run import demo as run
+
+    if not 0 < scale <= 1:
+        raise typer.BadParameter("--scale must be above 0 and at most 1")
+    raise typer.Exit(uvloop.run(run(broker=broker.value, state_dir=state_dir, as_json=as_json, keep=keep, scale=scale)))
+
+
 # Settings, tables and topics ------------------------------------------------------------------------------------------
 
 

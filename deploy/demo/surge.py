@@ -31,7 +31,8 @@ SINGLES: Final = 24_000
 """Submissions that go one by one, each as an HTTP request of its own; the others go as lines of batches."""
 
 FORMS: Final = 0.25
-"""Part of the single ones that are HTML forms."""
+"""Part of the single ones that are HTML forms; half of these are sent as by a browser without JavaScript, which asks for
+HTML and is redirected."""
 
 RETRIES: Final = 0.05
 """Part of the single ones, and of the batches, that are sent twice."""
@@ -45,7 +46,8 @@ class Single:
     """A submission that is a request of its own."""
 
     submission: Submission
-    form: bool
+    sent_as: Literal["json", "form", "browser"]
+    """As JSON, as a form by a script, or as a form by a browser without JavaScript."""
     retried: Literal["no", "after", "at once"]
     """Whether it is sent a second time: after the first was answered, or while it is still under way."""
 
@@ -185,7 +187,12 @@ class Surge:
         retried: Literal["no", "after", "at once"] = "no"
         if submission.outcome != "refused" and self._random.random() < RETRIES:
             retried = self._random.choice(("after", "at once"))
-        return Single(submission, form=self._random.random() < FORMS, retried=retried)
+        sent_as: Literal["json", "form", "browser"] = "json"
+        if self._random.random() < FORMS:
+            # A browser checks a form's fields before it sends them, and the page of a closed petition has no form.
+            can_browse = submission.outcome != "refused" and self._random.random() < 0.5
+            sent_as = "browser" if can_browse else "form"
+        return Single(submission, sent_as=sent_as, retried=retried)
 
     def _batched(self, bulk: list[Submission]) -> list[Batch]:
         """Batches in the order in which they fill, as a partner's collector would send them."""

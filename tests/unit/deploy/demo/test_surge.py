@@ -100,7 +100,9 @@ def test_at_least_20000_go_one_by_one_and_every_batch_is_of_one_petition_and_at_
 
 
 def test_some_single_submissions_are_forms_and_some_requests_are_sent_twice() -> None:
-    assert 0.2 < sum(single.form for single in SURGE.singles) / len(SURGE.singles) < 0.3
+    shapes = Counter(single.sent_as for single in SURGE.singles)
+    assert 0.2 < (shapes["form"] + shapes["browser"]) / len(SURGE.singles) < 0.3
+    assert shapes["browser"] > 1_000
     retried = Counter(single.retried for single in SURGE.singles)
     assert retried["after"] > 400
     assert retried["at once"] > 400

@@ -1,0 +1,80 @@
+"""Reads topics from outside, as any subscriber may: everything that is put on them from now on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One record."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, bytes]
+    """Of a header that appears twice, the last."""
+
+
+@dataclass(slots=True)
+class Topics:
+    """What was read so far."""
+
+    records: list[Read] = field(default_factory=list)
+
+    def of(self, topic: str) -> list[Read]:
+        """The records of one topic."""
+        return [record for record in self.records if record.topic == topic]
+
+
+@asynccontextmanager
+async def reading(bootstrap_servers: str, topics: Sequence[str]) -> AsyncIterator[Topics]:
+    """Read `topics` in the background, from their present ends on, without a consumer group.
+
+    Raises:
+        aiokafka.errors.KafkaError: the broker does not answer, at the start or later (then on leaving).
+    """
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap_servers,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        # One long fetch instead of many: these topics are quiet, and the broker has better things to do.
+        fetch_max_wait_ms=500,
+    )
+    await consumer.start()
+    try:
+        found = Topics()
+        partitions = [
+            TopicPartition(topic, number)
+            for topic in topics
+            for number in consumer.partitions_for_topic(topic) or await _partitions(consumer, topic)
+        ]
+        consumer.assign(partitions)
+        for partition, end in (await consumer.end_offsets(partitions)).items():
+            consumer.seek(partition, end)
+        task = asyncio.create_task(_read(consumer, found))
+        try:
+            yield found
+        finally:
+            task.cancel()
+            (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(outcome, Exception):
+            raise outcome
+    finally:
+        await consumer.stop()
+
+
+async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+    await consumer.topics()  # fetches the metadata of all topics, which a consumer of none of them does not have
+    return consumer.partitions_for_topic(topic) or set()
+
+
+async def _read(consumer: AIOKafkaConsumer, found: Topics) -> None:
+    async for record in consumer:
+        found.records.append(Read(record.topic, record.key, record.value, dict(record.headers)))
