@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -54,6 +55,9 @@ def new_broker(settings: CommonSettings, registry: CollectorRegistry, service: s
         [server.strip() for server in settings.kafka_bootstrap_servers.split(",")],
         client_id=f"groundswell-{service}",
         allow_auto_create_topics=False,
+        # Its own lines, two for every batch, say nothing that the metrics do not; its warnings do.
+        logger=logging.getLogger("groundswell.faststream"),
+        log_level=logging.DEBUG,
         metadata_max_age_ms=30_000,  # a topic or partition that was added is found within half a minute
         graceful_timeout=settings.drain_seconds,
         middlewares=[KafkaPrometheusMiddleware(registry=registry, app_name=service, metrics_prefix="faststream")],

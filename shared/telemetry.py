@@ -49,7 +49,7 @@ def configure_logging(settings: CommonSettings, service: str) -> None:
     # One line a batch from FastStream and one a request from uvicorn would be thousands a second in a surge, and say
     # nothing that the metrics do not. aiokafka's own messages about the group are repeated by ours.
     for noisy, least in (
-        ("faststream", logging.WARNING),
+        ("groundswell.faststream", logging.ERROR),
         ("uvicorn.access", logging.WARNING),
         ("aiokafka", logging.ERROR),
     ):
