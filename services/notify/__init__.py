@@ -1,0 +1,1 @@
+"""notify: turns milestones into deliveries and sends them. The one writer of the deliveries."""

@@ -1,0 +1,96 @@
+"""Wiring of notify."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from services.notify.handlers import MilestoneHandler, decode
+from services.notify.mail import MailWriter
+from services.notify.metrics import NotifyMetrics
+from services.notify.sender import Sender
+from services.notify.settings import Settings
+from services.notify.smtp import SmtpRelay, SmtpServer
+from services.notify.store import DeliveryStore
+from services.notify.upkeep import Upkeep
+from shared.catalogue import Catalogue
+from shared.kafka.catalogue_feed import CatalogueFeed
+from shared.kafka.consumer import BatchConsumer, ConsumerLimits
+from shared.kafka.metrics import ConsumerMetrics
+from shared.kafka.producer import EventProducer
+from shared.postgres import Database
+from shared.service import Service, background, new_broker, new_registry
+from shared.topics import MILESTONES_REACHED
+
+GROUP = "groundswell-notify"
+
+_MAX_RECORDS = 200
+"""Milestones of a batch. Each is one row per target, and a petition may have 50: 10,000 rows at most in a transaction."""
+
+
+def build(settings: Settings) -> Service:
+    """Put a notify process together; nothing connects before it is run."""
+
+    def on_bug(bug: BaseException) -> None:
+        service.fail(bug)  # made at the end, of what is made here
+
+    registry = new_registry()
+    metrics = NotifyMetrics(registry)
+    broker = new_broker(settings, registry, "notify")
+    database = Database(settings.postgres_url, application="notify")
+    store = DeliveryStore(database)
+    producer = EventProducer(settings)
+    catalogue = Catalogue()
+    feed = CatalogueFeed(catalogue, registry, on_bug=on_bug)
+    relay = SmtpRelay(
+        SmtpServer.parse(settings.smtp_url.get_secret_value()), timeout_seconds=settings.smtp_timeout_seconds
+    )
+    handler = MilestoneHandler(
+        catalogue=catalogue, feed=feed, store=store, metrics=metrics, coalesce_seconds=settings.coalesce_seconds
+    )
+    sender = Sender(
+        store=store,
+        relay=relay,
+        writer=MailWriter(mail_from=settings.mail_from, pages_url=settings.public_pages_url),
+        settings=settings,
+        metrics=metrics,
+    )
+    upkeep = Upkeep(handler=handler, store=store, metrics=metrics)
+    consumer = BatchConsumer(
+        topic=MILESTONES_REACHED,
+        group=GROUP,
+        decode=decode,
+        process=handler.process,
+        producer=producer,
+        metrics=ConsumerMetrics(registry),
+        settings=settings,
+        on_bug=on_bug,
+        limits=ConsumerLimits(max_records=_MAX_RECORDS, dlq_ratio_limit=settings.dlq_ratio_limit),
+    )
+    feed.subscribe(broker)
+    consumer.subscribe(broker)
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async with background(on_bug, database.open(), producer.start_when_reachable(), sender.run(), upkeep.run()):
+            yield
+            sender.stop()
+            await sender.ended(settings.drain_seconds)
+        await producer.stop()
+        await database.close()
+
+    async def kafka() -> str | None:
+        return consumer.not_ready_because()
+
+    service = Service(
+        name="notify",
+        title="Groundswell notify",
+        settings=settings,
+        port=settings.port,
+        broker=broker,
+        registry=registry,
+        lifespan=lifespan,
+        checks={"kafka": kafka, "petitions": feed.check, "postgres": database.check, "smtp": relay.check},
+        on_stop=[consumer.drain, sender.stop],
+    )
+    return service

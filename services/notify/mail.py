@@ -1,0 +1,183 @@
+"""The mail: who it is from and to, what it says, and its exact bytes.
+
+The same claim gives the same bytes at every attempt (Message-ID, Date and MIME boundary come from the delivery), so a
+mail that had to be sent again is the same mail again.
+
+What organisations write into titles and names is their text, not ours: line breaks and control characters were taken out
+when the delivery was made (`deliveries.one_line`), Jinja2 escapes it in HTML, and it is never a template.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP, SMTPUTF8
+from email.utils import format_datetime
+from typing import Any, Final
+
+from email_validator import EmailNotValidError, validate_email
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from services.notify.deliveries import Claim, message_id, one_line, shorten
+
+_SUBJECT_TITLE: Final = 120
+"""Characters of the title in the subject line; lists of mails show about half of that."""
+_LINE: Final = 72
+"""RFC 5322 section 2.1.1 asks for lines below 78; this leaves room for quoting in an answer."""
+
+
+class Unmailable(ValueError):
+    """No server can ever deliver this mail. The message says why, without the address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A name, perhaps empty, and an address in the form that goes over the wire."""
+
+    name: str
+    address: str
+
+    @property
+    def domain(self) -> str:
+        """What follows the @."""
+        return self.address.rpartition("@")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail ready to be sent."""
+
+    sender: str
+    recipient: str
+    content: bytes
+    utf8: bool
+    """The recipient's address is not ASCII: the server must know SMTPUTF8 (RFC 6531)."""
+
+
+def wire_address(email: str) -> str:
+    """`email` as it goes over the wire: the domain as A-labels, unless the part before the @ needs SMTPUTF8 anyway.
+
+    Raises:
+        Unmailable: it is no address.
+    """
+    try:
+        # Which domains exist is the server's to say; a name inside an organisation's own network may be right.
+        parts = validate_email(
+            email, check_deliverability=False, test_environment=True, globally_deliverable=False, allow_smtputf8=True
+        )
+    except EmailNotValidError:
+        raise Unmailable("the target's address is not an e-mail address") from None
+    return parts.ascii_email or parts.normalized
+
+
+def parse_mailbox(text: str) -> Mailbox:
+    """Read ``address`` or ``Name <address>``.
+
+    Raises:
+        ValueError: it is neither, or the address is not ASCII: as a sender it would bar every server without SMTPUTF8.
+    """
+    # Not email.utils.parseaddr: it takes "a@one.example, b@two.example" for the first of the two.
+    name, bracket, address = text.strip().rpartition("<")
+    try:
+        address = wire_address(address.removesuffix(">") if bracket else address)
+    except Unmailable:
+        raise ValueError("must be an e-mail address, or: Name <address>") from None
+    if not address.isascii():
+        raise ValueError("the part before the @ must be ASCII")
+    return Mailbox(one_line(name).strip('"'), address)
+
+
+class MailWriter:
+    """Writes the mails of this installation.
+
+    Args:
+        mail_from: ``address`` or ``Name <address>``.
+        pages_url: Where browsers reach the petition pages, without a slash at its end.
+    """
+
+    def __init__(self, *, mail_from: str, pages_url: str) -> None:
+        self._from = parse_mailbox(mail_from)
+        self._pages_url = pages_url
+        environment = Environment(
+            loader=PackageLoader("services.notify"),
+            autoescape=select_autoescape(["html"]),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters.update(number=_number, numbers=_numbers, moment=_moment, paragraph=_paragraph)
+        self._text = environment.get_template("milestone.txt")
+        self._html = environment.get_template("milestone.html")
+
+    def write(self, claim: Claim) -> Mail:
+        """The mail about a claim.
+
+        Raises:
+            Unmailable: the target's address is none.
+        """
+        delivery = claim.delivery
+        recipient = wire_address(delivery.email)
+        said = self._said(claim)
+        message = EmailMessage()
+        message["From"] = _address(self._from.name, self._from.address)
+        message["To"] = _address(delivery.target_name, recipient)
+        message["Subject"] = (
+            f"{_number(delivery.threshold)} supporters: {shorten(delivery.petition_title, _SUBJECT_TITLE)}"
+        )
+        message["Date"] = format_datetime(claim.chosen_at.astimezone(UTC))
+        message["Message-ID"] = message_id(delivery.delivery_id, self._from.domain)
+        # RFC 3834: no holiday notes back. The second header is how Exchange is told.
+        message["Auto-Submitted"] = "auto-generated"
+        message["X-Auto-Response-Suppress"] = "OOF, AutoReply"
+        message["X-Groundswell-Petition"] = delivery.petition_id
+        message["X-Groundswell-Milestones"] = ", ".join(str(threshold) for threshold in claim.milestones)
+        # Quoted-printable is ASCII on the wire, so no server on the way needs 8BITMIME or changes the bytes.
+        message.set_content(self._text.render(said), cte="quoted-printable")
+        message.add_alternative(self._html.render(said), subtype="html", cte="quoted-printable")
+        message.set_boundary(f"=_{delivery.delivery_id}")
+        utf8 = not recipient.isascii()
+        content = message.as_bytes(policy=SMTPUTF8 if utf8 else SMTP)
+        return Mail(self._from.address, recipient, content, utf8)
+
+    def _said(self, claim: Claim) -> dict[str, Any]:
+        delivery = claim.delivery
+        return {
+            "title": delivery.petition_title,
+            "organisation": delivery.organisation_name,
+            "target": delivery.target_name,
+            "target_kind": delivery.target_kind,
+            "threshold": delivery.threshold,
+            "count": delivery.count,
+            "reached_at": delivery.reached_at,
+            "passed": [threshold for threshold in claim.milestones if threshold < delivery.threshold],
+            "url": f"{self._pages_url}/p/{delivery.petition_id}",
+            "sender": self._from.name or "Groundswell",
+        }
+
+
+def _address(name: str, address: str) -> Address:
+    local, _, domain = address.rpartition("@")
+    return Address(display_name=name, username=local, domain=domain)
+
+
+def _number(value: int) -> str:
+    return f"{value:,}"
+
+
+def _numbers(values: list[int]) -> str:
+    """``1,000``, ``1,000 and 2,500``, ``1,000; 2,500 and 5,000``: the numbers have commas of their own."""
+    *first, last = [_number(value) for value in values]
+    return f"{'; '.join(first)} and {last}" if first else last
+
+
+def _moment(value: datetime) -> str:
+    value = value.astimezone(UTC)
+    return f"{value.day} {value:%B %Y} at {value:%H:%M} UTC"
+
+
+def _paragraph(text: str) -> str:
+    """A paragraph of the text part, in lines; a word that is longer than a line, such as a link, stays whole."""
+    return textwrap.fill(" ".join(text.split()), _LINE, break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,113 @@
+"""What can be turned of notify."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from services.notify.mail import parse_mailbox
+from services.notify.smtp import SmtpServer
+from shared.settings import CommonSettings
+
+
+def _smtp_url(url: SecretStr) -> SecretStr:
+    SmtpServer.parse(url.get_secret_value())
+    return url
+
+
+def _mailbox(text: str) -> str:
+    parse_mailbox(text)
+    return text
+
+
+def _pages_url(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with https:// or http://")
+    return url.rstrip("/")
+
+
+class Settings(CommonSettings):
+    """Settings of notify; environment names start with ``NOTIFY_`` unless said otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="NOTIFY_")
+
+    port: int = Field(8004, ge=1, le=65535, description="Port of /livez, /readyz, /metrics and /docs/asyncapi.")
+    postgres_url: str = Field(
+        "postgresql://postgres@127.0.0.1:5432/postgres",
+        validation_alias="POSTGRES_URL",
+        description="`postgresql://user:password@host:port/database`.",
+    )
+    smtp_url: Annotated[SecretStr, AfterValidator(_smtp_url)] = Field(
+        validation_alias="SMTP_URL",
+        description="The relay that takes the mails: `smtps://user:password@host` (TLS, port 465),"
+        " `smtp+starttls://user:password@host` (STARTTLS required, port 587), or `smtp://host` (no encryption, port 25:"
+        " for a relay on the same machine or network).",
+    )
+    public_pages_url: Annotated[str, AfterValidator(_pages_url)] = Field(
+        validation_alias="PUBLIC_PAGES_URL",
+        description="Where browsers reach the petition pages; a mail links to `<this>/p/<petition>`. It has no default:"
+        " a mail with a wrong link cannot be called back.",
+    )
+    mail_from: Annotated[str, AfterValidator(_mailbox)] = Field(
+        "Groundswell <petitions@groundswell.example>",
+        description="Who the mails are from: `address` or `Name <address>`. Its domain ends every Message-ID; set your"
+        " own, and do not change it while mails are under way.",
+    )
+    coalesce_seconds: float = Field(
+        120.0,
+        ge=0,
+        description="How long a milestone waits for others of the same surge, which then share one mail. Two minutes: a"
+        " viral petition passes several thresholds in less, and nobody reads this mail within two minutes.",
+    )
+    smtp_timeout_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds for connecting, and for one whole mail. A relay answers in well under one; giving up on a"
+        " server that is still writing the mail down makes a copy of it (RFC 1047).",
+    )
+    lease_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="How long a sender may hold mails. After a crash, those it held go out this much later, so that a"
+        " sender that is only slow is not overtaken. At least twice the SMTP timeout.",
+    )
+    claim_batch: int = Field(
+        20,
+        ge=1,
+        le=1_000,
+        description="Most mails that a sender takes at once, for one SMTP connection. Small, so that several instances"
+        " share a burst.",
+    )
+    poll_seconds: float = Field(
+        1.0, gt=0, description="How often the sender looks for mails that are due, while there are none."
+    )
+    retry_first_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="Wait before the second attempt at a mail that the server put off (4xx); it doubles each time.",
+    )
+    retry_most_seconds: float = Field(
+        3600.0, gt=0, description="Longest wait between two attempts, so that a server that is well again is noticed."
+    )
+    give_up_days: float = Field(
+        5.0,
+        gt=0,
+        description="A mail that has been put off for this long is given up. Four to five days is what RFC 5321 section"
+        " 4.5.4.1 asks for. Time in which the SMTP server itself could not be reached does not start it.",
+    )
+    dlq_ratio_limit: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Consumption stops when more than this part of the last 1,000 records could not be read.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.lease_seconds < 2 * self.smtp_timeout_seconds:
+            raise ValueError("NOTIFY_LEASE_SECONDS must be at least twice NOTIFY_SMTP_TIMEOUT_SECONDS")
+        if self.retry_most_seconds < self.retry_first_seconds:
+            raise ValueError("NOTIFY_RETRY_MOST_SECONDS must not be below NOTIFY_RETRY_FIRST_SECONDS")
+        return self

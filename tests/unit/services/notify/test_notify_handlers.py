@@ -1,0 +1,79 @@
+"""What notify takes for a milestone, and what goes to the dead letters."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from aiokafka import ConsumerRecord
+
+from services.notify.handlers import decode
+from shared.events import MilestoneReached
+from shared.kafka.errors import InvalidRecord
+from shared.kafka.headers import Headers, event_headers
+
+REACHED = MilestoneReached(
+    petition_id="night-ferry", threshold=1000, count=1003, revision=1010, reached_at=datetime(2026, 11, 22, tzinfo=UTC)
+)
+
+
+def record(value: bytes | None, headers: Headers | None = None) -> ConsumerRecord[bytes | None, bytes | None]:
+    if headers is None:
+        headers = event_headers(MilestoneReached, event_id="1", source="/groundswell/tally", subject="night-ferry")
+    return ConsumerRecord(
+        topic="milestones.reached.v1",
+        partition=0,
+        offset=7,
+        timestamp=0,
+        timestamp_type=0,
+        key=b"night-ferry",
+        value=value,
+        checksum=None,
+        serialized_key_size=0,
+        serialized_value_size=0,
+        headers=headers,
+    )
+
+
+def changed(**changes: object) -> bytes:
+    return json.dumps({**REACHED.model_dump(mode="json"), **changes}).encode()
+
+
+def test_a_milestone_is_read() -> None:
+    assert decode(record(REACHED.model_dump_json().encode())) == REACHED
+
+
+def test_a_field_that_a_later_version_added_is_ignored() -> None:
+    assert decode(record(changed(mood="calm"))) == REACHED
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "no_value"),
+        (b"", "schema"),
+        (b"\xff secret", "schema"),
+        (b'{"petition_id": "secret"}', "schema"),
+        (changed(petition_id="no slug: secret"), "schema"),
+        (changed(threshold="1000"), "schema"),
+        (changed(threshold=2**63), "out_of_range"),
+        (changed(count=10**30), "out_of_range"),
+        (changed(reached_at="0001-01-01T00:00:00+14:00"), "out_of_range"),
+    ],
+)
+def test_what_is_no_milestone_has_a_reason_that_does_not_repeat_it(value: bytes | None, reason: str) -> None:
+    with pytest.raises(InvalidRecord) as invalid:
+        decode(record(value))
+    assert invalid.value.reason == reason
+    assert "secret" not in str(invalid.value)
+
+
+def test_a_record_without_the_headers_of_an_event_is_none() -> None:
+    with pytest.raises(InvalidRecord, match="not_a_cloud_event"):
+        decode(record(changed(), headers=[]))
+
+
+def test_another_event_on_this_topic_is_not_taken_for_a_milestone() -> None:
+    headers = [(name, b"groundswell.other.v1" if name == "ce_type" else value) for name, value in record(b"").headers]
+
+    with pytest.raises(InvalidRecord, match="unknown_type"):
+        decode(record(changed(), headers=headers))
