@@ -81,13 +81,13 @@ def demo(
 
     Exit code 1 when anything is not exactly as expected.
     """
-    import uvloop
-
     from deploy.demo.run import demo as run
 
     if not 0 < scale <= 1:
         raise typer.BadParameter("--scale must be above 0 and at most 1")
-    raise typer.Exit(uvloop.run(run(broker=broker.value, state_dir=state_dir, as_json=as_json, keep=keep, scale=scale)))
+    raise typer.Exit(
+        asyncio.run(run(broker=broker.value, state_dir=state_dir, as_json=as_json, keep=keep, scale=scale))
+    )
 
 
 # Settings, tables and topics ------------------------------------------------------------------------------------------

@@ -157,7 +157,7 @@ def outcome_totals(progress: Progress, observed: Observed) -> dict[str, int]:
 
 def _balance(surge: Surge, progress: Progress, observed: Observed) -> Check:
     totals = outcome_totals(progress, observed)
-    name = "sent = verified + duplicate + rejected + refused + dead-lettered"
+    name = "all five together: everything that was sent"
     sent = progress.answered.total() + progress.poison
     wrong = () if sent == surge.expectation.sent else (f"{sent:,} were sent, not {surge.expectation.sent:,}",)
     return Check("outcomes", name, surge.expectation.sent, sum(totals.values()), wrong)
@@ -177,7 +177,7 @@ def _milestones_and_mails(petitions: Sequence[DemoPetition], observed: Observed)
             wanted = Counter(_label(petition.petition_id, threshold) for threshold in petition.reached)
             received = [mail for mail in observed.mails if target.email in mail.to]
             named = Counter(_label(mail.petition_id, threshold) for mail in received for threshold in mail.milestones)
-            yield _each_once("mails", f"milestones named to {target.email}", wanted, named)
+            yield _each_once("mails", f"milestones to {target.email}", wanted, named)
     known = {target.email for petition in petitions for target in petition.targets}
     strangers = sorted({address for mail in observed.mails for address in mail.to} - known)
     yield Check("mails", "recipients that are no target", 0, len(strangers), tuple(strangers))

@@ -72,9 +72,9 @@ async def _line_view(console: Console, watch: Watch, petitions: Petitions, progr
         while True:
             await asyncio.sleep(_LINE_SECONDS)
             await _look(watch, petitions, seen)
-            console.print(line(progress, seen), markup=False, highlight=False)
+            console.print(line(progress, seen), markup=False, highlight=False, soft_wrap=True)
     finally:
-        console.print(line(progress, seen), markup=False, highlight=False)
+        console.print(line(progress, seen), markup=False, highlight=False, soft_wrap=True)
 
 
 async def _look(watch: Watch, petitions: Petitions, seen: Seen) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from deploy.demo.checks import Check, outcome_totals
 from deploy.demo.observed import Observed
@@ -69,32 +71,32 @@ class Report:
 
 def print_checks(console: Console, report: Report) -> None:
     """The table of expected and found, and every mismatch by name."""
-    table = Table(title="Expected and found", title_justify="left")
-    table.add_column("", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("expected", justify="right")
-    table.add_column("found", justify="right")
+    table = Table(title="Expected and found", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
+    table.add_column("expected", justify="right", no_wrap=True)
+    table.add_column("found", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     group = ""
     for check in report.checks:
         if check.group != group:
+            group = check.group
             table.add_section()
-        heading, group = check.group if check.group != group else "", check.group
-        mark = "[green]ok[/green]" if check.ok else "[bold red]WRONG[/bold red]"
-        table.add_row(heading, check.name, f"{check.expected:,}", f"{check.got:,}", mark)
+            table.add_row(Text(group.capitalize(), style="bold"))
+        mark = Text("ok", style="green") if check.ok else Text("WRONG", style="bold red")
+        table.add_row(f"  {check.name}", f"{check.expected:,}", f"{check.got:,}", mark)
     if report.checks:
         console.print(table)
     for missing in report.missing:
-        console.print(f"still missing: {missing}", style="red", markup=False)
+        _say_wrong(console, f"still missing: {missing}")
     for check in report.checks:
         if not check.ok:
-            console.print(
-                f"wrong: {check.group}, {check.name}: {check.got:,} instead of {check.expected:,}",
-                style="red",
-                markup=False,
-            )
+            _say_wrong(console, f"wrong: {check.group}, {check.name}: {check.got:,} instead of {check.expected:,}")
             for line in check.wrong:
-                console.print(f"       {line}", style="red", markup=False)
+                _say_wrong(console, f"       {line}")
+
+
+def _say_wrong(console: Console, line: str) -> None:
+    console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_facts(console: Console, report: Report) -> None:
@@ -108,6 +110,7 @@ def print_facts(console: Console, report: Report) -> None:
             f" {progress.retries:,} of them sent twice with the same Idempotency-Key, {progress.put_off:,} put off and"
             f" sent again; {progress.poison:,} poison records between them.",
             highlight=False,
+            soft_wrap=True,
         )
     costs = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.cpu_seconds.items())
     console.print(

@@ -75,7 +75,9 @@ async def demo(*, broker: BrokerKind, state_dir: Path, as_json: bool, keep: bool
             if keep:
                 await _keep(stack, surge, report, console, as_json=as_json)
     except (PartFailed, DemoFailed, SendFailed, KafkaError, httpx.HTTPError, asyncpg.PostgresError, OSError) as failure:
-        console.print(f"The demo failed: {failure or repr(failure)}", style="red", markup=False, highlight=False)
+        console.print(
+            f"The demo failed: {failure or repr(failure)}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
         report.missing = [*report.missing, str(failure)]
     except asyncio.CancelledError:
         console.print("interrupted")
@@ -106,6 +108,7 @@ async def _send_and_check(stack: Stack, surge: Surge, report: Report, console: C
             f"{len(surge.petitions.open)} petitions are open; {surge.expectation.sent:,} signatures and poison records"
             f" are on their way. Watch them at {state.tally_url}/o/{surge.petitions.organisation_slug}",
             highlight=False,
+            soft_wrap=True,
         )
         sender = Sender(
             surge,
