@@ -39,6 +39,7 @@ from shared.kafka.dead_letters import DeadLetter, publish_dead_letters
 from shared.kafka.errors import InvalidRecord, is_transient
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
+from shared.kafka.watch import ConsumerWatch
 from shared.settings import CommonSettings
 from shared.topics import Topic
 
@@ -46,11 +47,10 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-_KEEPALIVE_SECONDS = 30.0
-"""aiokafka takes a consumer out of its group after max_poll_interval_ms (5 minutes) without a poll. A poll for no
-partition, ten times as often as needed, says that a batch that is held is not a consumer that is stuck."""
+_SLOW_SECONDS = 10.0
+"""A step of a batch that takes longer than this waits for something that is away. aiokafka's commit and its idempotent
+producer try for as long as it takes, without an error that would tell."""
 
-_LAG_SECONDS = 2.0
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 5.0
 
 
@@ -107,12 +107,17 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         self._in_hand = asyncio.Lock()  # held while a batch is worked on; a rebalance waits for it
         self._epoch = 0  # rises with every revocation: a batch of an older epoch may not commit
         self._assigned: set[int] | None = None
-        self._committed: dict[TopicPartition, int] = {}
         self._stopping = asyncio.Event()
         self._handed_over = asyncio.Event()
         self._recent_invalid: deque[bool] = deque(maxlen=limits.dlq_window)
         self._held: str | None = None
         self._stopped_for_good: str | None = None
+        self._watch = ConsumerWatch(
+            topic.name,
+            client=lambda: self._subscriber.consumer,
+            busy=lambda: self._in_hand.locked() or self._stopped_for_good is not None,
+            metrics=metrics,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ------------------------------------------------------------------------------------------------ start and stop
@@ -129,6 +134,9 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             batch_timeout_ms=self._limits.batch_timeout_ms,
             session_timeout_ms=self._settings.kafka_session_timeout_ms,
             heartbeat_interval_ms=self._settings.kafka_session_timeout_ms // 5,
+            # How long the group waits in a rebalance for a member that finishes its batch. The client would take the
+            # session timeout, and the drain budget would be cut short: the group goes on without the member.
+            rebalance_timeout_ms=int(self._settings.drain_seconds * 1000) + self._settings.kafka_session_timeout_ms,
             max_partition_fetch_bytes=4 * 1024 * 1024,
             fetch_max_wait_ms=50,
             listener=self,
@@ -166,9 +174,9 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             return self._stopped_for_good
         if self._held:
             return self._held
-        if self._assigned is None:
+        if self._assigned is None or self._subscriber.consumer is None:
             return "no partitions assigned yet"
-        return None
+        return self._watch.stalled
 
     @property
     def assigned(self) -> frozenset[int]:
@@ -190,9 +198,9 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             log.warning("batch_outlived_rebalance", topic=self._topic.name, seconds=self._settings.drain_seconds)
         self._epoch += 1
         self._assigned = None
-        self._committed.clear()
+        self._watch.let_go()
         if self._after_revoked is not None and revoked:
-            await self._after_revoked({tp.partition for tp in revoked})
+            await self._call(self._after_revoked, {tp.partition for tp in revoked})
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """Take over partitions."""
@@ -200,17 +208,28 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         self._assigned = {tp.partition for tp in assigned}
         self._metrics.rebalances.inc()
         if not self._tasks:
-            self._tasks = {asyncio.create_task(self._keep_alive()), asyncio.create_task(self._watch_lag())}
+            self._tasks = {asyncio.create_task(work) for work in (self._watch.keep_alive(), self._watch.measure())}
+            for task in self._tasks:
+                task.add_done_callback(self._watch_ended)
         log.info("partitions_assigned", topic=self._topic.name, partitions=sorted(self._assigned))
         if self._after_assigned is not None:
-            await self._after_assigned(set(self._assigned))
+            await self._call(self._after_assigned, set(self._assigned))
+
+    async def _call(self, hook: Callable[[set[int]], Awaitable[None]], partitions: set[int]) -> None:
+        try:
+            await hook(partitions)
+        except Exception as bug:  # noqa: BLE001  aiokafka would log it and go on
+            self._crash(bug)
 
     # ---------------------------------------------------------------------------------------------------- the batch
 
     async def _on_batch(self, message: KafkaMessage) -> None:
         records = cast("tuple[ConsumerRecord[Any, Any], ...]", message.raw_message)
-        if self._stopping.is_set() or self._stopped_for_good:
+        if self._stopping.is_set():
             return  # not committed, so it comes again
+        if self._stopped_for_good:
+            self._consumer.pause(*self._consumer.assignment())  # or it would read to the end, and drop all of it
+            return
         async with self._in_hand:
             epoch = self._epoch
             mine = self._assigned or set()
@@ -227,12 +246,19 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             except asyncio.CancelledError:
                 raise
             except Exception as bug:  # noqa: BLE001  the rule for bugs: crash, commit nothing
-                self._stopped_for_good = f"stopped by a bug: {type(bug).__name__}"
-                self._metrics.bugs.inc()
-                self._on_bug(bug)
+                self._crash(bug)
             else:
                 self._metrics.batch_records.observe(len(records))
                 self._metrics.batch_seconds.observe(time.perf_counter() - started)
+
+    def _watch_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            self._crash(bug)
+
+    def _crash(self, bug: BaseException) -> None:
+        self._stopped_for_good = f"stopped by a bug: {type(bug).__name__}"
+        self._metrics.bugs.inc()
+        self._on_bug(bug)
 
     async def _handle(self, records: tuple[ConsumerRecord[Any, Any], ...], epoch: int) -> None:
         valid, letters = self._decode_all(records)
@@ -288,21 +314,29 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         """Do `step` until it succeeds, as long as its failures are transient and the partitions are ours."""
         backoff = _BACKOFF_FIRST
         while True:
+            slow = asyncio.get_running_loop().call_later(
+                _SLOW_SECONDS, self._set_held, f"{what} held: not done within {_SLOW_SECONDS:g} s"
+            )
             try:
                 await step()
             except Exception as error:
                 if not is_transient(error):
+                    self._set_held(None)
                     raise
-                self._held = f"{what} held: {type(error).__name__}"
+                self._set_held(f"{what} held: {type(error).__name__}")
                 self._metrics.holds.labels(cause=type(error).__name__).inc()
-                self._metrics.held.set(1)
                 log.warning("batch_held", topic=self._topic.name, step=what, cause=type(error).__name__, wait=backoff)
                 await self._pause(backoff, epoch)
                 backoff = min(backoff * 2, _BACKOFF_MOST)
             else:
-                self._held = None
-                self._metrics.held.set(0)
+                self._set_held(None)
                 return
+            finally:
+                slow.cancel()
+
+    def _set_held(self, why: str | None) -> None:
+        self._held = why
+        self._metrics.held.set(why is not None)
 
     async def _pause(self, backoff: float, epoch: int) -> None:
         """Wait out `backoff`, with jitter; end at once, by giving the batch up, when the partitions go or the service."""
@@ -317,8 +351,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             for wait in waits:
                 wait.cancel()
         if self._stopping.is_set() or self._handed_over.is_set() or epoch != self._epoch:
-            self._held = None
-            self._metrics.held.set(0)
+            self._set_held(None)
             raise BatchAbandoned("the service stops" if self._stopping.is_set() else "the partitions are handed over")
 
     async def _commit(self, records: tuple[ConsumerRecord[Any, Any], ...], epoch: int) -> None:
@@ -334,23 +367,4 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             # The group has moved on without us. Effects are done and idempotent; the new owner repeats them.
             self._metrics.commit_failures.inc()
             raise BatchAbandoned(f"commit refused: {type(error).__name__}") from error
-        self._committed.update(ends)
-
-    # ------------------------------------------------------------------------------------------------------ watching
-
-    async def _keep_alive(self) -> None:
-        nothing = TopicPartition("", 0)
-        while True:
-            await asyncio.sleep(_KEEPALIVE_SECONDS)
-            if self._in_hand.locked():
-                await self._consumer.getmany(nothing, timeout_ms=0)
-
-    async def _watch_lag(self) -> None:
-        while True:
-            await asyncio.sleep(_LAG_SECONDS)
-            for partition in self._consumer.assignment():
-                end = self._consumer.highwater(partition)
-                done = self._committed.get(partition)
-                if end is None or done is None:
-                    continue
-                self._metrics.lag.labels(partition=str(partition.partition)).set(max(0, end - done))
+        self._watch.committed(ends)
