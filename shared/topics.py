@@ -37,6 +37,9 @@ DLQ_MAX_RECORD_BYTES: Final = 2 * MAX_RECORD_BYTES
 """A dead letter is the record, untouched, and some headers: it must fit even if the record was as large as allowed."""
 
 
+_DLQ_SUFFIX: Final = ".dlq"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
     """One topic and its contract."""
@@ -55,7 +58,7 @@ class Topic:
     @property
     def dlq(self) -> str:
         """The name of the topic that takes this topic's dead letters."""
-        return f"{self.name}.dlq"
+        return f"{self.name}{_DLQ_SUFFIX}"
 
     def config(self) -> dict[str, str]:
         """The topic's configuration as Kafka names it."""
@@ -116,6 +119,11 @@ TOPICS: Final = (
 CONSUMED: Final = (SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED, MILESTONES_REACHED)
 """Topics with a consumer group of ours: these have a DLQ. Readers of compacted topics report a bad record and keep the
 last good state; the record stays where it is."""
+
+
+def max_record_bytes(topic: str) -> int:
+    """The largest record that the topic of that name takes."""
+    return DLQ_MAX_RECORD_BYTES if topic.endswith(_DLQ_SUFFIX) else MAX_RECORD_BYTES
 
 
 def all_topics() -> tuple[Topic, ...]:

@@ -11,7 +11,7 @@ from aiokafka import ConsumerRecord
 
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.headers import Headers
-from shared.kafka.producer import EventProducer, Record
+from shared.kafka.producer import EventProducer, Record, fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,24 @@ def dead_letter_headers(letter: DeadLetter) -> Headers:
     ]
 
 
+def dead_letter(letter: DeadLetter, dlq_topic: str) -> Record:
+    """The record to write: the one that could not be read, with its reason.
+
+    Records are limited in their compressed size, so one may be larger than any limit once it is unpacked. Such a record
+    cannot be written back; its letter says where it stands, and there it stays until the source's retention ends.
+    """
+    headers = dead_letter_headers(letter)
+    record = Record(letter.record.key, letter.record.value, headers)
+    if fits(dlq_topic, record):
+        return record
+    omitted = f"key, value and headers, {len(letter.record.value or b'')} bytes of value: too large for this topic"
+    return Record(None, b"", [*headers[len(letter.record.headers) :], ("dlq_omitted", omitted.encode())])
+
+
 async def publish_dead_letters(producer: EventProducer, dlq_topic: str, letters: Sequence[DeadLetter]) -> None:
     """Publish and wait for every acknowledgement; a redelivery publishes again, with the same source coordinates.
 
     Raises:
         aiokafka.errors.KafkaError: some letter was not acknowledged.
     """
-    for letter in letters:
-        record = Record(letter.record.key, letter.record.value, dead_letter_headers(letter))
-        await producer.publish(dlq_topic, record)
+    await producer.publish_in_order(dlq_topic, [dead_letter(letter, dlq_topic) for letter in letters])

@@ -9,19 +9,36 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import (
+    InvalidProducerIdMapping,
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    ProducerFenced,
+    UnknownProducerId,
+)
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from shared.kafka.errors import is_transient
 from shared.kafka.headers import Headers
 from shared.settings import CommonSettings
-from shared.topics import DLQ_MAX_RECORD_BYTES
+from shared.topics import DLQ_MAX_RECORD_BYTES, max_record_bytes
 
 log = structlog.get_logger(__name__)
 
 _BATCH_BYTES = 512 * 1024
 """A batch in `publish_in_order`. Half of the brokers' default limit: compression could also make a batch grow."""
+
+_BROKEN_SEQUENCE = (OutOfOrderSequenceNumber, UnknownProducerId, InvalidProducerIdMapping, ProducerFenced)
+"""An idempotent producer numbers its batches. aiokafka spends a number on a batch even when that batch then fails for
+good (too large, or no leader for too long); from then on the brokers refuse all that it sends to that partition."""
+
+
+class ProducerReplaced(KafkaConnectionError):
+    """The brokers refuse this producer for good; another one takes its place. Transient: send again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +55,22 @@ def partition_of(key: bytes, partitions: int) -> int:
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
+def fits(topic: str, record: Record) -> bool:
+    """Whether `topic` takes a record of that size: alone in its batch and without compression, to be sure."""
+    size = DefaultRecordBatchBuilder.estimate_size_in_bytes(record.key, record.value, [*record.headers])
+    return int(size) <= max_record_bytes(topic)
+
+
+def require_fits(topic: str, record: Record) -> None:
+    """Refuse a record that the brokers would refuse.
+
+    Raises:
+        aiokafka.errors.MessageSizeTooLargeError: it is larger than `topic` takes.
+    """
+    if not fits(topic, record):
+        raise MessageSizeTooLargeError(f"the record is larger than {max_record_bytes(topic)} bytes")
+
+
 class EventProducer:
     """An aiokafka producer with ``acks=all``, and one way to publish that keeps order when a send fails.
 
@@ -49,6 +82,7 @@ class EventProducer:
     def __init__(self, settings: CommonSettings, *, linger_ms: int = 2) -> None:
         self._settings, self._linger_ms = settings, linger_ms
         self._producer: AIOKafkaProducer | None = None
+        self._replacement: asyncio.Task[None] | None = None
 
     @property
     def started(self) -> bool:
@@ -70,8 +104,9 @@ class EventProducer:
             linger_ms=self._linger_ms,
             max_batch_size=_BATCH_BYTES,
             max_request_size=DLQ_MAX_RECORD_BYTES,
-            # How long a send may stay unacknowledged before it fails: longer than a leader election, shorter than a
-            # person waits for a form.
+            # How long one request may take, longer than a leader election. Without idempotence it is also how long a
+            # send may stay unacknowledged before it fails; with it aiokafka tries for as long as it takes, and only
+            # the caller can give up.
             request_timeout_ms=10_000,
         )
         try:
@@ -101,8 +136,12 @@ class EventProducer:
     async def stop(self) -> None:
         """Send what is still buffered, for at most the drain budget, then close."""
         producer, self._producer = self._producer, None
-        if producer is None:
-            return
+        if self._replacement is not None:
+            self._replacement.cancel()
+        if producer is not None:
+            await self._close(producer)
+
+    async def _close(self, producer: AIOKafkaProducer) -> None:
         try:
             async with asyncio.timeout(self._settings.drain_seconds):
                 await producer.stop()
@@ -128,20 +167,28 @@ class EventProducer:
         """Publish one record and wait until the brokers have acknowledged it.
 
         Raises:
+            aiokafka.errors.MessageSizeTooLargeError: the record is larger than the topic takes; nothing was sent.
             aiokafka.errors.KafkaError: not acknowledged; the record may or may not be on the topic.
         """
-        await self._connected.send_and_wait(topic, value=record.value, key=record.key, headers=record.headers)
+        require_fits(topic, record)
+        producer = self._connected
+        try:
+            await producer.send_and_wait(topic, value=record.value, key=record.key, headers=record.headers)
+        except _BROKEN_SEQUENCE as error:
+            raise self._replace(producer, error) from error
 
     async def publish_in_order(self, topic: str, records: Iterable[Record]) -> None:
         """Publish records, each partition's in the given order, and wait until all are acknowledged.
 
         Raises:
+            aiokafka.errors.MessageSizeTooLargeError: a record is larger than the topic takes; nothing was sent.
             aiokafka.errors.KafkaError: some record was not acknowledged. In every partition the acknowledged ones are
                 then a prefix of those given, so publishing all of them again keeps the order of first appearances.
         """
-        partitions = await self._partitions(topic)
+        partitions = await self.partitions(topic)
         by_partition: dict[int, list[Record]] = {}
         for record in records:
+            require_fits(topic, record)
             by_partition.setdefault(partition_of(record.key or b"", partitions), []).append(record)
         results = await asyncio.gather(
             *(self._publish_partition(topic, partition, part) for partition, part in by_partition.items()),
@@ -151,7 +198,8 @@ class EventProducer:
             if isinstance(result, BaseException):
                 raise result
 
-    async def _partitions(self, topic: str) -> int:
+    async def partitions(self, topic: str) -> int:
+        """How many partitions `topic` has."""
         return len(await self._connected.partitions_for(topic))
 
     async def _publish_partition(self, topic: str, partition: int, records: list[Record]) -> None:
@@ -170,5 +218,23 @@ class EventProducer:
 
     async def _send(self, batch: BatchBuilder, topic: str, partition: int) -> None:
         batch.close()
-        acknowledged = await self._connected.send_batch(batch, topic, partition=partition)
-        await acknowledged
+        producer = self._connected
+        try:
+            acknowledged = await producer.send_batch(batch, topic, partition=partition)
+            await acknowledged
+        except _BROKEN_SEQUENCE as error:
+            raise self._replace(producer, error) from error
+
+    def _replace(self, broken: AIOKafkaProducer, error: KafkaError) -> ProducerReplaced:
+        if self._producer is broken:  # else another send was refused first
+            log.warning("producer_replaced", cause=type(error).__name__)
+            self._producer = None
+            self._replacement = asyncio.create_task(self._renew(broken))
+        return ProducerReplaced(f"the brokers refuse this producer: {type(error).__name__}")
+
+    async def _renew(self, broken: AIOKafkaProducer) -> None:
+        try:
+            await self.start_when_reachable()
+        except KafkaError as error:  # `check` keeps the service not ready, and every send says that Kafka is away
+            log.error("producer_not_replaced", cause=type(error).__name__)
+        await self._close(broken)  # what others still send through it is finished first
