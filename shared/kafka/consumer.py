@@ -81,7 +81,22 @@ class BatchAbandoned(Exception):
 
 
 class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
-    """See the module's contract."""
+    """See the module's contract.
+
+    Args:
+        topic: What to read; dead letters go to its DLQ.
+        group: The consumer group.
+        decode: Reads one record, or raises `InvalidRecord`.
+        process: Works on a batch; see the contract.
+        producer: For dead letters.
+        metrics: Where to count.
+        settings: The session timeout and the drain budget.
+        on_bug: Ends the process.
+        limits: How much at once.
+        on_assigned: Told which partitions this process owns now, before their first batch. It runs while the group
+            waits, so it only changes memory; whatever it raises is a bug.
+        on_revoked: Told which partitions are given away, after their last batch; the same rules.
+    """
 
     def __init__(
         self,

@@ -1,0 +1,118 @@
+"""What runs beside a batch consumer: it keeps the place in the group, measures the lag, and notices when nothing moves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import ConsumerStoppedError, KafkaError
+
+from shared.kafka.metrics import ConsumerMetrics
+
+log = structlog.get_logger(__name__)
+
+_KEEPALIVE_SECONDS = 30.0
+"""aiokafka takes a consumer out of its group after max_poll_interval_ms (5 minutes) without a poll. A poll for no
+partition, ten times as often as needed, says that a batch that is held is not a consumer that is stuck."""
+
+_MEASURE_SECONDS = 2.0
+
+_STALLED_SECONDS = 10.0
+"""Records that wait this long while no batch is in hand are not being delivered: a batch is packed in a way that this
+process cannot read, or the client's background tasks have died. FastStream logs such errors and polls on for ever."""
+
+
+class ConsumerWatch:
+    """Watches one consumer.
+
+    Args:
+        topic: For the logs.
+        client: The running client; None before the broker has started and after it has stopped.
+        busy: Whether a batch is in hand, or consumption was stopped on purpose.
+        metrics: Where the lag is shown.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        *,
+        client: Callable[[], AIOKafkaConsumer | None],
+        busy: Callable[[], bool],
+        metrics: ConsumerMetrics,
+    ) -> None:
+        self._topic, self._client, self._busy, self._metrics = topic, client, busy, metrics
+        self._committed: dict[TopicPartition, int] = {}
+        self._assignment = 0  # rises when partitions are let go: what was asked before says nothing any more
+        self._moved = (time.monotonic(), 0)  # when the positions last moved, and their sum
+        self.stalled: str | None = None
+        """What is wrong while records wait that are not delivered."""
+
+    def committed(self, ends: Mapping[TopicPartition, int]) -> None:
+        """Note what was committed."""
+        self._committed.update(ends)
+
+    def let_go(self) -> None:
+        """The partitions are somebody else's: show no lag for them any more."""
+        self._assignment += 1
+        self._committed.clear()
+        self._metrics.lag.clear()
+
+    async def keep_alive(self) -> None:
+        """Poll for nothing while a batch is in hand. Runs until it is cancelled."""
+        nothing = TopicPartition("", 0)
+        while True:
+            await asyncio.sleep(_KEEPALIVE_SECONDS)
+            client = self._client()
+            if client is None or not self._busy():
+                continue
+            try:
+                await client.getmany(nothing, timeout_ms=0)
+            except (KafkaError, ConsumerStoppedError) as error:
+                # The client reports its troubles with the group to whoever polls next.
+                log.warning("group_trouble", topic=self._topic, cause=type(error).__name__)
+
+    async def measure(self) -> None:
+        """Measure lag and progress again and again. Runs until it is cancelled."""
+        while True:
+            await asyncio.sleep(_MEASURE_SECONDS)
+            client = self._client()
+            if client is None:
+                continue
+            try:
+                async with asyncio.timeout(_MEASURE_SECONDS):
+                    await self._measure(client, sorted(client.assignment()))
+            except (KafkaError, TimeoutError) as error:  # Kafka is away, or a rebalance came: measured again soon
+                log.debug("lag_unknown", topic=self._topic, cause=type(error).__name__)
+
+    async def _measure(self, client: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
+        assignment = self._assignment
+        # Asked of the brokers: what the client remembers of the ends grows old while a batch is held.
+        ends = await client.end_offsets(partitions)
+        starts = {tp: await self._start(client, tp) for tp in partitions if tp not in self._committed}
+        if assignment != self._assignment:
+            return
+        self._committed = {**starts, **self._committed}
+        for tp in partitions:
+            self._metrics.lag.labels(partition=str(tp.partition)).set(max(0, ends[tp] - self._committed[tp]))
+        position = sum([await client.position(tp) for tp in partitions])
+        self._note_progress(position, waiting=sum(ends.values()) - position)
+
+    @staticmethod
+    async def _start(client: AIOKafkaConsumer, partition: TopicPartition) -> int:
+        """Where the group stands that has not committed through this process yet."""
+        committed: int | None = await client.committed(partition)
+        if committed is not None:
+            return committed
+        beginnings: dict[TopicPartition, int] = await client.beginning_offsets([partition])
+        return beginnings[partition]
+
+    def _note_progress(self, position: int, *, waiting: int) -> None:
+        moved_at, before = self._moved
+        if waiting <= 0 or position != before or self._busy():
+            self._moved, self.stalled = (time.monotonic(), position), None
+        elif time.monotonic() - moved_at > _STALLED_SECONDS and not self.stalled:
+            self.stalled = f"{waiting} records wait and are not delivered; the log says why"
+            log.error("consumer_stalled", topic=self._topic, records=waiting)
