@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Literal, Self
 
+import psutil
 from pydantic import BaseModel, ConfigDict
 
 from deploy.local import STATE_DIR
@@ -76,9 +77,12 @@ class StackState(BaseModel):
         """Return the state of the stack that runs in `state_dir`.
 
         Raises:
-            FileNotFoundError: no stack runs there.
+            FileNotFoundError: no stack runs there (a file whose stack was killed counts as none).
         """
-        return cls.model_validate_json((state_dir / _FILE).read_text(encoding="utf-8"))
+        state = cls.model_validate_json((state_dir / _FILE).read_text(encoding="utf-8"))
+        if not psutil.pid_exists(state.pid):
+            raise FileNotFoundError(f"{state_dir / _FILE} is of a stack that no longer runs (process {state.pid})")
+        return state
 
     @staticmethod
     def remove(state_dir: Path) -> None:

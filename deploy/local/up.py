@@ -25,7 +25,8 @@ async def up(*, broker: BrokerKind, state_dir: Path, as_json: bool) -> int:
     Returns:
         The exit code: 0 when it was asked to stop, 1 when a part failed.
     """
-    out, err = Console(), Console(stderr=True, highlight=False)
+    # Wider than any address, whatever the terminal: addresses are there to be copied, not to be cut or broken in two.
+    out, err = Console(width=200), Console(stderr=True, highlight=False)
     stop_on_signals()
     try:
         async with Stack(broker=broker, state_dir=state_dir, report=err.print) as stack:
@@ -36,7 +37,7 @@ async def up(*, broker: BrokerKind, state_dir: Path, as_json: bool) -> int:
                 out.print("Stop with Ctrl-C.")
             await stack.watch()
     except PartFailed as failure:
-        err.print(str(failure), markup=False, style="red")
+        err.print(str(failure), markup=False, style="red", soft_wrap=True)
         return 1
     except asyncio.CancelledError:
         err.print("stopped")
@@ -65,14 +66,17 @@ def stop_on_signals() -> None:
 
 def where_to_look(state: StackState, state_dir: Path) -> Table:
     """Return a table of the addresses of a stack."""
-    table = Table(title="Groundswell is up", title_justify="left", show_header=False, title_style="bold green")
+    table = Table(
+        title="Groundswell is up", title_justify="left", title_style="bold green", show_header=False, box=None
+    )
     table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("Pages", f"{state.tally_url}/o/<organisation>   {state.tally_url}/p/<petition>")
+    table.add_column(no_wrap=True)
+    table.add_row("Pages", f"{state.tally_url}/o/<organisation>")
+    table.add_row("", f"{state.tally_url}/p/<petition>")
     table.add_row("Sign", f"POST {state.ingest_url}/v1/petitions/<petition>/signatures")
     table.add_row("Add a petition", f"PUT {state.ingest_url}/v1/petitions/<petition>")
-    table.add_row("  admin token", state.admin_token)
-    table.add_row("Mailbox", state.mailbox_url or state.smtp_url)
+    table.add_row("", f"Authorization: Bearer {state.admin_token}")
+    table.add_row("Mailbox" if state.mailbox_url else "SMTP", state.mailbox_url or state.smtp_url)
     table.add_row(f"Kafka ({state.broker})", state.kafka_bootstrap_servers)
     table.add_row("Redis", state.redis_url)
     table.add_row("Postgres", state.postgres_url)
@@ -82,7 +86,7 @@ def where_to_look(state: StackState, state_dir: Path) -> Table:
         ("tally", state.tally_url),
         ("notify", state.notify_url),
     ):
-        table.add_row(name, f"{url}/readyz   {url}/metrics   {url}/docs/asyncapi")
+        table.add_row(name, f"{url}/readyz  (also /livez, /metrics, /docs/asyncapi)")
     table.add_row("Logs", f"{state_dir / 'logs'}/")
     table.add_row("All of this", str(state_dir / "stack.json"))
     return table

@@ -1,12 +1,14 @@
 """Each part of the embedded stack alone: it starts, does its work, dies, and has its data again."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 import textwrap
 import time
 from email.message import EmailMessage
 from pathlib import Path
+from typing import IO
 
 import aiosmtplib
 import asyncpg
@@ -284,3 +286,29 @@ async def test_the_shared_parts_of_the_test_run_answer(
     assert all(part.running for part in parts)
     variables = {name for part in parts for name in part.environment}
     assert variables == {"KAFKA_BOOTSTRAP_SERVERS", "KAFKA_IDEMPOTENCE", "REDIS_URL", "POSTGRES_URL", "SMTP_URL"}
+
+
+def lines_of(pipe: IO[str], until: str) -> list[str]:
+    """Read lines up to the first that contains `until`."""
+    lines = []
+    for line in pipe:
+        lines.append(line)
+        if until in line:
+            return lines
+    raise AssertionError(f"ended without {until!r}: {''.join(lines)}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_up_that_is_stopped_while_it_starts_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "deploy.cli", "up", "--state-dir", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as up:
+        assert up.stderr is not None
+        lines_of(up.stderr, until="is ready")
+        children = psutil.Process(up.pid).children(recursive=True)
+        assert len(children) > 1
+        up.send_signal(number)
+        assert "stopped" in up.stderr.read()
+        assert up.wait(20) == 0
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "logs"]

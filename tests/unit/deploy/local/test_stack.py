@@ -93,3 +93,10 @@ def test_the_state_file_is_read_back_and_is_for_its_owner_only(tmp_path: Path) -
     StackState.remove(tmp_path)
     with pytest.raises(FileNotFoundError):
         StackState.read(tmp_path)
+
+
+def test_a_file_that_a_killed_stack_left_is_no_stack(tmp_path: Path) -> None:
+    state = Stack(state_dir=tmp_path, environ={}).state
+    state.model_copy(update={"pid": 2**22 + 1}).write(tmp_path)  # above the highest process id of any system
+    with pytest.raises(FileNotFoundError, match="no longer runs"):
+        StackState.read(tmp_path)
