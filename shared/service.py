@@ -103,6 +103,8 @@ class Service:
         lifespan: Opens the service's own connections and background tasks, and closes them; entered before the broker
             starts, left after it has stopped.
         checks: Readiness checks by the dependency's name.
+        side_checks: The same for dependencies that the service's main work does without: `/readyz` names them when they
+            are away, and stays 200, or a load balancer would turn the main work away too.
         routes: The service's own HTTP routes, if it has any.
         on_stop: Called first when the process is asked to stop.
     """
@@ -118,11 +120,12 @@ class Service:
         registry: CollectorRegistry,
         lifespan: Callable[[], contextlib.AbstractAsyncContextManager[None]],
         checks: dict[str, Check],
+        side_checks: dict[str, Check] | None = None,
         routes: ASGIApp | None = None,
         on_stop: Sequence[Callable[[], None]] = (),
     ) -> None:
         self.name, self.settings, self.port = name, settings, port
-        self._checks, self._on_stop = checks, on_stop
+        self._checks, self._side_checks = checks, side_checks or {}
         self._server: uvicorn.Server | None = None
         self._failed: BaseException | None = None
 
@@ -169,13 +172,16 @@ class Service:
             except Exception as error:  # noqa: BLE001  whatever a driver raises: the dependency does not answer
                 return f"away: {type(error).__name__}"
 
-        results = await asyncio.gather(*(run(check) for check in self._checks.values()))
-        return dict(zip(self._checks, results, strict=True))
+        checks = {**self._checks, **self._side_checks}
+        results = await asyncio.gather(*(run(check) for check in checks.values()))
+        return dict(zip(checks, results, strict=True))
 
     async def _ready(self, scope: Scope, receive: Receive, send: Send) -> None:
         checks = await self.readiness()
-        ready = all(result == "ok" for result in checks.values()) and self._failed is None
-        body = {"status": "ready" if ready else "not ready", "service": self.name, "checks": checks}
+        ready = all(checks[name] == "ok" for name in self._checks) and self._failed is None
+        whole = all(result == "ok" for result in checks.values())
+        status = ("ready" if whole else "ready, with something away") if ready else "not ready"
+        body = {"status": status, "service": self.name, "checks": checks}
         await JSONResponse(body, 200 if ready else 503)(scope, receive, send)
 
     async def serve(self) -> int:

@@ -111,8 +111,9 @@ def build(settings: Settings) -> Service:
         broker=broker,
         registry=registry,
         lifespan=lifespan,
+        checks={"kafka": producer.check, "petitions": feed.check},
         # Signatures are taken in without PostgreSQL; only status and commands need it.
-        checks={"kafka": producer.check, "petitions": feed.check, "postgres": database.check},
+        side_checks={"postgres": database.check},
         routes=routes,
     )
     return service
