@@ -115,11 +115,8 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(read_side: ReadSide) -> AsyncIterator[Served]:
-    """The read side on a free port of the loopback, stopped at the end."""
-    config = uvicorn.Config(
-        read_side.app(), port=0, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5
-    )
+async def serving(config: uvicorn.Config) -> AsyncIterator[Served]:
+    """A server of `config` in this process, stopped at the end."""
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:
@@ -128,6 +125,16 @@ async def served(read_side: ReadSide) -> AsyncIterator[Served]:
     try:
         yield Served(f"http://127.0.0.1:{port}", server, task)
     finally:
-        read_side.hub.close()
         server.should_exit = True
         await task
+
+
+@contextlib.asynccontextmanager
+async def served(read_side: ReadSide) -> AsyncIterator[Served]:
+    """The read side on a free port of the loopback."""
+    config = uvicorn.Config(read_side.app(), port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=5)
+    async with serving(config) as server:
+        try:
+            yield server
+        finally:
+            read_side.hub.close()

@@ -33,7 +33,7 @@ class ReadMetrics:
         )
         self.snapshots = Counter(
             "groundswell_tally_read_snapshots",
-            "Snapshots taken from tallies.updated: fresh, or stale (a revision that was known already)",
+            "Snapshots read from tallies.updated: fresh, stale (a revision that was known already), or unreadable",
             ["kind"],
             registry=registry,
         )

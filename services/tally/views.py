@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from services.tally.counting import next_milestone
 from shared.catalogue import Admission, admission_at
 from shared.countries import COUNTRIES
 from shared.events import PetitionChanged, TallyUpdated, Target
@@ -89,7 +90,7 @@ def tally_body(petition: PetitionChanged, tally: TallyUpdated) -> TallyBody:
         minutes=tally.minutes,
         earlier=tally.earlier,
         updated_at=tally.updated_at,
-        next_milestone=next_milestone(petition.milestones, tally.count),
+        next_milestone=next_milestone(tally.count, petition.milestones),
         milestones=[
             MilestoneBody(threshold=threshold, reached=tally.count >= threshold) for threshold in petition.milestones
         ],
@@ -189,7 +190,7 @@ class PetitionView:
 
 def petition_view(petition: PetitionChanged, tally: TallyUpdated, moment: datetime) -> PetitionView:
     """What ``/p/{petition_id}`` shows at `moment`."""
-    threshold = next_milestone(petition.milestones, tally.count)
+    threshold = next_milestone(tally.count, petition.milestones)
     policy = petition.policy
     return PetitionView(
         petition_id=petition.petition_id,
@@ -213,11 +214,6 @@ def petition_view(petition: PetitionChanged, tally: TallyUpdated, moment: dateti
 
 
 # ------------------------------------------------------------------------------------------------------------- texts
-
-
-def next_milestone(milestones: Sequence[int], count: int) -> int | None:
-    """The lowest of `milestones` (rising) above `count`, or None."""
-    return next((threshold for threshold in milestones if threshold > count), None)
 
 
 def grouped(number: int) -> str:
