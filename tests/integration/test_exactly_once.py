@@ -34,7 +34,7 @@ async def test_a_surge_with_repeats_is_counted_exactly_and_every_submission_has_
     await system.decided("plain-surge", 2_500)
     await system.is_proved("plain-surge", 2_000)
     assert await system.states("plain-surge") == {"verified": 2_000, "duplicate": 500}
-    outcome = (await system.http.get(f"{system.ingest}/v1/signatures/{again[0]}")).json()
+    outcome = (await system.http.get(f"{system.ingest}/v1/signatures/{again[0]}", headers=system.partner)).json()
     assert outcome["status"] == "duplicate"
     assert outcome["reason"] == "already_signed"
 
@@ -207,7 +207,9 @@ async def test_withdrawn_and_invalidated_signatures_are_taken_back_once(system: 
     assert [fact["delta"] for fact in await _facts(system, "taken-back")].count(-1) == 2
     for signature, status in ((back, "verified"), (struck, "duplicate")):
         ((one,),) = ([item async for item in _ids(signature)],)
-        assert (await system.http.get(f"{system.ingest}/v1/signatures/{one}")).json()["status"] == status
+        assert (await system.http.get(f"{system.ingest}/v1/signatures/{one}", headers=system.partner)).json()[
+            "status"
+        ] == status
 
 
 async def _ids(signatures: list[str]):
