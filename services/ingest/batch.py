@@ -50,7 +50,7 @@ class BatchEndpoint:
         self._intake.require_open(petition_id, moment)
         if self._batches.full:
             raise problem("overloaded")
-        with self._batches.one():
+        with self._batches:
             lines = await self._read(headers, request)
             results = await self._take_in(lines, petition_id, moment)
         answer = BatchAnswer(results=results)

@@ -39,7 +39,7 @@ class Dispatcher:
             petition_id = path[len(PREFIX) : -len(SUFFIX)] if signs else ""
             await self._answers.refuse_form(refusal, headers, petition_id)(scope, receive, send)
             return
-        with self._in_flight.one():
+        with self._in_flight:
             await (self._sign if signs else self._others)(scope, receive, send)
 
 
