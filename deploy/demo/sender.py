@@ -189,6 +189,8 @@ class Sender:
 
     async def _send_poison(self) -> None:
         """Keep pace with the submissions, so that poison lies among signatures from the first to the last."""
+        if not self._surge.poison:
+            return
         producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks="all", request_timeout_ms=10_000)
         await producer.start()
         try:

@@ -2,7 +2,9 @@
 
 import json
 from collections import Counter, defaultdict
+from functools import cache
 from itertools import chain
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -20,12 +22,18 @@ def submissions(surge: Surge) -> list[Submission]:
     return [*alone, *chain.from_iterable(batch.lines for batch in surge.batches)]
 
 
-def signers_by_petition(surge: Surge) -> dict[str, Counter[str]]:
+@cache
+def bodies() -> list[tuple[Submission, dict[str, Any]]]:
+    return [(item, json.loads(item.body)) for item in submissions(SURGE)]
+
+
+@cache
+def signers_by_petition() -> dict[str, Counter[str]]:
     """How often each mailbox signs each petition, validly."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
-    for item in submissions(surge):
+    for item, body in bodies():
         if item.outcome in ("verified", "duplicate"):
-            found[item.petition_id][canonical_email(json.loads(item.body)["email"])] += 1
+            found[item.petition_id][canonical_email(body["email"])] += 1
     return found
 
 
@@ -42,7 +50,7 @@ def test_the_same_seed_gives_the_same_surge_and_another_seed_another_one() -> No
 
 
 def test_every_petition_gets_exactly_its_supporters_however_often_they_sign() -> None:
-    signers = signers_by_petition(SURGE)
+    signers = signers_by_petition()
     assert {petition: len(mailboxes) for petition, mailboxes in signers.items()} == {
         petition.petition_id: petition.supporters for petition in SURGE.petitions.open
     }
@@ -50,7 +58,7 @@ def test_every_petition_gets_exactly_its_supporters_however_often_they_sign() ->
 
 
 def test_what_is_expected_to_be_verified_and_duplicate_follows_from_who_signs() -> None:
-    signers = signers_by_petition(SURGE)
+    signers = signers_by_petition()
     for petition in SURGE.petitions.open:
         mailboxes = signers[petition.petition_id]
         assert SURGE.expectation.outcomes[petition.petition_id, "verified", ""] == len(mailboxes)
@@ -115,26 +123,26 @@ def test_submissions_are_shuffled_so_the_largest_petition_is_nowhere_alone() -> 
 
 
 def test_malformed_addresses_are_refused_and_all_others_are_addresses() -> None:
-    malformed = set()
-    for item in submissions(SURGE):
-        email = json.loads(item.body).get("email")
-        if item.reason == "invalid_email" and email is not None:
-            malformed.add(email)
-            with pytest.raises(InvalidEmail):
-                canonical_email(email)
-        elif email is not None:
+    given = {
+        email: item.reason == "invalid_email" for item, body in bodies() if (email := body.get("email")) is not None
+    }
+    malformed = [email for email, is_malformed in given.items() if is_malformed]
+    for email in malformed:
+        with pytest.raises(InvalidEmail):
             canonical_email(email)
     assert len(malformed) > 5
+    for email in given.keys() - malformed:
+        canonical_email(email)  # raises if it is none
 
 
 def test_every_rule_that_is_expected_to_reject_is_a_rule_of_that_petition() -> None:
     policies = {petition.petition_id: petition.state.policy for petition in SURGE.petitions.open}
     reasons = set()
-    for item in submissions(SURGE):
+    for item, body in bodies():
         if item.outcome != "rejected":
             continue
         reasons.add(item.reason)
-        body, policy = json.loads(item.body), policies[item.petition_id]
+        policy = policies[item.petition_id]
         match item.reason:
             case "country_unknown":
                 assert body["country"] not in COUNTRIES
@@ -160,19 +168,18 @@ def test_every_rule_that_is_expected_to_reject_is_a_rule_of_that_petition() -> N
 
 def test_valid_signers_meet_the_rules_of_their_petition() -> None:
     policies = {petition.petition_id: petition.state.policy for petition in SURGE.petitions.open}
-    for item in submissions(SURGE):
+    for item, body in bodies():
         if item.outcome in ("verified", "duplicate"):
-            body, policy = json.loads(item.body), policies[item.petition_id]
+            policy = policies[item.petition_id]
             assert policy.countries is None or body["country"] in policy.countries
             assert body["consent"] is True
 
 
 def test_nobody_who_is_rejected_refused_or_poison_is_also_a_signer() -> None:
-    signers = {mailbox for mailboxes in signers_by_petition(SURGE).values() for mailbox in mailboxes}
-    for item in submissions(SURGE):
-        email = json.loads(item.body).get("email")
+    signers = {mailbox for mailboxes in signers_by_petition().values() for mailbox in mailboxes}
+    for item, body in bodies():
         if item.outcome in ("rejected", "refused") and item.reason != "invalid_email":
-            assert canonical_email(email) not in signers
+            assert canonical_email(body["email"]) not in signers
     for record in SURGE.poison:
         if record.reason in ("signer_key_mismatch", "key", "event_id"):
             assert canonical_email(json.loads(record.value or b"")["email"]) not in signers
