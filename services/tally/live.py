@@ -65,25 +65,25 @@ class Subscription:
         self.form, self.key = form, key
         self._hub = hub
         self._first = b""
-        self._sent: dict[str, int] = {}
+        self._begun_at: dict[str, int] = {}
         self._waiting: dict[str, tuple[int, bytes]] = {}
         self._woken = asyncio.Event()
 
     def begin(self, first: bytes, revisions: dict[str, int]) -> None:
         """Send `first` before anything else; updates up to `revisions` (by petition) are in it."""
         self._first = first
-        self._sent = revisions
+        self._begun_at = revisions
         for petition_id in [p for p, (revision, _) in self._waiting.items() if revision <= revisions.get(p, -1)]:
             del self._waiting[petition_id]
         self.wake()
 
     def offer(self, petition_id: str, revision: int, update: bytes) -> bool | None:
-        """Keep an update for sending.
+        """Keep an update for sending. The hub gives each subscriber the revisions of a petition in rising order.
 
         Returns:
-            None when the subscriber has it already, else whether an older one was still waiting and is replaced.
+            None when it was in the first event, else whether an older one was still waiting and is replaced.
         """
-        if revision <= self._sent.get(petition_id, -1):
+        if revision <= self._begun_at.get(petition_id, -1):
             return None
         # Taken out and put in again: updates leave in the order of their newest, so that the last one sent is the
         # latest of all and its sum is the one that stands.
@@ -110,7 +110,6 @@ class Subscription:
 
     def _take(self) -> bytes:
         chunk = self._first + b"".join(update for _, update in self._waiting.values())
-        self._sent.update({petition_id: revision for petition_id, (revision, _) in self._waiting.items()})
         self._first = b""
         self._waiting.clear()
         return chunk
