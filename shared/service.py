@@ -55,6 +55,7 @@ def new_broker(settings: CommonSettings, registry: CollectorRegistry, service: s
         [server.strip() for server in settings.kafka_bootstrap_servers.split(",")],
         client_id=f"groundswell-{service}",
         allow_auto_create_topics=False,
+        consumer_only=True,  # `EventProducer` publishes; the broker's own producer and admin client would only connect
         # Its own lines, two for every batch, say nothing that the metrics do not; its warnings do.
         logger=logging.getLogger("groundswell.faststream"),
         log_level=logging.DEBUG,
@@ -67,9 +68,16 @@ def new_broker(settings: CommonSettings, registry: CollectorRegistry, service: s
 class _Application(AsgiFastStream):
     """FastStream's ASGI application, which matches whole paths only, with the service's own routes behind it."""
 
-    def __init__(self, broker: KafkaBroker, *, routes: ASGIApp | None, **options: Any) -> None:
+    def __init__(
+        self,
+        broker: KafkaBroker,
+        *,
+        routes: ASGIApp | None,
+        on_bug: Callable[[BaseException], None],
+        **options: Any,
+    ) -> None:
         super().__init__(broker, **options)
-        self._own_routes = routes
+        self._own_routes, self._on_bug = routes, on_bug
 
     async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._own_routes is None or scope["type"] != "http":
@@ -85,10 +93,18 @@ class _Application(AsgiFastStream):
                 await super()._start_broker()
             except (KafkaError, OSError) as error:
                 log.warning("kafka_away_at_start", cause=type(error).__name__, wait=backoff)
+                # Some subscribers may run by now. Started once more, each would have two consumers, in one group.
+                await self._stop_brokers()
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, 5.0)
+            except Exception as bug:  # noqa: BLE001  FastStream would end its part and leave the process serving HTTP
+                return self._on_bug(bug)
             else:
-                return
+                return None
+
+    async def _stop_brokers(self) -> None:
+        for broker in self.brokers:
+            await broker.stop()
 
 
 class Service:
@@ -137,6 +153,7 @@ class Service:
         self.app = _Application(
             broker,
             routes=routes,
+            on_bug=self.fail,
             logger=None,
             lifespan=around,
             on_shutdown=list(on_stop),
