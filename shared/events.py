@@ -9,6 +9,7 @@ Only the commands on ``signatures.submitted`` carry personal data.
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
@@ -30,7 +31,8 @@ EmailText = Annotated[str, StringConstraints(min_length=3, max_length=320)]
 class Event(BaseModel):
     """The common ground of all events: immutable, strict types, unknown fields ignored."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    # An error's text would repeat what was sent, and errors reach logs.
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
 
     TYPE: ClassVar[str]
 
@@ -246,4 +248,4 @@ class MilestoneReached(Event):
 
 def minute_of(moment: datetime) -> int:
     """The minute that `moment` lies in, as whole minutes since 1970-01-01 UTC."""
-    return int(moment.timestamp()) // 60
+    return math.floor(moment.timestamp() / 60)

@@ -55,7 +55,8 @@ class FileSource(PydanticBaseSettingsSource):
 class CommonSettings(BaseSettings):
     """What every service needs to reach Kafka, to log, and to stop."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    # Nobody may print a secret, and an error about one must not either.
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True)
 
     kafka_bootstrap_servers: str = Field(
         "127.0.0.1:9092",
