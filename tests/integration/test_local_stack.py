@@ -1,6 +1,7 @@
 """Each part of the embedded stack alone: it starts, does its work, dies, and has its data again."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ import redis.asyncio
 import redis.exceptions
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from deploy.local.apache_kafka import ApacheKafka
 from deploy.local.embedded_kafka import EmbeddedKafka
@@ -26,6 +29,7 @@ from deploy.local.kafka import KafkaBroker
 from deploy.local.mail_catcher import MailCatcher
 from deploy.local.postgres import Postgres
 from deploy.local.process import PartFailed, Process
+from deploy.local.state import StackState
 from deploy.local.valkey import Valkey
 
 TOPIC = "some.topic.v1"
@@ -126,7 +130,7 @@ async def test_valkey_has_its_counts_again_after_stop_and_kill(tmp_path: Path) -
 async def test_valkey_serves_nobody_without_the_password(tmp_path: Path) -> None:
     async with (
         Valkey(data_dir=tmp_path / "valkey", log_dir=tmp_path) as server,
-        redis.asyncio.Redis(host="127.0.0.1", port=server.port) as stranger,
+        redis.asyncio.Redis(host="127.0.0.1", port=server.port, retry=Retry(NoBackoff(), 0)) as stranger,
     ):
         with pytest.raises(redis.exceptions.AuthenticationError):
             await stranger.ping()
@@ -312,3 +316,42 @@ def test_up_that_is_stopped_while_it_starts_leaves_nothing_behind(tmp_path: Path
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "logs"]
+
+
+async def test_the_stack_uses_the_parts_it_is_given_and_stops_when_a_service_dies(
+    tmp_path: Path, valkey: Valkey, postgres: Postgres, mailbox: MailCatcher
+) -> None:
+    parts = {
+        "REDIS_URL": valkey.url,
+        "POSTGRES_URL": await postgres.create_database("given_to_the_stack"),
+        "SMTP_URL": mailbox.url,
+    }
+    command = [sys.executable, "-m", "deploy.cli", "up", "--json", "--state-dir", str(tmp_path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **parts}
+    ) as up:
+        assert up.stdout is not None
+        assert up.stderr is not None
+        state = StackState.model_validate_json(await asyncio.to_thread(up.stdout.readline))
+        assert state == StackState.read(tmp_path)
+        assert {process.name for process in state.processes} == {"kafka", "ingest", "verify", "tally", "notify"}
+        assert (state.broker, state.redis_url, state.postgres_url, state.mailbox_url) == (
+            "embedded",
+            parts["REDIS_URL"],
+            parts["POSTGRES_URL"],
+            None,
+        )
+        async with httpx.AsyncClient() as client:
+            for url in (state.ingest_url, state.verify_url, state.tally_url, state.notify_url):
+                assert (await client.get(f"{url}/readyz")).status_code == 200
+
+        pids = {process.name: process.pid for process in state.processes}
+        psutil.Process(pids["verify"]).kill()
+        report = await asyncio.to_thread(up.stderr.read)
+        assert up.wait(30) == 1
+    assert "verify was ended by SIGKILL" in report
+    assert str(tmp_path / "logs" / "verify.log") in report
+    assert not any(psutil.pid_exists(pid) for pid in pids.values())
+    assert valkey.running
+    with pytest.raises(FileNotFoundError):
+        StackState.read(tmp_path)
