@@ -21,11 +21,11 @@ from aiokafka.errors import KafkaError
 from faststream.asgi import AsgiFastStream, AsyncAPIRoute
 from faststream.kafka import KafkaBroker
 from faststream.kafka.prometheus import KafkaPrometheusMiddleware
-from faststream.specification import AsyncAPI
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, make_asgi_app
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from shared.asyncapi import TopicsDocument
 from shared.settings import CommonSettings, SettingsError, load
 from shared.telemetry import configure_logging
 
@@ -157,7 +157,7 @@ class Service:
             logger=None,
             lifespan=around,
             on_shutdown=list(on_stop),
-            specification=AsyncAPI(
+            specification=TopicsDocument(
                 title=title, version="1.0.0", description=f"Topics of Groundswell's {name} service."
             ),
             # No try-it-out page: it would let anyone who reaches the port publish.

@@ -21,8 +21,8 @@ from services.ingest.settings import Settings, split
 from services.ingest.sign import SignEndpoint
 from services.ingest.signatures import SignatureEndpoints
 from services.ingest.store import OutcomeStore
+from shared.asyncapi import document_writes
 from shared.catalogue import Catalogue
-from shared.events import Command, PetitionChanged
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import is_transient
 from shared.kafka.producer import EventProducer
@@ -82,9 +82,7 @@ def build(settings: Settings) -> Service:
         )
 
     feed.subscribe(broker)
-    # What this service writes, for its AsyncAPI document; `EventProducer` does the writing.
-    for topic, event in ((SIGNATURES_SUBMITTED, Command), (PETITIONS_CHANGED, PetitionChanged)):
-        broker.publisher(topic.name, schema=event, title=topic.name, description=topic.holds)
+    document_writes(broker, SIGNATURES_SUBMITTED.name, PETITIONS_CHANGED.name)
 
     async def read_catalogue() -> None:
         """Find out when the catalogue is complete, also while nobody asks for readiness."""

@@ -21,8 +21,8 @@ from services.tally.read_metrics import ReadMetrics
 from services.tally.settings import Settings
 from services.tally.store import TallyStore
 from shared import redis as shared_redis
+from shared.asyncapi import document_writes
 from shared.catalogue import Catalogue
-from shared.events import MilestoneReached, TallyUpdated
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.metrics import ConsumerMetrics
@@ -85,8 +85,7 @@ def build(settings: Settings) -> Service:
     feed.subscribe(broker)
     live.subscribe(broker)
     consumer.subscribe(broker)
-    for topic, event in ((TALLIES_UPDATED, TallyUpdated), (MILESTONES_REACHED, MilestoneReached)):
-        broker.publisher(topic.name, schema=event, title=topic.name, description=topic.holds)
+    document_writes(broker, TALLIES_UPDATED.name, MILESTONES_REACHED.name)
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:

@@ -9,8 +9,8 @@ from services.verify.handlers import VerifyHandler
 from services.verify.metrics import VerifyMetrics
 from services.verify.settings import Settings
 from services.verify.store import VerifyStore
+from shared.asyncapi import document_writes
 from shared.catalogue import Catalogue
-from shared.events import SignatureRejected, SignatureVerified
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.metrics import ConsumerMetrics
@@ -55,8 +55,7 @@ def build(settings: Settings) -> Service:
     )
     feed.subscribe(broker)
     consumer.subscribe(broker)
-    for topic, event in ((SIGNATURES_VERIFIED, SignatureVerified), (SIGNATURES_REJECTED, SignatureRejected)):
-        broker.publisher(topic.name, schema=event, title=topic.name, description=topic.holds)
+    document_writes(broker, SIGNATURES_VERIFIED.name, SIGNATURES_REJECTED.name)
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:

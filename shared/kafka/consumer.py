@@ -35,6 +35,7 @@ from aiokafka.structs import OffsetAndMetadata
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
+from shared.asyncapi import document_writes
 from shared.kafka.dead_letters import DeadLetter, publish_dead_letters
 from shared.kafka.errors import InvalidRecord, is_transient
 from shared.kafka.metrics import ConsumerMetrics
@@ -163,6 +164,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             description=self._topic.holds,
         )
         self._subscriber(self._on_batch)
+        document_writes(broker, self._topic.dlq)
 
     @property
     def _consumer(self) -> AIOKafkaConsumer:
@@ -247,9 +249,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             return
         async with self._in_hand:
             epoch = self._epoch
-            mine = self._assigned or set()
-            # A rebalance may have run between the poll and this line.
-            records = tuple(record for record in records if record.partition in mine)
+            records = await self._still_ours(records)
             if not records:
                 return
             started = time.perf_counter()
@@ -274,6 +274,24 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         self._stopped_for_good = f"stopped by a bug: {type(bug).__name__}"
         self._metrics.bugs.inc()
         self._on_bug(bug)
+
+    async def _still_ours(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> tuple[ConsumerRecord[Any, Any], ...]:
+        """The records that the consumer still stands behind: a rebalance may have run since they were polled.
+
+        The consumer's own position decides, not our note of the assignment, which may be older or newer than the poll.
+        Where it is behind the records, or gone, the partition was reset to the committed offset: whoever owns it now
+        reads them again. To drop records that the position is beyond would lose them at the next commit.
+        """
+        last = {record.partition: record for record in records}
+        current = set()
+        for partition, record in last.items():
+            try:
+                position = await self._consumer.position(TopicPartition(record.topic, partition))
+            except IllegalStateError:
+                continue
+            if position > record.offset:
+                current.add(partition)
+        return tuple(record for record in records if record.partition in current)
 
     async def _handle(self, records: tuple[ConsumerRecord[Any, Any], ...], epoch: int) -> None:
         valid, letters = self._decode_all(records)
