@@ -11,7 +11,7 @@ from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import IncompatibleBrokerVersion, TopicAlreadyExistsError, for_code
 
 from shared.events import (
     ConfirmCommand,
@@ -150,14 +150,15 @@ async def apply_topics(
     Partitions are only ever added, and never on a topic keyed by petition: its order per petition would break.
 
     Returns:
-        What was done per topic: ``created``, ``updated`` or ``unchanged``.
+        What was done per topic: ``created``, ``updated``, ``unchanged``, or ``differs: `` and what this broker cannot
+        change (the embedded one can only create).
 
     Raises:
         aiokafka.errors.KafkaError: the broker refused; its message says which topic and why.
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
-    await admin.start()
     try:
+        await admin.start()
         existing = set(await admin.list_topics())
         done: dict[str, str] = {}
         for topic in all_topics():
@@ -182,19 +183,46 @@ async def _create(admin: AIOKafkaAdminClient, topic: Topic, partitions: int, rep
 
 
 async def _update(admin: AIOKafkaAdminClient, topic: Topic, partitions: int) -> str:
-    result = "unchanged"
     described = await admin.describe_topics([topic.name])
     have = len(described[0]["partitions"])
-    if topic is SIGNATURES_SUBMITTED and have < partitions:
-        await admin.create_partitions({topic.name: NewPartitions(partitions)})
-        result = "updated"
-    resource = ConfigResource(ConfigResourceType.TOPIC, topic.name)
-    current: dict[str, str] = {}
-    for response in await admin.describe_configs([resource]):
-        for _code, _message, _kind, _name, entries in response.resources:  # type: ignore[attr-defined]
-            current.update({entry[0]: entry[1] for entry in entries})
+    too_few = topic is SIGNATURES_SUBMITTED and have < partitions
+    current, overrides = await _current_config(admin, topic)
     wanted = topic.config()
-    if current and any(current.get(name) != value for name, value in wanted.items()):
-        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic.name, configs=wanted)])
-        result = "updated"
-    return result
+    different = [name for name, value in wanted.items() if current and current.get(name) != value]
+    try:
+        if too_few:
+            await admin.create_partitions({topic.name: NewPartitions(partitions)})
+        if different:
+            # This call replaces all that was set for the topic: what an operator has set beside it must stay.
+            await _set_config(admin, topic, {**overrides, **wanted})
+    except IncompatibleBrokerVersion:
+        wrong = [f"{have} partitions, not {partitions}"] if too_few else []
+        wrong += [f"{name} is {current.get(name)}, not {wanted[name]}" for name in different]
+        return f"differs: {', '.join(wrong)}; this broker cannot change it"
+    return "updated" if too_few or different else "unchanged"
+
+
+_SET_FOR_THE_TOPIC: Final = 1
+"""The config_source of a value that was set for the topic itself (DescribeConfigs, version 1 and above)."""
+
+
+async def _current_config(admin: AIOKafkaAdminClient, topic: Topic) -> tuple[dict[str, str], dict[str, str]]:
+    """The topic's configuration, and the part of it that was set for this topic."""
+    current: dict[str, str] = {}
+    overrides: dict[str, str] = {}
+    for response in await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic.name)]):
+        for code, message, _kind, _name, entries in response.resources:  # type: ignore[attr-defined]
+            if code:
+                raise for_code(code)(f"{topic.name}: {message}")
+            for name, value, _read_only, source, *_ in entries:
+                current[name] = value
+                if source == _SET_FOR_THE_TOPIC and value is not None:
+                    overrides[name] = value
+    return current, overrides
+
+
+async def _set_config(admin: AIOKafkaAdminClient, topic: Topic, config: dict[str, str]) -> None:
+    for response in await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic.name, configs=config)]):
+        for code, message, *_ in response.resources:  # type: ignore[attr-defined]
+            if code:
+                raise for_code(code)(f"{topic.name}: {message}")

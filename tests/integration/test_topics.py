@@ -1,0 +1,174 @@
+"""`apply_topics` on real brokers: it creates what is missing, repairs what drifted, and touches nothing else.
+
+It works on the topics by their real names, which other tests use too, so these tests have a broker of their own.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError
+
+from deploy.local.apache_kafka import ApacheKafka
+from deploy.local.embedded_kafka import EmbeddedKafka
+from deploy.local.kafka import KafkaBroker
+from shared.topics import (
+    DLQ_MAX_RECORD_BYTES,
+    MILESTONES_REACHED,
+    PETITIONS_CHANGED,
+    SIGNATURES_SUBMITTED,
+    SIGNATURES_VERIFIED,
+    TALLIES_UPDATED,
+    all_topics,
+    apply_topics,
+)
+
+NAMES = [topic.name for topic in all_topics()]
+
+
+class Cluster:
+    """What a broker says of its topics."""
+
+    def __init__(self, broker: KafkaBroker, admin: AIOKafkaAdminClient) -> None:
+        self.broker, self.admin = broker, admin
+
+    async def partitions(self) -> dict[str, int]:
+        """The number of partitions of each of our topics that exists."""
+        described = await self.admin.describe_topics()
+        return {topic["topic"]: len(topic["partitions"]) for topic in described if topic["topic"] in NAMES}
+
+    async def config(self, topic: str) -> dict[str, str]:
+        """A topic's configuration."""
+        [response] = await self.admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        [(_code, _message, _kind, _name, entries)] = response.resources  # type: ignore[attr-defined]
+        return {entry[0]: entry[1] for entry in entries}
+
+    async def set_config(self, topic: str, **config: str) -> None:
+        """Change a topic's configuration behind our back."""
+        named = {name.replace("_", "."): value for name, value in config.items()}
+        await self.admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=named)])
+
+
+@pytest.fixture(scope="module")
+async def broker(*, apache_is_here: bool, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KafkaBroker]:
+    """A broker of this module's own."""
+    place = tmp_path_factory.mktemp("topics")
+    made = ApacheKafka(data_dir=place / "kafka", log_dir=place) if apache_is_here else EmbeddedKafka(log_dir=place)
+    async with made:
+        yield made
+
+
+@pytest.fixture
+async def cluster(broker: KafkaBroker) -> AsyncIterator[Cluster]:
+    """The broker, without our topics."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    try:
+        await admin.start()
+        cluster = Cluster(broker, admin)
+        if there := list(await cluster.partitions()):
+            await admin.delete_topics(there)
+        async with asyncio.timeout(10):
+            while await cluster.partitions():
+                await asyncio.sleep(0.02)
+        yield cluster
+    finally:
+        await admin.close()
+
+
+async def test_every_topic_is_created_with_its_partitions_retention_and_compaction(cluster: Cluster) -> None:
+    done = await apply_topics(cluster.broker.bootstrap_servers, partitions=3)
+
+    assert done == dict.fromkeys(NAMES, "created")
+    assert await cluster.partitions() == dict.fromkeys(NAMES, 3)
+    day = 24 * 60 * 60 * 1000
+    for name, kept in {
+        SIGNATURES_SUBMITTED.name: {"cleanup.policy": "delete", "retention.ms": str(7 * day)},
+        SIGNATURES_VERIFIED.name: {"cleanup.policy": "delete", "retention.ms": str(30 * day)},
+        MILESTONES_REACHED.name: {"cleanup.policy": "delete", "retention.ms": str(365 * day)},
+        PETITIONS_CHANGED.name: {"cleanup.policy": "compact"},
+        TALLIES_UPDATED.name: {"cleanup.policy": "compact"},
+        SIGNATURES_SUBMITTED.dlq: {
+            "cleanup.policy": "delete",
+            "retention.ms": str(90 * day),
+            "max.message.bytes": str(DLQ_MAX_RECORD_BYTES),
+        },
+    }.items():
+        assert kept.items() <= (await cluster.config(name)).items(), name
+
+
+async def test_a_second_run_changes_nothing(cluster: Cluster) -> None:
+    await apply_topics(cluster.broker.bootstrap_servers, partitions=3)
+
+    assert await apply_topics(cluster.broker.bootstrap_servers, partitions=3) == dict.fromkeys(NAMES, "unchanged")
+
+
+async def test_a_topic_that_is_missing_is_created_beside_the_others(cluster: Cluster) -> None:
+    await apply_topics(cluster.broker.bootstrap_servers, partitions=3)
+    await cluster.admin.delete_topics([TALLIES_UPDATED.name])
+
+    done = await apply_topics(cluster.broker.bootstrap_servers, partitions=3)
+
+    assert {name: what for name, what in done.items() if what != "unchanged"} == {TALLIES_UPDATED.name: "created"}
+
+
+@pytest.mark.usefixtures("needs_apache")
+async def test_partitions_are_added_only_where_the_key_is_the_signer(cluster: Cluster) -> None:
+    await apply_topics(cluster.broker.bootstrap_servers, partitions=3)
+
+    done = await apply_topics(cluster.broker.bootstrap_servers, partitions=5)
+
+    assert {name: what for name, what in done.items() if what != "unchanged"} == {SIGNATURES_SUBMITTED.name: "updated"}
+    assert await cluster.partitions() == {**dict.fromkeys(NAMES, 3), SIGNATURES_SUBMITTED.name: 5}
+    assert set((await apply_topics(cluster.broker.bootstrap_servers, partitions=2)).values()) == {"unchanged"}
+
+
+@pytest.mark.usefixtures("needs_apache")
+async def test_drifted_retention_and_compaction_are_repaired_and_what_an_operator_set_beside_them_stays(
+    cluster: Cluster,
+) -> None:
+    await apply_topics(cluster.broker.bootstrap_servers, partitions=3)
+    await cluster.set_config(SIGNATURES_SUBMITTED.name, retention_ms="1000", segment_ms="3600000")
+    await cluster.set_config(PETITIONS_CHANGED.name, cleanup_policy="delete")
+
+    done = await apply_topics(cluster.broker.bootstrap_servers, partitions=3)
+
+    changed = {SIGNATURES_SUBMITTED.name: "updated", PETITIONS_CHANGED.name: "updated"}
+    assert {name: what for name, what in done.items() if what != "unchanged"} == changed
+    submitted = await cluster.config(SIGNATURES_SUBMITTED.name)
+    assert (submitted["retention.ms"], submitted["segment.ms"]) == ("604800000", "3600000")
+    assert (await cluster.config(PETITIONS_CHANGED.name))["cleanup.policy"] == "compact"
+    assert await apply_topics(cluster.broker.bootstrap_servers, partitions=3) == dict.fromkeys(NAMES, "unchanged")
+
+
+async def test_a_broker_that_can_only_create_topics_is_told_apart_from_one_that_has_them_right(tmp_path: Path) -> None:
+    async with EmbeddedKafka(log_dir=tmp_path) as embedded:
+        assert set((await apply_topics(embedded.bootstrap_servers, partitions=3)).values()) == {"created"}
+        assert set((await apply_topics(embedded.bootstrap_servers, partitions=3)).values()) == {"unchanged"}
+
+        done = await apply_topics(embedded.bootstrap_servers, partitions=5)
+
+    differs = "differs: 3 partitions, not 5; this broker cannot change it"
+    assert done == {**dict.fromkeys(NAMES, "unchanged"), SIGNATURES_SUBMITTED.name: differs}
+
+
+async def test_a_topic_that_was_made_with_another_configuration_is_reported_where_it_cannot_be_changed(
+    tmp_path: Path,
+) -> None:
+    async with EmbeddedKafka(log_dir=tmp_path) as embedded:
+        admin = AIOKafkaAdminClient(bootstrap_servers=embedded.bootstrap_servers)
+        await admin.start()
+        await admin.create_topics([NewTopic(PETITIONS_CHANGED.name, 3, 1, topic_configs={"cleanup.policy": "delete"})])
+        await admin.close()
+
+        done = await apply_topics(embedded.bootstrap_servers, partitions=3)
+
+    assert done[PETITIONS_CHANGED.name].startswith("differs: cleanup.policy is delete, not compact")
+
+
+@pytest.mark.usefixtures("needs_apache")
+async def test_a_refusal_of_the_broker_names_the_topic(cluster: Cluster) -> None:
+    with pytest.raises(KafkaError, match=SIGNATURES_SUBMITTED.name):
+        await apply_topics(cluster.broker.bootstrap_servers, partitions=3, replication_factor=5)
