@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from deploy.local.process import PartFailed, run_to_end
 
 _POM = PROJECT_ROOT / "deploy" / "kafka" / "pom.xml"
 _JARS = PROJECT_ROOT / ".tools" / "kafka"
+_JAVA_VERSION = 17  # Kafka 4 brokers are compiled for it
 _NODE_ID = 1
 _CLUSTER_ID = "Z3JvdW5kc3dlbGwtbG9jYQ"  # any 16 bytes in base64
 _MAVEN_SECONDS = 600.0  # 43 MB of jars, the first time over a slow line
@@ -123,9 +125,9 @@ async def fetch_jars(pom: Path = _POM, into: Path = _JARS) -> Path:
     Safe to call from several processes at once: one fetches, the others wait and find the jars.
 
     Raises:
-        KafkaJarsMissing: Java or mvn is not installed, or Maven Central did not answer.
+        KafkaJarsMissing: Java (or a new enough one) or mvn is not installed, or Maven Central did not answer.
     """
-    _java_binary()
+    await _check_java()
     jars = _place_of_jars(pom, into)
     if _is_filled(jars):
         return jars
@@ -180,5 +182,13 @@ def _java_binary() -> str:
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
     if java is None:
-        raise KafkaJarsMissing("Apache Kafka needs Java 17 or newer (Debian: openjdk-17-jre-headless)")
+        raise KafkaJarsMissing(f"Apache Kafka needs Java {_JAVA_VERSION} or newer (Debian: default-jre-headless)")
     return java
+
+
+async def _check_java() -> None:
+    java = _java_binary()
+    _, said = await run_to_end([java, "-version"])
+    version = re.search(r'version "(\d+)', said)
+    if version is None or int(version[1]) < _JAVA_VERSION:
+        raise KafkaJarsMissing(f"Apache Kafka needs Java {_JAVA_VERSION} or newer; {java} says: {said.strip()}")

@@ -19,6 +19,9 @@ def test_the_node_makes_no_topics_and_replicates_nothing() -> None:
     assert {value for key, value in settings.items() if key.endswith("replication.factor")} == {"1"}
 
 
+JAVA_17 = """echo 'openjdk version "17.0.15" 2025-04-15'"""
+
+
 @pytest.fixture
 def a_pom(tmp_path: Path) -> Path:
     pom = tmp_path / "pom.xml"
@@ -44,12 +47,19 @@ def path_of_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("path_of_programs")
 async def test_without_java_the_message_names_the_package(a_pom: Path, tmp_path: Path) -> None:
-    with pytest.raises(KafkaJarsMissing, match="openjdk-17-jre-headless"):
+    with pytest.raises(KafkaJarsMissing, match="default-jre-headless"):
+        await fetch_jars(a_pom, tmp_path / "kafka")
+
+
+@pytest.mark.parametrize("version", ["11.0.2", "1.8.0_432"])
+async def test_an_old_java_is_none(a_pom: Path, tmp_path: Path, path_of_programs: Path, version: str) -> None:
+    a_program(path_of_programs, "java", f"""echo 'java version "{version}"'""")
+    with pytest.raises(KafkaJarsMissing, match=f"17 or newer; .*{version}"):
         await fetch_jars(a_pom, tmp_path / "kafka")
 
 
 async def test_without_maven_the_message_names_the_package(a_pom: Path, tmp_path: Path, path_of_programs: Path) -> None:
-    a_program(path_of_programs, "java", "exit 0")
+    a_program(path_of_programs, "java", JAVA_17)
     with pytest.raises(KafkaJarsMissing, match="Debian: maven"):
         await fetch_jars(a_pom, tmp_path / "kafka")
 
@@ -57,7 +67,7 @@ async def test_without_maven_the_message_names_the_package(a_pom: Path, tmp_path
 async def test_without_maven_central_the_message_is_mavens_and_nothing_is_left(
     a_pom: Path, tmp_path: Path, path_of_programs: Path
 ) -> None:
-    a_program(path_of_programs, "java", "exit 0")
+    a_program(path_of_programs, "java", JAVA_17)
     a_program(path_of_programs, "mvn", "echo no route to host; exit 1")
     with pytest.raises(KafkaJarsMissing, match="no route to host"):
         await fetch_jars(a_pom, tmp_path / "kafka")
@@ -67,7 +77,7 @@ async def test_without_maven_central_the_message_is_mavens_and_nothing_is_left(
 async def test_jars_are_fetched_once_for_a_pom_and_again_when_it_changes(
     a_pom: Path, tmp_path: Path, path_of_programs: Path
 ) -> None:
-    a_program(path_of_programs, "java", "exit 0")
+    a_program(path_of_programs, "java", JAVA_17)
     a_program(
         path_of_programs,
         "mvn",
