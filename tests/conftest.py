@@ -4,14 +4,20 @@
 `deploy.local.process.Process`es: besides their `url` they have `stop`, `kill`, `pause`, `resume`, `start` and `restart`.
 All tests share them, so a test uses topics, keys, databases and addresses of its own, and leaves a part running.
 
+`system` is the whole of Groundswell on parts of its own, which a test may stop, kill and restart as it likes: the next
+test that asks for `system` finds everything running and ready again. Tests use petitions of their own.
+
 Environment:
     GROUNDSWELL_TEST_BROKER: `embedded` to run on the embedded broker on purpose (it starts in 50 ms).
     GROUNDSWELL_REQUIRE_APACHE: `1` makes it a failure when Apache Kafka cannot be had, as in CI.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,6 +27,10 @@ from deploy.local.kafka import KafkaBroker
 from deploy.local.mail_catcher import MailCatcher
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
+
+if TYPE_CHECKING:
+    from deploy.local.stack import Stack
+    from tests.integration.system import System
 
 _without_apache = pytest.StashKey[str]()
 _REQUIRED = os.environ.get("GROUNDSWELL_REQUIRE_APACHE") == "1"
@@ -88,6 +98,46 @@ async def mailbox(parts_dir: Path) -> AsyncIterator[MailCatcher]:
     """A mail catcher."""
     async with MailCatcher(data_dir=parts_dir / "mailbox", log_dir=parts_dir) as catcher:
         yield catcher
+
+
+@pytest.fixture(scope="session")
+async def running_stack(*, apache_is_here: bool, parts_dir: Path) -> AsyncIterator[Stack]:
+    """All four services, on parts of their own."""
+    from deploy.local.stack import Stack
+
+    stack = Stack(
+        broker="apache" if apache_is_here else "embedded",
+        state_dir=parts_dir / "system",
+        environ={},
+        service_environment={
+            "NOTIFY_COALESCE_SECONDS": "1",
+            "KAFKA_SESSION_TIMEOUT_MS": "6000",
+            "INGEST_CLIENT_RATE": "off",
+            "VERIFY_MAX_RECORDS": "300",  # small batches: a kill then always hits between some of them
+            "TALLY_MAX_RECORDS": "300",
+        },
+    )
+    async with stack:
+        yield stack
+
+
+@pytest.fixture
+async def system(running_stack: Stack) -> AsyncIterator[System]:
+    """The whole system, ready, with all of its processes running."""
+    import asyncpg
+    import httpx
+
+    from tests.integration.system import System
+
+    for process in running_stack.processes:
+        if not process.running:
+            await process.start()
+    database = await asyncpg.create_pool(running_stack.environment["POSTGRES_URL"], min_size=0, max_size=2)
+    async with httpx.AsyncClient(timeout=30) as http:
+        system = System(running_stack, http, database)
+        await system.is_ready()
+        yield system
+    await database.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
