@@ -42,6 +42,11 @@ _COMMANDS: Final[dict[str, type[Command]]] = {
     command.TYPE: command for command in (SignCommand, ConfirmCommand, WithdrawCommand, InvalidateCommand)
 }
 
+# PostgreSQL's range and Python's differ at their ends, and one signature of the year 9999 would be the newest one of its
+# petition for ever, so that the break-down by minute would show no other.
+_FIRST_MOMENT: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_LAST_MOMENT: Final = datetime(2100, 1, 1, tzinfo=UTC)
+
 
 class VerifyHandler:
     """Turns commands into decisions and facts."""
@@ -83,10 +88,16 @@ class VerifyHandler:
             raise InvalidRecord("schema", detail) from None
         except ValueError:
             raise InvalidRecord("event_id", "header ce_id must be a UUID") from None
+        if not _FIRST_MOMENT <= _moment(command) < _LAST_MOMENT:
+            raise InvalidRecord("time", "a command must be of the years 2000 to 2099")
         key = _key(record.key)
         domain = ""
         if isinstance(command, SignCommand):
             key, domain = self._check_signer(command, event_id, key)
+        elif event_id != command_id(command.signature_id, command.TYPE):
+            # The ledger has each event once. Another id for the same command would be a second one to it, and an id
+            # that is taken would hold the lane for ever.
+            raise InvalidRecord("event_id", "header ce_id must be the id derived from signature_id and ce_type")
         return Submission(event_id, key, record.partition, record.offset, command, domain)
 
     def _check_signer(self, command: SignCommand, event_id: UUID, key: UUID) -> tuple[UUID, str]:
@@ -196,13 +207,13 @@ def rejection_record(refused: Refused) -> Record:
         petition_id=command.petition_id,
         outcome=refused.outcome,
         reason=refused.reason,
-        submitted_at=command.submitted_at,
+        submitted_at=refused.submitted_at,
     )
     headers = event_headers(
         SignatureRejected,
         event_id=command_id(command.signature_id, SignatureRejected.TYPE),
         source=SOURCE,
         subject=command.petition_id,
-        time=command.submitted_at,
+        time=refused.submitted_at,
     )
     return Record(command.petition_id.encode(), event.model_dump_json().encode(), headers)

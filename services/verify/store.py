@@ -51,6 +51,8 @@ class Refused:
     outcome: Literal["duplicate", "rejected"]
     """``duplicate`` or ``rejected``."""
     reason: str
+    submitted_at: datetime
+    """Of the signature as it was first decided: a client's retry comes with a later time, and says the same event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Decided:
     """What became of a batch."""
 
     ledger: list[LedgerRow]
-    """Every change of a count, replayed ones included, by lane and position."""
+    """Every change of a count that this batch must publish, replayed ones included, by lane and position."""
     refused: list[Refused]
     pending: int
     replays: frozenset[UUID]
@@ -77,7 +79,9 @@ ON CONFLICT DO NOTHING
 RETURNING signature_id
 """
 
-_STORED_SIGNATURES = "SELECT signature_id, state, reason FROM signatures WHERE signature_id = ANY($1::uuid[])"
+_STORED_SIGNATURES = (
+    "SELECT signature_id, state, reason, submitted_at FROM signatures WHERE signature_id = ANY($1::uuid[])"
+)
 
 _CONFIRM = """
 UPDATE signatures SET state = 'verified', decided_at = now()
@@ -132,6 +136,7 @@ class VerifyStore:
             asyncpg.PostgresError, OSError: nothing was changed.
         """
         judgements = {submission.event_id: judgement for submission, judgement in batch if judgement is not None}
+        here = {(submission.event_id, submission.lane) for submission, _ in batch}
         work = _Work()
         try:
             async with self._database.pool.acquire() as connection, connection.transaction():
@@ -148,7 +153,11 @@ class VerifyStore:
             if collision.constraint_name in ("ledger_pkey", "ledger_event"):
                 raise LaneTaken("another verify wrote to this lane") from collision
             raise
-        ledger = sorted(new + replayed, key=lambda row: (row.lane, row.position))
+        # A row of a lane that the command did not come in here (it was sent again, and partitions were added meanwhile) is
+        # published by that lane's own reader, in that lane's order. Publishing it here could overtake a row before it,
+        # and the readers' fences would drop that one for ever.
+        mine = new + [row for row in replayed if (row.event_id, row.lane) in here]
+        ledger = sorted(mine, key=lambda row: (row.lane, row.position))
         known = work.replays | {row.event_id for row in replayed}
         return Decided(ledger, work.refused, work.pending, frozenset(known), len(work.unmatched - known))
 
@@ -168,7 +177,10 @@ class _Work:
 
 def _first_of_each(submissions: Sequence[Submission]) -> list[Submission]:
     """Of a command that is in the batch more than once (a client's retry), the first; the others say the same."""
-    return list({submission.event_id: submission for submission in reversed(submissions)}.values())[::-1]
+    first: dict[UUID, Submission] = {}
+    for submission in submissions:
+        first.setdefault(submission.event_id, submission)
+    return list(first.values())
 
 
 async def _apply_signs(
@@ -189,15 +201,22 @@ async def _apply_signs(
     }
     duplicates = [submission for submission in left if submission.event_id not in stored]
     verdict = Judgement("duplicate", Reason.ALREADY_SIGNED)
-    await _insert_signatures(connection, [_signature_row(submission, verdict) for submission in duplicates])
+    recorded = await _insert_signatures(connection, [_signature_row(submission, verdict) for submission in duplicates])
+    if len(recorded) < len(duplicates):
+        raise LaneTaken("another verify decided a signature of this batch meanwhile")
     for submission in left:
         row = stored.get(submission.event_id)
         if row is None:
-            work.refused.append(Refused(submission, "duplicate", Reason.ALREADY_SIGNED))
+            work.refused.append(_refused(submission, "duplicate", Reason.ALREADY_SIGNED))
             continue
         work.replays.add(submission.event_id)
         if row["state"] in ("duplicate", "rejected"):
-            work.refused.append(Refused(submission, row["state"], row["reason"]))
+            work.refused.append(Refused(submission, row["state"], row["reason"], row["submitted_at"]))
+
+
+def _refused(submission: Submission, outcome: Literal["duplicate", "rejected"], reason: Reason) -> Refused:
+    assert isinstance(submission.command, SignCommand)
+    return Refused(submission, outcome, reason, submission.command.submitted_at)
 
 
 def _note_new(submission: Submission, judgement: Judgement, work: _Work) -> None:
@@ -205,7 +224,7 @@ def _note_new(submission: Submission, judgement: Judgement, work: _Work) -> None
     assert isinstance(command, SignCommand)
     if judgement.state == "rejected":
         assert judgement.reason is not None
-        work.refused.append(Refused(submission, "rejected", judgement.reason))
+        work.refused.append(_refused(submission, "rejected", judgement.reason))
     elif judgement.state == "pending":
         work.pending += 1
     else:
