@@ -1,0 +1,93 @@
+"""How much one client may send, and how much is worked on at once."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.ingest.limits import ClientRate, InFlight, client_of
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_client_may_send_a_minutes_amount_at_once_and_then_at_the_rate():
+    clock = Clock()
+    rate = ClientRate("120/minute", clock)
+    assert [rate.wait("one") for _ in range(120)] == [0.0] * 120
+    wait = rate.wait("one")
+    assert 0.4 < wait <= 0.5
+    clock.now += wait
+    assert rate.wait("one") == 0.0
+    assert rate.wait("one") > 0.0
+
+
+def test_one_clients_requests_cost_another_nothing():
+    rate = ClientRate("1/minute", Clock())
+    assert rate.wait("one") == 0.0
+    assert rate.wait("one") > 0.0
+    assert rate.wait("two") == 0.0
+
+
+def test_refused_requests_do_not_make_the_wait_longer():
+    clock = Clock()
+    rate = ClientRate("1/minute", clock)
+    rate.wait("one")
+    assert [round(rate.wait("one"), 6) for _ in range(5)] == [60.0] * 5
+    clock.now += 60
+    assert rate.wait("one") == 0.0
+
+
+def test_off_admits_everyone():
+    rate = ClientRate("off", Clock())
+    assert not any(rate.wait("one") for _ in range(10_000))
+
+
+@given(
+    steps=st.lists(st.floats(min_value=0, max_value=3, allow_nan=False), min_size=1, max_size=300),
+    amount=st.integers(min_value=1, max_value=10),
+)
+def test_never_more_than_the_burst_and_the_rate_together_however_the_generations_turn(steps, amount):
+    """In any stretch of t seconds at most amount + t * rate requests pass (GCRA's bound)."""
+    clock = Clock()
+    rate = ClientRate(f"{amount}/second", clock)
+    passed = []
+    for step in steps:
+        clock.now += step
+        if rate.wait("one") == 0.0:
+            passed.append(clock.now)
+    for first in range(len(passed)):
+        for last in range(first, len(passed)):
+            assert last - first + 1 <= amount + (passed[last] - passed[first]) * amount + 1e-6
+
+
+def test_what_is_remembered_of_clients_is_forgotten_after_two_periods():
+    clock = Clock()
+    rate = ClientRate("10/second", clock)
+    for number in range(1_000):
+        rate.wait(str(number))
+    for _ in range(2):
+        clock.now += 1.0
+        rate.wait("another")
+    assert len(rate._young) + len(rate._old) <= 2
+
+
+def test_a_client_is_an_ipv4_address_or_an_ipv6_network():
+    assert client_of(("192.0.2.7", 5)) == "192.0.2.7"
+    assert client_of(("2001:db8:1:2::1", 5)) == client_of(("2001:db8:1:2:ffff::9", 6))
+    assert client_of(("2001:db8:1:2::1", 5)) != client_of(("2001:db8:1:3::1", 5))
+    assert client_of(("fe80::1%eth0", 5)) == client_of(("fe80::2", 5))
+    assert client_of(None) == client_of(None)
+
+
+def test_in_flight_is_full_at_its_bound_and_has_room_again_when_one_is_done():
+    in_flight = InFlight(2)
+    with in_flight:
+        assert not in_flight.full
+        with in_flight:
+            assert in_flight.full
+        assert not in_flight.full
+    assert in_flight.count == 0
