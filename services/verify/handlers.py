@@ -181,20 +181,19 @@ def _key(key: bytes | None) -> UUID:
 
 
 def fact_record(row: LedgerRow) -> Record:
-    """The fact of a ledger row, the same at every replay."""
+    """The fact of a ledger row, the same at every replay: times in UTC, as PostgreSQL gives them back."""
+    occurred_at = row.occurred_at.astimezone(UTC)
     shared: dict[str, Any] = {
         "signature_id": row.signature_id,
         "petition_id": row.petition_id,
         "lane": row.lane,
         "position": row.position,
         "country": row.country,
-        "signed_at": row.signed_at,
-        "occurred_at": row.occurred_at,
+        "signed_at": row.signed_at.astimezone(UTC),
+        "occurred_at": occurred_at,
     }
     fact = SignatureVerified(**shared) if row.kind == "verified" else SignatureRevoked(**shared, cause=row.kind)
-    headers = event_headers(
-        type(fact), event_id=row.event_id, source=SOURCE, subject=row.petition_id, time=row.occurred_at
-    )
+    headers = event_headers(type(fact), event_id=row.event_id, source=SOURCE, subject=row.petition_id, time=occurred_at)
     return Record(row.petition_id.encode(), fact.model_dump_json().encode(), headers)
 
 
@@ -202,18 +201,19 @@ def rejection_record(refused: Refused) -> Record:
     """The event that says that a submission does not count, the same at every replay."""
     command = refused.submission.command
     assert isinstance(command, SignCommand)
+    submitted_at = refused.submitted_at.astimezone(UTC)
     event = SignatureRejected(
         signature_id=command.signature_id,
         petition_id=command.petition_id,
         outcome=refused.outcome,
         reason=refused.reason,
-        submitted_at=refused.submitted_at,
+        submitted_at=submitted_at,
     )
     headers = event_headers(
         SignatureRejected,
         event_id=command_id(command.signature_id, SignatureRejected.TYPE),
         source=SOURCE,
         subject=command.petition_id,
-        time=refused.submitted_at,
+        time=submitted_at,
     )
     return Record(command.petition_id.encode(), event.model_dump_json().encode(), headers)

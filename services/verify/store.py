@@ -135,7 +135,10 @@ class VerifyStore:
             LaneTaken: another verify owns a lane of this batch; nothing was changed.
             asyncpg.PostgresError, OSError: nothing was changed.
         """
-        judgements = {submission.event_id: judgement for submission, judgement in batch if judgement is not None}
+        judgements: dict[UUID, Judgement] = {}
+        for submission, judgement in batch:
+            if judgement is not None:
+                judgements.setdefault(submission.event_id, judgement)  # a retry may come after the petition closed
         here = {(submission.event_id, submission.lane) for submission, _ in batch}
         work = _Work()
         try:
