@@ -1,0 +1,400 @@
+"""ingest over HTTP, on a real broker and a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from deploy.local.kafka import KafkaBroker
+from deploy.local.postgres import Postgres
+from deploy.migrations import migrate
+from shared.identity import signer_key
+from shared.topics import apply_topics
+from tests.running_ingest import AS_ADMIN, AS_PARTNER, PEPPER, STATE, Ingest, running_ingest
+
+
+@pytest.fixture(scope="module")
+async def postgres_url(postgres: Postgres) -> str:
+    url = await postgres.create_database("ingest_tests")
+    await migrate(url)
+    return url
+
+
+@pytest.fixture(scope="module")
+async def ingest(
+    kafka: KafkaBroker, postgres_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Ingest]:
+    await apply_topics(kafka.bootstrap_servers)
+    log_dir = tmp_path_factory.mktemp("ingest")
+    async with running_ingest(kafka, postgres_url=postgres_url, log_dir=log_dir) as running:
+        yield running
+
+
+@pytest.fixture
+async def petition(ingest: Ingest) -> str:
+    """A petition of the test's own."""
+    petition_id = f"petition-{uuid4().hex[:12]}"
+    await ingest.start_petition(petition_id)
+    return petition_id
+
+
+def code(answer) -> str:
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == answer.status_code
+    return answer.json()["type"].removeprefix("urn:groundswell:problem:")
+
+
+# ------------------------------------------------------------------------------------------------------------------ sign
+
+
+async def test_an_accepted_signature_is_on_the_topic_when_the_answer_comes(ingest: Ingest, petition: str) -> None:
+    answer = await ingest.sign(petition, email="Robin@Mail.Example", name="Robin", comment="Yes")
+    assert answer.status_code == 202
+    body = answer.json()
+    assert body["status"] == "submitted"
+    assert answer.headers["location"] == body["status_url"] == f"/v1/signatures/{body['signature_id']}"
+    (record,) = await ingest.published(petition)
+    headers = dict(record.headers)
+    assert headers["ce_id"].decode() == body["signature_id"]
+    assert headers["ce_type"] == b"groundswell.signature.sign.v1"
+    assert headers["ce_source"] == b"/groundswell/ingest"
+    assert headers["ce_subject"].decode() == petition
+    assert record.key.decode() == signer_key(PEPPER.encode(), petition, "robin@mail.example").hex
+    value = json.loads(record.value)
+    assert (value["email"], value["country"], value["comment"]) == ("Robin@Mail.Example", "NL", "Yes")
+
+
+async def test_a_retry_with_the_same_key_is_the_same_signature(ingest: Ingest, petition: str) -> None:
+    first = await ingest.sign(petition, {"idempotency-key": "one"})
+    again = await ingest.sign(petition, {"idempotency-key": "one"}, email="ROBIN@mail.example")
+    other = await ingest.sign(petition, {"idempotency-key": "two"})
+    assert first.json() == again.json()
+    assert other.json()["signature_id"] != first.json()["signature_id"]
+    records = await ingest.published(petition)
+    assert len({record.key for record in records}) == len({record.partition for record in records}) == 1
+
+
+async def test_who_has_signed_already_gets_the_same_kind_of_answer(ingest: Ingest, petition: str) -> None:
+    first, second = await ingest.sign(petition), await ingest.sign(petition)
+    assert first.status_code == second.status_code == 202
+    assert first.json().keys() == second.json().keys()
+
+
+async def test_a_browsers_form_goes_on_to_the_thank_you_page(ingest: Ingest, petition: str) -> None:
+    answer = await ingest.http.post(
+        f"/v1/petitions/{petition}/signatures",
+        data={"email": "robin@mail.example", "name": "Robin", "country": "nl", "postcode": "", "consent": "on"},
+        headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"},
+    )
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"https://pages.example/p/{petition}/thanks"
+    (record,) = await ingest.published(petition)
+    assert json.loads(record.value)["consent"] is True
+
+
+async def test_a_browser_is_told_on_a_page_what_must_be_put_right(ingest: Ingest, petition: str) -> None:
+    answer = await ingest.http.post(
+        f"/v1/petitions/{petition}/signatures",
+        data={"email": "robin", "name": "<b>", "country": "nl"},
+        headers={"accept": "text/html"},
+    )
+    assert answer.status_code == 422
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "E-mail address" in answer.text
+    assert f"https://pages.example/p/{petition}" in answer.text
+
+
+async def test_a_petition_that_is_unknown_not_open_or_closed_takes_no_signatures(ingest: Ingest) -> None:
+    now = datetime.now(UTC)
+    await ingest.start_petition("opens-tomorrow", opens_at=(now + timedelta(days=1)).isoformat())
+    await ingest.start_petition("closed-yesterday", closes_at=(now - timedelta(days=1)).isoformat())
+    for petition_id, status, reason in (
+        ("never-heard-of", 404, "petition_unknown"),
+        ("NOT A SLUG", 404, "petition_unknown"),
+        ("opens-tomorrow", 409, "petition_not_open_yet"),
+        ("closed-yesterday", 410, "petition_closed"),
+    ):
+        answer = await ingest.sign(petition_id)
+        assert (answer.status_code, code(answer)) == (status, reason)
+    assert await ingest.published("closed-yesterday") == []
+
+
+async def test_a_body_of_more_than_16_kib_is_refused_announced_or_not(ingest: Ingest, petition: str) -> None:
+    address = f"/v1/petitions/{petition}/signatures"
+    headers = {"content-type": "application/json"}
+    large = b" " * (16 * 1024 + 1)
+
+    async def in_chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(large), 1024):
+            yield large[start : start + 1024]
+
+    announced = await ingest.http.post(address, content=large, headers=headers)
+    chunked = await ingest.http.post(address, content=in_chunks(), headers=headers)
+    assert [code(announced), code(chunked)] == ["body_too_large"] * 2
+    assert announced.status_code == chunked.status_code == 413
+
+
+async def test_refusals_are_counted_by_reason_and_nothing_personal_is_counted_or_logged(
+    ingest: Ingest, petition: str
+) -> None:
+    sample = 'groundswell_ingest_refused_total{reason="invalid_fields"}'
+    before = await ingest.metric(sample)
+    assert (await ingest.sign(petition, email="very.secret", name="Secret Name")).status_code == 422
+    assert (await ingest.sign(petition, email="very.secret@mail.example", name="Secret Name")).status_code == 202
+    assert await ingest.metric(sample) == before + 1
+    for text in ((await ingest.http.get("/metrics")).text, ingest.process.log_file.read_text()):
+        assert "ecret" not in text
+        assert "robin@" not in text
+
+
+# ----------------------------------------------------------------------------------------------------------------- batch
+
+
+async def test_every_line_of_a_batch_gets_its_result_and_valid_ones_are_accepted(ingest: Ingest, petition: str) -> None:
+    lines = [
+        json.dumps({"email": "a@mail.example", "name": "A", "country": "NL", "idempotency_key": "line-1"}),
+        "{not json",
+        "",
+        json.dumps({"email": "b@mail.example", "name": "B", "country": "N1"}),
+        json.dumps({"email": "c@mail.example", "name": "C", "country": "nl"}),
+        json.dumps({"email": "d@mail.example", "name": "D" * 20_000, "country": "nl"}),
+    ]
+    address = f"/v1/petitions/{petition}/signatures/batch"
+    headers = {**AS_PARTNER, "content-type": "application/x-ndjson"}
+    answer = await ingest.http.post(address, content="\n".join(lines), headers=headers)
+    assert answer.status_code == 207
+    results = answer.json()["results"]
+    assert [(result["line"], result["status"]) for result in results] == [
+        (1, 202),
+        (2, 400),
+        (4, 422),
+        (5, 202),
+        (6, 413),
+    ]
+    assert results[2]["problem"]["errors"][0]["field"] == "country"
+    again = await ingest.http.post(address, content=lines[0], headers=headers)
+    assert again.json()["results"][0]["signature_id"] == results[0]["signature_id"]
+    assert len(await ingest.published(petition)) == 3
+
+
+async def test_a_thousand_lines_are_a_batch_and_one_more_is_not(ingest: Ingest, petition: str) -> None:
+    address = f"/v1/petitions/{petition}/signatures/batch"
+    headers = {**AS_PARTNER, "content-type": "application/x-ndjson"}
+    lines = [json.dumps({"email": f"s{n}@mail.example", "name": "S", "country": "NL"}) for n in range(1001)]
+    refused = await ingest.http.post(address, content="\n".join(lines), headers=headers)
+    assert (refused.status_code, code(refused)) == (413, "too_many_lines")
+    accepted = await ingest.http.post(address, content="\n".join(lines[:1000]), headers=headers)
+    assert {result["status"] for result in accepted.json()["results"]} == {202}
+    assert len(await ingest.published(petition)) == 1000
+
+
+async def test_a_batch_as_a_whole_is_refused_without_a_key_or_when_it_is_not_ndjson(
+    ingest: Ingest, petition: str
+) -> None:
+    address = f"/v1/petitions/{petition}/signatures/batch"
+    ndjson = {"content-type": "application/x-ndjson"}
+    for headers, content, status in (
+        (ndjson, "{}", 401),
+        ({**ndjson, "x-api-key": "wrong"}, "{}", 401),
+        ({**AS_PARTNER, "content-type": "application/json"}, "{}", 415),
+        ({**AS_PARTNER, **ndjson}, " \n", 400),
+    ):
+        answer = await ingest.http.post(address, content=content, headers=headers)
+        assert answer.status_code == status
+        if status == 401:
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+    unknown = await ingest.http.post(
+        "/v1/petitions/never-heard-of/signatures/batch", content="{}", headers={**AS_PARTNER, **ndjson}
+    )
+    assert code(unknown) == "petition_unknown"
+
+
+# ---------------------------------------------------------------------------------------------------- status and commands
+
+
+async def signed(ingest: Ingest, petition_id: str, state: str | None, reason: str | None = None) -> str:
+    """A signature of a signer of its own, decided as `state`."""
+    email = f"signer-{uuid4().hex}@mail.example"
+    signature_id = (await ingest.sign(petition_id, email=email)).json()["signature_id"]
+    if state is not None:
+        signer = signer_key(PEPPER.encode(), petition_id, email)
+        await ingest.decide(signature_id, state=state, petition_id=petition_id, signer=signer, reason=reason)
+    return signature_id
+
+
+async def test_a_status_is_submitted_until_decided_and_unknown_only_if_it_was_never_issued(
+    ingest: Ingest, petition: str
+) -> None:
+    undecided = await signed(ingest, petition, None)
+    rejected = await signed(ingest, petition, "rejected", "country_unknown")
+    on_its_way = (await ingest.http.get(f"/v1/signatures/{undecided}")).json()
+    assert (on_its_way["signature_id"], on_its_way["status"], on_its_way["petition_id"]) == (
+        undecided,
+        "submitted",
+        None,
+    )
+    decided = await ingest.http.get(f"/v1/signatures/{rejected}")
+    assert decided.headers["cache-control"] == "no-store"
+    body = decided.json()
+    assert (body["status"], body["reason"], body["petition_id"]) == ("rejected", "country_unknown", petition)
+    assert body["decided_at"] is not None
+    for never in (str(uuid4()), "not-an-id", undecided.replace("-", "")):
+        answer = await ingest.http.get(f"/v1/signatures/{never}")
+        assert (answer.status_code, code(answer)) == (404, "signature_unknown")
+
+
+async def test_only_with_credentials_can_a_duplicate_be_told_from_a_first_signature(
+    ingest: Ingest, petition: str
+) -> None:
+    duplicate = await signed(ingest, petition, "duplicate", "already_signed")
+    stranger = (await ingest.http.get(f"/v1/signatures/{duplicate}")).json()
+    partner = (await ingest.http.get(f"/v1/signatures/{duplicate}", headers=AS_PARTNER)).json()
+    assert (stranger["status"], stranger["reason"]) == ("verified", None)
+    assert (partner["status"], partner["reason"]) == ("duplicate", "already_signed")
+
+
+async def test_commands_meet_the_signature_in_its_lane_and_a_repeated_one_is_the_same(
+    ingest: Ingest, petition: str
+) -> None:
+    signature = await signed(ingest, petition, "pending")
+    for command, headers in (
+        ("confirm", AS_PARTNER),
+        ("confirm", AS_PARTNER),
+        ("withdraw", AS_PARTNER),
+        ("invalidate", AS_ADMIN),
+    ):
+        answer = await ingest.http.post(f"/v1/signatures/{signature}/{command}", headers=headers)
+        assert answer.status_code == 202
+        assert answer.json() == {"signature_id": signature, "status_url": f"/v1/signatures/{signature}"}
+    records = await ingest.published(petition)
+    assert len({(record.key, record.partition) for record in records}) == 1
+    types = [dict(record.headers)["ce_type"].decode().split(".")[2] for record in records]
+    assert types == ["sign", "confirm", "confirm", "withdraw", "invalidate"]
+    ids = [dict(record.headers)["ce_id"] for record in records]
+    assert ids[1] == ids[2]
+    assert len(set(ids)) == 4
+
+
+async def test_a_command_needs_the_right_credentials_and_a_decided_signature(ingest: Ingest, petition: str) -> None:
+    signature, undecided = await signed(ingest, petition, "verified"), await signed(ingest, petition, None)
+    for target, command, headers, status in (
+        (signature, "withdraw", {}, 401),
+        (signature, "invalidate", {}, 401),
+        (signature, "invalidate", AS_PARTNER, 403),
+        (signature, "celebrate", AS_ADMIN, 404),
+        (str(uuid4()), "withdraw", AS_PARTNER, 404),
+        (undecided, "withdraw", AS_PARTNER, 409),
+    ):
+        answer = await ingest.http.post(f"/v1/signatures/{target}/{command}", headers=headers)
+        assert answer.status_code == status, (command, answer.text)
+        assert (status == 409) == ("retry-after" in answer.headers)
+
+
+# ------------------------------------------------------------------------------------------------------------- petitions
+
+
+async def test_a_petition_is_created_then_changed_and_shown_without_addresses(ingest: Ingest) -> None:
+    petition_id = f"petition-{uuid4().hex[:12]}"
+    address = f"/v1/petitions/{petition_id}"
+    assert (await ingest.http.get(address)).status_code == 404
+    created = await ingest.http.put(address, json=STATE, headers=AS_ADMIN)
+    assert created.status_code == 201
+    assert created.json()["targets"][0]["email"] == "post@council.example"
+    changed = await ingest.http.put(address, json={**STATE, "title": "Night trains, now"}, headers=AS_ADMIN)
+    assert changed.status_code == 200
+    shown = await ingest.http.get(address)
+    assert (shown.json()["title"], shown.json()["admission"]) == ("Night trains, now", "open")
+    assert "council.example" not in shown.text
+
+
+async def test_a_typo_in_a_petition_shows(ingest: Ingest) -> None:
+    address = "/v1/petitions/typos"
+    for change, field in (
+        ({"milestonez": [1]}, "milestonez"),
+        ({"organisation": {**STATE["organisation"], "nome": "x"}}, "organisation.nome"),
+        ({"targets": [{**STATE["targets"][0], "email": "post at council"}]}, "targets.0.email"),
+        ({"milestones": [2, 1]}, "(body)"),
+        ({"title": "Two\nlines"}, "title"),
+    ):
+        answer = await ingest.http.put(address, json={**STATE, **change}, headers=AS_ADMIN)
+        assert (answer.status_code, code(answer)) == (422, "invalid_fields")
+        assert answer.json()["errors"][0]["field"] == field
+    assert (await ingest.http.put("/v1/petitions/-x", json=STATE, headers=AS_ADMIN)).status_code == 422
+    assert (await ingest.http.put(address, json=STATE, headers=AS_PARTNER)).status_code == 403
+    assert (await ingest.http.put(address, json=STATE)).status_code == 401
+
+
+async def test_the_longest_text_fits_in_any_script_and_any_spelling(ingest: Ingest) -> None:
+    text = "🚆" * 50_000  # 12 bytes each as JSON escapes, 4 as UTF-8
+    body = json.dumps({**STATE, "text": text}).encode()
+    headers = {**AS_ADMIN, "content-type": "application/json"}
+    answer = await ingest.http.put("/v1/petitions/long-text", content=body, headers=headers)
+    assert answer.status_code in (200, 201)
+    assert (await ingest.http.get("/v1/petitions/long-text")).json()["text"] == text
+
+
+# ----------------------------------------------------------------------------------------------------------- the service
+
+
+async def test_its_documents_say_what_it_takes_and_what_it_writes(ingest: Ingest) -> None:
+    openapi = (await ingest.http.get("/openapi.json")).json()
+    assert openapi["openapi"].startswith("3.1")
+    asyncapi = (await ingest.http.get("/docs/asyncapi.json")).json()
+    sent = {
+        asyncapi["channels"][operation["channel"]["$ref"].rpartition("/")[2]]["address"]
+        for operation in asyncapi["operations"].values()
+        if operation["action"] == "send"
+    }
+    assert sent == {"signatures.submitted.v1", "petitions.changed.v1"}
+
+
+async def test_other_methods_and_other_addresses_are_refused_as_problems(ingest: Ingest, petition: str) -> None:
+    address = f"/v1/petitions/{petition}/signatures"
+    answer = await ingest.http.get(address)
+    assert (answer.status_code, code(answer), answer.headers["allow"]) == (405, "method_not_allowed", "POST")
+    assert code(await ingest.http.get("/v1/nothing")) == "not_found"
+
+
+async def test_a_client_that_sends_too_much_waits_while_partners_and_other_calls_go_on(
+    kafka: KafkaBroker, postgres_url: str, tmp_path: Path
+) -> None:
+    await apply_topics(kafka.bootstrap_servers)
+    async with running_ingest(
+        kafka, postgres_url=postgres_url, log_dir=tmp_path, INGEST_CLIENT_RATE="3/minute"
+    ) as ingest:
+        await ingest.start_petition("rate-limited")
+        answers = [await ingest.sign("rate-limited") for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [202, 202, 202, 429]
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 21
+        assert (await ingest.sign("rate-limited", AS_PARTNER)).status_code == 202
+        assert (await ingest.http.get(answers[0].headers["location"])).status_code == 200
+
+
+async def test_beyond_its_bound_ingest_refuses_at_once_and_recovers(
+    kafka: KafkaBroker, postgres_url: str, tmp_path: Path
+) -> None:
+    await apply_topics(kafka.bootstrap_servers)
+    async with running_ingest(kafka, postgres_url=postgres_url, log_dir=tmp_path, INGEST_MAX_IN_FLIGHT="1") as ingest:
+        await ingest.start_petition("overloaded")
+        _, slow = await asyncio.open_connection("127.0.0.1", ingest.process.port)
+        slow.write(
+            b"POST /v1/petitions/overloaded/signatures HTTP/1.1\r\nHost: x\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        )
+        await slow.drain()
+        async with asyncio.timeout(5):
+            while (refused := await ingest.sign("overloaded")).status_code == 202:
+                pass
+        assert (refused.status_code, code(refused), refused.headers["retry-after"]) == (503, "overloaded", "5")
+        assert (await ingest.http.get("/livez")).status_code == 200
+        slow.close()
+        async with asyncio.timeout(5):
+            while (await ingest.sign("overloaded")).status_code != 202:
+                await asyncio.sleep(0.05)
+        assert await ingest.metric("groundswell_ingest_disconnected_total") == 1

@@ -1,0 +1,122 @@
+"""An ingest of its own on real parts, for the tests that talk to it over HTTP and read what it published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from deploy.local.kafka import KafkaBroker
+from deploy.local.service import ServiceProcess
+from shared.topics import SIGNATURES_SUBMITTED
+
+PEPPER, ADMIN, KEY = "pepper-of-the-tests", "admin-token-of-the-tests", "partner-key-of-the-tests"
+AS_ADMIN = {"authorization": f"Bearer {ADMIN}"}
+AS_PARTNER = {"x-api-key": KEY}
+
+STATE: dict[str, Any] = {
+    "organisation": {"slug": "open-rails", "name": "Open Rails"},
+    "title": "Bring back the night trains",
+    "text": "One train each night.",
+    "targets": [{"target_id": "council", "name": "The Council", "kind": "body", "email": "post@council.example"}],
+    "milestones": [1000],
+}
+
+
+def ingest_process(kafka: KafkaBroker, *, postgres_url: str, log_dir: Path, **changes: str) -> ServiceProcess:
+    """An ingest that is not started yet."""
+    environment = {
+        **kafka.environment,
+        "POSTGRES_URL": postgres_url,
+        "SIGNER_PEPPER": PEPPER,
+        "ADMIN_TOKEN": ADMIN,
+        "API_KEYS": KEY,
+        "PUBLIC_PAGES_URL": "https://pages.example",
+        "INGEST_CLIENT_RATE": "off",
+        **changes,
+    }
+    return ServiceProcess("ingest", environment=environment, log_dir=log_dir)
+
+
+@dataclass
+class Ingest:
+    """A running ingest, and what can be seen of it."""
+
+    process: ServiceProcess
+    kafka: KafkaBroker
+    http: httpx.AsyncClient
+    postgres_url: str
+
+    async def start_petition(self, petition_id: str, **changes: Any) -> None:
+        """Make a petition that takes signatures, unless `changes` say otherwise."""
+        answer = await self.http.put(f"/v1/petitions/{petition_id}", json={**STATE, **changes}, headers=AS_ADMIN)
+        assert answer.status_code in (200, 201), answer.text
+
+    async def sign(self, petition_id: str, headers: dict[str, str] | None = None, **changes: Any) -> httpx.Response:
+        """Send one signature as JSON."""
+        submission = {"email": "robin@mail.example", "name": "Robin", "country": "NL", **changes}
+        return await self.http.post(f"/v1/petitions/{petition_id}/signatures", json=submission, headers=headers)
+
+    async def published(self, petition_id: str) -> list[ConsumerRecord[Any, Any]]:
+        """Every record about the petition that is on the commands' topic now."""
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.kafka.bootstrap_servers, auto_offset_reset="earliest")
+        await consumer.start()
+        try:
+            topic = SIGNATURES_SUBMITTED.name
+            await consumer.topics()
+            partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+            consumer.assign(partitions)
+            ends = await consumer.end_offsets(partitions)
+            found: list[ConsumerRecord[Any, Any]] = []
+            while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+                for records in (await consumer.getmany(timeout_ms=200)).values():
+                    found += [record for record in records if json.loads(record.value)["petition_id"] == petition_id]
+            return found
+        finally:
+            await consumer.stop()
+
+    async def decide(
+        self, signature_id: str, *, state: str, petition_id: str, signer: UUID, reason: str | None = None
+    ) -> None:
+        """Write an outcome, as verify would."""
+        connection = await asyncpg.connect(self.postgres_url)
+        try:
+            await connection.execute(
+                "INSERT INTO signatures (signature_id, signer_key, petition_id, state, reason, country, submitted_at)"
+                " VALUES ($1, $2, $3, $4, $5, 'NL', $6)",
+                UUID(signature_id),
+                signer,
+                petition_id,
+                state,
+                reason,
+                datetime.now(UTC),
+            )
+        finally:
+            await connection.close()
+
+    async def metric(self, sample: str) -> float:
+        """The value of one sample of /metrics; 0 when it is not there yet."""
+        for line in (await self.http.get("/metrics")).text.splitlines():
+            name, _, value = line.rpartition(" ")
+            if name == sample:
+                return float(value)
+        return 0.0
+
+
+@asynccontextmanager
+async def running_ingest(
+    kafka: KafkaBroker, *, postgres_url: str, log_dir: Path, **changes: str
+) -> AsyncIterator[Ingest]:
+    """Start an ingest; stop it at the end."""
+    process = ingest_process(kafka, postgres_url=postgres_url, log_dir=log_dir, **changes)
+    async with process, httpx.AsyncClient(base_url=process.url, timeout=30) as http:
+        yield Ingest(process, kafka, http, postgres_url)
