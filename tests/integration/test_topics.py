@@ -4,6 +4,7 @@ It works on the topics by their real names, which other tests use too, so these 
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from shared.topics import (
 )
 
 NAMES = [topic.name for topic in all_topics()]
+ALL_CREATED = dict.fromkeys(NAMES, "created")
 
 
 class Cluster:
@@ -40,16 +42,36 @@ class Cluster:
         described = await self.admin.describe_topics()
         return {topic["topic"]: len(topic["partitions"]) for topic in described if topic["topic"] in NAMES}
 
+    async def shows(self, wanted: dict[str, int]) -> None:
+        """Wait until the broker shows exactly these topics: its metadata follows a change a moment later."""
+        deadline = time.monotonic() + 10
+        while (found := await self.partitions()) != wanted:
+            assert time.monotonic() < deadline, f"{found}, not {wanted}"
+            await asyncio.sleep(0.02)
+
+    async def apply(self, *, partitions: int = 3) -> dict[str, str]:
+        """Run the step and return what was not left unchanged."""
+        done = await apply_topics(self.broker.bootstrap_servers, partitions=partitions)
+        assert list(done) == NAMES
+        return {name: what for name, what in done.items() if what != "unchanged"}
+
     async def config(self, topic: str) -> dict[str, str]:
         """A topic's configuration."""
         [response] = await self.admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
         [(_code, _message, _kind, _name, entries)] = response.resources  # type: ignore[attr-defined]
         return {entry[0]: entry[1] for entry in entries}
 
-    async def set_config(self, topic: str, **config: str) -> None:
-        """Change a topic's configuration behind our back."""
-        named = {name.replace("_", "."): value for name, value in config.items()}
-        await self.admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=named)])
+    async def has_config(self, topic: str, wanted: dict[str, str]) -> None:
+        """Wait until the topic's configuration includes `wanted`."""
+        deadline = time.monotonic() + 10
+        while not wanted.items() <= (found := await self.config(topic)).items():
+            assert time.monotonic() < deadline, f"{topic} has {found}, not {wanted}"
+            await asyncio.sleep(0.02)
+
+    async def set_config(self, topic: str, config: dict[str, str]) -> None:
+        """Change a topic's configuration as an operator would, and wait until it shows."""
+        await self.admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=config)])
+        await self.has_config(topic, config)
 
 
 @pytest.fixture(scope="module")
@@ -68,21 +90,17 @@ async def cluster(broker: KafkaBroker) -> AsyncIterator[Cluster]:
     try:
         await admin.start()
         cluster = Cluster(broker, admin)
-        if there := list(await cluster.partitions()):
-            await admin.delete_topics(there)
-        async with asyncio.timeout(10):
-            while await cluster.partitions():
-                await asyncio.sleep(0.02)
+        await admin.delete_topics(NAMES)
+        await cluster.shows({})
         yield cluster
     finally:
         await admin.close()
 
 
 async def test_every_topic_is_created_with_its_partitions_retention_and_compaction(cluster: Cluster) -> None:
-    done = await apply_topics(cluster.broker.bootstrap_servers, partitions=3)
+    assert await cluster.apply() == ALL_CREATED
 
-    assert done == dict.fromkeys(NAMES, "created")
-    assert await cluster.partitions() == dict.fromkeys(NAMES, 3)
+    await cluster.shows(dict.fromkeys(NAMES, 3))
     day = 24 * 60 * 60 * 1000
     for name, kept in {
         SIGNATURES_SUBMITTED.name: {"cleanup.policy": "delete", "retention.ms": str(7 * day)},
@@ -96,51 +114,53 @@ async def test_every_topic_is_created_with_its_partitions_retention_and_compacti
             "max.message.bytes": str(DLQ_MAX_RECORD_BYTES),
         },
     }.items():
-        assert kept.items() <= (await cluster.config(name)).items(), name
+        await cluster.has_config(name, kept)
 
 
-async def test_a_second_run_changes_nothing(cluster: Cluster) -> None:
-    await apply_topics(cluster.broker.bootstrap_servers, partitions=3)
+async def test_a_second_run_changes_nothing_even_when_it_follows_at_once(cluster: Cluster) -> None:
+    await cluster.apply()
 
-    assert await apply_topics(cluster.broker.bootstrap_servers, partitions=3) == dict.fromkeys(NAMES, "unchanged")
+    assert await cluster.apply() == {}
+    await cluster.shows(dict.fromkeys(NAMES, 3))
+    assert await cluster.apply() == {}
 
 
 async def test_a_topic_that_is_missing_is_created_beside_the_others(cluster: Cluster) -> None:
-    await apply_topics(cluster.broker.bootstrap_servers, partitions=3)
+    await cluster.apply()
+    await cluster.shows(dict.fromkeys(NAMES, 3))
     await cluster.admin.delete_topics([TALLIES_UPDATED.name])
+    await cluster.shows({name: 3 for name in NAMES if name != TALLIES_UPDATED.name})
 
-    done = await apply_topics(cluster.broker.bootstrap_servers, partitions=3)
-
-    assert {name: what for name, what in done.items() if what != "unchanged"} == {TALLIES_UPDATED.name: "created"}
+    assert await cluster.apply() == {TALLIES_UPDATED.name: "created"}
 
 
 @pytest.mark.usefixtures("needs_apache")
 async def test_partitions_are_added_only_where_the_key_is_the_signer(cluster: Cluster) -> None:
-    await apply_topics(cluster.broker.bootstrap_servers, partitions=3)
+    await cluster.apply()
+    await cluster.shows(dict.fromkeys(NAMES, 3))
 
-    done = await apply_topics(cluster.broker.bootstrap_servers, partitions=5)
+    assert await cluster.apply(partitions=5) == {SIGNATURES_SUBMITTED.name: "updated"}
 
-    assert {name: what for name, what in done.items() if what != "unchanged"} == {SIGNATURES_SUBMITTED.name: "updated"}
-    assert await cluster.partitions() == {**dict.fromkeys(NAMES, 3), SIGNATURES_SUBMITTED.name: 5}
-    assert set((await apply_topics(cluster.broker.bootstrap_servers, partitions=2)).values()) == {"unchanged"}
+    await cluster.shows({**dict.fromkeys(NAMES, 3), SIGNATURES_SUBMITTED.name: 5})
+    assert await cluster.apply(partitions=2) == {}, "partitions are never taken away"
 
 
 @pytest.mark.usefixtures("needs_apache")
 async def test_drifted_retention_and_compaction_are_repaired_and_what_an_operator_set_beside_them_stays(
     cluster: Cluster,
 ) -> None:
-    await apply_topics(cluster.broker.bootstrap_servers, partitions=3)
-    await cluster.set_config(SIGNATURES_SUBMITTED.name, retention_ms="1000", segment_ms="3600000")
-    await cluster.set_config(PETITIONS_CHANGED.name, cleanup_policy="delete")
-
-    done = await apply_topics(cluster.broker.bootstrap_servers, partitions=3)
+    await cluster.apply()
+    await cluster.shows(dict.fromkeys(NAMES, 3))
+    await cluster.set_config(SIGNATURES_SUBMITTED.name, {"retention.ms": "1000", "segment.ms": "3600000"})
+    await cluster.set_config(PETITIONS_CHANGED.name, {"cleanup.policy": "delete"})
 
     changed = {SIGNATURES_SUBMITTED.name: "updated", PETITIONS_CHANGED.name: "updated"}
-    assert {name: what for name, what in done.items() if what != "unchanged"} == changed
-    submitted = await cluster.config(SIGNATURES_SUBMITTED.name)
-    assert (submitted["retention.ms"], submitted["segment.ms"]) == ("604800000", "3600000")
-    assert (await cluster.config(PETITIONS_CHANGED.name))["cleanup.policy"] == "compact"
-    assert await apply_topics(cluster.broker.bootstrap_servers, partitions=3) == dict.fromkeys(NAMES, "unchanged")
+    assert await cluster.apply() == changed
+
+    submitted = {"retention.ms": "604800000", "segment.ms": "3600000", "cleanup.policy": "delete"}
+    await cluster.has_config(SIGNATURES_SUBMITTED.name, submitted)
+    await cluster.has_config(PETITIONS_CHANGED.name, {"cleanup.policy": "compact"})
+    assert await cluster.apply() == {}
 
 
 async def test_a_broker_that_can_only_create_topics_is_told_apart_from_one_that_has_them_right(tmp_path: Path) -> None:
