@@ -177,7 +177,7 @@ def _milestones_and_mails(petitions: Sequence[DemoPetition], observed: Observed)
             wanted = Counter(_label(petition.petition_id, threshold) for threshold in petition.reached)
             received = [mail for mail in observed.mails if target.email in mail.to]
             named = Counter(_label(mail.petition_id, threshold) for mail in received for threshold in mail.milestones)
-            yield _each_once("mails", f"milestones to {target.email}", wanted, named)
+            yield _each_once("mails", f"to {target.email}", wanted, named)
     known = {target.email for petition in petitions for target in petition.targets}
     strangers = sorted({address for mail in observed.mails for address in mail.to} - known)
     yield Check("mails", "recipients that are no target", 0, len(strangers), tuple(strangers))

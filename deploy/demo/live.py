@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,39 +43,41 @@ class Seen:
 
 @asynccontextmanager
 async def live_view(console: Console, watch: Watch, petitions: Petitions, progress: Progress) -> AsyncIterator[None]:
-    """Show what happens as long as the body runs, and once more at its end."""
-    seen = Seen(at=time.monotonic())
-    view = _table_view if console.is_terminal else _line_view
-    task = asyncio.create_task(view(console, watch, petitions, progress, seen))
+    """Show what happens as long as the body runs, and how it ended."""
+    view = _LiveView(console, watch, petitions, progress)
+    task = asyncio.create_task(view.table() if console.is_terminal else view.lines())
     try:
         yield
+        view.over.set()
+        await task
     finally:
         task.cancel()
-        (outcome,) = await asyncio.gather(task, return_exceptions=True)
-    if isinstance(outcome, Exception):
-        raise outcome
+        await asyncio.gather(task, return_exceptions=True)
 
 
-async def _table_view(console: Console, watch: Watch, petitions: Petitions, progress: Progress, seen: Seen) -> None:
-    # Drawn when there is something new to show: a refreshing thread would take CPU from the surge.
-    with Live(console=console, auto_refresh=False) as live:
-        try:
-            while True:
-                await _look(watch, petitions, seen)
-                live.update(table(petitions, progress, seen), refresh=True)
-                await asyncio.sleep(_LOOK_SECONDS)
-        finally:
-            live.update(table(petitions, progress, seen), refresh=True)
+class _LiveView:
+    def __init__(self, console: Console, watch: Watch, petitions: Petitions, progress: Progress) -> None:
+        self._console, self._watch, self._petitions, self._progress = console, watch, petitions, progress
+        self._seen = Seen(at=time.monotonic())
+        self.over = asyncio.Event()
 
+    async def table(self) -> None:
+        # Drawn when there is something new to show: a refreshing thread would take CPU from the surge.
+        with Live(console=self._console, auto_refresh=False) as live:
+            async for _ in self._looks(_LOOK_SECONDS):
+                live.update(table(self._petitions, self._progress, self._seen), refresh=True)
 
-async def _line_view(console: Console, watch: Watch, petitions: Petitions, progress: Progress, seen: Seen) -> None:
-    try:
-        while True:
-            await asyncio.sleep(_LINE_SECONDS)
-            await _look(watch, petitions, seen)
-            console.print(line(progress, seen), markup=False, highlight=False, soft_wrap=True)
-    finally:
-        console.print(line(progress, seen), markup=False, highlight=False, soft_wrap=True)
+    async def lines(self) -> None:
+        async for _ in self._looks(_LINE_SECONDS):
+            self._console.print(line(self._progress, self._seen), markup=False, highlight=False, soft_wrap=True)
+
+    async def _looks(self, every: float) -> AsyncIterator[None]:
+        """A look at the system `every` so many seconds, and one more when all is over."""
+        while not self.over.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.over.wait(), every)
+            await _look(self._watch, self._petitions, self._seen)
+            yield
 
 
 async def _look(watch: Watch, petitions: Petitions, seen: Seen) -> None:

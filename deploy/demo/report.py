@@ -114,7 +114,9 @@ def print_facts(console: Console, report: Report) -> None:
         )
     costs = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.cpu_seconds.items())
     console.print(
-        f"Took {report.seconds:.1f} s in all, on the {report.broker} broker. CPU seconds: {costs}.", highlight=False
+        f"Took {report.seconds:.1f} s in all, on the {report.broker} broker. CPU seconds: {costs}.",
+        highlight=False,
+        soft_wrap=True,
     )
 
 

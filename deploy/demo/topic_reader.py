@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +40,18 @@ async def reading(bootstrap_servers: str, topics: Sequence[str]) -> AsyncIterato
         aiokafka.errors.KafkaError: the broker does not answer, at the start or later (then on leaving).
     """
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap_servers,
+        *topics,
         group_id=None,
         enable_auto_commit=False,
-        auto_offset_reset="earliest",
+        bootstrap_servers=bootstrap_servers,
         # One long fetch instead of many: these topics are quiet, and the broker has better things to do.
         fetch_max_wait_ms=500,
     )
     await consumer.start()
     try:
         found = Topics()
-        partitions = [
-            TopicPartition(topic, number)
-            for topic in topics
-            for number in consumer.partitions_for_topic(topic) or await _partitions(consumer, topic)
-        ]
-        consumer.assign(partitions)
-        for partition, end in (await consumer.end_offsets(partitions)).items():
+        # "Latest" would be looked up with the first fetch, and miss what is written before that.
+        for partition, end in (await consumer.end_offsets(list(consumer.assignment()))).items():
             consumer.seek(partition, end)
         task = asyncio.create_task(_read(consumer, found))
         try:
@@ -68,11 +63,6 @@ async def reading(bootstrap_servers: str, topics: Sequence[str]) -> AsyncIterato
             raise outcome
     finally:
         await consumer.stop()
-
-
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-    await consumer.topics()  # fetches the metadata of all topics, which a consumer of none of them does not have
-    return consumer.partitions_for_topic(topic) or set()
 
 
 async def _read(consumer: AIOKafkaConsumer, found: Topics) -> None:

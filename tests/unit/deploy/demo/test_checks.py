@@ -91,7 +91,7 @@ def test_a_target_told_twice_of_a_milestone_or_not_at_all_is_named() -> None:
     mails.append(replace(first, milestones=first.milestones[:1]))
     last = mails.pop(-2)
     found = wrong(perfect_observation(mails=mails))
-    assert names(found) == {f"milestones to {first.to[0]}", f"milestones to {last.to[0]}"}
+    assert names(found) == {f"to {first.to[0]}", f"to {last.to[0]}"}
 
 
 def test_mail_to_somebody_who_is_no_target_is_wrong() -> None:

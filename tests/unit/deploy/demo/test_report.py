@@ -64,10 +64,10 @@ def test_a_demo_that_checked_nothing_or_misses_something_is_not_ok() -> None:
 
 def test_every_check_is_printed_with_both_figures_and_a_wrong_one_with_its_details() -> None:
     report = perfect_report()
-    report.checks = [*report.checks, Check("mails", "milestones to x@y.example", 4, 3, ("at 1,000: 0 times",))]
+    report.checks = [*report.checks, Check("mails", "to x@y.example", 4, 3, ("at 1,000: 0 times",))]
     text = printed(report)
     assert "WRONG" in text
-    assert "wrong: mails, milestones to x@y.example: 3 instead of 4" in text
+    assert "wrong: mails, to x@y.example: 3 instead of 4" in text
     assert "at 1,000: 0 times" in text
     assert text.count("ok") > 30
 
