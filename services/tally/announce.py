@@ -41,17 +41,22 @@ class MilestoneAnnouncer:
 
     def __init__(self, *, ledger: Ledger, store: TallyStore, producer: EventProducer, metrics: TallyMetrics) -> None:
         self._ledger, self._store, self._producer, self._metrics = ledger, store, producer, metrics
+        self._announcing = asyncio.Lock()  # the batch and the watch may have found the same milestone
 
     async def announce(self, milestones: Iterable[Reached]) -> None:
         """Announce what has not been announced, lowest threshold first."""
         for reached in sorted(milestones, key=lambda item: (item.petition_id, item.threshold)):
-            recorded = await self._ledger.record_milestone(reached)
-            if recorded is not None:
-                await self._producer.publish(MILESTONES_REACHED.name, _milestone_record(recorded))
-                await self._ledger.mark_announced(recorded)
-                self._metrics.milestones.inc()
-                log.info("milestone_announced", petition=recorded.petition_id, threshold=recorded.threshold)
-            await self._store.mark_announced(reached.petition_id, [reached.threshold])
+            async with self._announcing:
+                await self._announce(reached)
+
+    async def _announce(self, reached: Reached) -> None:
+        recorded = await self._ledger.record_milestone(reached)
+        if recorded is not None:
+            await self._producer.publish(MILESTONES_REACHED.name, _milestone_record(recorded))
+            await self._ledger.mark_announced(recorded)
+            self._metrics.milestones.inc()
+            log.info("milestone_announced", petition=recorded.petition_id, threshold=recorded.threshold)
+        await self._store.mark_announced(reached.petition_id, [reached.threshold])
 
 
 def _milestone_record(reached: Reached) -> Record:

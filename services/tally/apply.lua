@@ -8,7 +8,8 @@
 --
 -- Contract: if every fence in `lanes` is stored as expected, the step is applied and every fence moved, in this one call.
 -- Otherwise nothing changes. A threshold that the count reaches is recorded here, in the same call, as reached and not
--- yet announced; it stays so until announced.lua marks it.
+-- yet announced; it stays so, and every call returns it, until announced.lua marks it, also when the count has fallen
+-- below it since: whoever was told may have been killed.
 --
 -- Returns {0, lane, stored, lane, stored, ...}                      a fence was not where it was expected
 --         {1, count, revision, threshold, count, revision, ms, ...} applied; then the milestones still to be announced
@@ -57,15 +58,16 @@ end
 
 local reply = {1, count, revision}
 local height = math.max(count, before + step.peak)
-for _, threshold in ipairs(step.thresholds) do
-  if height < threshold then break end
-  local name = 'milestone:' .. whole(threshold)
-  local mark = redis.call('HGET', tally, name)
-  if not mark then
+local names, marks = {}, {}
+for i, threshold in ipairs(step.thresholds) do names[i] = 'milestone:' .. whole(threshold) end
+if #names > 0 then marks = redis.call('HMGET', tally, unpack(names)) end
+for i, threshold in ipairs(step.thresholds) do
+  local mark = marks[i]
+  if not mark and height >= threshold then
     mark = 'reached:' .. whole(height) .. ':' .. whole(revision) .. ':' .. whole(step.now)
-    redis.call('HSET', tally, name, mark)
+    redis.call('HSET', tally, names[i], mark)
   end
-  local at_count, at_revision, at_time = string.match(mark, '^reached:(%d+):(%d+):(%d+)$')
+  local at_count, at_revision, at_time = string.match(mark or '', '^reached:(%d+):(%d+):(%d+)$')
   if at_count then
     reply[#reply + 1] = threshold
     reply[#reply + 1] = tonumber(at_count)

@@ -18,7 +18,7 @@ UNKNOWN: Final = -1
 """An expected fence that no stored fence equals: asks the store for what it has."""
 
 Fences = Mapping[int, int]
-"""Lane to the last position counted; a lane that is not there has counted nothing (0)."""
+"""Lane to the last position counted, 0 for none. A lane that is not there is not known: it may have lost what it counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +46,20 @@ def delta_of(fact: CountedFact) -> int:
     return fact.delta
 
 
-def step(facts: Sequence[CountedFact], fences: Fences | None) -> Step:
+def step(facts: Sequence[CountedFact], fences: Fences) -> Step:
     """What `facts`, in the order of the topic, add to a tally whose fences are `fences`.
 
     Args:
         facts: Facts of one petition. Within a lane positions rise, except where records were delivered again.
-        fences: The stored fences as far as known; None asks the store, which then applies nothing.
+        fences: The stored fences as far as known. A lane that is not known asks the store, which then applies nothing.
     """
     lanes: dict[int, tuple[int, int]] = {}
     countries: dict[str, int] = {}
     minutes: dict[int, int] = {}
     total = peak = changes = 0
     for fact in facts:
-        if fences is None:
-            lanes[fact.lane] = (UNKNOWN, UNKNOWN)
-            continue
-        expected, reached = lanes.get(fact.lane) or (fences.get(fact.lane, 0),) * 2
-        if fact.position <= reached:
-            lanes[fact.lane] = (expected, reached)
+        expected, reached = lanes.setdefault(fact.lane, (fences.get(fact.lane, UNKNOWN),) * 2)
+        if expected == UNKNOWN or fact.position <= reached:
             continue
         lanes[fact.lane] = (expected, fact.position)
         delta = delta_of(fact)
@@ -87,6 +83,14 @@ def by_petition(facts: Iterable[CountedFact]) -> dict[str, list[CountedFact]]:
     for fact in facts:
         grouped.setdefault(fact.petition_id, []).append(fact)
     return grouped
+
+
+def first_positions(facts: Iterable[CountedFact]) -> dict[int, int]:
+    """Per lane, the lowest position among `facts`."""
+    first: dict[int, int] = {}
+    for fact in facts:
+        first[fact.lane] = min(fact.position, first.get(fact.lane, fact.position))
+    return first
 
 
 def next_milestone(count: int, thresholds: Sequence[int]) -> int | None:

@@ -13,7 +13,7 @@ from aiokafka import ConsumerRecord
 from pydantic import ValidationError
 
 from services.tally.announce import MilestoneAnnouncer, SnapshotAnnouncer
-from services.tally.counting import Step, by_petition, lost_state, step
+from services.tally.counting import Step, by_petition, first_positions, lost_state, step
 from services.tally.healing import Healer
 from services.tally.ledger import Ledger
 from services.tally.metrics import TallyMetrics
@@ -139,11 +139,10 @@ class TallyHandler:
         """Count a batch and announce what it reached. Repeating it, or a part of it, changes nothing."""
         facts = [received.value for received in batch]
         async with self._counting:
-            healed = await self._heal({received.partition for received in batch})
+            await self._heal({received.partition for received in batch})
             started = time.perf_counter()
             reached = await self._count(by_petition(facts))
             self._metrics.apply_seconds.observe(time.perf_counter() - started)
-            reached += await self._evaluate(healed)
         await self._milestones.announce(reached)
         oldest = min(fact.occurred_at for fact in facts)
         self._metrics.age_seconds.observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))
@@ -151,14 +150,14 @@ class TallyHandler:
     async def _count(self, grouped: dict[str, list[CountedFact]]) -> list[Reached]:
         reached: list[Reached] = []
         for _ in range(_ROUNDS):
-            steps = [(petition, step(facts, self._fences.get(petition))) for petition, facts in grouped.items()]
+            steps = [(petition, step(facts, self._fences.get(petition, {}))) for petition, facts in grouped.items()]
             replies = await self._store.apply(
                 [(petition, part, self._thresholds(petition)) for petition, part in steps]
             )
             again: dict[str, list[CountedFact]] = {}
             for (petition, part), reply in zip(steps, replies, strict=True):
                 if isinstance(reply, Refused):
-                    await self._learn_fences(petition, reply)
+                    await self._learn_fences(petition, reply, grouped[petition])
                     again[petition] = grouped[petition]
                 else:
                     self._note_applied(petition, part, len(grouped[petition]), reply)
@@ -174,31 +173,36 @@ class TallyHandler:
         self._metrics.replays.inc(facts - part.changes)
         self._snapshots.changed([petition])
 
-    async def _learn_fences(self, petition: str, refused: Refused) -> None:
-        known = self._fences.get(petition)
-        if known is None:
-            self._fences[petition] = dict(refused.fences)
-            return
-        expected = {lane: known.get(lane, 0) for lane in refused.fences}
+    async def _learn_fences(self, petition: str, refused: Refused, facts: Sequence[CountedFact]) -> None:
+        known = self._fences.setdefault(petition, {})
+        expected = {lane: known[lane] for lane in refused.fences if lane in known}
         if lost_state(expected, refused.fences):
-            state = await self._healer.rebuild(petition, cause="fence_behind")
-            self._fences[petition] = dict(state.fences)
+            await self._rebuild(petition, cause="fence_behind")
             return
-        self._metrics.fence_moved.inc()
+        first = first_positions(facts)
+        empty = {lane: first[lane] for lane, fence in refused.fences.items() if lane not in known and fence == 0}
+        if empty and await self._ledger.has_earlier(petition, empty):
+            await self._rebuild(petition, cause="missing")
+            return
+        self._metrics.fence_moved.inc(any(refused.fences[lane] != fence for lane, fence in expected.items()))
         known.update(refused.fences)
+
+    async def _rebuild(self, petition: str, *, cause: str) -> None:
+        state = await self._healer.rebuild(petition, cause=cause)
+        self._fences[petition] = dict(state.fences)
 
     def _thresholds(self, petition_id: str) -> list[int]:
         petition = self._catalogue.get(petition_id)
         return petition.milestones if petition is not None else []
 
-    async def _heal(self, partitions: Iterable[int]) -> list[str]:
-        """Rebuild, if this is another Redis than before. Returns the petitions that were rebuilt."""
+    async def _heal(self, partitions: Iterable[int]) -> None:
+        """Rebuild, if this is another Redis than before."""
         count = await self._partition_count()
         rebuilt = await self._healer.ensure(set(partitions), lambda petition: partition_of(petition.encode(), count))
         for petition, state in rebuilt.items():
             self._fences[petition] = dict(state.fences)
         self._snapshots.changed(rebuilt)
-        return list(rebuilt)
+        self._to_evaluate.update(rebuilt)  # their milestones, by the watch: also if this batch fails from here on
 
     async def _evaluate(self, petitions: Sequence[str]) -> list[Reached]:
         """Milestones of these petitions that are reached and not announced, without counting anything."""
@@ -224,20 +228,26 @@ class TallyHandler:
                 log.warning("watch_delayed", cause=type(error).__name__)
 
     async def _look_after(self) -> None:
+        async with self._counting:
+            await self._heal(self._owned)
         changed, self._to_evaluate = self._to_evaluate, set()
         assigned, self._just_assigned = self._just_assigned, False
         try:
-            owns = await self.owns()
-            mine = {petition for petition, owned in owns.items() if owned}
+            mine = [petition for petition, owned in (await self.owns()).items() if owned]
+            evaluate = sorted(mine if assigned else changed.intersection(mine))
             async with self._counting:
-                touched = await self._heal(self._owned)
-                evaluate = sorted(set(touched) | (mine if assigned else changed & mine))
                 reached = await self._evaluate(evaluate)
             self._snapshots.changed(evaluate)
             if assigned:
-                reached += [left for left in await self._ledger.unannounced() if left.petition_id in mine]
+                reached += await self._left_unannounced()
             await self._milestones.announce(reached)
         except BaseException:
             self._to_evaluate |= changed
             self._just_assigned = self._just_assigned or assigned
             raise
+
+    async def _left_unannounced(self) -> list[Reached]:
+        """What a crash between PostgreSQL and Kafka left, also of petitions that the catalogue does not hold yet."""
+        count = await self._partition_count()
+        left = await self._ledger.unannounced()
+        return [reached for reached in left if partition_of(reached.petition_id.encode(), count) in self._owned]

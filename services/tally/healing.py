@@ -1,9 +1,10 @@
 """Noticing that Redis lost state, and rebuilding counts from the ledger.
 
 Redis loses state without an error: flushed, restarted from an older file, failed over to a replica that lagged. Three
-signs show it: a stored fence below the one this process had moved there (`counting.lost_state`), a missing hash (the same
-thing, with a stored fence of 0), and another Redis than the one that a partition's counts were last known to be right in.
-The last one catches what the others cannot: a petition that nobody has signed since.
+signs show it: a stored fence below the one this process had moved there (`counting.lost_state`), no stored fence in a lane
+where the ledger has changes before the ones to count (the tally was deleted before this process had read its fences), and
+another Redis than the one that a partition's counts were last known to be right in. The last one catches what the others
+cannot: a petition that nobody has signed since.
 """
 
 from __future__ import annotations

@@ -42,6 +42,13 @@ FROM ledger LEFT JOIN unnest($2::int[], $3::bigint[]) AS fence (lane, position) 
 WHERE petition_id = $1 AND ledger.position > coalesce(fence.position, 0)
 """
 
+_HAS_EARLIER = """
+SELECT EXISTS (
+    SELECT FROM unnest($2::int[], $3::bigint[]) AS first (lane, position)
+    JOIN ledger ON ledger.petition_id = $1 AND ledger.lane = first.lane AND ledger.position < first.position
+)
+"""
+
 _RECORD_MILESTONE = """
 INSERT INTO milestones (petition_id, threshold, count, revision, reached_at) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (petition_id, threshold) DO NOTHING
@@ -89,6 +96,12 @@ class Ledger:
         lanes, positions = list(fences), list(fences.values())
         number: int = await self._database.pool.fetchval(_BEYOND, petition_id, lanes, positions, timeout=300)
         return number
+
+    async def has_earlier(self, petition_id: str, first: Mapping[int, int]) -> bool:
+        """Whether the ledger has changes of the petition before the given position of one of these lanes."""
+        lanes, positions = list(first), list(first.values())
+        found: bool = await self._database.pool.fetchval(_HAS_EARLIER, petition_id, lanes, positions, timeout=300)
+        return found
 
     async def record_milestone(self, reached: Reached) -> Reached | None:
         """Record a milestone, once ever.

@@ -24,7 +24,8 @@ class TallyMetrics:
         self.rebuilds = Counter(
             "groundswell_tally_rebuilds",
             "Petitions rebuilt from the ledger, by cause: another_redis (flushed, restarted, failed over, or the first"
-            " start), fence_behind (Redis forgot a count it had confirmed), command",
+            " start), fence_behind (Redis forgot a count it had confirmed), missing (Redis has not counted what came before:"
+            " it lost a petition since the last start, or evicts, which it must not), command",
             ["cause"],
             registry=registry,
         )

@@ -3,10 +3,19 @@
 -- KEYS[1]  hash  the tally            KEYS[3]  hash  the rebuilt tally
 -- KEYS[2]  hash  its minutes          KEYS[4]  hash  the rebuilt minutes
 -- ARGV[1]  "force": swap whatever the stored fences say
+-- ARGV[2]  the rebuilt revision; ARGV[3]  how many minutes were rebuilt
 --
 -- Contract: the rebuilt state comes from one snapshot of the ledger. Where a stored fence is above the rebuilt one, facts
 -- were counted after that snapshot; swapping would take them back, so nothing changes and 0 is returned: take a newer
--- snapshot. Milestones that only Redis knows of yet are carried over. Returns 1 when swapped.
+-- snapshot. The same when the rebuilt keys are not whole: they go by themselves after a while, and a process that slept
+-- so long would put nothing in the place of the tally. Milestones that only Redis knows of yet are carried over. Returns 1
+-- when swapped.
+
+local whole = tonumber(redis.call('HGET', KEYS[3], 'revision') or '0') == tonumber(ARGV[2])
+if not whole or redis.call('HLEN', KEYS[4]) ~= tonumber(ARGV[3]) then
+  redis.call('DEL', KEYS[3], KEYS[4])
+  return 0
+end
 
 if ARGV[1] ~= 'force' then
   local fields = redis.call('HGETALL', KEYS[1])
