@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from annotated_types import Ge, Gt, Le, Lt
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from services.ingest.openapi import document as ingest_document
@@ -101,7 +102,7 @@ def _settings() -> str:
 def _default(info: FieldInfo) -> str:
     if info.default is PydanticUndefined:
         return "required" if info.default_factory is None else "(empty)"
-    value = info.default
+    value = info.default.get_secret_value() if isinstance(info.default, SecretStr) else info.default
     return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value not in (None, "") else "(empty)"
 
 
