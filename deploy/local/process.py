@@ -142,6 +142,7 @@ class Process(abc.ABC):
             raise RuntimeError(f"{self.name} already runs as process {self.pid}")
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         await self._prepare()
+        _Guard.begin()
         with self.log_file.open("ab") as log:
             self._child = subprocess.Popen(  # noqa: ASYNC220, S603  fork and exec take a millisecond; our own arguments
                 [str(word) for word in self._command()],
@@ -156,7 +157,11 @@ class Process(abc.ABC):
                 **self._credentials(),
             )
         self._is_wanted = True
-        _Guard.watch(self._child.pid)
+        try:
+            _Guard.watch(self._child.pid)
+        except OSError:  # somebody killed the guard: better no part than one that nobody would end
+            await self.kill()
+            raise
 
     async def wait_ready(self) -> None:
         """Wait until the process does its work.
@@ -169,8 +174,10 @@ class Process(abc.ABC):
             if not self.running:
                 raise PartFailed(self.describe_end())
             with contextlib.suppress(TimeoutError):
-                if await asyncio.wait_for(self._is_ready(), timeout=5.0):
-                    return
+                # Not wait_for: in Python 3.11 it can swallow the cancellation by which a Ctrl-C arrives.
+                async with asyncio.timeout(5.0):
+                    if await self._is_ready():
+                        return
             if time.monotonic() > deadline:
                 told = f" It says: {self._why_not_ready}" if self._why_not_ready else ""
                 late = f"{self.name} was not ready within {self.start_seconds:.0f} s.{told}"
@@ -292,6 +299,7 @@ async def run_to_end(
 
     It is killed when the caller is cancelled, and ends with this Python process, as the parts do.
     """
+    _Guard.begin()
     program = await asyncio.create_subprocess_exec(
         *(str(word) for word in command),
         stdin=asyncio.subprocess.DEVNULL,
@@ -333,6 +341,11 @@ class _Guard:
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
+
+    @classmethod
+    def begin(cls) -> None:
+        """Start it: before the child, so that no child is without one."""
+        cls._process()
 
     @classmethod
     def watch(cls, pid: int) -> None:
