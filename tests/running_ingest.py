@@ -13,7 +13,7 @@ from uuid import UUID
 
 import asyncpg
 import httpx
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
 from deploy.local.kafka import KafkaBroker
 from deploy.local.service import ServiceProcess
@@ -68,13 +68,15 @@ class Ingest:
 
     async def published(self, petition_id: str) -> list[ConsumerRecord[Any, Any]]:
         """Every record about the petition that is on the commands' topic now."""
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.kafka.bootstrap_servers, auto_offset_reset="earliest")
+        consumer = AIOKafkaConsumer(
+            SIGNATURES_SUBMITTED.name,
+            bootstrap_servers=self.kafka.bootstrap_servers,
+            auto_offset_reset="earliest",
+        )
         await consumer.start()
         try:
-            topic = SIGNATURES_SUBMITTED.name
-            await consumer.topics()
-            partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-            consumer.assign(partitions)
+            partitions = list(consumer.assignment())
+            assert partitions
             ends = await consumer.end_offsets(partitions)
             found: list[ConsumerRecord[Any, Any]] = []
             while any([await consumer.position(tp) < end for tp, end in ends.items()]):
