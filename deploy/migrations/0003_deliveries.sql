@@ -28,6 +28,8 @@ CREATE TABLE deliveries (
     lease             uuid        NULL,
     leased_until      timestamptz NULL,
     attempts          integer     NOT NULL DEFAULT 0,
+    -- How often a sender let its lease run out: it crashed or hung, perhaps because of this mail.
+    takeovers         integer     NOT NULL DEFAULT 0,
     -- When a server first put this mail off. The time to give up counts from here: hours in which the SMTP server could
     -- not be reached are not the target's.
     deferred_since    timestamptz NULL,

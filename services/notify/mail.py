@@ -9,12 +9,13 @@ when the delivery was made (`deliveries.one_line`), Jinja2 escapes it in HTML, a
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.headerregistry import Address
+from email.header import Header
 from email.message import EmailMessage
-from email.policy import SMTP, SMTPUTF8
+from email.policy import SMTP
 from email.utils import format_datetime
 from typing import Any, Final
 
@@ -27,6 +28,11 @@ _SUBJECT_TITLE: Final = 120
 """Characters of the title in the subject line; lists of mails show about half of that."""
 _LINE: Final = 72
 """RFC 5322 section 2.1.1 asks for lines below 78; this leaves room for quoting in an answer."""
+
+
+_CRLF: Final = "\r\n"
+_WORDS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]+")
+"""Atoms (RFC 5322 section 3.2.3): what a display name may hold without quoting."""
 
 
 class Unmailable(ValueError):
@@ -121,26 +127,30 @@ class MailWriter:
         delivery = claim.delivery
         recipient = wire_address(delivery.email)
         said = self._said(claim)
-        message = EmailMessage()
-        message["From"] = _address(self._from.name, self._from.address)
-        message["To"] = _address(delivery.target_name, recipient)
-        message["Subject"] = (
-            f"{_number(delivery.threshold)} supporters: {shorten(delivery.petition_title, _SUBJECT_TITLE)}"
-        )
-        message["Date"] = format_datetime(claim.chosen_at.astimezone(UTC))
-        message["Message-ID"] = message_id(delivery.delivery_id, self._from.domain)
-        # RFC 3834: no holiday notes back. The second header is how Exchange is told.
-        message["Auto-Submitted"] = "auto-generated"
-        message["X-Auto-Response-Suppress"] = "OOF, AutoReply"
-        message["X-Groundswell-Petition"] = delivery.petition_id
-        message["X-Groundswell-Milestones"] = ", ".join(str(threshold) for threshold in claim.milestones)
+        # Headers are written here, not by EmailMessage: when it folds a long quoted name it loses the quotes (seen
+        # with Python 3.11), and "The Committee on Harbours, Ferries" becomes two addresses.
+        headers = [
+            _mailbox_header("From", self._from.name, self._from.address),
+            _mailbox_header("To", delivery.target_name, recipient),
+            _text_header(
+                "Subject",
+                f"{_number(delivery.threshold)} supporters: {shorten(delivery.petition_title, _SUBJECT_TITLE)}",
+            ),
+            f"Date: {format_datetime(claim.chosen_at.astimezone(UTC))}",
+            f"Message-ID: {message_id(delivery.delivery_id, self._from.domain)}",
+            # RFC 3834: no holiday notes back. The second header is how Exchange is told.
+            "Auto-Submitted: auto-generated",
+            "X-Auto-Response-Suppress: OOF, AutoReply",
+            f"X-Groundswell-Petition: {delivery.petition_id}",
+            _text_header("X-Groundswell-Milestones", ", ".join(str(threshold) for threshold in claim.milestones)),
+        ]
+        body = EmailMessage()
         # Quoted-printable is ASCII on the wire, so no server on the way needs 8BITMIME or changes the bytes.
-        message.set_content(self._text.render(said), cte="quoted-printable")
-        message.add_alternative(self._html.render(said), subtype="html", cte="quoted-printable")
-        message.set_boundary(f"=_{delivery.delivery_id}")
-        utf8 = not recipient.isascii()
-        content = message.as_bytes(policy=SMTPUTF8 if utf8 else SMTP)
-        return Mail(self._from.address, recipient, content, utf8)
+        body.set_content(self._text.render(said), cte="quoted-printable")
+        body.add_alternative(self._html.render(said), subtype="html", cte="quoted-printable")
+        body.set_boundary(f"=_{delivery.delivery_id}")
+        content = "".join(f"{header}\r\n" for header in headers).encode() + body.as_bytes(policy=SMTP)
+        return Mail(self._from.address, recipient, content, utf8=not recipient.isascii())
 
     def _said(self, claim: Claim) -> dict[str, Any]:
         delivery = claim.delivery
@@ -158,9 +168,25 @@ class MailWriter:
         }
 
 
-def _address(name: str, address: str) -> Address:
-    local, _, domain = address.rpartition("@")
-    return Address(display_name=name, username=local, domain=domain)
+def _text_header(name: str, text: str) -> str:
+    """A header whose value is free text, folded; as encoded words (RFC 2047) where it is not plain ASCII."""
+    charset = "us-ascii" if text.isascii() and "=?" not in text else "utf-8"
+    return f"{name}: {_encoded(name, text, charset)}"
+
+
+def _mailbox_header(name: str, person: str, address: str) -> str:
+    """A header with one name and address. A name that is more than words (commas, quotes, …) becomes encoded words too:
+    that needs no quoting, which readers get wrong as well as writers."""
+    if not person:
+        return f"{name}: {address}"
+    charset = "us-ascii" if _WORDS.fullmatch(person) and "=?" not in person else "utf-8"
+    phrase = _encoded(name, person, charset)
+    short = len(name) + len(phrase) + len(address) <= _LINE and "\r\n" not in phrase
+    return f"{name}: {phrase}{' ' if short else f'{_CRLF} '}<{address}>"
+
+
+def _encoded(name: str, text: str, charset: str) -> str:
+    return Header(text, charset, maxlinelen=_LINE, header_name=name).encode(linesep=_CRLF)
 
 
 def _number(value: int) -> str:

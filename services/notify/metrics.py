@@ -10,7 +10,7 @@ class NotifyMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.created = Counter(
-            "groundswell_notify_deliveries_created",
+            "groundswell_notify_deliveries_recorded",
             "Deliveries written: one per milestone and target. Redelivered milestones add none",
             registry=registry,
         )

@@ -7,7 +7,8 @@ got with. The one exception is ``sent``, which is true whoever says it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -47,11 +48,32 @@ _CLAIMABLE = """
 unless an earlier mail to the same target is not finished."""
 
 
+_MOST_DOUBLINGS = 8
+"""Of a lease, at takeovers: 5 minutes become 21 hours."""
+
+
 class DeliveryStore:
     """The deliveries, and the milestones that wait for their petition."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[_Connection]:
+        """A connection of the pool.
+
+        Raises:
+            ConnectionError: PostgreSQL is away.
+        """
+        try:
+            async with self._database.pool.acquire() as connection:
+                yield connection
+        except asyncpg.InternalClientError as error:
+            # PostgreSQL has told an idle connection that it shuts down and has not closed it yet. asyncpg has no better
+            # name for using it in that moment; a moment later it would be a lost connection.
+            if "another operation" not in str(error) and "failed" not in str(error):
+                raise
+            raise ConnectionError("PostgreSQL is closing the connection") from error
 
     # ---------------------------------------------------------------------------------------------- milestones come in
 
@@ -68,7 +90,7 @@ class DeliveryStore:
         Returns:
             How many deliveries are new.
         """
-        async with self._database.pool.acquire() as connection, connection.transaction():
+        async with self._connection() as connection, connection.transaction():
             if waiting:
                 await connection.execute(
                     "INSERT INTO milestones_waiting (petition_id, threshold, count, revision, reached_at)"
@@ -84,7 +106,8 @@ class DeliveryStore:
 
     async def petitions_waited_for(self) -> list[str]:
         """The petitions that milestones wait for."""
-        rows = await self._database.pool.fetch("SELECT DISTINCT petition_id FROM milestones_waiting")
+        async with self._connection() as connection:
+            rows = await connection.fetch("SELECT DISTINCT petition_id FROM milestones_waiting")
         return [row["petition_id"] for row in rows]
 
     async def release(
@@ -99,7 +122,7 @@ class DeliveryStore:
         Returns:
             How many deliveries are new.
         """
-        async with self._database.pool.acquire() as connection, connection.transaction():
+        async with self._connection() as connection, connection.transaction():
             rows = await connection.fetch(
                 "DELETE FROM milestones_waiting WHERE petition_id = ANY($1::text[])"
                 " RETURNING petition_id, threshold, count, revision, reached_at",
@@ -112,9 +135,10 @@ class DeliveryStore:
 
     async def anything_due(self) -> bool:
         """Whether `claim` would find something. Asked before connecting to the SMTP server."""
-        found: bool = await self._database.pool.fetchval(
-            f"SELECT EXISTS (SELECT FROM deliveries WHERE {_CLAIMABLE})"  # noqa: S608  our own text
-        )
+        async with self._connection() as connection:
+            found: bool = await connection.fetchval(
+                f"SELECT EXISTS (SELECT FROM deliveries WHERE {_CLAIMABLE})"  # noqa: S608  our own text
+            )
         return found
 
     async def claim(self, *, limit: int, lease: UUID, lease_for: timedelta) -> list[Claim]:
@@ -123,7 +147,7 @@ class DeliveryStore:
         One transaction: killed inside it, nothing is chosen and nothing held.
         """
         try:
-            async with self._database.pool.acquire() as connection, connection.transaction():
+            async with self._connection() as connection, connection.transaction():
                 await _choose(connection, limit)
                 return await _take(connection, limit, lease, lease_for)
         except asyncpg.UniqueViolationError:
@@ -133,12 +157,13 @@ class DeliveryStore:
 
     async def sent(self, delivery_id: UUID, reply: str) -> None:
         """A server took the mail. True whatever the row has become meanwhile: nobody shall send it again."""
-        await self._database.pool.execute(
-            "UPDATE deliveries SET state = 'sent', attempts = attempts + 1, last_reply = $2, finished_at = now(),"
-            " lease = NULL, leased_until = NULL WHERE delivery_id = $1 AND state <> 'sent'",
-            delivery_id,
-            reply,
-        )
+        async with self._connection() as connection:
+            await connection.execute(
+                "UPDATE deliveries SET state = 'sent', attempts = attempts + 1, last_reply = $2, finished_at = now(),"
+                " lease = NULL, leased_until = NULL WHERE delivery_id = $1 AND state <> 'sent'",
+                delivery_id,
+                reply,
+            )
 
     async def failed(self, delivery_id: UUID, lease: UUID, reply: str) -> bool:
         """The mail will not be sent. Returns whether the lease still held."""
@@ -162,36 +187,39 @@ class DeliveryStore:
 
     async def give_back(self, lease: UUID) -> None:
         """Let go of everything that is still held under `lease`; it is due at once, for anybody."""
-        await self._database.pool.execute(
-            "UPDATE deliveries SET state = 'pending', lease = NULL, leased_until = NULL"
-            " WHERE lease = $1 AND state = 'sending'",
-            lease,
-        )
+        async with self._connection() as connection:
+            await connection.execute(
+                "UPDATE deliveries SET state = 'pending', lease = NULL, leased_until = NULL"
+                " WHERE lease = $1 AND state = 'sending'",
+                lease,
+            )
 
     async def _conclude(self, changes: str, delivery_id: UUID, lease: UUID, *values: Any) -> bool:
-        status: str = await self._database.pool.execute(
-            f"UPDATE deliveries SET {changes}, lease = NULL, leased_until = NULL"  # noqa: S608  our own text
-            " WHERE delivery_id = $1 AND lease = $2 AND state = 'sending'",
-            delivery_id,
-            lease,
-            *values,
-        )
+        async with self._connection() as connection:
+            status: str = await connection.execute(
+                f"UPDATE deliveries SET {changes}, lease = NULL, leased_until = NULL"  # noqa: S608  our own text
+                " WHERE delivery_id = $1 AND lease = $2 AND state = 'sending'",
+                delivery_id,
+                lease,
+                *values,
+            )
         return status == "UPDATE 1"
 
     # ----------------------------------------------------------------------------------------------------------- watching
 
     async def backlog(self) -> Backlog:
         """What is not finished."""
-        row = await self._database.pool.fetchrow(
-            f"""
-            SELECT count(*) FILTER (WHERE state = 'pending' AND chosen_at IS NULL) AS collecting,
-                   count(*) FILTER (WHERE state = 'pending' AND chosen_at IS NOT NULL) AS waiting,
-                   count(*) FILTER (WHERE state = 'sending') AS sending,
-                   now() - min(due_at) FILTER (WHERE {_CLAIMABLE}) AS oldest_due,
-                   (SELECT count(*) FROM milestones_waiting) AS milestones_waiting
-            FROM deliveries WHERE state IN ('pending', 'sending')
-            """  # noqa: S608  our own text
-        )
+        async with self._connection() as connection:
+            row = await connection.fetchrow(
+                f"""
+                SELECT count(*) FILTER (WHERE state = 'pending' AND chosen_at IS NULL) AS collecting,
+                       count(*) FILTER (WHERE state = 'pending' AND chosen_at IS NOT NULL) AS waiting,
+                       count(*) FILTER (WHERE state = 'sending') AS sending,
+                       now() - min(due_at) FILTER (WHERE {_CLAIMABLE}) AS oldest_due,
+                       (SELECT count(*) FROM milestones_waiting) AS milestones_waiting
+                FROM deliveries WHERE state IN ('pending', 'sending')
+                """  # noqa: S608  our own text
+            )
         assert row is not None
         return Backlog(
             row["collecting"],
@@ -277,17 +305,23 @@ async def _choose(connection: _Connection, limit: int) -> None:
 
 
 async def _take(connection: _Connection, limit: int, lease: UUID, lease_for: timedelta) -> list[Claim]:
-    """Take mails that are due, and those of senders whose lease has run out; the longest due first."""
+    """Take mails that are due, and those of senders whose lease has run out; the longest due first.
+
+    A mail that was taken over is held twice as long each time. Were it the mail itself that crashes its senders, and after
+    the server took it, then a target would otherwise get a copy with every lease.
+    """
     rows = await connection.fetch(
         """
         WITH due AS MATERIALIZED (
-            SELECT delivery_id, due_at AS was_due, state = 'sending' AS taken_over FROM deliveries
+            SELECT delivery_id, due_at AS was_due, state = 'sending' AS taken_over,
+                   takeovers + (state = 'sending')::integer AS times FROM deliveries
             WHERE chosen_at IS NOT NULL
               AND ((state = 'pending' AND due_at <= now()) OR (state = 'sending' AND leased_until <= now()))
             ORDER BY due_at LIMIT $1
             FOR UPDATE SKIP LOCKED
         ), taken AS (
-            UPDATE deliveries SET state = 'sending', lease = $2, leased_until = now() + $3::interval
+            UPDATE deliveries SET state = 'sending', lease = $2, takeovers = times,
+                                  leased_until = now() + $3::interval * 2 ^ least(times, $4::integer)
             FROM due WHERE deliveries.delivery_id = due.delivery_id
             RETURNING deliveries.*, was_due, taken_over,
                       ARRAY(SELECT threshold FROM deliveries AS other
@@ -298,6 +332,7 @@ async def _take(connection: _Connection, limit: int, lease: UUID, lease_for: tim
         limit,
         lease,
         lease_for,
+        _MOST_DOUBLINGS,
     )
     return [_claim(row) for row in rows]
 

@@ -139,6 +139,16 @@ def test_html_in_a_title_stays_text() -> None:
     assert "script" not in Words(mail).tags
 
 
+def test_a_long_name_with_commas_is_still_one_address() -> None:
+    name = 'The Committee on Transport, Harbours, Ferries, and All Other Matters of the "Regional" Parliament'
+    message = read(WRITER.write(claim(target_name=name)))
+
+    (to,) = message["To"].addresses
+    # Python's reader puts a space of its own between two encoded words.
+    assert to.display_name.split() == name.split()
+    assert to.addr_spec == "council@harbour.example"
+
+
 hostile = st.text(
     st.one_of(st.sampled_from('\r\n,;:<>"@\\()[]= ?\u2028\u202eéß夜'), st.characters(exclude_categories=["Cs"])),
     min_size=1,
@@ -155,6 +165,8 @@ def test_whatever_a_petition_is_called_its_mail_goes_to_its_target_only(
     message = read(mail)
     assert set(message.keys()) == set(read(WRITER.write(claim())).keys()), "no header more, none less"
     assert [address.addr_spec for address in message["To"].addresses] == ["council@harbour.example"]
+    assert "".join(message["To"].addresses[0].display_name.split()) == "".join(names[2].split())
+    assert message["Subject"].startswith("5,000 supporters: ")
     assert [part.get_content_type() for part in message.walk()] == ["multipart/alternative", "text/plain", "text/html"]
     assert Words(mail).links == ["https://pages.example/p/night-ferry"]
     assert mail.content.isascii()

@@ -1,0 +1,164 @@
+"""What the tests of notify's sender share: a database, an SMTP server that does as told, and senders between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+from prometheus_client import CollectorRegistry
+
+from deploy.local.postgres import Postgres
+from deploy.migrations import migrate
+from services.notify.deliveries import Claim, Delivery, deliveries_for, delivery_id
+from services.notify.mail import MailWriter
+from services.notify.metrics import NotifyMetrics
+from services.notify.sender import Sender
+from services.notify.settings import Settings
+from services.notify.smtp import SmtpRelay, SmtpServer
+from services.notify.store import DeliveryStore
+from shared.events import MilestoneReached, Organisation, PetitionChanged, Target
+from shared.postgres import Database
+from tests.integration.consuming import eventually
+from tests.integration.scripted_smtp import ScriptedSmtp, Taken
+
+MINUTE = timedelta(minutes=1)
+
+
+@dataclass
+class Desk:
+    """A database of a test's own, an SMTP server that does as told, and senders between them."""
+
+    url: str
+    eyes: asyncpg.Connection
+    store: DeliveryStore
+    smtp: ScriptedSmtp
+    registry: CollectorRegistry
+    metrics: NotifyMetrics
+
+    def settings(self, **changes: Any) -> Settings:
+        """Settings of a sender that is in a hurry."""
+        return Settings.model_validate(
+            {
+                "postgres_url": self.url,
+                "smtp_url": self.smtp.url,
+                "public_pages_url": "https://pages.example",
+                "mail_from": "Groundswell <petitions@groundswell.example>",
+                "coalesce_seconds": 0.0,
+                "poll_seconds": 0.01,
+                "retry_first_seconds": 0.02,
+                "retry_most_seconds": 0.02,
+                "smtp_timeout_seconds": 5.0,
+                "lease_seconds": 10.0,
+                **changes,
+            }
+        )
+
+    def sender(self, **changes: Any) -> Sender:
+        """A sender that is not at work yet."""
+        settings = self.settings(**changes)
+        return Sender(
+            store=self.store,
+            relay=SmtpRelay(
+                SmtpServer.parse(settings.smtp_url.get_secret_value()), timeout_seconds=settings.smtp_timeout_seconds
+            ),
+            writer=MailWriter(mail_from=settings.mail_from, pages_url=settings.public_pages_url),
+            settings=settings,
+            metrics=self.metrics,
+        )
+
+    @asynccontextmanager
+    async def sending(self, sender: Sender | None = None, **changes: Any) -> AsyncIterator[Sender]:
+        """A sender at work; at the end it is stopped and must end by itself."""
+        sender = sender or self.sender(**changes)
+        run = asyncio.create_task(sender.run())
+        try:
+            yield sender
+        finally:
+            sender.stop()
+            await asyncio.wait_for(run, timeout=10)
+
+    async def reached(
+        self, *thresholds: int, targets: int = 1, petition_id: str = "night-ferry", **wait: float
+    ) -> None:
+        """Milestones were reached: their deliveries are written, due at once unless told otherwise."""
+        rows = [row for threshold in thresholds for row in deliveries(threshold, targets, petition_id)]
+        await self.store.add(rows, [], due_in=timedelta(**wait))
+
+    async def take(self, lease_for: timedelta = MINUTE) -> tuple[UUID, list[Claim]]:
+        """Claim what is due as a sender would, and do nothing with it."""
+        lease = uuid4()
+        return lease, await self.store.claim(limit=10, lease=lease, lease_for=lease_for)
+
+    async def rows(self) -> list[asyncpg.Record]:
+        """All deliveries, by petition, threshold and target."""
+        return await self.eyes.fetch("SELECT * FROM deliveries ORDER BY petition_id, threshold, target_id")
+
+    async def states(self) -> list[str]:
+        """Their states, in the same order."""
+        return [row["state"] for row in await self.rows()]
+
+    async def finished(self) -> None:
+        """Wait until nothing is left to be sent."""
+
+        async def all_ended() -> bool:
+            return not set(await self.states()) & {"pending", "sending"}
+
+        await eventually(all_ended, "every delivery came to an end")
+
+    async def has_taken(self, mails: int) -> list[Taken]:
+        """Wait until the server has the content of so many mails."""
+        await eventually(lambda: len(self.smtp.taken) >= mails, f"the server has {mails} mails")
+        return self.smtp.taken
+
+
+def deliveries(threshold: int, targets: int = 1, petition_id: str = "night-ferry") -> list[Delivery]:
+    """What a milestone asks for, on a petition that addresses so many offices."""
+    now = datetime.now(UTC)
+    return deliveries_for(
+        MilestoneReached(
+            petition_id=petition_id, threshold=threshold, count=threshold + 3, revision=threshold, reached_at=now
+        ),
+        PetitionChanged(
+            petition_id=petition_id,
+            organisation=Organisation(slug="harbour-friends", name="Friends of the Harbour"),
+            title="Keep the night ferry",
+            text="It brings people home.",
+            targets=[
+                Target(target_id=f"office-{number}", name=f"Office {number}", email=f"office{number}@harbour.example")
+                for number in range(targets)
+            ],
+            changed_at=now,
+        ),
+    )
+
+
+def message_id(threshold: int, target: int = 0, petition_id: str = "night-ferry") -> str:
+    """The Message-ID that the mail about this milestone must have."""
+    return f"<{delivery_id(petition_id, threshold, f'office-{target}')}@groundswell.example>"
+
+
+async def new_database(postgres: Postgres) -> str:
+    """A database with our tables."""
+    url = await postgres.create_database(f"notify_{uuid4().hex[:8]}")
+    await migrate(url)
+    return url
+
+
+@asynccontextmanager
+async def open_desk(database_url: str) -> AsyncIterator[Desk]:
+    """A desk with empty tables."""
+    eyes = await asyncpg.connect(database_url)
+    await eyes.execute("TRUNCATE deliveries, milestones_waiting")
+    database = Database(database_url, application="notify-test")
+    await database.open()
+    registry = CollectorRegistry()
+    async with ScriptedSmtp() as smtp:
+        yield Desk(database_url, eyes, DeliveryStore(database), smtp, registry, NotifyMetrics(registry))
+    await database.close()
+    await eyes.close()
