@@ -1,11 +1,11 @@
-// Parses the AsyncAPI document on standard input with the public parser, and prints one JSON object: the diagnostics, and
-// what a reader of the document learns from it (every operation with its topic, its messages and their payloads).
+// Parses the AsyncAPI documents on standard input (a JSON object of them, by name) with the public parser. Prints, under
+// the same names, the diagnostics and what a reader learns: every operation with its topics, messages and payloads.
 import { readFileSync } from "node:fs";
 import { DiagnosticSeverity, Parser } from "@asyncapi/parser";
 
-const { document, diagnostics } = await new Parser().parse(readFileSync(0, "utf-8"));
+const parser = new Parser();
 
-const described = (message) => ({
+const describedMessage = (message) => ({
   name: message.name(),
   contentType: message.contentType(),
   headers: message.headers()?.json(),
@@ -13,19 +13,25 @@ const described = (message) => ({
   payload: message.payload()?.json(),
 });
 
-console.log(
-  JSON.stringify({
-    diagnostics: diagnostics.map(({ severity, code, message, path }) => ({
-      severity: DiagnosticSeverity[severity],
-      code,
-      message,
-      path: path.join("."),
-    })),
-    operations: document?.operations().all().map((operation) => ({
-      id: operation.id(),
-      action: operation.action(),
-      topics: operation.channels().all().map((channel) => channel.address()),
-      messages: operation.messages().all().map(described),
-    })),
-  }),
-);
+const describedOperation = (operation) => ({
+  action: operation.action(),
+  topics: operation.channels().all().map((channel) => channel.address()),
+  messages: operation.messages().all().map(describedMessage),
+});
+
+const describedDiagnostic = ({ severity, code, message, path }) => ({
+  severity: DiagnosticSeverity[severity],
+  code,
+  message,
+  path: path.join("."),
+});
+
+const found = {};
+for (const [name, source] of Object.entries(JSON.parse(readFileSync(0, "utf-8")))) {
+  const { document, diagnostics } = await parser.parse(source);
+  found[name] = {
+    diagnostics: diagnostics.map(describedDiagnostic),
+    operations: document?.operations().all().map(describedOperation),
+  };
+}
+console.log(JSON.stringify(found));
