@@ -34,6 +34,10 @@ _FACTS: Final[dict[str, type[Fact]]] = {fact.TYPE: fact for fact in (SignatureVe
 _ROUNDS = 20
 """A step is computed again each time that its fences turn out to be elsewhere; that often means two owners at work."""
 
+# What PostgreSQL's integer and Lua's numbers hold exactly: a fence beyond would drop every later fact of its lane.
+_MOST_LANE: Final = 2**31 - 1
+_MOST_POSITION: Final = 2**53
+
 _WATCH_SECONDS = 1.0
 """How long a loss of Redis may go unnoticed while nobody signs."""
 
@@ -62,6 +66,8 @@ def decode(record: ConsumerRecord[Any, Any]) -> CountedFact:
     except ValidationError as error:
         detail = "; ".join(f"{item['field']}: {item['problem']}" for item in field_errors(error))
         raise InvalidRecord("schema", detail) from None
+    if fact.lane > _MOST_LANE or fact.position > _MOST_POSITION or not 2000 <= fact.signed_at.year < 2100:
+        raise InvalidRecord("out_of_range", "lane, position or signed_at cannot be one of the ledger's")
     if record.key != fact.petition_id.encode():
         # Facts of one petition in two partitions would have two writers.
         raise InvalidRecord("key", "the record key must be the petition id")

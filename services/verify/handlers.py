@@ -89,7 +89,7 @@ class VerifyHandler:
         except ValueError:
             raise InvalidRecord("event_id", "header ce_id must be a UUID") from None
         if not _FIRST_MOMENT <= _moment(command) < _LAST_MOMENT:
-            raise InvalidRecord("time", "a command must be of the years 2000 to 2099")
+            raise InvalidRecord("out_of_range", "a command must be of the years 2000 to 2099")
         key = _key(record.key)
         domain = ""
         if isinstance(command, SignCommand):
