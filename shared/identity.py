@@ -18,14 +18,19 @@ from typing import Final
 from uuid import UUID
 
 import idna
-from email_validator import EmailNotValidError, validate_email
+from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
+
+# Names under which no mailbox can be reached (RFC 6761). "test" is reserved too, and is what tests and demos use.
+_RESERVED: Final = "|".join(re.escape(name) for name in SPECIAL_USE_DOMAIN_NAMES if name != "test")
 
 # The common case, decided without a parser: an ASCII dot-atom local part (RFC 5321 section 4.1.2, at most 64 characters)
-# and a host name of letters, digits and hyphens with at least one dot (RFC 1035 section 2.3.1). A label with hyphens in
-# its third and fourth place may be an A-label and goes the long way, to be checked as such.
+# and a host name of letters, digits and hyphens with at least one dot (RFC 1035 section 2.3.1) that is not reserved, 254
+# characters in all. A label with hyphens in its third and fourth place may be an A-label and goes the long way, to be
+# checked as such. What this accepts, the long way would accept too.
 _PLAIN_EMAIL: Final = re.compile(
-    r"(?=.{1,64}@)[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
-    r"@(?=.{4,253}\Z)(?:(?!..--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?!..--)[a-z](?:[a-z0-9-]{0,61}[a-z0-9])\Z"
+    r"(?=.{1,64}@)(?=.{6,254}\Z)[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
+    rf"@(?=.{{4,253}}\Z)(?!(?:.*\.)?(?:{_RESERVED})\Z)"
+    r"(?:(?!..--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?!..--)[a-z](?:[a-z0-9-]{0,61}[a-z])\Z"
 )
 
 
@@ -65,9 +70,10 @@ def canonical_email(text: str) -> str:
     Raises:
         InvalidEmail: `text` is not an address that mail could be sent to.
     """
-    folded = unicodedata.normalize("NFKC", text).strip().lower()
+    compatible = unicodedata.normalize("NFKC", text).strip()
+    folded = compatible.lower()
     if not _PLAIN_EMAIL.match(folded):
-        folded = _canonical_spelling(folded)
+        folded = _canonical_spelling(compatible)
     local, _, domain = folded.rpartition("@")
     rules = _PROVIDERS.get(domain)
     if rules is None:
@@ -76,15 +82,20 @@ def canonical_email(text: str) -> str:
         local = local.partition("+")[0]
     if rules.dots:
         local = local.replace(".", "")
-    if not local:
-        raise InvalidEmail("nothing is left of the part before the @ once the provider's rules are applied")
+    if not local or local.endswith(
+        "."
+    ):  # "+tag", or "name.+tag" at a provider whose mailboxes cannot be called "name."
+        raise InvalidEmail("no mailbox is left of the part before the @ once the provider's rules are applied")
     return f"{local}@{rules.domain}"
 
 
-def _canonical_spelling(folded: str) -> str:
-    """The long way: international addresses, A-labels, quoted local parts (refused), and everything malformed."""
+def _canonical_spelling(text: str) -> str:
+    """The long way: international addresses, A-labels, quoted local parts (refused), and everything malformed.
+
+    It gets the text before it was put in lower case: a domain's case is folded by the rules of IDNA, which differ.
+    """
     try:
-        parts = validate_email(folded, check_deliverability=False, test_environment=True)
+        parts = validate_email(text, check_deliverability=False, test_environment=True)
         # uts46 folds what registries treat as one name (sharp s, final sigma kept apart as IDNA 2008 has them).
         domain = idna.encode(parts.ascii_domain, uts46=True).decode("ascii").lower()
     except (EmailNotValidError, idna.IDNAError, UnicodeError) as error:
