@@ -54,7 +54,9 @@ class BroadcastReader:
         return consumer if consumer is not None and consumer.assignment() else None
 
     async def _keep_raw(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> KafkaMessage:
-        return KafkaMessage(body=b"", raw_message=records, consumer=self._subscriber.consumer)
+        # FastStream's metrics measure the body; nothing else looks at it.
+        body = [record.value or b"" for record in records]
+        return KafkaMessage(body=body, raw_message=records, consumer=self._subscriber.consumer)
 
     @staticmethod
     async def _no_body(_: KafkaMessage) -> None:

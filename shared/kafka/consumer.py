@@ -173,7 +173,9 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         return consumer
 
     async def _keep_raw(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> KafkaMessage:
-        return KafkaMessage(body=b"", raw_message=records, consumer=self._consumer)
+        # FastStream's metrics measure the body; nothing else looks at it.
+        body = [record.value or b"" for record in records]
+        return KafkaMessage(body=body, raw_message=records, consumer=self._consumer)
 
     @staticmethod
     async def _no_body(_: KafkaMessage) -> None:

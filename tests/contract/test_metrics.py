@@ -1,0 +1,172 @@
+"""/metrics of every service: clean by promtool's rules, and true of what has happened."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from prometheus_client.parser import text_string_to_metric_families
+
+from deploy.local.service import SERVICES, ServiceName
+from deploy.local.test_needs import UNPACKED
+from shared.topics import SIGNATURES_SUBMITTED
+from tests.integration.system import System, eventually
+
+MOVED: dict[ServiceName, dict[str, float | None]] = {
+    "ingest": {
+        'groundswell_ingest_accepted_total{call="petition"}': 2,
+        'groundswell_ingest_accepted_total{call="sign"}': 2,
+        'groundswell_ingest_accepted_total{call="batch"}': 1,
+        'groundswell_ingest_refused_total{reason="petition_unknown"}': 1,
+        'groundswell_ingest_refused_total{reason="invalid_fields"}': 1,
+        "groundswell_ingest_acknowledged_seconds_count": 2,
+        "groundswell_ingest_batch_lines_sum": 1,
+    },
+    "verify": {
+        'groundswell_verify_signatures_total{outcome="verified",reason=""}': 1,
+        'groundswell_verify_signatures_total{outcome="duplicate",reason="already_signed"}': 1,
+        'groundswell_verify_signatures_total{outcome="rejected",reason="country_not_eligible"}': 1,
+        'groundswell_consumer_dead_letters_total{reason="not_a_cloud_event"}': 1,
+        "groundswell_consumer_records_total": 3,
+        "groundswell_consumer_batch_records_sum": 4,
+        "groundswell_consumer_batch_seconds_count": None,
+        "groundswell_verify_store_seconds_count": None,
+        "groundswell_verify_event_age_seconds_count": None,
+    },
+    "tally": {
+        "groundswell_tally_changes_counted_total": 1,
+        "groundswell_tally_milestones_announced_total": 1,
+        "groundswell_consumer_batch_records_sum": 1,
+        "groundswell_consumer_batch_seconds_count": 1,
+        "groundswell_tally_event_age_seconds_count": 1,
+        "groundswell_tally_snapshots_published_total": None,
+    },
+    "notify": {
+        'groundswell_notify_deliveries_total{outcome="sent"}': 1,
+        'groundswell_notify_smtp_replies_total{class="2xx"}': 1,
+        "groundswell_notify_age_seconds_count": 1,
+        "groundswell_consumer_batch_records_sum": 1,
+    },
+}
+"""By how much each metric must have risen after `a_petition_with_every_outcome`; None: by anything above 0."""
+
+TOPICS_READ: dict[ServiceName, set[str]] = {
+    "ingest": {"petitions.changed.v1"},
+    "verify": {"petitions.changed.v1", "signatures.submitted.v1"},
+    "tally": {"petitions.changed.v1", "signatures.verified.v1", "tallies.updated.v1"},
+    "notify": {"petitions.changed.v1", "milestones.reached.v1"},
+}
+
+
+async def exposition(system: System, service: ServiceName) -> str:
+    answer = await system.http.get(f"{system.stack.services[service][0].url}/metrics")
+    assert answer.status_code == 200
+    return answer.text
+
+
+async def samples(system: System, service: ServiceName) -> dict[str, float]:
+    """Every sample by its name and sorted labels, as ``name{a="b",c="d"}``."""
+    found = {}
+    for family in text_string_to_metric_families(await exposition(system, service)):
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return found
+
+
+async def a_petition_with_every_outcome(system: System, petition: str) -> None:
+    """One signature that counts and reaches a milestone, one duplicate, rejected, refused, unknown, and a poison record."""
+    await system.start_petition(petition, milestones=[1], policy={"countries": ["NL"]})
+    await system.start_petition(petition, milestones=[1], policy={"countries": ["NL", "FR"]})
+    url = f"{system.ingest}/v1/petitions/{petition}/signatures"
+    ann = {"email": "ann@mail.example", "name": "Ann Example", "country": "NL"}
+    for url_, body, status in (
+        (url, ann, 202),
+        (url, {**ann, "email": "ben@mail.example", "country": "BE"}, 202),
+        (url, {**ann, "email": "ben"}, 422),
+        (f"{system.ingest}/v1/petitions/no-such-petition/signatures", ann, 404),
+    ):
+        assert (await system.http.post(url_, json=body)).status_code == status
+    await system.decided(petition, 2)
+    line = '{"email": "ANN@mail.example", "name": "Ann Example", "country": "NL"}'
+    batch = await system.http.post(
+        f"{url}/batch", content=line, headers={**system.partner, "content-type": "application/x-ndjson"}
+    )
+    assert batch.status_code == 207, batch.text
+    producer = AIOKafkaProducer(bootstrap_servers=system.stack.environment["KAFKA_BOOTSTRAP_SERVERS"])
+    async with producer:
+        await producer.send_and_wait(SIGNATURES_SUBMITTED.name, b"poison")
+
+
+async def test_the_metrics_move_with_what_happens_to_signatures(system: System) -> None:
+    before = {service: await samples(system, service) for service in SERVICES}
+    await a_petition_with_every_outcome(system, "measured")
+    still: list[str] = []
+
+    async def moved() -> bool:
+        still.clear()
+        for service, expected in MOVED.items():
+            now = await samples(system, service)
+            for name, rise in expected.items():
+                risen = now.get(name, 0) - before[service].get(name, 0)
+                if risen != rise if rise is not None else risen <= 0:
+                    still.append(f"{service}: {name} rose by {risen:g}, expected {rise or 'more'}")
+        return not still
+
+    try:
+        await eventually(moved, "every metric has moved", seconds=20)
+    except AssertionError:
+        pytest.fail("\n".join(still))
+
+
+@pytest.mark.parametrize("service", ["verify", "tally", "notify"])
+async def test_the_lag_of_every_partition_is_shown_and_falls_to_0(service: ServiceName, system: System) -> None:
+    async def caught_up() -> bool:
+        now = await samples(system, service)
+        lags = [value for name, value in now.items() if name.startswith("groundswell_consumer_lag_records{")]
+        return lags == [0] * 12
+
+    await eventually(caught_up, f"{service} shows no lag in 12 partitions", seconds=20)
+
+
+async def test_the_drift_is_measured_and_is_0(system: System) -> None:
+    async def measured() -> bool:
+        now = await samples(system, "tally")
+        return now.get('groundswell_tally_audits_total{result="right"}', 0) > 0 and now["groundswell_tally_drift"] == 0
+
+    await eventually(measured, "an audit has found no drift", seconds=20)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_faststream_reports_what_it_receives_of_every_topic(service: ServiceName, system: System) -> None:
+    await a_petition_with_every_outcome(system, f"received-by-{service}")
+    labels = f'app_name="{service}",broker="kafka",handler='
+
+    async def received() -> bool:
+        now = await samples(system, service)
+        return all(
+            now.get(f'faststream_received_messages_total{{{labels}"{topic}"}}', 0) > 0
+            and now[f'faststream_received_messages_size_bytes_sum{{{labels}"{topic}"}}'] > 0
+            for topic in TOPICS_READ[service]
+        )
+
+    await eventually(received, f"{TOPICS_READ[service]} are in {service}'s metrics", seconds=20)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_promtool_finds_nothing_to_complain_about(service: ServiceName, system: System) -> None:
+    promtool = shutil.which("promtool") or shutil.which("promtool", path=UNPACKED)
+    if promtool is None:
+        pytest.fail("promtool is missing: make test fetches it where it may (Debian: prometheus)")
+    process = await asyncio.create_subprocess_exec(
+        promtool,
+        "check",
+        "metrics",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    complaints, _ = await process.communicate((await exposition(system, service)).encode())
+    assert (process.returncode, complaints.decode()) == (0, "")
