@@ -51,6 +51,9 @@ _TRANSIENT_REDIS: tuple[type[Exception], ...] = (
     redis.exceptions.MasterDownError,
 )
 
+_TRANSIENT_REDIS_REPLIES = "MISCONF ", "NOREPLICAS ", "BUSY "
+"""Replies that redis-py has no class for: it cannot save (disk full), too few replicas, a script that runs too long."""
+
 _LOST_CONNECTION = "connection is closed", "connection was closed", "pool is closing"
 
 
@@ -62,7 +65,11 @@ def is_transient(error: BaseException) -> bool:
         return bool(error.retriable) or isinstance(error, KafkaTimeoutError) or _connection_lost(error)
     if isinstance(error, asyncpg.InterfaceError):
         return any(mark in str(error) for mark in _LOST_CONNECTION)
-    return isinstance(error, (OSError, TimeoutError, *_TRANSIENT_POSTGRES, *_TRANSIENT_REDIS))
+    if isinstance(error, redis.exceptions.ResponseError) and any(mark in str(error) for mark in _TRANSIENT_REDIS_REPLIES):
+        return True
+    if isinstance(error, OSError):
+        return error.filename is None  # an error about a file is not about a connection: waiting makes no file appear
+    return isinstance(error, (*_TRANSIENT_POSTGRES, *_TRANSIENT_REDIS))
 
 
 def _connection_lost(error: KafkaError) -> bool:
