@@ -1,6 +1,7 @@
 """What verify reads as a command, what goes to the dead letters, and what it says on its topics."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, cast
 from uuid import UUID
