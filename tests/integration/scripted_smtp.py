@@ -51,6 +51,7 @@ class ScriptedSmtp:
     Attributes:
         taken: the mails whose content came, in order.
         connections: how often somebody said EHLO.
+        greeted: how often somebody connected at all.
         on_data: called when the content of a mail has come, before the answer.
         raw_answer: bytes to answer content with, instead of an answer.
         mails_per_connection: after so many mails the server ends the connection, without a word.
@@ -66,6 +67,7 @@ class ScriptedSmtp:
         self.port = free_port()
         self.taken: list[Taken] = []
         self.connections = 0
+        self.greeted = 0
         self.on_data: Callable[[], Awaitable[None]] | None = None
         self.mails_per_connection: int | None = None
         self.raw_answer: bytes | None = None
@@ -111,6 +113,7 @@ class ScriptedSmtp:
         await self.stop()
 
     def _protocol(self) -> SMTP:
+        self.greeted += 1
         return SMTP(
             self,
             enable_SMTPUTF8=self._utf8,
@@ -126,7 +129,8 @@ class ScriptedSmtp:
         self, _server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, data: Any
     ) -> AuthResult:
         assert isinstance(data, LoginPassword)
-        return AuthResult(success=(data.login.decode(), data.password.decode()) == self._login)
+        right = (data.login.decode(), data.password.decode()) == self._login
+        return AuthResult(success=right, handled=right)  # not handled: aiosmtpd answers 535
 
     # aiosmtpd calls these by name -----------------------------------------------------------------------------------
 
