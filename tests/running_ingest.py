@@ -20,8 +20,8 @@ from deploy.local.service import ServiceProcess
 from shared.topics import SIGNATURES_SUBMITTED
 
 PEPPER, ADMIN, KEY = "pepper-of-the-tests", "admin-token-of-the-tests", "partner-key-of-the-tests"
-AS_ADMIN = {"authorization": f"Bearer {ADMIN}"}
-AS_PARTNER = {"x-api-key": KEY}
+AS_ADMIN = {"Authorization": f"Bearer {ADMIN}"}
+AS_PARTNER = {"X-API-Key": KEY}
 
 STATE: dict[str, Any] = {
     "organisation": {"slug": "open-rails", "name": "Open Rails"},

@@ -22,8 +22,9 @@ from shared.identity import InvalidEmail, canonical_email, new_signature_id, ret
 # Line breaks and tabs are allowed in texts of several lines only. The others have no place in what people write: control
 # characters (C0, C1), line and paragraph separators, and the bidirectional overrides that make text read as another.
 # Zero-width joiners stay: Persian and Indic names need them.
-_NOT_IN_TEXT: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_NOT_IN_LINE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_IN_NEITHER: Final = r"\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+_NOT_IN_TEXT: Final = re.compile(rf"[\x00-\x08\x0b\x0c\x0e-\x1f{_IN_NEITHER}]")
+_NOT_IN_LINE: Final = re.compile(rf"[\x00-\x1f{_IN_NEITHER}]")
 _COUNTRY: Final = re.compile(r"[A-Za-z]{2}\Z")
 _IDEMPOTENCY_KEY: Final = re.compile(rb"[\x21-\x7e]{1,255}\Z")
 
@@ -34,13 +35,37 @@ class Submission(BaseModel):
     # hide_input_in_errors: an exception's text may reach a log, and this is personal data.
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
 
-    email: Annotated[EmailText, Field(description="Where the signer receives mail. It is never shown.")]
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    country: Annotated[
-        str, StringConstraints(min_length=2, max_length=2), Field(description="ISO 3166-1 alpha-2, in either case.")
+    # The patterns are for the OpenAPI document only; `admit` checks the same, and says it in words for people.
+    email: Annotated[
+        EmailText,
+        Field(description="Where the signer receives mail. It is never shown.", json_schema_extra={"format": "email"}),
     ]
-    postcode: Annotated[str, StringConstraints(max_length=20)] | None = None
-    comment: Annotated[str, StringConstraints(max_length=2000)] | None = None
+    name: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=200),
+        Field(json_schema_extra={"pattern": rf"^[^\x00-\x1f{_IN_NEITHER}]*[^\s\x00-\x1f{_IN_NEITHER}]+$"}),
+    ]
+    country: Annotated[
+        str,
+        StringConstraints(min_length=2, max_length=2),
+        Field(description="ISO 3166-1 alpha-2, in either case.", json_schema_extra={"pattern": "^[A-Za-z]{2}$"}),
+    ]
+    postcode: (
+        Annotated[
+            str,
+            StringConstraints(max_length=20),
+            Field(json_schema_extra={"pattern": rf"^[^\x00-\x1f{_IN_NEITHER}]*$"}),
+        ]
+        | None
+    ) = None
+    comment: (
+        Annotated[
+            str,
+            StringConstraints(max_length=2000),
+            Field(json_schema_extra={"pattern": rf"^[^\x00-\x08\x0b\x0c\x0e-\x1f{_IN_NEITHER}]*$"}),
+        ]
+        | None
+    ) = None
     consent: bool = Field(False, description="Whether the signer agrees to what the petition asks consent for.")
 
 

@@ -196,7 +196,8 @@ def _batch() -> Json:
             "requestBody": {
                 "required": True,
                 "content": {
-                    kind.decode(): {"schema": {"type": "string"}, "example": f"{line}\n"} for kind in CONTENT_TYPES
+                    kind.decode(): {"schema": {"type": "string", "pattern": "\\S"}, "example": f"{line}\n"}
+                    for kind in CONTENT_TYPES
                 },
             },
             "responses": {
