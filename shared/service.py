@@ -142,6 +142,7 @@ class Service:
     ) -> None:
         self.name, self.settings, self.port = name, settings, port
         self._checks, self._side_checks = checks, side_checks or {}
+        self._checking: dict[str, asyncio.Future[str | None]] = {}
         self._server: uvicorn.Server | None = None
         self._failed: BaseException | None = None
 
@@ -179,19 +180,25 @@ class Service:
 
     async def readiness(self) -> dict[str, str]:
         """The result of every check: ``ok`` or what is wrong."""
-
-        async def run(check: Check) -> str:
-            try:
-                async with asyncio.timeout(_CHECK_SECONDS):
-                    return await check() or "ok"
-            except TimeoutError:
-                return f"no answer within {_CHECK_SECONDS:g} s"
-            except Exception as error:  # noqa: BLE001  whatever a driver raises: the dependency does not answer
-                return f"away: {type(error).__name__}"
-
         checks = {**self._checks, **self._side_checks}
-        results = await asyncio.gather(*(run(check) for check in checks.values()))
+        results = await asyncio.gather(*(self._checked(name, check) for name, check in checks.items()))
         return dict(zip(checks, results, strict=True))
+
+    async def _checked(self, name: str, check: Check) -> str:
+        # A dependency that hangs can make its driver hang even when it is cancelled: asyncpg then waits for the server's
+        # leave. So nothing here waits for that end, and whoever asks meanwhile does not start another check to hang.
+        running = self._checking.get(name)
+        if running is None or running.done():
+            running = self._checking[name] = asyncio.ensure_future(check())
+            running.add_done_callback(_note)
+        done, _ = await asyncio.wait({running}, timeout=_CHECK_SECONDS)
+        if not done:
+            running.cancel()
+        if not done or running.cancelled():
+            return f"no answer within {_CHECK_SECONDS:g} s"
+        if error := running.exception():  # whatever a driver raises: the dependency does not answer
+            return f"away: {type(error).__name__}"
+        return running.result() or "ok"
 
     async def _ready(self, scope: Scope, receive: Receive, send: Send) -> None:
         checks = await self.readiness()
@@ -260,6 +267,12 @@ async def background(fail: Callable[[BaseException], None], *work: Coroutine[Any
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _note(check: asyncio.Future[str | None]) -> None:
+    """Look at how a check ended, or asyncio would report an exception that came after the answer was given."""
+    if not check.cancelled():
+        check.exception()
 
 
 async def _alive(scope: Scope, receive: Receive, send: Send) -> None:

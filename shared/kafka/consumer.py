@@ -195,7 +195,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             return self._held
         if self._assigned is None or self._subscriber.consumer is None:
             return "no partitions assigned yet"
-        return self._watch.stalled
+        return self._watch.away or self._watch.stalled
 
     @property
     def assigned(self) -> frozenset[int]:

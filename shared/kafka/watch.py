@@ -20,6 +20,9 @@ partition, ten times as often as needed, says that a batch that is held is not a
 
 _MEASURE_SECONDS = 2.0
 
+_SILENT_SECONDS = 5.0
+"""Kafka is away once it has answered no measurement for so long: two in a row, so that one slow answer does not count."""
+
 _STALLED_SECONDS = 10.0
 """Records that wait this long while no batch is in hand are not being delivered: a batch is packed in a way that this
 process cannot read, or the client's background tasks have died. FastStream logs such errors and polls on for ever."""
@@ -47,6 +50,9 @@ class ConsumerWatch:
         self._committed: dict[TopicPartition, int] = {}
         self._assignment = 0  # rises when partitions are let go: what was asked before says nothing any more
         self._moved = (time.monotonic(), 0)  # when the positions last moved, and their sum
+        self._answered = time.monotonic()
+        self.away: str | None = None
+        """What is wrong while Kafka does not answer. An idle consumer would not notice it for minutes."""
         self.stalled: str | None = None
         """What is wrong while records wait that are not delivered."""
 
@@ -86,6 +92,10 @@ class ConsumerWatch:
                     await self._measure(client, sorted(client.assignment()))
             except (KafkaError, TimeoutError) as error:  # Kafka is away, or a rebalance came: measured again soon
                 log.debug("lag_unknown", topic=self._topic, cause=type(error).__name__)
+                if time.monotonic() - self._answered > _SILENT_SECONDS:
+                    self.away = f"no answer: {type(error).__name__}"
+            else:
+                self._answered, self.away = time.monotonic(), None
 
     async def _measure(self, client: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
         assignment = self._assignment
