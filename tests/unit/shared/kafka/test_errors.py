@@ -1,0 +1,122 @@
+"""Which failures pass by themselves, and which are bugs."""
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import aiokafka.errors as kafka
+import asyncpg
+import pytest
+import redis.exceptions
+
+from shared.kafka.errors import InvalidRecord, is_transient
+
+PASSING: list[BaseException] = [
+    # the network
+    ConnectionRefusedError(),
+    ConnectionResetError(),
+    BrokenPipeError(),
+    TimeoutError(),
+    OSError("Multiple exceptions: [Errno 111] Connect call failed"),
+    ssl.SSLError("handshake"),
+    FileNotFoundError(2, "No such file or directory"),  # a server's unix socket
+    # Kafka
+    kafka.KafkaConnectionError(),
+    kafka.NodeNotReadyError(),
+    kafka.RequestTimedOutError(),
+    kafka.KafkaTimeoutError(),
+    kafka.NotLeaderForPartitionError(),
+    kafka.LeaderNotAvailableError(),
+    kafka.NotEnoughReplicasError(),
+    kafka.NotEnoughReplicasAfterAppendError(),
+    kafka.GroupCoordinatorNotAvailableError(),
+    kafka.UnknownTopicOrPartitionError(),
+    kafka.ProducerClosed(),
+    # PostgreSQL
+    asyncpg.PostgresConnectionError(),
+    asyncpg.ConnectionDoesNotExistError(),
+    asyncpg.CannotConnectNowError(),
+    asyncpg.AdminShutdownError(),
+    asyncpg.CrashShutdownError(),
+    asyncpg.TooManyConnectionsError(),
+    asyncpg.DiskFullError(),
+    asyncpg.SerializationError(),
+    asyncpg.DeadlockDetectedError(),
+    asyncpg.LockNotAvailableError(),
+    asyncpg.QueryCanceledError(),
+    asyncpg.ReadOnlySQLTransactionError(),
+    asyncpg.InvalidPasswordError(),
+    asyncpg.InterfaceError("connection is closed"),
+    asyncpg.InterfaceError("the underlying connection is closed"),
+    asyncpg.InterfaceError("pool is closing"),
+    # Redis
+    redis.exceptions.ConnectionError(),
+    redis.exceptions.TimeoutError(),
+    redis.exceptions.BusyLoadingError(),
+    redis.exceptions.ReadOnlyError(),
+    redis.exceptions.OutOfMemoryError(),
+    redis.exceptions.MasterDownError("MASTERDOWN"),
+    redis.exceptions.ClusterDownError("CLUSTERDOWN"),
+    redis.exceptions.AuthenticationError(),
+    redis.exceptions.ResponseError("MISCONF Redis is configured to save RDB snapshots, but it is not able to"),
+    redis.exceptions.ResponseError("NOREPLICAS Not enough good replicas to write."),
+    redis.exceptions.ResponseError(
+        "Command # 2 (EVALSHA …) of pipeline caused error: BUSY Redis is busy running a script."
+    ),
+]
+
+BUGS: list[BaseException] = [
+    KeyError("x"),
+    ValueError("x"),
+    AssertionError(),
+    InvalidRecord("schema", "x"),
+    asyncio.CancelledError(),
+    FileNotFoundError(2, "No such file or directory", "template.html"),
+    PermissionError(13, "Permission denied", "/etc/secret"),
+    kafka.KafkaError(),
+    kafka.MessageSizeTooLargeError(),
+    kafka.TopicAuthorizationFailedError(),
+    kafka.IllegalStateError(),
+    kafka.CommitFailedError(),
+    asyncpg.UniqueViolationError(),
+    asyncpg.UndefinedTableError(),
+    asyncpg.PostgresSyntaxError(),
+    asyncpg.InterfaceError("cannot perform operation: another operation is in progress"),
+    asyncpg.DataError("invalid input for query argument $1"),
+    redis.exceptions.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"),
+    redis.exceptions.NoScriptError(),
+    redis.exceptions.DataError(),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+def test_waiting_can_help(error: BaseException) -> None:
+    assert is_transient(error)
+
+
+@pytest.mark.parametrize("error", BUGS, ids=repr)
+def test_waiting_cannot_help(error: BaseException) -> None:
+    assert not is_transient(error)
+
+
+def test_a_file_of_ours_that_is_missing_is_a_bug_and_not_a_server_that_is_away(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as failure:
+        (tmp_path / "template.html").read_text()
+    assert not is_transient(failure.value)
+
+
+async def test_a_unix_socket_that_is_missing_is_a_server_that_is_away(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as failure:
+        await asyncio.open_unix_connection(str(tmp_path / "socket"))
+    assert is_transient(failure.value)
+
+
+async def test_a_port_where_nobody_listens_is_a_server_that_is_away() -> None:
+    with pytest.raises(OSError, match="1") as failure:
+        await asyncio.open_connection("localhost", 1)
+    assert is_transient(failure.value)
+
+
+def test_an_invalid_record_says_its_reason_and_where() -> None:
+    error = InvalidRecord("schema", "email: is missing")
+    assert (error.reason, error.detail, str(error)) == ("schema", "email: is missing", "schema: email: is missing")

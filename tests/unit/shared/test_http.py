@@ -1,0 +1,95 @@
+"""Errors as RFC 9457 problem details."""
+
+import json
+from typing import Annotated
+
+import httpx
+import pytest
+from pydantic import AwareDatetime, BaseModel, StringConstraints, ValidationError, field_validator
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from shared.http import EXCEPTION_HANDLERS, Problem, field_errors
+
+
+def test_a_problem_says_what_went_wrong_in_the_five_members_of_the_rfc() -> None:
+    problem = Problem(422, "invalid_fields", "Put these right.", errors=[{"field": "email", "problem": "is missing"}])
+    response = problem.response()
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+    assert json.loads(bytes(response.body)) == {
+        "type": "urn:groundswell:problem:invalid_fields",
+        "title": "Invalid fields",
+        "status": 422,
+        "detail": "Put these right.",
+        "errors": [{"field": "email", "problem": "is missing"}],
+    }
+    assert str(problem) == "Put these right."
+
+
+def test_a_problem_without_fields_has_no_errors_member() -> None:
+    assert "errors" not in Problem(404, "unknown_petition", "There is none.").body()
+
+
+def test_a_problem_that_passes_says_when_to_try_again() -> None:
+    response = Problem(503, "kafka_away", "Soon.", retry_after=5, headers={"x-more": "1"}).response()
+    assert response.headers["retry-after"] == "5"
+    assert response.headers["x-more"] == "1"
+
+
+async def _raise_problem(_: Request) -> Response:
+    raise Problem(410, "closed", "This petition is closed.")
+
+
+async def test_an_application_answers_its_own_and_starlettes_refusals_as_problems() -> None:
+    app = Starlette(routes=[Route("/closed", _raise_problem)], exception_handlers=EXCEPTION_HANDLERS)
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+    for method, path, status, kind in (
+        ("GET", "/closed", 410, "closed"),
+        ("GET", "/nowhere", 404, "not_found"),
+        ("POST", "/closed", 405, "method_not_allowed"),
+    ):
+        answer = await client.request(method, path)
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["type"] == f"urn:groundswell:problem:{kind}"
+        assert answer.json()["status"] == status
+        assert ("allow" in answer.headers) == (status == 405)
+
+
+class _Body(BaseModel):
+    name: Annotated[str, StringConstraints(min_length=3, pattern="^[a-z]+$")]
+    when: AwareDatetime
+    tags: list[int] = []
+
+    @field_validator("tags")
+    @classmethod
+    def _no_seven(cls, tags: list[int]) -> list[int]:
+        if 7 in tags:
+            raise ValueError("seven is taken")
+        return tags
+
+
+def test_every_wrong_field_is_named_with_its_place_and_without_its_value() -> None:
+    with pytest.raises(ValidationError) as failure:
+        _Body.model_validate({"name": "CANARY1", "when": "CANARY2", "tags": [1, "CANARY3"]})
+    errors = field_errors(failure.value)
+    assert [error["field"] for error in errors] == ["name", "when", "tags.1"]
+    assert all(error["problem"] for error in errors)
+    assert "CANARY" not in str(errors)
+
+
+def test_a_rule_of_ours_is_told_in_its_own_words() -> None:
+    with pytest.raises(ValidationError) as failure:
+        _Body.model_validate({"name": "sam", "when": "2026-11-22T12:00:00Z", "tags": [7]})
+    assert field_errors(failure.value) == [{"field": "tags", "problem": "seven is taken"}]
+
+
+def test_a_body_that_is_no_json_is_told_as_such() -> None:
+    with pytest.raises(ValidationError) as failure:
+        _Body.model_validate_json(b"{CANARY")
+    [error] = field_errors(failure.value)
+    assert error["field"] == "(body)"
+    assert "CANARY" not in error["problem"]

@@ -1,0 +1,60 @@
+"""Logs: one event a line, the same form for all libraries, and nothing in a traceback that somebody typed."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+LOGGING = """
+    import logging, structlog
+    from shared.settings import CommonSettings
+    from shared.telemetry import configure_logging
+
+    configure_logging(CommonSettings(log_format="{form}", log_level="{level}"), "verify")
+
+    def fails(email):
+        raise KeyError("missing")
+
+    structlog.get_logger("shared.example").info("something_happened", records=3)
+    logging.getLogger("a.library").warning("it said %s", "so")
+    logging.getLogger("aiokafka.cluster").warning("noise")
+    try:
+        fails("canary@example.org")
+    except KeyError as bug:
+        structlog.get_logger("shared.example").error("bug", exc_info=bug)
+    print("nothing of the log goes here")
+"""
+
+
+def log_lines(form: str, level: str = "info") -> list[str]:
+    """What a process with these settings writes to standard error."""
+    program = textwrap.dedent(LOGGING.format(form=form, level=level))
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout == "nothing of the log goes here\n"
+    return ended.stderr.splitlines()
+
+
+def test_json_logs_are_one_object_a_line_with_time_level_service_and_logger() -> None:
+    happened, library, bug = [json.loads(line) for line in log_lines("json")]
+    assert happened["event"] == "something_happened"
+    assert (happened["records"], happened["service"], happened["level"]) == (3, "verify", "info")
+    assert happened["logger"] == "shared.example"
+    assert happened["timestamp"].endswith("Z")
+    assert (library["event"], library["service"], library["level"]) == ("it said so", "verify", "warning")
+    assert "KeyError: 'missing'" in bug["exception"]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_shows_no_values(form: str) -> None:
+    text = "\n".join(log_lines(form))
+    assert "KeyError" in text
+    assert "fails" in text
+    # The line of source that made the value is there in a script; the value of the local variable is not.
+    assert "email = " not in text
+    assert text.count("canary") <= 1
+
+
+def test_what_is_below_the_level_is_not_logged() -> None:
+    assert [json.loads(line)["event"] for line in log_lines("json", "warning")] == ["it said so", "bug"]
