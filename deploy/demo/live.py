@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -93,12 +94,12 @@ async def _look(watch: Watch, petitions: Petitions, seen: Seen) -> None:
 
 def table(petitions: Petitions, progress: Progress, seen: Seen) -> RenderableType:
     """The table of petitions, and what came of the submissions below it."""
-    rows = Table(title=petitions.open[0].state.organisation.name, title_justify="left", expand=False)
+    rows = Table(title=petitions.open[0].state.organisation.name, title_justify="left", box=box.SIMPLE_HEAD)
     rows.add_column("Petition", no_wrap=True)
     rows.add_column("sent", justify="right")
     rows.add_column("verified", justify="right")
     rows.add_column("supporters", justify="right", style="bold")
-    rows.add_column("", width=24)
+    rows.add_column("", width=16)
     for petition in petitions.open:
         name = petition.petition_id
         count = seen.counts.get(name, 0)
@@ -107,7 +108,7 @@ def table(petitions: Petitions, progress: Progress, seen: Seen) -> RenderableTyp
             f"{progress.answered[name]:,}",
             f"{seen.outcomes[name, 'verified', '']:,}",
             f"{count:,}",
-            ProgressBar(total=petition.supporters, completed=count, width=24),
+            ProgressBar(total=petition.supporters, completed=count, width=16),
         )
     rows.add_section()
     rows.add_row(
@@ -115,7 +116,7 @@ def table(petitions: Petitions, progress: Progress, seen: Seen) -> RenderableTyp
         f"{sum(progress.answered[petition.petition_id] for petition in petitions.open):,}",
         f"{_decided(seen, 'verified'):,}",
         f"{sum(seen.counts.values()):,}",
-        Text(f"{seen.rate:,.0f} counted a second"),
+        Text(f"{seen.rate:,.0f} a second"),
     )
     return Group(rows, Text(line(progress, seen), style="dim"))
 
@@ -124,7 +125,7 @@ def line(progress: Progress, seen: Seen) -> str:
     """Everything that moves, in one line."""
     waiting = ", ".join(f"{service} {records:,}" for service, records in seen.lag.items())
     return (
-        f"{progress.seconds:5.1f} s   sent {progress.answered.total() + progress.poison:,}"
+        f"{time.monotonic() - progress.started:5.1f} s   sent {progress.answered.total() + progress.poison:,}"
         f"   counted {sum(seen.counts.values()):,} ({seen.rate:,.0f}/s)"
         f"   duplicate {_decided(seen, 'duplicate'):,}   rejected {_decided(seen, 'rejected'):,}"
         f"   refused {progress.refused.total():,}   dead letters {seen.dead_letters:,}"

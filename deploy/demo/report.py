@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deploy.demo.checks import Check, outcome_totals
+from deploy.demo.checks import STORED, Check, outcome_totals
 from deploy.demo.observed import Observed
 from deploy.demo.petitions import Petitions
 from deploy.demo.progress import Progress
@@ -48,7 +48,7 @@ class Report:
                 "supporters": self.observed.supporters if self.observed else 0,
                 "petitions": self._petitions(surge.petitions),
                 "sent": self.progress.answered.total() + self.progress.poison if self.progress else 0,
-                "outcomes": outcome_totals(self.progress, self.observed) if self.progress and self.observed else {},
+                "outcomes": self._outcomes(),
                 "milestones": self.observed.milestones.total() if self.observed else 0,
                 "mails": len(self.observed.mails) if self.observed else 0,
                 "drift": self.observed.drift if self.observed else None,
@@ -56,6 +56,11 @@ class Report:
                 "cpu_seconds": {name: round(seconds, 1) for name, seconds in self.cpu_seconds.items()},
             }
         )
+
+    def _outcomes(self) -> dict[str, int]:
+        if self.progress is None or self.observed is None:
+            return dict.fromkeys((*STORED, "refused", "dead_lettered"), 0)
+        return outcome_totals(self.progress, self.observed)
 
     def _petitions(self, petitions: Petitions) -> dict[str, Any]:
         found = self.observed
@@ -122,7 +127,7 @@ def print_facts(console: Console, report: Report) -> None:
 
 def where_to_look(state: StackState, petitions: Petitions) -> Table:
     """The addresses at which to look around in what the demo left."""
-    table = Table(title="Where to look", title_justify="left", show_header=False)
+    table = Table(title="Where to look", title_justify="left", show_header=False, box=box.SIMPLE, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("Organisation", f"{state.tally_url}/o/{petitions.organisation_slug}")
@@ -135,5 +140,5 @@ def where_to_look(state: StackState, petitions: Petitions) -> Table:
         ("tally", state.tally_url),
         ("notify", state.notify_url),
     ):
-        table.add_row(name, f"{url}/metrics   {url}/readyz   {url}/docs/asyncapi")
+        table.add_row(name, f"{url}/metrics")
     return table

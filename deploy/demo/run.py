@@ -34,6 +34,7 @@ _COALESCE_SECONDS: Final = "3"
 the largest petition are less than a hundredth of the surge apart, so some always meet."""
 
 _KNOWN_SECONDS: Final = 30.0
+_DEATH_SECONDS: Final = 1.0
 
 
 class DemoFailed(RuntimeError):
@@ -150,6 +151,9 @@ async def _while_up(stack: Stack, work: Coroutine[Any, Any, None]) -> None:
     working, watching_parts = asyncio.create_task(work), asyncio.create_task(stack.watch())
     try:
         await asyncio.wait({working, watching_parts}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done() and working.exception() is not None:
+            # Often because a part has died, which is seen a moment later and is the better answer.
+            await asyncio.wait({watching_parts}, timeout=_DEATH_SECONDS)
         if watching_parts.done():
             watching_parts.result()
         await working

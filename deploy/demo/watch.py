@@ -24,6 +24,7 @@ SELECT petition_id, state, coalesce(reason, '') AS reason, count(*) AS number
 FROM signatures GROUP BY petition_id, state, reason
 """
 
+_AUDIT_SECONDS: Final = 60.0
 _DLQS: Final = [topic.dlq for topic in CONSUMED]
 
 
@@ -112,10 +113,11 @@ class Watch:
         database = Database(self._state.postgres_url, application="demo", size=1)
         redis = shared_redis.connect(self._state.redis_url)
         try:
-            await database.open()
-            results = await audit(
-                TallyStore(redis), Ledger(database), [petition.petition_id for petition in self._petitions.all]
-            )
+            async with asyncio.timeout(_AUDIT_SECONDS):  # opening a database waits for it, however long it is away
+                await database.open()
+                results = await audit(
+                    TallyStore(redis), Ledger(database), [petition.petition_id for petition in self._petitions.all]
+                )
         finally:
             await redis.aclose()
             await database.close()
