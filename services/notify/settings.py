@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.notify.mail import parse_mailbox
@@ -104,10 +104,16 @@ class Settings(CommonSettings):
         description="Consumption stops when more than this part of the last 1,000 records could not be read.",
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.lease_seconds < 2 * self.smtp_timeout_seconds:
-            raise ValueError("NOTIFY_LEASE_SECONDS must be at least twice NOTIFY_SMTP_TIMEOUT_SECONDS")
-        if self.retry_most_seconds < self.retry_first_seconds:
-            raise ValueError("NOTIFY_RETRY_MOST_SECONDS must not be below NOTIFY_RETRY_FIRST_SECONDS")
-        return self
+    @field_validator("lease_seconds")
+    @classmethod
+    def _outlasts_a_mail(cls, seconds: float, others: ValidationInfo) -> float:
+        if seconds < 2 * others.data.get("smtp_timeout_seconds", 0):
+            raise ValueError("must be at least twice NOTIFY_SMTP_TIMEOUT_SECONDS")
+        return seconds
+
+    @field_validator("retry_most_seconds")
+    @classmethod
+    def _not_below_the_first(cls, seconds: float, others: ValidationInfo) -> float:
+        if seconds < others.data.get("retry_first_seconds", 0):
+            raise ValueError("must not be below NOTIFY_RETRY_FIRST_SECONDS")
+        return seconds

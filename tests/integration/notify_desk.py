@@ -95,6 +95,15 @@ class Desk:
         lease = uuid4()
         return lease, await self.store.claim(limit=10, lease=lease, lease_for=lease_for)
 
+    def held(self, cause: str | None = None) -> float:
+        """How often senders had to wait, for this cause or any."""
+        return sum(
+            sample.value
+            for family in self.metrics.holds.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total") and cause in (None, sample.labels["cause"])
+        )
+
     async def rows(self) -> list[asyncpg.Record]:
         """All deliveries, by petition, threshold and target."""
         return await self.eyes.fetch("SELECT * FROM deliveries ORDER BY petition_id, threshold, target_id")

@@ -35,13 +35,7 @@ async def test_a_server_that_is_away_costs_no_delivery_an_attempt(desk: Desk) ->
     await desk.reached(1000)
     sender = desk.sender()
     async with desk.sending(sender):
-
-        async def refused_twice() -> bool:
-            return (
-                desk.registry.get_sample_value("groundswell_notify_sender_holds_total", {"cause": "SmtpAway"}) or 0
-            ) >= 2
-
-        await eventually(refused_twice, "the sender has found nobody there, twice")
+        await eventually(lambda: desk.held("SmtpAway") >= 2, "the sender has found nobody there, twice")
         assert "cannot be reached" in (await sender._relay.check() or "")
         (row,) = await desk.rows()
         assert (row["state"], row["attempts"], row["chosen_at"]) == ("pending", 0, None)
@@ -118,22 +112,24 @@ async def test_a_server_that_stops_answering_is_left_after_the_timeout(desk: Des
     assert first == second
 
 
-async def test_the_servers_yes_is_written_down_even_when_postgres_was_gone_at_that_moment(desk: Desk) -> None:
+async def test_the_servers_yes_is_written_down_even_when_postgres_went_away_before_it(
+    desk: Desk, postgres: Postgres
+) -> None:
     await desk.reached(1000)
 
-    async def postgres_drops_us() -> None:
-        connection = await asyncpg.connect(desk.url)
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name = 'groundswell-notify-test' AND datname = current_database()"
-        )
-        await connection.close()
+    async def postgres_stops() -> None:
+        desk.smtp.on_data = None
+        await postgres.stop()
 
-    desk.smtp.on_data = postgres_drops_us
+    desk.smtp.on_data = postgres_stops
     async with desk.sending():
+        await eventually(lambda: desk.held() >= 2, "the sender has tried to write it down, twice")
+        await postgres.start()
+        desk.eyes = await asyncpg.connect(desk.url)
         await desk.finished()
 
     assert len(desk.smtp.taken) == 1, "not sent a second time"
+    assert await desk.states() == ["sent"]
 
 
 async def test_a_stop_finishes_the_mail_in_hand_and_gives_back_the_others(desk: Desk) -> None:

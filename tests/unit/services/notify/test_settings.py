@@ -1,5 +1,7 @@
 """What the environment may say to notify, and how it is told when it says it wrong."""
 
+import os
+
 import pytest
 
 from services.notify.__main__ import main
@@ -16,7 +18,7 @@ RIGHT = {
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment that says all that is needed and nothing else of notify."""
-    for name in [name for name in __import__("os").environ if name.startswith("NOTIFY_")]:
+    for name in [name for name in os.environ if name.startswith("NOTIFY_")]:
         monkeypatch.delenv(name)
     for name, value in RIGHT.items():
         monkeypatch.setenv(name, value)
@@ -47,8 +49,8 @@ def test_what_is_missing_is_named(name: str, environment: pytest.MonkeyPatch) ->
         ("PUBLIC_PAGES_URL", "pages.example", "PUBLIC_PAGES_URL: must begin with https://"),
         ("NOTIFY_MAIL_FROM", "nobody", "NOTIFY_MAIL_FROM: must be an e-mail address"),
         ("NOTIFY_COALESCE_SECONDS", "-1", "NOTIFY_COALESCE_SECONDS: "),
-        ("NOTIFY_LEASE_SECONDS", "61", "NOTIFY_LEASE_SECONDS must be at least twice"),
-        ("NOTIFY_RETRY_MOST_SECONDS", "1", "NOTIFY_RETRY_MOST_SECONDS must not be below"),
+        ("NOTIFY_LEASE_SECONDS", "61", "NOTIFY_LEASE_SECONDS: must be at least twice NOTIFY_SMTP_TIMEOUT_SECONDS"),
+        ("NOTIFY_RETRY_MOST_SECONDS", "1", "NOTIFY_RETRY_MOST_SECONDS: must not be below NOTIFY_RETRY_FIRST_SECONDS"),
     ],
 )
 def test_what_is_wrong_is_named_without_its_value(
