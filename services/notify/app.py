@@ -37,7 +37,7 @@ def build(settings: Settings) -> Service:
     registry = new_registry()
     metrics = NotifyMetrics(registry)
     broker = new_broker(settings, registry, "notify")
-    database = Database(settings.postgres_url, application="notify")
+    database = Database(settings.postgres_url.get_secret_value(), application="notify")
     store = DeliveryStore(database)
     producer = EventProducer(settings)
     catalogue = Catalogue()

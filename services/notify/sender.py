@@ -131,18 +131,20 @@ class Sender:
         async with self._relay.session() as session:
             lease = uuid4()
             ends = time.monotonic() + self._settings.lease_seconds  # read before the claim, so never too late
-            claims = await self._store.claim(
-                limit=self._settings.claim_batch,
-                lease=lease,
-                lease_for=timedelta(seconds=self._settings.lease_seconds),
-            )
             try:
+                claims = await self._store.claim(
+                    limit=self._settings.claim_batch,
+                    lease=lease,
+                    lease_for=timedelta(seconds=self._settings.lease_seconds),
+                )
                 for claim in claims:
                     if self._stopping.is_set() or time.monotonic() + self._settings.smtp_timeout_seconds > ends:
                         break
                     await self._deliver(session, claim, lease)
             except Exception as error:
-                if is_transient(error):  # after a bug, the lease keeps others from running into it at once
+                # Also after a claim whose commit nobody confirmed. Not after a bug: the lease keeps others from running
+                # into it at once.
+                if is_transient(error):
                     await self._give_back(lease)
                 raise
             await self._give_back(lease)

@@ -9,7 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from services.notify.mail import parse_mailbox
 from services.notify.smtp import SmtpServer
-from shared.settings import CommonSettings
+from shared.settings import ConsumerSettings, PostgresSettings
 
 
 def _smtp_url(url: SecretStr) -> SecretStr:
@@ -28,17 +28,12 @@ def _pages_url(url: str) -> str:
     return url.rstrip("/")
 
 
-class Settings(CommonSettings):
+class Settings(PostgresSettings, ConsumerSettings):
     """Settings of notify; environment names start with ``NOTIFY_`` unless said otherwise."""
 
     model_config = SettingsConfigDict(env_prefix="NOTIFY_")
 
     port: int = Field(8004, ge=1, le=65535, description="Port of /livez, /readyz, /metrics and /docs/asyncapi.")
-    postgres_url: str = Field(
-        "postgresql://postgres@127.0.0.1:5432/postgres",
-        validation_alias="POSTGRES_URL",
-        description="`postgresql://user:password@host:port/database`.",
-    )
     smtp_url: Annotated[SecretStr, AfterValidator(_smtp_url)] = Field(
         validation_alias="SMTP_URL",
         description="The relay that takes the mails: `smtps://user:password@host` (TLS, port 465),"
@@ -96,12 +91,6 @@ class Settings(CommonSettings):
         gt=0,
         description="A mail that has been put off for this long is given up. Four to five days is what RFC 5321 section"
         " 4.5.4.1 asks for. Time in which the SMTP server itself could not be reached does not start it.",
-    )
-    dlq_ratio_limit: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="Consumption stops when more than this part of the last 1,000 records could not be read.",
     )
 
     @field_validator("lease_seconds")

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.notify.deliveries import (
@@ -71,6 +71,7 @@ slug = st.from_regex(r"[a-z0-9][a-z0-9-]{0,8}", fullmatch=True)
 key = st.tuples(slug, st.integers(1, 10**10), slug)
 
 
+@settings(deadline=None)
 @given(key, key)
 def test_two_deliveries_never_share_an_id(one: tuple[str, int, str], other: tuple[str, int, str]) -> None:
     assert (delivery_id(*one) == delivery_id(*other)) == (one == other)
@@ -95,6 +96,7 @@ def test_line_breaks_in_a_petitions_words_never_reach_a_delivery() -> None:
     assert made.organisation_name == "harbour-friends", "a name of nothing but control characters is none"
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_one_line_has_nothing_that_ends_a_line_or_turns_it_around(text: str) -> None:
     line = one_line(text)
@@ -104,6 +106,7 @@ def test_one_line_has_nothing_that_ends_a_line_or_turns_it_around(text: str) -> 
     assert one_line(line) == line
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1), st.integers(1, 50))
 def test_a_shortened_title_is_never_longer_than_asked(text: str, length: int) -> None:
     short = shorten(text, length)
@@ -127,6 +130,7 @@ opens = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(opens)
 def test_every_milestone_of_a_surge_is_in_exactly_one_mail_which_is_about_the_highest(collected: list[Open]) -> None:
     mails = fold(collected)
@@ -184,6 +188,7 @@ def test_a_refused_recipient_reads_as_the_server_put_it() -> None:
 RULE = RetryRule(first=timedelta(minutes=1), most=timedelta(hours=1), give_up_after=timedelta(days=5))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10_000), st.floats(0, 1))
 def test_a_retry_waits_between_half_the_first_wait_and_the_longest(attempts: int, jitter: float) -> None:
     assert timedelta(seconds=30) <= RULE.delay(attempts, jitter) <= timedelta(hours=1)

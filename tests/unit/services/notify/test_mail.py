@@ -7,7 +7,7 @@ from email.message import EmailMessage
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.notify.deliveries import Claim, Delivery, delivery_id, one_line
@@ -155,6 +155,7 @@ hostile = st.text(
 )
 
 
+@settings(deadline=None)
 @given(title=hostile, organisation=hostile, target=hostile)
 def test_whatever_a_petition_is_called_its_mail_goes_to_its_target_only(
     title: str, organisation: str, target: str
@@ -217,6 +218,7 @@ def test_what_is_no_address_is_never_sent_to(address: str) -> None:
     assert "harbour" not in str(refusal.value), "the reason is logged, the address is not"
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_an_address_that_is_taken_has_nothing_that_ends_an_smtp_command(text: str) -> None:
     try:

@@ -1,7 +1,7 @@
 """How an SMTP_URL is read. What the connection does is tested on a real server (tests/integration/test_notify.py)."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.notify.smtp import SmtpServer
@@ -43,6 +43,7 @@ def test_a_wrong_smtp_url_is_refused_in_words_that_do_not_repeat_it(url: str, wh
     assert "secret" not in str(refusal.value)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
