@@ -10,9 +10,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from services.ingest.openapi import document as ingest_document
 
 from deploy.operate import SERVICES, settings_of
+from services.ingest.openapi import document as ingest_document
 from services.tally.openapi import document as tally_document
 from services.verify.decide import REASONS
 from shared.settings import environment_name

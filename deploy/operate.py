@@ -70,15 +70,10 @@ def check(services: list[str], *, as_json: bool) -> int:
 
 
 def _shown(settings: BaseSettings) -> dict[str, str]:
-    """Values by environment name; secrets as stars, passwords in addresses too."""
-    shown = {}
-    for field in type(settings).model_fields:
-        value = str(getattr(settings, field))
-        if "://" in value and "@" in value:
-            scheme, _, rest = value.partition("://")
-            value = f"{scheme}://***@{rest.rpartition('@')[2]}"
-        shown[environment_name(type(settings), field)] = value
-    return shown
+    """Values by environment name; secrets, and addresses that may hold a password, as stars."""
+    return {
+        environment_name(type(settings), field): str(getattr(settings, field)) for field in type(settings).model_fields
+    }
 
 
 class Counts:
@@ -89,8 +84,8 @@ class Counts:
         from services.tally.settings import Settings
 
         settings = load(Settings)
-        self._redis = shared_redis.connect(settings.redis_url)
-        self._database = Database(settings.postgres_url, application="command")
+        self._redis = shared_redis.connect(settings.redis_url.get_secret_value())
+        self._database = Database(settings.postgres_url.get_secret_value(), application="command")
         self.store, self.ledger = TallyStore(self._redis), Ledger(self._database)
         self.healer = Healer(
             redis=self._redis, store=self.store, ledger=self.ledger, metrics=TallyMetrics(new_registry())

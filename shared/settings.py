@@ -120,6 +120,42 @@ class SettingsError(Exception):
     """The environment does not hold a whole, valid configuration. The message names each variable and what to do."""
 
 
+class PostgresSettings(CommonSettings):
+    """For services that use PostgreSQL."""
+
+    postgres_url: SecretStr = Field(
+        SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"),
+        validation_alias="POSTGRES_URL",
+        description="`postgresql://user:password@host:port/database`.",
+    )
+
+
+class SignerSettings(CommonSettings):
+    """For services that make signer keys."""
+
+    signer_pepper: Secret = Field(
+        validation_alias="SIGNER_PEPPER",
+        description="Secret under which signer keys are made. The same for ingest and verify, for ever: with another"
+        " one, everybody could sign again.",
+    )
+
+    @property
+    def pepper(self) -> bytes:
+        """The pepper as `shared.identity` takes it."""
+        return self.signer_pepper.get_secret_value().encode()
+
+
+class ConsumerSettings(CommonSettings):
+    """For services that have a consumer group."""
+
+    dlq_ratio_limit: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Consumption stops when more than this part of the last 1,000 records could not be read.",
+    )
+
+
 SomeSettings = TypeVar("SomeSettings", bound=BaseSettings)
 
 

@@ -43,14 +43,13 @@ def build(settings: Settings) -> Service:
     feed = CatalogueFeed(catalogue, registry, on_bug=lambda bug: service.fail(bug))  # noqa: PLW0108  made below
     in_flight = InFlight(settings.max_in_flight)
     metrics = IngestMetrics(registry, in_flight=lambda: in_flight.count)
-    pepper = settings.signer_pepper.get_secret_value().encode()
     access = Access(settings)
     answers = Answers(pages_url=settings.public_pages_url, metrics=metrics)
     intake = Intake(
         catalogue=catalogue,
         catalogue_complete=lambda: feed.complete,
         producer=producer,
-        pepper=pepper,
+        pepper=settings.pepper,
         on_bug=lambda bug: service.fail(bug),  # noqa: PLW0108
     )
     sign = SignEndpoint(
@@ -66,7 +65,7 @@ def build(settings: Settings) -> Service:
             access=access,
             rate=ClientRate(settings.client_rate),
             metrics=metrics,
-            pepper=pepper,
+            pepper=settings.pepper,
         ),
         answers=answers,
         metrics=metrics,

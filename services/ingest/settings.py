@@ -6,23 +6,18 @@ import limits
 from pydantic import AnyHttpUrl, Field, SecretStr, TypeAdapter, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from shared.settings import CommonSettings, Secret
+from shared.settings import PostgresSettings, Secret, SignerSettings
 
 _LEAST_KEY_LENGTH = 16
 
 
-class Settings(CommonSettings):
+class Settings(PostgresSettings, SignerSettings):
     """Settings of ingest; environment names start with ``INGEST_`` unless said otherwise."""
 
     model_config = SettingsConfigDict(env_prefix="INGEST_")
 
     port: int = Field(
         8001, ge=1, le=65535, description="Port of the API, /livez, /readyz, /metrics and /docs/asyncapi."
-    )
-    signer_pepper: Secret = Field(
-        validation_alias="SIGNER_PEPPER",
-        description="Secret under which signer keys are made. The same for ingest and verify, for ever: with another"
-        " one, everybody could sign again.",
     )
     admin_token: Secret = Field(
         validation_alias="ADMIN_TOKEN",
@@ -33,11 +28,6 @@ class Settings(CommonSettings):
         validation_alias="API_KEYS",
         description="Keys of partners who may send batches and confirm signatures, comma separated, at least 16"
         " characters each. Calls with a key are not rate limited. Empty: no partners.",
-    )
-    postgres_url: SecretStr = Field(
-        SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"),
-        validation_alias="POSTGRES_URL",
-        description="`postgresql://user:password@host:port/database`. Only the view `outcomes` is read.",
     )
     public_pages_url: str = Field(
         "http://127.0.0.1:8003",

@@ -40,8 +40,8 @@ def build(settings: Settings) -> Service:
     """Put a tally process together; nothing connects before it is run."""
     registry = new_registry()
     broker = new_broker(settings, registry, "tally")
-    redis = shared_redis.connect(settings.redis_url)
-    database = Database(settings.postgres_url, application="tally")
+    redis = shared_redis.connect(settings.redis_url.get_secret_value())
+    database = Database(settings.postgres_url.get_secret_value(), application="tally")
     producer = EventProducer(settings)
     metrics, read_metrics = TallyMetrics(registry), ReadMetrics(registry)
     catalogue = Catalogue()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from shared.settings import CommonSettings
+from shared.settings import ConsumerSettings, PostgresSettings
 
 
-class Settings(CommonSettings):
+class Settings(PostgresSettings, ConsumerSettings):
     """Settings of tally; environment names start with ``TALLY_`` unless said otherwise."""
 
     model_config = SettingsConfigDict(env_prefix="TALLY_")
@@ -16,15 +16,10 @@ class Settings(CommonSettings):
     port: int = Field(
         8003, ge=1, le=65535, description="Port of the pages, the API, the streams and the health checks."
     )
-    redis_url: str = Field(
-        "redis://127.0.0.1:6379/0",
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
         validation_alias="REDIS_URL",
         description="`redis://` or `rediss://` address of Redis or Valkey.",
-    )
-    postgres_url: str = Field(
-        "postgresql://postgres@127.0.0.1:5432/postgres",
-        validation_alias="POSTGRES_URL",
-        description="`postgresql://user:password@host:port/database`.",
     )
     public_ingest_url: str = Field(
         "http://127.0.0.1:8001",
@@ -32,12 +27,6 @@ class Settings(CommonSettings):
         description="Where browsers reach ingest: the sign form posts there.",
     )
     max_records: int = Field(5000, ge=1, le=50_000, description="Most facts of a batch.")
-    dlq_ratio_limit: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="Consumption stops when more than this part of the last 1,000 records could not be read.",
-    )
     snapshot_interval_ms: int = Field(
         250,
         ge=50,

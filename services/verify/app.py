@@ -26,7 +26,7 @@ def build(settings: Settings) -> Service:
     """Put a verify process together; nothing connects before it is run."""
     registry = new_registry()
     broker = new_broker(settings, registry, "verify")
-    database = Database(settings.postgres_url, application="verify")
+    database = Database(settings.postgres_url.get_secret_value(), application="verify")
     producer = EventProducer(settings)
     catalogue = Catalogue()
 
@@ -40,7 +40,7 @@ def build(settings: Settings) -> Service:
         store=VerifyStore(database),
         producer=producer,
         metrics=VerifyMetrics(registry),
-        pepper=settings.signer_pepper.get_secret_value().encode(),
+        pepper=settings.pepper,
     )
     consumer = BatchConsumer(
         topic=SIGNATURES_SUBMITTED,
