@@ -1,41 +1,18 @@
 """The pages in a real browser: live numbers with JavaScript, everything else without it."""
 
-import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 import uvicorn
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, expect
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from shared.events import Policy
+from tests.browser.browsing import opened
 from tests.tally_read_fakes import BUS, HARBOUR, ReadSide, Served, petition, served, serving, tally
-
-FLAGS = [
-    "--no-sandbox",  # the tests run as root, in a container or on a build machine
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-async def chromium() -> AsyncIterator[Browser]:
-    """Debian's Chromium, without a window."""
-    executable = shutil.which("chromium")
-    if executable is None:
-        pytest.fail("chromium is missing: apt-get install chromium")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield browser
-        await browser.close()
 
 
 @pytest.fixture
@@ -51,20 +28,6 @@ def read_side() -> ReadSide:
 async def server(read_side: ReadSide) -> AsyncIterator[Served]:
     async with served(read_side) as running:
         yield running
-
-
-@asynccontextmanager
-async def opened(browser: Browser, url: str, *, javascript: bool = True) -> AsyncIterator[Page]:
-    """A page; nothing on it may be refused by its own policy or fail otherwise."""
-    context = await browser.new_context(java_script_enabled=javascript)
-    page = await context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    await page.goto(url)
-    yield page
-    await context.close()
-    assert complaints == []
 
 
 async def test_an_organisations_page_follows_all_its_petitions(
@@ -146,7 +109,7 @@ async def test_a_signer_fills_the_form_in_and_is_thanked(
         read_side.ingest_url = other.url
         async with (
             served(read_side) as server,
-            opened(chromium, f"{server.url}/p/{HARBOUR}", javascript=javascript) as page,
+            opened(chromium, f"{server.url}/p/{HARBOUR}", javascript=javascript, also=[other.url]) as page,
         ):
             pages = server.url
             await page.get_by_label("Name").fill("Robin Example")
