@@ -22,7 +22,6 @@ NDJSON: Final = b"application/x-ndjson"
 
 _MAX_FORM_FIELDS: Final = 50
 _TICKED: Final = frozenset({"on", "true", "1", "yes"})
-_OPTIONAL: Final = frozenset({"postcode", "comment"})
 
 
 class ClientDisconnected(Exception):
@@ -117,8 +116,6 @@ async def _multipart(content_type: bytes, body: bytes) -> dict[str, str]:
 
 def _of_form(fields: Mapping[str, str]) -> dict[str, object]:
     """A form says everything in text: empty means not given, and a box that is ticked is there at all."""
-    given: dict[str, object] = {name: value.strip() for name, value in fields.items()}
-    for name in _OPTIONAL:
-        given[name] = given.get(name) or None
+    given: dict[str, object] = {name: text for name, value in fields.items() if (text := value.strip())}
     given["consent"] = str(given.get("consent", "")).lower() in _TICKED
     return given

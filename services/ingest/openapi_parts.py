@@ -105,7 +105,7 @@ def _refusal(names: Iterable[str], *, html: bool) -> Json:
         "content": content,
     }
     headers: Json = {}
-    if first.status in (429, 503):
+    if first.status == 429 or any(KINDS[name].retry_after is not None for name in names):
         headers["Retry-After"] = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}}
     if first.status == 401:
         headers["WWW-Authenticate"] = {"schema": {"type": "string"}}

@@ -32,7 +32,9 @@ async def ingest(
 ) -> AsyncIterator[Ingest]:
     await apply_topics(kafka.bootstrap_servers)
     log_dir = tmp_path_factory.mktemp("ingest")
-    async with running_ingest(kafka, postgres_url=postgres_url, log_dir=log_dir) as running:
+    async with running_ingest(
+        kafka, postgres_url=postgres_url, log_dir=log_dir, INGEST_CORS_ORIGINS="https://partner.example"
+    ) as running:
         yield running
 
 
@@ -151,6 +153,19 @@ async def test_refusals_are_counted_by_reason_and_nothing_personal_is_counted_or
     for text in ((await ingest.http.get("/metrics")).text, ingest.process.log_file.read_text()):
         assert "ecret" not in text
         assert "robin@" not in text
+
+
+async def test_scripts_of_a_named_origin_may_sign_from_the_browser_and_others_may_not(
+    ingest: Ingest, petition: str
+) -> None:
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+    for origin, allowed in (("https://partner.example", "https://partner.example"), ("https://other.example", None)):
+        preflight = await ingest.http.options(
+            f"/v1/petitions/{petition}/signatures", headers={"origin": origin, **asked}
+        )
+        assert preflight.headers.get("access-control-allow-origin") == allowed
+        signed = await ingest.sign(petition, {"origin": origin})
+        assert signed.headers.get("access-control-allow-origin") == allowed
 
 
 # ----------------------------------------------------------------------------------------------------------------- batch
