@@ -99,8 +99,9 @@ class ConsumerWatch:
 
     async def _measure(self, client: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
         assignment = self._assignment
-        # Asked of the brokers: what the client remembers of the ends grows old while a batch is held.
-        ends = await client.end_offsets(partitions)
+        # Asked of the brokers: what the client remembers of the ends grows old while a batch is held. The embedded broker
+        # answers with the start of the last batch, so what the client remembers may be nearer.
+        ends = {tp: max(end, client.highwater(tp) or 0) for tp, end in (await client.end_offsets(partitions)).items()}
         starts = {tp: await self._start(client, tp) for tp in partitions if tp not in self._committed}
         if assignment != self._assignment:
             return
