@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from shared.identity import canonical_domain
 
 PetitionId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 """A slug: it is part of URLs, topic keys and Redis keys, so it may hold nothing that needs escaping in any of them."""
@@ -171,8 +174,22 @@ class Policy(Event):
     """``required``: a signature is pending until its e-mail address was confirmed."""
     countries: list[CountryCode] | None = None
     """Only signers of these countries count; ``null``: all do."""
-    blocked_email_domains: list[str] = Field(default_factory=list, max_length=10_000)
+    blocked_email_domains: list[Annotated[str, StringConstraints(min_length=1, max_length=255)]] = Field(
+        default_factory=list, max_length=10_000
+    )
+    """In any spelling; a domain blocks everything below it too."""
     require_consent: bool = False
+
+    def blocks(self, domain: str) -> bool:
+        """Whether addresses of `domain`, in its canonical spelling, are refused."""
+        if not self.blocked_email_domains:
+            return False
+        labels = domain.split(".")
+        return any(".".join(labels[start:]) in self._blocked for start in range(len(labels)))
+
+    @cached_property
+    def _blocked(self) -> frozenset[str]:
+        return frozenset(canonical_domain(domain) for domain in self.blocked_email_domains)
 
 
 class PetitionState(Event):

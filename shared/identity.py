@@ -89,6 +89,18 @@ def canonical_email(text: str) -> str:
     return f"{local}@{rules.domain}"
 
 
+def canonical_domain(text: str) -> str:
+    """The one spelling of a mail domain, as it stands in canonical e-mail addresses: ``Bücher.example`` and its A-label
+    are one, and so are a provider's interchangeable domains. Fit for comparing; what is no domain is kept as it is."""
+    folded = unicodedata.normalize("NFKC", text).strip().strip(".").lower()
+    try:
+        folded = idna.encode(folded, uts46=True).decode("ascii").lower()
+    except (idna.IDNAError, UnicodeError):
+        return folded
+    rules = _PROVIDERS.get(folded)
+    return folded if rules is None else rules.domain
+
+
 def _canonical_spelling(text: str) -> str:
     """The long way: international addresses, A-labels, quoted local parts (refused), and everything malformed.
 

@@ -92,7 +92,7 @@ def _refusal(command: SignCommand, email_domain: str, petition: PetitionChanged 
     if admission is Admission.CLOSED:
         return Reason.PETITION_CLOSED
     policy = petition.policy
-    if policy.blocked_email_domains and _is_blocked(email_domain, policy.blocked_email_domains):
+    if policy.blocks(email_domain):
         return Reason.EMAIL_DOMAIN_BLOCKED
     if command.country not in COUNTRIES:
         return Reason.COUNTRY_UNKNOWN
@@ -103,11 +103,6 @@ def _refusal(command: SignCommand, email_domain: str, petition: PetitionChanged 
     if not _is_a_name(command.name):
         return Reason.NAME_INVALID
     return None
-
-
-def _is_blocked(domain: str, blocked: Sequence[str]) -> bool:
-    """Whether `domain` is on the list or below a domain that is."""
-    return any(domain == entry or domain.endswith(f".{entry}") for entry in (item.lower() for item in blocked))
 
 
 def _is_a_name(name: str) -> bool:

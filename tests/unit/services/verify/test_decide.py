@@ -179,3 +179,16 @@ def test_changes_take_their_positions_lane_by_lane_as_the_commands_stand_there(p
     ]
     ordered = [(one.submission.lane, one.submission.offset) for one in in_lane_order(changes)]
     assert ordered == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("entry", "domain"),
+    [
+        ("GoogleMail.com", "gmail.com"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("throwaway.example.", "a.throwaway.example"),
+    ],
+)
+def test_a_blocked_domain_is_known_in_every_spelling(entry: str, domain: str) -> None:
+    assert Policy(blocked_email_domains=[entry]).blocks(domain)
+    assert not Policy(blocked_email_domains=[entry]).blocks("other.example")
