@@ -59,7 +59,7 @@ async def demo(*, broker: BrokerKind, state_dir: Path, as_json: bool, keep: bool
     report = Report(broker=broker)
     surge = Surge(scale=scale)
     stop_on_signals()
-    started = time.monotonic()
+    started, told = time.monotonic(), False
     stack = Stack(
         broker=broker,
         state_dir=state_dir,
@@ -76,10 +76,17 @@ async def demo(*, broker: BrokerKind, state_dir: Path, as_json: bool, keep: bool
             print_facts(console, report)
             if report.ok:
                 console.print(f"All {surge.petitions.supporters:,} supporters counted, each once.", style="bold green")
-            if not keep:
-                console.print(f"With --keep the pages, the mailbox and /metrics stay up. Logs: {state_dir / 'logs'}/")
+            if keep:
+                console.print(where_to_look(stack.state, surge.petitions))
+                if as_json:  # a program need not wait for the end of a stack that is kept
+                    told = _print_json(report, surge)
+                await _keep(stack, console)
             else:
-                await _keep(stack, surge, report, console, as_json=as_json)
+                console.print(
+                    f"With --keep the pages, the mailbox and /metrics stay up. Logs: {state_dir / 'logs'}/",
+                    highlight=False,
+                    soft_wrap=True,
+                )
     except (PartFailed, DemoFailed, SendFailed, KafkaError, httpx.HTTPError, asyncpg.PostgresError, OSError) as failure:
         console.print(
             f"The demo failed: {failure or repr(failure)}", style="red", markup=False, highlight=False, soft_wrap=True
@@ -90,7 +97,7 @@ async def demo(*, broker: BrokerKind, state_dir: Path, as_json: bool, keep: bool
         return 130
     finally:
         report.seconds = report.seconds or time.monotonic() - started
-        if as_json and not keep:
+        if as_json and not told:
             _print_json(report, surge)
     return 0 if report.ok else 1
 
@@ -163,10 +170,7 @@ async def _while_up(stack: Stack, work: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(working, watching_parts, return_exceptions=True)
 
 
-async def _keep(stack: Stack, surge: Surge, report: Report, console: Console, *, as_json: bool) -> None:
-    console.print(where_to_look(stack.state, surge.petitions))
-    if as_json:
-        _print_json(report, surge)
+async def _keep(stack: Stack, console: Console) -> None:
     console.print("The stack stays up. Stop it with Ctrl-C.")
     try:
         await stack.watch()
@@ -174,9 +178,10 @@ async def _keep(stack: Stack, surge: Surge, report: Report, console: Console, *,
         console.print("stopped")
 
 
-def _print_json(report: Report, surge: Surge) -> None:
+def _print_json(report: Report, surge: Surge) -> bool:
     sys.stdout.write(report.as_json(surge) + "\n")  # not through rich: it would wrap the line
     sys.stdout.flush()
+    return True
 
 
 def _cpu_seconds(stack: Stack) -> dict[str, float]:

@@ -19,8 +19,8 @@ from deploy.demo.submission import Submission
 from deploy.demo.surge import Batch, Single, Surge
 from shared.topics import SIGNATURES_SUBMITTED
 
-_SINGLE_WORKERS: Final = 48
-"""Requests in flight: enough for ingest to fill its Kafka batches, far below what it sheds load at."""
+_SINGLE_WORKERS: Final = 96
+"""Requests in flight: enough for ingest to fill its Kafka batches, far below what it sheds load at (2,000)."""
 _BATCH_WORKERS: Final = 2
 _GIVE_UP_SECONDS: Final = 60.0
 """How long one request is tried again. A stack that answers nothing for a minute will not."""
