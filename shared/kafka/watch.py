@@ -19,6 +19,7 @@ _KEEPALIVE_SECONDS = 30.0
 partition, ten times as often as needed, says that a batch that is held is not a consumer that is stuck."""
 
 _MEASURE_SECONDS = 2.0
+_ANSWER_SECONDS = 2.0
 
 _SILENT_SECONDS = 5.0
 """Kafka is away once it has answered no measurement for so long: two in a row, so that one slow answer does not count."""
@@ -88,7 +89,7 @@ class ConsumerWatch:
             if client is None:
                 continue
             try:
-                async with asyncio.timeout(_MEASURE_SECONDS):
+                async with asyncio.timeout(_ANSWER_SECONDS):
                     await self._measure(client, sorted(client.assignment()))
             except (KafkaError, TimeoutError) as error:  # Kafka is away, or a rebalance came: measured again soon
                 log.debug("lag_unknown", topic=self._topic, cause=type(error).__name__)

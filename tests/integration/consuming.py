@@ -216,6 +216,10 @@ class Worker:
         """The value of a metric."""
         return self.registry.get_sample_value(f"groundswell_consumer_{name}", labels) or 0.0
 
+    def shows(self, name: str, **labels: str) -> bool:
+        """Whether a metric is there at all."""
+        return self.registry.get_sample_value(f"groundswell_consumer_{name}", labels) is not None
+
     async def _process(self, batch: Batch) -> None:
         self.attempts.append([received.value for received in batch])
         if self._own_process is not None:
