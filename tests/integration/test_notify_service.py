@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
 from deploy.local.kafka import KafkaBroker
 from deploy.local.mail_catcher import MailCatcher
@@ -21,9 +23,13 @@ from shared.events import MilestoneReached, Organisation, PetitionChanged, Targe
 from shared.kafka.headers import event_headers
 from shared.kafka.producer import EventProducer, Record
 from shared.topics import MILESTONES_REACHED, PETITIONS_CHANGED, apply_topics
-from tests.integration.consuming import eventually, read, settings_for
+from tests.integration import consuming
+from tests.integration.consuming import settings_for
 from tests.integration.notify_desk import new_database
 from tests.integration.scripted_smtp import ScriptedSmtp
+
+# Several processes on a machine that may be busy; what is waited for takes a second or two.
+eventually = partial(consuming.eventually, within=60.0, every=0.05)
 
 
 @dataclass
@@ -47,7 +53,7 @@ class Town:
                     "SMTP_URL": smtp_url,
                     "PUBLIC_PAGES_URL": "https://pages.example",
                     "KAFKA_SESSION_TIMEOUT_MS": "2000",
-                    "NOTIFY_COALESCE_SECONDS": "0.5",
+                    "NOTIFY_COALESCE_SECONDS": "1",
                     "NOTIFY_POLL_SECONDS": "0.05",
                     "NOTIFY_SMTP_TIMEOUT_SECONDS": "1",
                     "NOTIFY_LEASE_SECONDS": "2",
@@ -83,17 +89,19 @@ class Town:
         await self._publish(PETITIONS_CHANGED.name, petition_id, event.model_dump_json().encode(), headers)
 
     async def milestones(self, petition_id: str, *thresholds: int) -> None:
-        """Milestones were reached."""
-        for threshold in thresholds:
-            event = MilestoneReached(
-                petition_id=petition_id,
-                threshold=threshold,
-                count=threshold + 1,
-                revision=threshold + 1,
-                reached_at=datetime.now(UTC),
-            )
-            headers = event_headers(MilestoneReached, event_id=uuid4(), source="/test", subject=petition_id)
-            await self._publish(MILESTONES_REACHED.name, petition_id, event.model_dump_json().encode(), headers)
+        """Milestones were reached, by one surge: they reach the topic together."""
+        await asyncio.gather(*(self._milestone(petition_id, threshold) for threshold in thresholds))
+
+    async def _milestone(self, petition_id: str, threshold: int) -> None:
+        event = MilestoneReached(
+            petition_id=petition_id,
+            threshold=threshold,
+            count=threshold + 1,
+            revision=threshold + 1,
+            reached_at=datetime.now(UTC),
+        )
+        headers = event_headers(MilestoneReached, event_id=uuid4(), source="/test", subject=petition_id)
+        await self._publish(MILESTONES_REACHED.name, petition_id, event.model_dump_json().encode(), headers)
 
     async def poison(self, petition_id: str) -> None:
         """Something that is no milestone lands on the topic."""
@@ -154,21 +162,23 @@ async def test_each_target_gets_one_mail_about_the_milestones_of_a_surge(town: T
         await town.milestones(ferry, 1000, 2500, 5000)  # once more, as after a crash of tally
         await town.milestones(ferry, 10_000)
 
-        async def next_came() -> bool:
-            return len(await mailbox.messages(to=office(ferry))) == 2
+        async def counted() -> bool:
+            metrics = (await ask(notify, "/metrics")).text
+            return all(
+                f'groundswell_notify_deliveries_total{{outcome="{outcome}"}} 4.0' in metrics
+                for outcome in ("sent", "folded")
+            )
 
-        await eventually(next_came, "the next milestone has come")
+        await eventually(counted, "the metrics count two mails to each of two offices, and two milestones named beside")
         assert await ready(notify)
-        metrics = (await ask(notify, "/metrics")).text
 
     first, second = await mailbox.messages(to=office(ferry))
+    assert len(await mailbox.messages(to=office(ferry, 1))) == 2
     assert first.headers["X-Groundswell-Milestones"] == "1000, 2500, 5000"
     assert second.headers["X-Groundswell-Milestones"] == "10000"
     assert "Office 0" in first.text
     assert f"https://pages.example/p/{ferry}" in first.text
     assert f'href="https://pages.example/p/{ferry}"' in first.html
-    assert 'groundswell_notify_deliveries_total{outcome="sent"} 4.0' in metrics
-    assert 'groundswell_notify_deliveries_total{outcome="folded"} 4.0' in metrics
     assert ".example" not in notify.log_tail(1000), "no address in the log"
 
 
@@ -185,7 +195,7 @@ async def test_what_is_away_is_named_and_what_waits_for_it_is_not_lost(town: Tow
         await eventually(not_ready(notify, "kafka"), "/readyz says that consumption is held")
         await postgres.start()
         await smtp.start()
-        await eventually(lambda: named(smtp) == {1000, 2500}, "both milestones were mailed", within=40)
+        await eventually(lambda: named(smtp) == {1000, 2500}, "both milestones were mailed")
         await eventually(lambda: ready(notify), "all is well again")
 
 
@@ -208,7 +218,7 @@ async def test_killed_between_the_servers_yes_and_the_row_the_same_mail_goes_out
         await eventually(lambda: not notify.running, "notify was killed with the mail out and the row not written")
         await notify.start()
         await town.milestones(ferry, 5000)
-        await eventually(lambda: len(smtp.taken) == 3, "the mail came again, and then the next", within=30)
+        await eventually(lambda: len(smtp.taken) == 3, "the mail came again, and then the next")
 
     first, again, later = smtp.taken
     assert first == again
@@ -231,6 +241,19 @@ async def test_a_milestone_that_is_ahead_of_its_petition_is_mailed_when_the_peti
         await eventually(lambda: smtp.taken[-1].recipient == office(ferry), "the petition's target has its mail")
 
 
+async def dead_letter(kafka: KafkaBroker, key: str) -> ConsumerRecord[bytes, bytes]:
+    """The first dead letter with this key."""
+    consumer = AIOKafkaConsumer(
+        MILESTONES_REACHED.dlq, bootstrap_servers=kafka.bootstrap_servers, auto_offset_reset="earliest"
+    )
+    async with consumer, asyncio.timeout(30):
+        async for record in consumer:
+            if record.key == key.encode():
+                found: ConsumerRecord[bytes, bytes] = record
+                return found
+    raise AssertionError("the topic has an end")
+
+
 async def test_what_is_no_milestone_goes_to_the_dead_letters_and_holds_nothing_up(
     town: Town, mailbox: MailCatcher
 ) -> None:
@@ -245,7 +268,7 @@ async def test_what_is_no_milestone_goes_to_the_dead_letters_and_holds_nothing_u
 
         await eventually(came, "the milestone behind it was mailed")
 
-    (letter,) = await read(town.kafka, MILESTONES_REACHED.dlq, 1)
+    letter = await dead_letter(town.kafka, ferry)
     assert letter.value == b'{"threshold": "many"}'
     assert dict(letter.headers)["dlq_reason"] == b"schema"
 
