@@ -24,6 +24,9 @@ PetitionId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 
+_BIGINT = 2**63 - 1
+"""The most that PostgreSQL's bigint holds."""
+
 CountryCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 """ISO 3166-1 alpha-2, upper case; the code's existence is verify's rule (``country_unknown``), not its shape."""
 
@@ -174,9 +177,7 @@ class Policy(Event):
     """``required``: a signature is pending until its e-mail address was confirmed."""
     countries: list[CountryCode] | None = None
     """Only signers of these countries count; ``null``: all do."""
-    blocked_email_domains: list[Annotated[str, StringConstraints(min_length=1, max_length=255)]] = Field(
-        default_factory=list, max_length=10_000
-    )
+    blocked_email_domains: list[str] = Field(default_factory=list, max_length=10_000)
     """In any spelling; a domain blocks everything below it too."""
     require_consent: bool = False
 
@@ -257,9 +258,9 @@ class MilestoneReached(Event):
     TYPE: ClassVar[str] = "groundswell.milestone.reached.v1"
 
     petition_id: PetitionId
-    threshold: Annotated[int, Field(ge=1)]
-    count: Annotated[int, Field(ge=1)]
-    revision: Annotated[int, Field(ge=1)]
+    threshold: Annotated[int, Field(ge=1, le=_BIGINT)]
+    count: Annotated[int, Field(ge=1, le=_BIGINT)]
+    revision: Annotated[int, Field(ge=1, le=_BIGINT)]
     reached_at: AwareDatetime
 
 

@@ -157,7 +157,7 @@ class Service:
             on_bug=self.fail,
             logger=None,
             lifespan=around,
-            on_shutdown=list(on_stop),
+            on_shutdown=[_on_the_loop(stop) for stop in on_stop],
             specification=TopicsDocument(
                 title=title, version="1.0.0", description=f"Topics of Groundswell's {name} service."
             ),
@@ -273,6 +273,15 @@ def _note(check: asyncio.Future[str | None]) -> None:
     """Look at how a check ended, or asyncio would report an exception that came after the answer was given."""
     if not check.cancelled():
         check.exception()
+
+
+def _on_the_loop(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    """`stop` as FastStream has to be given it: it calls plain functions in another thread, where no event can be set."""
+
+    async def call() -> None:
+        stop()
+
+    return call
 
 
 async def _alive(scope: Scope, receive: Receive, send: Send) -> None:

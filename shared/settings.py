@@ -176,12 +176,14 @@ def load(settings: type[SomeSettings]) -> SomeSettings:
 
 def _line(settings: type[BaseSettings], error: dict[str, Any]) -> str:
     """One wrong setting, for the person who starts the service. Never its value: it may be a secret."""
-    place = str(error["loc"][0]) if error["loc"] else ""
+    if not error["loc"]:  # of several settings together: the message names them
+        return f"  {error['msg'].removeprefix('Value error, ')}."
+    place = str(error["loc"][0])
     for field, info in settings.model_fields.items():
         if place in (field, info.validation_alias):
             name, meaning = environment_name(settings, field), info.description or ""
             break
     else:
-        name, meaning = place or "settings", ""
+        name, meaning = place, ""
     what = "is not set" if error["type"] == "missing" else error["msg"].removeprefix("Value error, ")
     return f"  {name}: {what}. Set {name}, or {name}_FILE to a file that holds it. {meaning}".rstrip()

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from deploy.local.apache_kafka import ApacheKafka, KafkaJarsMissing, fetch_jars
@@ -31,6 +32,10 @@ from deploy.local.valkey import Valkey
 if TYPE_CHECKING:
     from deploy.local.stack import Stack
     from tests.integration.system import System
+
+# How long an example takes says nothing on a machine that runs a broker and four services beside it.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 _without_apache = pytest.StashKey[str]()
 _REQUIRED = os.environ.get("GROUNDSWELL_REQUIRE_APACHE") == "1"

@@ -65,7 +65,13 @@ def is_transient(error: BaseException) -> bool:
         return bool(error.retriable) or isinstance(error, KafkaTimeoutError) or _connection_lost(error)
     if isinstance(error, asyncpg.InterfaceError):
         return any(mark in str(error) for mark in _LOST_CONNECTION)
-    if isinstance(error, redis.exceptions.ResponseError) and any(mark in str(error) for mark in _TRANSIENT_REDIS_REPLIES):
+    if isinstance(error, asyncpg.InternalClientError):
+        # How asyncpg reports that the server said goodbye in the middle of its own exchange. No connection is shared
+        # between tasks here, so there is no other way to "another operation".
+        return "another operation" in str(error)
+    if isinstance(error, redis.exceptions.ResponseError) and any(
+        mark in str(error) for mark in _TRANSIENT_REDIS_REPLIES
+    ):
         return True
     if isinstance(error, OSError):
         return error.filename is None  # an error about a file is not about a connection: waiting makes no file appear
