@@ -1,0 +1,135 @@
+"""Random interleavings of tally's real parts: owners and zombies, kills, replays, and a Redis that loses state.
+
+Whatever happens, the counts are the ledger's in the end. Broken on purpose, the protocol gives wrong counts here.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from deploy.local.postgres import Postgres
+from deploy.local.valkey import Valkey
+from deploy.migrations import migrate
+from services.tally import counting, handlers, healing
+from services.tally.counting import Step
+from services.tally.healing import Healer
+from services.tally.store import Applied, Refused, TallyState
+from shared import redis as shared_redis
+from shared.events import CountedFact
+from shared.postgres import Database
+from tests.integration.tally_world import Instance, Turned, World, turned_identity
+
+
+@pytest.fixture(scope="module")
+async def database(postgres: Postgres) -> AsyncIterator[Database]:
+    url = await postgres.create_database("tally_protocol")
+    await migrate(url)
+    connection = await asyncpg.connect(url)
+    await connection.execute("ALTER DATABASE tally_protocol SET synchronous_commit = off")
+    await connection.close()
+    database = Database(url, application="test")
+    await database.open()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
+    client = shared_redis.connect(valkey.url.removesuffix("/0") + "/8")
+    yield client
+    await client.flushdb()
+    await client.aclose()
+
+
+@pytest.fixture(autouse=True)
+def turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(healing, "identity", turned_identity)
+
+
+async def wrong_with(seed: int, redis: Redis, database: Database) -> list[str]:
+    await redis.flushdb()
+    await database.pool.execute("DELETE FROM ledger; DELETE FROM milestones; DELETE FROM redis_witness")
+    return await World(seed, redis, database).run()
+
+
+@pytest.mark.parametrize("first", range(0, 120, 40))
+async def test_counts_are_the_ledgers_whatever_happens_on_the_way(first: int, redis: Redis, database: Database) -> None:
+    for seed in range(first, first + 40):
+        assert await wrong_with(seed, redis, database) == [], f"seed {seed}"
+
+
+def without_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Facts are counted whether or not they were counted before."""
+
+    def count_all(facts: Sequence[CountedFact], fences: Mapping[int, int]) -> Step:
+        part = counting.step(facts, fences)
+        if any(expected == counting.UNKNOWN for expected, _ in part.lanes.values()):
+            return part
+        whole = counting.step(facts, dict.fromkeys(part.lanes, 0))
+        return Step(part.lanes, whole.delta, whole.peak, whole.changes, whole.countries, whole.minutes)
+
+    monkeypatch.setattr(handlers, "step", count_all)
+
+
+def without_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rebuild goes in although the stored tally is ahead of it."""
+    swap_in = Turned.swap_in
+
+    async def always(self: Turned, petition_id: str, state: TallyState, *, force: bool = False) -> bool:
+        return await swap_in(self, petition_id, state, force=True)
+
+    monkeypatch.setattr(Turned, "swap_in", always)
+    monkeypatch.setattr(World, "weights", {**World.weights, "new_owner": 6, "kill_one": 1, "lose": 8})
+
+
+def without_witness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody notices that this is another Redis than before."""
+
+    async def ensure(*_: object) -> dict[str, TallyState]:
+        return {}
+
+    monkeypatch.setattr(Healer, "ensure", ensure)
+
+
+def with_commits_before_counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offsets are committed before the batch is counted."""
+    count = Instance._count
+
+    async def commit_first(self: Instance, batch: list[CountedFact], position: int) -> bool:
+        if self.generation == self.world.generation:
+            self.world.committed = position + len(batch)
+        return await count(self, batch, position)
+
+    monkeypatch.setattr(Instance, "_count", commit_first)
+
+
+def with_marks_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A milestone is told only by the call that reached it."""
+    apply = Turned.apply
+    told: set[tuple[str, int]] = set()
+
+    async def once(self: Turned, steps: Sequence[tuple[str, Step, Sequence[int]]]) -> list[Applied | Refused]:
+        replies = await apply(self, steps)
+        return [reply if isinstance(reply, Refused) else self_once(reply) for reply in replies]
+
+    def self_once(reply: Applied) -> Applied:
+        fresh = tuple(one for one in reply.unannounced if (one.petition_id, one.threshold) not in told)
+        told.update((one.petition_id, one.threshold) for one in fresh)
+        return Applied(reply.count, reply.revision, fresh)
+
+    monkeypatch.setattr(Turned, "apply", once)
+
+
+@pytest.mark.parametrize(
+    "broken", [without_fence, without_guard, without_witness, with_commits_before_counting, with_marks_told_once]
+)
+async def test_a_protocol_that_is_broken_on_purpose_is_found_out(
+    broken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch, redis: Redis, database: Database
+) -> None:
+    broken(monkeypatch)
+    for seed in range(120):
+        if await wrong_with(seed, redis, database):
+            return
+    pytest.fail("120 runs, and no count was wrong")

@@ -1,0 +1,80 @@
+"""Random interleavings of real code: actors that stop before every call to the outside, and go on one at a time.
+
+A seed decides who goes on, so what a seed finds it finds again. An actor that is stopped for ever was killed right there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Self
+
+_current: ContextVar[Actor | None] = ContextVar("actor", default=None)
+
+
+class Actor:
+    """Something that runs, one step at a time, until it ends by itself or is killed."""
+
+    def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._work = work
+        self._resume: asyncio.Future[None] | None = None
+        self._stopped = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self._task is not None and self._task.done()
+
+    async def step(self) -> None:
+        """Go on up to the next call to the outside, or to the end. Raises what the actor raised."""
+        self._stopped.clear()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+            self._task.add_done_callback(lambda _: self._stopped.set())
+        elif self._resume is not None:
+            self._resume.set_result(None)
+        async with asyncio.timeout(20):
+            await self._stopped.wait()
+        if self._task.done():
+            self._task.result()
+
+    async def kill(self) -> None:
+        """End it where it is."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        _current.set(self)
+        await self._work()
+
+    async def pause(self) -> None:
+        """Wait for the next turn."""
+        self._resume = asyncio.get_running_loop().create_future()
+        self._stopped.set()
+        await self._resume
+
+
+async def turn() -> None:
+    """Call this before every call to the outside: the others may go on here."""
+    actor = _current.get()
+    if actor is not None:
+        await actor.pause()
+
+
+class TurnLock:
+    """An `asyncio.Lock` for actors: who waits for it lets the others go on."""
+
+    def __init__(self) -> None:
+        self._held = False
+
+    async def __aenter__(self) -> Self:
+        while self._held:
+            await turn()
+        self._held = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._held = False
