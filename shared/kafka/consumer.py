@@ -225,6 +225,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         """Take over partitions."""
         self._handed_over.clear()
         self._assigned = {tp.partition for tp in assigned}
+        self._watch.take_over()
         self._metrics.rebalances.inc()
         if not self._tasks:
             self._tasks = {asyncio.create_task(work) for work in (self._watch.keep_alive(), self._watch.measure())}

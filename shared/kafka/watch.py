@@ -49,6 +49,7 @@ class ConsumerWatch:
     ) -> None:
         self._topic, self._client, self._busy, self._metrics = topic, client, busy, metrics
         self._committed: dict[TopicPartition, int] = {}
+        self._owning = False
         self._assignment = 0  # rises when partitions are let go: what was asked before says nothing any more
         self._moved = (time.monotonic(), 0)  # when the positions last moved, and their sum
         self._answered = time.monotonic()
@@ -61,8 +62,13 @@ class ConsumerWatch:
         """Note what was committed."""
         self._committed.update(ends)
 
+    def take_over(self) -> None:
+        """The client's partitions are this process's now."""
+        self._owning = True
+
     def let_go(self) -> None:
-        """The partitions are somebody else's: show no lag for them any more."""
+        """The partitions are somebody else's: show no lag for them, although the client knows them a while longer."""
+        self._owning = False
         self._assignment += 1
         self._committed.clear()
         self._metrics.lag.clear()
@@ -86,7 +92,7 @@ class ConsumerWatch:
         while True:
             await asyncio.sleep(_MEASURE_SECONDS)
             client = self._client()
-            if client is None:
+            if client is None or not self._owning:
                 continue
             try:
                 async with asyncio.timeout(_ANSWER_SECONDS):

@@ -76,6 +76,11 @@ async def new_topic(kafka: KafkaBroker, *, partitions: int = 1, **config: str) -
     return topic
 
 
+def group_of(topic: Topic) -> str:
+    """The consumer group of the test that `topic` belongs to."""
+    return f"{topic.name}.group"
+
+
 @dataclass(frozen=True, slots=True)
 class Raw:
     """A record to write as it is."""
@@ -138,9 +143,11 @@ class Committed:
 
 
 @asynccontextmanager
-async def committed(kafka: KafkaBroker, topic: Topic, group: str = "group") -> AsyncIterator[Committed]:
-    """Watch a group's committed offsets without being a member."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, group_id=group, enable_auto_commit=False)
+async def committed(kafka: KafkaBroker, topic: Topic) -> AsyncIterator[Committed]:
+    """Watch the committed offsets of the topic's group without being a member."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka.bootstrap_servers, group_id=group_of(topic), enable_auto_commit=False
+    )
     await consumer.start()
     try:
         await consumer._client._wait_on_metadata(topic.name)
@@ -178,7 +185,6 @@ class Worker:
         kafka: KafkaBroker,
         topic: Topic,
         *,
-        group: str = "group",
         process: Callable[[Batch], Awaitable[None]] | None = None,
         limits: ConsumerLimits | None = None,
         decode: Callable[[ConsumerRecord[Any, Any]], int] = decode_number,
@@ -194,7 +200,7 @@ class Worker:
         self._own_process = process
         self.consumer: BatchConsumer[int] = BatchConsumer(
             topic=topic,
-            group=group,
+            group=group_of(topic),
             decode=decode,
             process=self._process,
             producer=self.producer,

@@ -5,9 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from deploy.local.kafka import KafkaBroker
 from shared.kafka import watch
+from shared.kafka.consumer import ConsumerLimits
+from shared.topics import Topic
 from tests.integration.consuming import (
     Batch,
     Committed,
@@ -44,23 +47,38 @@ async def watch_offsets(group: Committed, workers: list[Worker], checks: list[in
         await asyncio.sleep(0.01)
 
 
+async def keep_writing(kafka: KafkaBroker, topic: Topic, until: asyncio.Event) -> int:
+    """Write numbers, about 500 a second, until told to stop. Returns how many, a multiple of the partitions."""
+    written = 0
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, acks="all", linger_ms=5) as producer:
+        while not until.is_set():
+            futures = [
+                await producer.send(topic.name, record.value, partition=record.partition, headers=record.headers)
+                for record in numbers(20, partitions=PARTITIONS, start=written)
+            ]
+            await asyncio.gather(*futures)
+            written += 20
+            await asyncio.sleep(0.03)
+    return written
+
+
 async def test_while_instances_join_and_leave_every_record_is_processed_and_no_offset_passes_one_that_is_not(
     kafka: KafkaBroker,
 ) -> None:
     topic = await new_topic(kafka, partitions=PARTITIONS)
-    total = 600
-    await write(kafka, topic.name, numbers(total, partitions=PARTITIONS))
     workers: list[Worker] = []
     checks: list[int] = []
+    enough = asyncio.Event()
 
     async def slowly(_: Batch) -> None:
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(0.02)
 
     def another() -> Worker:
-        workers.append(Worker(kafka, topic, process=slowly))
+        workers.append(Worker(kafka, topic, process=slowly, limits=ConsumerLimits(max_records=20)))
         return workers[-1]
 
     async with committed(kafka, topic) as group:
+        writing = asyncio.create_task(keep_writing(kafka, topic, enough))
         watching = asyncio.create_task(watch_offsets(group, workers, checks))
         first, second = another(), another()
         await first.start()
@@ -72,8 +90,10 @@ async def test_while_instances_join_and_leave_every_record_is_processed_and_no_o
         await first.stop()
         third = another()
         await third.start()
-        await third.processes(30)
+        await third.processes(50)
         await second.stop()
+        enough.set()
+        total = await writing
         await group.reaches(dict.fromkeys(range(PARTITIONS), total // PARTITIONS), within=30)
         await third.stop()
         assert not watching.done(), watching.exception()
