@@ -14,10 +14,16 @@ _current: ContextVar[Actor | None] = ContextVar("actor", default=None)
 
 
 class Actor:
-    """Something that runs, one step at a time, until it ends by itself or is killed."""
+    """Something that runs, one step at a time, until it ends by itself or is killed.
 
-    def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
-        self._work = work
+    Args:
+        work: What it does.
+        blocks: Whether its calls may wait for another actor, as for a row that another transaction has locked. It then
+            goes on by itself as soon as it can.
+    """
+
+    def __init__(self, work: Callable[[], Awaitable[None]], *, blocks: bool = False) -> None:
+        self._work, self._blocks = work, blocks
         self._resume: asyncio.Future[None] | None = None
         self._stopped = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -33,10 +39,14 @@ class Actor:
         if self._task is None:
             self._task = asyncio.create_task(self._run())
             self._task.add_done_callback(lambda _: self._stopped.set())
-        elif self._resume is not None:
+        elif self._resume is not None and not self._resume.done():
             self._resume.set_result(None)
-        async with asyncio.timeout(20):
-            await self._stopped.wait()
+        try:
+            async with asyncio.timeout(0.02 if self._blocks else 20):
+                await self._stopped.wait()
+        except TimeoutError:
+            if not self._blocks:
+                raise
         if self._task.done():
             self._task.result()
 
