@@ -60,9 +60,13 @@ def settings_for(kafka: KafkaBroker, **changes: Any) -> CommonSettings:
     )
 
 
-async def new_topic(kafka: KafkaBroker, *, partitions: int = 1, **config: str) -> Topic:
-    """A topic of this test's own, with its dead-letter topic. `config` names have underscores for dots."""
-    topic = Topic(name=f"test.{uuid4().hex[:12]}.v1", key="none", holds="numbers", events=())
+def unmade_topic() -> Topic:
+    """A topic of this test's own that no broker has yet."""
+    return Topic(name=f"test.{uuid4().hex[:12]}.v1", key="none", holds="numbers", events=())
+
+
+async def make_topic(kafka: KafkaBroker, topic: Topic, *, partitions: int = 1, **config: str) -> None:
+    """Make a topic and its dead-letter topic. `config` names have underscores for dots."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
     await admin.start()
     try:
@@ -73,6 +77,12 @@ async def new_topic(kafka: KafkaBroker, *, partitions: int = 1, **config: str) -
         )
     finally:
         await admin.close()
+
+
+async def new_topic(kafka: KafkaBroker, *, partitions: int = 1, **config: str) -> Topic:
+    """A topic of this test's own, with its dead-letter topic."""
+    topic = unmade_topic()
+    await make_topic(kafka, topic, partitions=partitions, **config)
     return topic
 
 
