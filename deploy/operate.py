@@ -5,6 +5,7 @@ Addresses come from the environment; where a variable is not set and a local sta
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from importlib import import_module
@@ -27,6 +28,8 @@ from shared.service import new_registry
 from shared.settings import CommonSettings, SettingsError, environment_name, load
 
 SERVICES = ("ingest", "verify", "tally", "notify")
+
+_CONNECT_SECONDS = 10.0
 
 console = Console(stderr=True)
 
@@ -92,7 +95,13 @@ class Counts:
         )
 
     async def __aenter__(self) -> Counts:
-        await self._database.open()
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await self._database.open()
+        except TimeoutError:
+            raise typer.BadParameter(
+                "PostgreSQL does not answer. Set POSTGRES_URL and REDIS_URL, or start a local stack with `groundswell up`"
+            ) from None
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -24,9 +24,6 @@ PetitionId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 
-_BIGINT = 2**63 - 1
-"""The most that PostgreSQL's bigint holds."""
-
 CountryCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 """ISO 3166-1 alpha-2, upper case; the code's existence is verify's rule (``country_unknown``), not its shape."""
 
@@ -258,9 +255,9 @@ class MilestoneReached(Event):
     TYPE: ClassVar[str] = "groundswell.milestone.reached.v1"
 
     petition_id: PetitionId
-    threshold: Annotated[int, Field(ge=1, le=_BIGINT)]
-    count: Annotated[int, Field(ge=1, le=_BIGINT)]
-    revision: Annotated[int, Field(ge=1, le=_BIGINT)]
+    threshold: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=1)]
+    revision: Annotated[int, Field(ge=1)]
     reached_at: AwareDatetime
 
 

@@ -115,6 +115,8 @@ def _canonical_spelling(text: str) -> str:
     if "." not in domain:
         raise InvalidEmail("the part after the @ must be a full domain name")
     local = unicodedata.normalize("NFKC", parts.local_part).lower()
+    if len(local.encode()) > 64:  # RFC 5321 section 4.5.3.1.1
+        raise InvalidEmail("the part before the @ is too long")
     return f"{local}@{domain}"
 
 

@@ -114,7 +114,9 @@ class MailWriter:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters.update(number=_number, numbers=_numbers, moment=_moment, paragraph=_paragraph)
+        environment.filters.update(
+            number=_number, numbers=_numbers, moment=_moment, paragraph=_paragraph, addressed=_addressed
+        )
         self._text = environment.get_template("milestone.txt")
         self._html = environment.get_template("milestone.html")
 
@@ -187,6 +189,11 @@ def _mailbox_header(name: str, person: str, address: str) -> str:
 
 def _encoded(name: str, text: str, charset: str) -> str:
     return Header(text, charset, maxlinelen=_LINE, header_name=name).encode(linesep=_CRLF)
+
+
+def _addressed(office: str) -> str:
+    """An office as a letter addresses it: "Dear Harbour Master", not "Dear The Harbour Master"."""
+    return office.removeprefix("The ")
 
 
 def _number(value: int) -> str:

@@ -85,7 +85,7 @@ def test_both_parts_say_who_what_how_many_where_and_why() -> None:
 
 
 def test_a_person_is_greeted_and_a_body_addressed() -> None:
-    assert "Dear The Harbour Master," in text_of(
+    assert "Dear Harbour Master," in text_of(
         WRITER.write(claim(target_kind="person", target_name="The Harbour Master"))
     )
     assert "Dear" not in text_of(WRITER.write(claim()))
