@@ -64,7 +64,7 @@ class ConsumerWatch:
 
     def take_over(self) -> None:
         """The client's partitions are this process's now."""
-        self._owning = True
+        self._owning, self._answered = True, time.monotonic()
 
     def let_go(self) -> None:
         """The partitions are somebody else's: show no lag for them, although the client knows them a while longer."""
