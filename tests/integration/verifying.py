@@ -1,0 +1,84 @@
+"""What the tests of verify's store share: a database of their own, lanes of commands, and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from deploy.local.postgres import Postgres
+from deploy.migrations import migrate
+from services.verify.decide import Submission, is_sign, judge
+from services.verify.store import Decided, VerifyStore
+from shared.events import Policy, SignCommand
+from shared.postgres import Database
+from tests.signing import FERRY, NOON, PATH, change, petition, sign, submission
+
+CLOSED = petition(PATH, closes_at=NOON + timedelta(hours=1))
+CONFIRMED = petition(FERRY, policy=Policy(confirmation="required"))
+
+
+@asynccontextmanager
+async def database_named(postgres: Postgres, name: str, **settings: str) -> AsyncIterator[Database]:
+    """A migrated database with a pool of twelve connections."""
+    url = await postgres.create_database(name)
+    await migrate(url)
+    connection = await asyncpg.connect(url)
+    for setting, value in {"synchronous_commit": "off", **settings}.items():
+        await connection.execute(f"ALTER DATABASE {name} SET {setting} = '{value}'")
+    await connection.close()
+    database = Database(url, application="test", size=12)
+    await database.open()
+    yield database
+    await database.close()
+
+
+async def empty(database: Database) -> None:
+    """Nobody has signed anything."""
+    await database.pool.execute("DELETE FROM ledger; DELETE FROM signatures")
+
+
+def lane(*commands: Any, number: int = 0, first: int = 0) -> list[Submission]:
+    """Commands as they stand in a lane. ``(WithdrawCommand, 1)`` is the command to withdraw signature 1; with a third entry,
+    the sign command that it is about, if that is another than signer 1's."""
+    keys: dict[UUID, UUID] = {}
+    found = []
+    for offset, command in enumerate(commands, first):
+        if isinstance(command, SignCommand):
+            one = submission(command, offset=offset, lane=number)
+            keys[command.signature_id] = one.signer_key
+        else:
+            kind, signature, *of = command
+            made = change(kind, signature, at=NOON + timedelta(minutes=5))
+            key = keys.get(made.signature_id) or submission(of[0] if of else sign(signature)).signer_key
+            one = submission(made, offset=offset, lane=number, key=key)
+        found.append(one)
+    return found
+
+
+async def apply(store: VerifyStore, submissions: Sequence[Submission]) -> Decided:
+    """Judge a batch by the petitions above, and decide it."""
+    petitions = {PATH: CLOSED, FERRY: CONFIRMED}
+    judged = [(one, judge(one, petitions[one.command.petition_id]) if is_sign(one) else None) for one in submissions]
+    return await store.apply(judged)
+
+
+async def states(database: Database) -> dict[int, str]:
+    """The state of every signature."""
+    rows = await database.pool.fetch("SELECT signature_id, state FROM signatures")
+    return {row["signature_id"].int: row["state"] for row in rows}
+
+
+async def ledger(database: Database) -> list[tuple[int, int, int, str, int]]:
+    """(lane, position, signature, kind, delta) of every row."""
+    rows = await database.pool.fetch("SELECT * FROM ledger ORDER BY lane, position")
+    return [(row["lane"], row["position"], row["signature_id"].int, row["kind"], row["delta"]) for row in rows]
+
+
+def told(decided: Decided) -> list[tuple[int, str]]:
+    """What is to be published: (position, what became of which signature)."""
+    return [(row.position, f"{row.kind} {row.signature_id.int}") for row in decided.ledger]
