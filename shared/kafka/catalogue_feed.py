@@ -102,13 +102,14 @@ class CatalogueFeed:
             raise CatalogueBehind("not all of petitions.changed was read in time") from None
         self._complete.set()
 
-    @staticmethod
-    async def _ends(consumer: AIOKafkaConsumer) -> dict[int, int]:
+    async def _ends(self, consumer: AIOKafkaConsumer) -> dict[int, int]:
         """The offset after the last record, of every partition that has any."""
-        partitions = list(consumer.assignment())
-        ends = await consumer.end_offsets(partitions)
-        starts = await consumer.beginning_offsets(partitions)
-        return {tp.partition: end for tp, end in ends.items() if end > starts[tp]}
+        ends = await consumer.end_offsets(list(consumer.assignment()))
+        # Each question waits behind the fetch that is under way (50 ms), so the second one is asked only when it matters:
+        # a partition that was never read may have lost all its records.
+        unread = [tp for tp, end in ends.items() if end > 0 and tp.partition not in self._done]
+        starts = await consumer.beginning_offsets(unread) if unread else {}
+        return {tp.partition: end for tp, end in ends.items() if end > starts.get(tp, 0)}
 
     def _behind(self, ends: dict[int, int]) -> int:
         return sum(max(0, end - self._done.get(partition, 0)) for partition, end in ends.items())
