@@ -56,21 +56,18 @@ async def test_a_service_that_has_all_it_needs_is_ready(service: ServiceName, sy
     assert await lives(system, service)
 
 
-async def is_named_and_the_others_are_ready(system: System, dependency: str) -> None:
-    """Wait until each service that needs `dependency` names it and only it, while all live and the others are ready."""
+async def are_named(system: System, away: set[str]) -> None:
+    """Wait until each service names what it needs of `away`, and nothing that is there; all live, all others are ready."""
 
     async def as_expected() -> bool:
         assert all(await asyncio.gather(*(lives(system, service) for service in SERVICES)))
         said = await asyncio.gather(*(readiness(system, service) for service in SERVICES))
-        for service, (status, wrong) in zip(SERVICES, said, strict=True):
-            if dependency in NEEDS[service]:
-                if (status, set(wrong)) != (503, {dependency}):
-                    return False
-            elif status != 200 or set(wrong) - {dependency}:
-                return False
-        return True
+        return all(
+            NEEDS[service] & away <= set(wrong) <= away and status == (503 if NEEDS[service] & away else 200)
+            for service, (status, wrong) in zip(SERVICES, said, strict=True)
+        )
 
-    await eventually(as_expected, f"those that need {dependency} say that it is away, the others are ready", seconds=30)
+    await eventually(as_expected, f"those that need {away} say what is away, the others are ready", seconds=30)
 
 
 async def all_are_ready(system: System) -> None:
@@ -81,25 +78,27 @@ async def all_are_ready(system: System) -> None:
     await eventually(ready, "all are ready again", seconds=30)
 
 
-@pytest.mark.parametrize("dependency", ["redis", "smtp", "postgres"])
-async def test_a_part_that_has_stopped_is_named_by_those_that_need_it(dependency: str, system: System) -> None:
-    part = part_of(system, dependency)
-    await part.stop()
+@pytest.mark.parametrize("away", [["redis"], ["postgres"], ["redis", "postgres", "smtp"]], ids=" and ".join)
+async def test_parts_that_have_stopped_are_named_by_those_that_need_them(away: list[str], system: System) -> None:
+    parts = [part_of(system, dependency) for dependency in away]
+    await asyncio.gather(*(part.stop() for part in parts))
     try:
-        await is_named_and_the_others_are_ready(system, dependency)
+        await are_named(system, set(away))
     finally:
-        await part.start()
+        await asyncio.gather(*(part.start() for part in parts))
     await all_are_ready(system)
 
 
-@pytest.mark.parametrize("dependency", ["redis", "smtp", "postgres", "kafka"])
-async def test_a_part_that_hangs_is_named_by_those_that_need_it(dependency: str, system: System) -> None:
-    part = part_of(system, dependency)
-    part.pause()  # its connections stay open, and nothing is answered
+@pytest.mark.parametrize("away", [["postgres"], ["redis", "postgres", "smtp", "kafka"]], ids=" and ".join)
+async def test_parts_that_hang_are_named_by_those_that_need_them(away: list[str], system: System) -> None:
+    parts = [part_of(system, dependency) for dependency in away]
+    for part in parts:
+        part.pause()  # its connections stay open, and nothing is answered
     try:
-        await is_named_and_the_others_are_ready(system, dependency)
+        await are_named(system, set(away))
     finally:
-        part.resume()
+        for part in parts:
+            part.resume()
     await all_are_ready(system)
 
 

@@ -16,7 +16,7 @@ from tests.integration.system import System, eventually
 
 MOVED: dict[ServiceName, dict[str, float | None]] = {
     "ingest": {
-        'groundswell_ingest_accepted_total{call="petition"}': 2,
+        'groundswell_ingest_accepted_total{call="petition"}': 1,
         'groundswell_ingest_accepted_total{call="sign"}': 2,
         'groundswell_ingest_accepted_total{call="batch"}': 1,
         'groundswell_ingest_refused_total{reason="petition_unknown"}': 1,
@@ -30,7 +30,7 @@ MOVED: dict[ServiceName, dict[str, float | None]] = {
         'groundswell_verify_signatures_total{outcome="rejected",reason="country_not_eligible"}': 1,
         'groundswell_consumer_dead_letters_total{reason="not_a_cloud_event"}': 1,
         "groundswell_consumer_records_total": 3,
-        "groundswell_consumer_batch_records_sum": 4,
+        "groundswell_consumer_batch_records_sum": None,
         "groundswell_consumer_batch_seconds_count": None,
         "groundswell_verify_store_seconds_count": None,
         "groundswell_verify_event_age_seconds_count": None,
@@ -38,19 +38,19 @@ MOVED: dict[ServiceName, dict[str, float | None]] = {
     "tally": {
         "groundswell_tally_changes_counted_total": 1,
         "groundswell_tally_milestones_announced_total": 1,
-        "groundswell_consumer_batch_records_sum": 1,
-        "groundswell_consumer_batch_seconds_count": 1,
-        "groundswell_tally_event_age_seconds_count": 1,
+        "groundswell_consumer_batch_records_sum": None,
+        "groundswell_consumer_batch_seconds_count": None,
+        "groundswell_tally_event_age_seconds_count": None,
         "groundswell_tally_snapshots_published_total": None,
     },
     "notify": {
         'groundswell_notify_deliveries_total{outcome="sent"}': 1,
         'groundswell_notify_smtp_replies_total{class="2xx"}': 1,
         "groundswell_notify_age_seconds_count": 1,
-        "groundswell_consumer_batch_records_sum": 1,
+        "groundswell_consumer_batch_records_sum": None,
     },
 }
-"""By how much each metric must have risen after `a_petition_with_every_outcome`; None: by anything above 0."""
+"""By how much each metric must have risen after `every_outcome`; None: by anything above 0."""
 
 TOPICS_READ: dict[ServiceName, set[str]] = {
     "ingest": {"petitions.changed.v1"},
@@ -76,10 +76,16 @@ async def samples(system: System, service: ServiceName) -> dict[str, float]:
     return found
 
 
-async def a_petition_with_every_outcome(system: System, petition: str) -> None:
+async def a_counted_petition(system: System, petition: str) -> None:
+    """A petition with one signature. Once that is counted, whatever earlier tests did to Redis is healed."""
+    await system.start_petition(petition, milestones=[2])
+    await system.surge(petition, range(1))
+    await system.counts_to(petition, 1)
+
+
+async def every_outcome(system: System, petition: str) -> None:
     """One signature that counts and reaches a milestone, one duplicate, rejected, refused, unknown, and a poison record."""
-    await system.start_petition(petition, milestones=[1], policy={"countries": ["NL"]})
-    await system.start_petition(petition, milestones=[1], policy={"countries": ["NL", "FR"]})
+    await system.start_petition(petition, milestones=[2], policy={"countries": ["NL", "FR"]})
     url = f"{system.ingest}/v1/petitions/{petition}/signatures"
     ann = {"email": "ann@mail.example", "name": "Ann Example", "country": "NL"}
     for url_, body, status in (
@@ -89,7 +95,7 @@ async def a_petition_with_every_outcome(system: System, petition: str) -> None:
         (f"{system.ingest}/v1/petitions/no-such-petition/signatures", ann, 404),
     ):
         assert (await system.http.post(url_, json=body)).status_code == status
-    await system.decided(petition, 2)
+    await system.decided(petition, 3)
     line = '{"email": "ANN@mail.example", "name": "Ann Example", "country": "NL"}'
     batch = await system.http.post(
         f"{url}/batch", content=line, headers={**system.partner, "content-type": "application/x-ndjson"}
@@ -101,8 +107,9 @@ async def a_petition_with_every_outcome(system: System, petition: str) -> None:
 
 
 async def test_the_metrics_move_with_what_happens_to_signatures(system: System) -> None:
+    await a_counted_petition(system, "measured")
     before = {service: await samples(system, service) for service in SERVICES}
-    await a_petition_with_every_outcome(system, "measured")
+    await every_outcome(system, "measured")
     still: list[str] = []
 
     async def moved() -> bool:
@@ -141,7 +148,8 @@ async def test_the_drift_is_measured_and_is_0(system: System) -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_faststream_reports_what_it_receives_of_every_topic(service: ServiceName, system: System) -> None:
-    await a_petition_with_every_outcome(system, f"received-by-{service}")
+    await a_counted_petition(system, f"received-by-{service}")
+    await every_outcome(system, f"received-by-{service}")
     labels = f'app_name="{service}",broker="kafka",handler='
 
     async def received() -> bool:
