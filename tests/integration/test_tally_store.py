@@ -1,9 +1,7 @@
 """The Lua scripts and what surrounds them, on a real Valkey: all or nothing, once, and nothing lost on the way."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from itertools import count as counting_from
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,11 +12,9 @@ from deploy.local.valkey import Valkey
 from services.tally.counting import UNKNOWN, Step, step
 from services.tally.store import Applied, Reached, Refused, TallyState, TallyStore
 from shared import redis as shared_redis
-from shared.events import minute_of
-from tests.signing import NOON, PATH, fact
+from tests.integration.tallying import LANE, MINUTE, apply, everything, refused, signed, told, withdrawn
+from tests.signing import PATH, fact
 
-LANE = 3
-MINUTE = minute_of(NOON)
 _numbers = counting_from()
 
 
@@ -34,42 +30,6 @@ async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
 @pytest.fixture
 def store(redis: Redis) -> TallyStore:
     return TallyStore(redis)
-
-
-async def apply(store: TallyStore, part: Step, *thresholds: int, petition_id: str = PATH) -> Applied:
-    (reply,) = await store.apply([(petition_id, part, thresholds)])
-    assert isinstance(reply, Applied)
-    return reply
-
-
-async def refused(store: TallyStore, part: Step, *thresholds: int) -> dict[int, int]:
-    (reply,) = await store.apply([(PATH, part, thresholds)])
-    assert isinstance(reply, Refused)
-    return reply.fences
-
-
-def signed(first: int, last: int, fence: int | None = None, **fields: Any) -> Step:
-    """The step of one signature at each position from `first` to `last` of the lane."""
-    return step(
-        [fact(position, lane=LANE, **fields) for position in range(first, last + 1)],
-        {LANE: first - 1 if fence is None else fence},
-    )
-
-
-def withdrawn(position: int, **fields: Any) -> Step:
-    return step([fact(position, -1, lane=LANE, **fields)], {LANE: position - 1})
-
-
-async def everything(redis: Redis) -> dict[str, Any]:
-    """Every hash of the database, with what is left of its time to live."""
-    found: dict[str, Any] = {}
-    for key in sorted(await redis.keys("*")):
-        found[str(key)] = (await redis.hgetall(key), await redis.ttl(key))
-    return found
-
-
-class Killed(BaseException):
-    """The process ends here."""
 
 
 # ------------------------------------------------------------------------------------------------------ counting
@@ -165,10 +125,6 @@ async def test_scripts_that_redis_forgot_are_loaded_again(store: TallyStore, red
 # ---------------------------------------------------------------------------------------------------- milestones
 
 
-def told(reply: Applied) -> list[tuple[int, int, int]]:
-    return [(one.threshold, one.count, one.revision) for one in reply.unannounced]
-
-
 async def test_a_milestone_is_reached_in_the_very_call_that_counts_up_to_it(store: TallyStore) -> None:
     assert told(await apply(store, signed(1, 4), 5, 10)) == []
     assert told(await apply(store, signed(5, 6), 5, 10)) == [(5, 6, 6)]
@@ -231,108 +187,6 @@ async def test_marking_what_is_not_recorded_records_nothing(store: TallyStore, r
     assert await everything(redis) == before
 
 
-# ------------------------------------------------------------------------------------------------------- rebuilding
-
-
-async def test_a_rebuilt_tally_takes_the_place_of_a_lost_one_and_stays(store: TallyStore, redis: Redis) -> None:
-    rebuilt = TallyState(2, 4, {LANE: 9, 5: 2}, {"NL": 2}, {MINUTE: 2})
-    assert await store.swap_in(PATH, rebuilt)
-    assert await store.state(PATH) == rebuilt
-    assert {key: left for key, (_, left) in (await everything(redis)).items()} == {
-        f"tally:{{{PATH}}}": -1,
-        f"tally:{{{PATH}}}:minutes": -1,
-    }, "no shadow is left, and what is there never expires"
-
-
-async def test_nothing_of_the_old_tally_stays(store: TallyStore) -> None:
-    await apply(store, signed(1, 3, country="BE", minute=5))
-    rebuilt = TallyState(4, 4, {LANE: 4}, {"NL": 4}, {MINUTE: 4})
-    assert await store.swap_in(PATH, rebuilt)
-    assert await store.state(PATH) == rebuilt
-
-
-async def test_a_rebuild_that_the_traffic_has_overtaken_changes_nothing(store: TallyStore, redis: Redis) -> None:
-    await apply(store, signed(1, 5), 2)
-    before = await everything(redis)
-    for older in (
-        TallyState(4, 4, {LANE: 4}, {"NL": 4}, {MINUTE: 4}),
-        TallyState(9, 9, {5: 9}, {"NL": 9}, {MINUTE: 9}),
-        TallyState(0, 0, {}, {}, {}),
-    ):
-        assert not await store.swap_in(PATH, older)
-    assert await everything(redis) == before, "and leaves no shadow behind"
-
-
-async def test_force_swaps_whatever_is_stored(store: TallyStore) -> None:
-    await apply(store, signed(1, 5))
-    rebuilt = TallyState(1, 1, {LANE: 1}, {"NL": 1}, {MINUTE: 1})
-    assert await store.swap_in(PATH, rebuilt, force=True)
-    assert await store.state(PATH) == rebuilt
-
-
-async def test_milestones_outlive_a_rebuild(store: TallyStore) -> None:
-    await apply(store, signed(1, 5), 2)
-    await store.mark_announced(PATH, [2])
-    first = await apply(store, signed(6, 8), 2, 7)
-    assert await store.swap_in(PATH, TallyState(6, 10, {LANE: 10}, {"NL": 6}, {MINUTE: 6}))
-    reply = await apply(store, signed(11, 11), 2, 7)
-    assert reply.count == 7
-    assert reply.unannounced == first.unannounced, "announced ones stay announced, the others are told as first reached"
-
-
-async def test_milestones_outlive_a_rebuild_to_nothing(store: TallyStore, redis: Redis) -> None:
-    await apply(store, signed(1, 5), 2)
-    await store.mark_announced(PATH, [2])
-    assert await store.swap_in(PATH, TallyState(0, 0, {}, {}, {}), force=True)
-    assert [left for _, left in (await everything(redis)).values()] == [-1]
-    assert await store.state(PATH) == TallyState(0, 0, {}, {}, {})
-    assert told(await apply(store, signed(1, 5), 2)) == []
-
-
-async def test_a_petition_with_hundreds_of_thousands_of_minutes_is_rebuilt_whole(store: TallyStore) -> None:
-    minutes = {MINUTE + number: 1 for number in range(12_000)}
-    rebuilt = TallyState(12_000, 12_000, {LANE: 12_000}, {"NL": 12_000}, minutes)
-    assert await store.swap_in(PATH, rebuilt)
-    assert await store.state(PATH) == rebuilt
-
-
-@pytest.mark.parametrize("force", [True, False])
-@pytest.mark.parametrize("gone", ["tally", "minutes"])
-async def test_a_rebuild_that_slept_until_its_keys_were_gone_puts_nothing_in_place(
-    valkey: Valkey, redis: Redis, gone: str, *, force: bool
-) -> None:
-    """What a process does that is stopped for longer than its shadow keys last."""
-    other = shared_redis.connect(valkey.url.removesuffix("/0") + "/7")
-    store = TallyStore(redis)
-    await apply(store, signed(1, 5))
-    before = await everything(redis)
-    sleeper = TallyStore(other)
-    swap = sleeper._swap
-
-    async def swap_late(keys: list[str], args: list[Any]) -> Any:
-        await redis.delete(keys[2] if gone == "tally" else keys[3])
-        return await swap(keys=keys, args=args)
-
-    sleeper._swap = swap_late  # type: ignore[assignment]
-    try:
-        assert not await sleeper.swap_in(PATH, TallyState(5, 5, {LANE: 5}, {"NL": 5}, {MINUTE: 5}), force=force)
-    finally:
-        await other.aclose()
-    assert await everything(redis) == before
-
-
-async def test_a_rebuild_that_was_killed_leaves_nothing_for_long(store: TallyStore, redis: Redis) -> None:
-    async def killed(**_: Any) -> None:
-        raise Killed
-
-    store._swap = killed  # type: ignore[assignment]
-    with pytest.raises(Killed):
-        await store.swap_in(PATH, TallyState(5, 5, {LANE: 5}, {"NL": 5}, {MINUTE: 5}))
-    left = await everything(redis)
-    assert len(left) == 2
-    assert all(":shadow:" in key and 0 < seconds <= 600 for key, (_, seconds) in left.items())
-
-
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
@@ -343,7 +197,6 @@ async def test_a_snapshot_is_the_hour_up_to_the_newest_signature_and_the_rest(st
     assert (found.count, found.revision, found.earlier) == (5, 5, 2)
     assert found.minutes == {"2026-11-22T11:01Z": 1, "2026-11-22T12:00Z": 2}
     assert found.countries == {"BE": 3, "NL": 2}
-    assert abs(found.updated_at - NOON) > timedelta(0)
 
 
 async def test_petitions_are_read_together_also_those_that_nobody_signed(store: TallyStore, redis: Redis) -> None:

@@ -1,0 +1,49 @@
+"""What the tests of tally's Lua scripts share: steps of one lane, and a look at everything that is stored."""
+
+from typing import Any
+
+from redis.asyncio import Redis
+
+from services.tally.counting import Step, step
+from services.tally.store import Applied, Refused, TallyStore
+from shared.events import minute_of
+from tests.signing import NOON, PATH, fact
+
+LANE = 3
+MINUTE = minute_of(NOON)
+
+
+async def apply(store: TallyStore, part: Step, *thresholds: int, petition_id: str = PATH) -> Applied:
+    (reply,) = await store.apply([(petition_id, part, thresholds)])
+    assert isinstance(reply, Applied)
+    return reply
+
+
+async def refused(store: TallyStore, part: Step, *thresholds: int) -> dict[int, int]:
+    (reply,) = await store.apply([(PATH, part, thresholds)])
+    assert isinstance(reply, Refused)
+    return reply.fences
+
+
+def signed(first: int, last: int, fence: int | None = None, **fields: Any) -> Step:
+    """The step of one signature at each position from `first` to `last` of the lane."""
+    return step(
+        [fact(position, lane=LANE, **fields) for position in range(first, last + 1)],
+        {LANE: first - 1 if fence is None else fence},
+    )
+
+
+def withdrawn(position: int, **fields: Any) -> Step:
+    return step([fact(position, -1, lane=LANE, **fields)], {LANE: position - 1})
+
+
+async def everything(redis: Redis) -> dict[str, Any]:
+    """Every hash of the database, with what is left of its time to live."""
+    found: dict[str, Any] = {}
+    for key in sorted(await redis.keys("*")):
+        found[str(key)] = (await redis.hgetall(key), await redis.ttl(key))
+    return found
+
+
+def told(reply: Applied) -> list[tuple[int, int, int]]:
+    return [(one.threshold, one.count, one.revision) for one in reply.unannounced]
