@@ -103,6 +103,7 @@ def with_commits_before_counting(monkeypatch: pytest.MonkeyPatch) -> None:
         return await count(self, batch, position)
 
     monkeypatch.setattr(Instance, "_count", commit_first)
+    monkeypatch.setattr(World, "weights", {**World.weights, "kill_one": 8, "lose": 0})  # a rebuild would find it
 
 
 def with_marks_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
