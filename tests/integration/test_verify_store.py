@@ -1,5 +1,6 @@
 """Deciding in a real PostgreSQL: the first signature stands, replays answer as before, positions have no gaps."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from random import Random
@@ -60,6 +61,14 @@ async def test_of_two_signatures_of_one_signer_in_two_batches_the_first_stands(
     assert await states(database) == {1: "verified", 2: "duplicate"}
     (row,) = await database.pool.fetch("SELECT * FROM outcomes WHERE signature_id = $1", UUID(int=2))
     assert (row["state"], row["reason"], row["petition_id"]) == ("duplicate", "already_signed", PATH)
+
+
+async def test_a_signer_who_sends_a_thousand_signatures_holds_nobody_up(store: VerifyStore, database: Database) -> None:
+    batch = lane(sign(1), *(sign(number, signer=2) for number in range(2, 1002)), sign(1002))
+    async with asyncio.timeout(10):
+        decided = await apply(store, batch)
+    assert told(decided) == [(1, "verified 1"), (2, "verified 2"), (3, "verified 1002")]
+    assert len(decided.refused) == 999
 
 
 async def test_the_same_person_may_sign_another_petition(store: VerifyStore, database: Database) -> None:

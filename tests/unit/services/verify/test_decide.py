@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.verify.decide import REASONS, Change, Judgement, Reason, Submission, in_lane_order, in_rounds, judge
+from services.verify.decide import (
+    REASONS,
+    Change,
+    Judgement,
+    Reason,
+    Submission,
+    in_lane_order,
+    in_rounds,
+    is_sign,
+    judge,
+)
 from shared.countries import COUNTRIES
 from shared.events import ConfirmCommand, InvalidateCommand, Policy, WithdrawCommand
 from tests.signing import NOON, change, petition, sign, submission
@@ -152,8 +162,10 @@ def test_rounds_hold_every_command_once_and_keep_each_signers_order(signers: lis
     rounds = in_rounds(arrived)
     assert sorted((one for turn in rounds for one in turn), key=lambda one: one.offset) == arrived
     for turn in rounds:
-        assert len({one.signer_key for one in turn}) == len(turn), "a set-based statement sees each signer once"
         assert [one.offset for one in turn] == sorted(one.offset for one in turn), "a round keeps the order of arrival"
+        changed = [one.signer_key for one in turn if not is_sign(one)]
+        assert len(set(changed)) == len(changed), "a set-based statement changes each signer's signatures once"
+        assert not set(changed) & {one.signer_key for one in turn if is_sign(one)}, "and not in a round with new ones"
     for signer in set(signers):
         own = [one.offset for turn in rounds for one in turn if one.signer_key == UUID(int=signer)]
         assert own == sorted(own)
@@ -162,6 +174,12 @@ def test_rounds_hold_every_command_once_and_keep_each_signers_order(signers: lis
 @given(signers=st.lists(st.integers(0, 1000), unique=True, min_size=1, max_size=40))
 def test_commands_of_different_signers_are_one_round(signers: list[int]) -> None:
     arrived = commands_of(signers)
+    assert in_rounds(arrived) == [arrived]
+
+
+@given(signers=st.lists(st.integers(0, 3), min_size=1, max_size=40))
+def test_signatures_alone_are_one_round_however_often_somebody_signs(signers: list[int]) -> None:
+    arrived = [submission(sign(place + 1, signer=signer), offset=place) for place, signer in enumerate(signers)]
     assert in_rounds(arrived) == [arrived]
 
 
