@@ -122,7 +122,7 @@ class Service:
         side_checks: The same for dependencies that the service's main work does without: `/readyz` names them when they
             are away, and stays 200, or a load balancer would turn the main work away too.
         routes: The service's own HTTP routes, if it has any.
-        on_stop: Called first when the process is asked to stop.
+        on_stop: Called when the process stops, once open HTTP requests have ended and before the consumers are stopped.
     """
 
     def __init__(
