@@ -99,6 +99,10 @@ class SnapshotAnnouncer:
         """Partitions changed hands: another process may have published since."""
         self._published.clear()
 
+    def tell_again(self) -> None:
+        """What was published may go out once more, the same or newer."""
+        self._published = {petition_id: revision - 1 for petition_id, revision in self._published.items()}
+
     async def run(self) -> None:
         """Publish, for ever; failures of Kafka or Redis only delay."""
         while True:

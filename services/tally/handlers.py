@@ -41,6 +41,10 @@ _MOST_POSITION: Final = 2**53
 _WATCH_SECONDS = 1.0
 """How long a loss of Redis may go unnoticed while nobody signs."""
 
+_TELL_AGAIN_SECONDS = 300.0
+"""An owner before us that woke late may have published an older snapshot after ours, or have recorded a milestone and died.
+So once in a while every petition's snapshot goes out again, and what is not announced is looked for, as at assignment."""
+
 
 class FencesKeepMoving(ConnectionError):
     """Another process counts on the same partitions. Transient: one of the two is about to lose them."""
@@ -97,6 +101,7 @@ class TallyHandler:
         self._owned: set[int] = set()
         self._partitions: int | None = None
         self._just_assigned = False
+        self._told_all_at = time.monotonic()
         self._to_evaluate: set[str] = set()
 
     # ------------------------------------------------------------------------------------------------ who owns what
@@ -236,6 +241,9 @@ class TallyHandler:
     async def _look_after(self) -> None:
         async with self._counting:
             await self._heal(self._owned)
+        if time.monotonic() - self._told_all_at >= _TELL_AGAIN_SECONDS:
+            self._snapshots.tell_again()
+            self._just_assigned = True
         changed, self._to_evaluate = self._to_evaluate, set()
         assigned, self._just_assigned = self._just_assigned, False
         try:
@@ -247,6 +255,8 @@ class TallyHandler:
             if assigned:
                 reached += await self._left_unannounced()
             await self._milestones.announce(reached)
+            if assigned:
+                self._told_all_at = time.monotonic()
         except BaseException:
             self._to_evaluate |= changed
             self._just_assigned = self._just_assigned or assigned

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
 from deploy.migrations import migrate
+from services.tally import handlers
 from services.tally.announce import MilestoneAnnouncer, SnapshotAnnouncer
 from services.tally.audit import audit
 from services.tally.counting import delta_of
@@ -24,7 +25,7 @@ from shared.events import CountedFact, MilestoneReached
 from shared.kafka.consumer import Received
 from shared.kafka.producer import partition_of
 from shared.postgres import Database
-from shared.topics import MILESTONES_REACHED
+from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED
 from tests.signing import FERRY, NOON, PATH, MemoryProducer, fact, petition
 
 PARTITIONS = 12
@@ -108,13 +109,14 @@ class Process:
         metrics = TallyMetrics(self.registry)
         store, ledger, producer = parts.store, parts.ledger, parts.producer
         self.healer = Healer(redis=parts.redis, store=store, ledger=ledger, metrics=metrics)
+        self.snapshots = SnapshotAnnouncer(store=store, producer=producer, metrics=metrics, interval_seconds=1)
         self.handler = TallyHandler(
             catalogue=parts.catalogue,
             store=store,
             ledger=ledger,
             healer=self.healer,
             milestones=MilestoneAnnouncer(ledger=ledger, store=store, producer=producer, metrics=metrics),
-            snapshots=SnapshotAnnouncer(store=store, producer=producer, metrics=metrics, interval_seconds=1),
+            snapshots=self.snapshots,
             producer=producer,
             metrics=metrics,
         )
@@ -296,11 +298,8 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-def kill_at(monkeypatch: pytest.MonkeyPatch, what: type, name: str) -> None:
-    async def killed(*_: object) -> None:
-        raise Killed
-
-    monkeypatch.setattr(what, name, killed)
+async def _killed(*_: object) -> None:
+    raise Killed
 
 
 @pytest.mark.parametrize(
@@ -320,7 +319,7 @@ async def test_a_process_killed_while_it_announces_leaves_a_milestone_to_the_nex
     await process.looks_after()
     batch = await parts.decided(*facts(1, 2), *([fact(3, -1)] if fallen else []))
     with monkeypatch.context() as killing:
-        kill_at(killing, what, name)
+        killing.setattr(what, name, _killed)
         with pytest.raises(Killed):
             await process.takes(batch)
     after = await parts.start()
@@ -351,6 +350,23 @@ async def test_a_milestone_added_below_the_count_is_announced_without_another_si
     await process.handler.on_petition_change(petition(PATH, milestones=[2, 3]))
     await process.looks_after()
     assert parts.announced == [(PATH, 2), (PATH, 3)]
+
+
+async def test_what_a_late_owner_left_is_found_after_a_while(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = await parts.start()
+    await process.takes(await parts.decided(*facts(1)))
+    await process.looks_after()
+    await process.snapshots.flush()
+    before = len(parts.producer.published)
+    await parts.ledger.record_milestone(Reached(PATH, 4, 5, 5, NOON))  # a zombie did, and died
+    await process.looks_after()
+    await process.snapshots.flush()
+    assert len(parts.producer.published) == before
+    monkeypatch.setattr(handlers, "_TELL_AGAIN_SECONDS", 0.0)
+    await process.looks_after()
+    await process.snapshots.flush()
+    assert parts.announced == [(PATH, 4)]
+    assert [topic for topic, _ in parts.producer.published[before + 1 :]] == [TALLIES_UPDATED.name]
 
 
 async def test_what_the_watch_could_not_do_it_does_the_next_time(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

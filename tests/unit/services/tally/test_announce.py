@@ -240,6 +240,19 @@ async def test_a_new_owner_publishes_whatever_it_finds() -> None:
     assert tested.published == [(PATH, 7, 7), (PATH, 7, 7)]
 
 
+async def test_what_is_told_again_is_never_older() -> None:
+    tested = Snapshots()
+    tested.store.put(PATH, 7)
+    await tested.flush(PATH)
+    tested.announcer.tell_again()
+    tested.store.put(PATH, 5)
+    await tested.flush(PATH)
+    assert tested.published == [(PATH, 7, 7)]
+    tested.store.put(PATH, 7)
+    await tested.flush(PATH)
+    assert tested.published == [(PATH, 7, 7), (PATH, 7, 7)]
+
+
 async def test_what_could_not_be_published_is_published_with_the_next() -> None:
     tested = Snapshots()
     tested.fails = KafkaConnectionError("away")
