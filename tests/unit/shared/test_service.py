@@ -1,0 +1,87 @@
+"""A service's readiness: every check gets its time, and none can take the others with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from shared import service as shared_service
+from shared.service import Check, Service, new_broker, new_registry
+from shared.settings import CommonSettings
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_service, "_CHECK_SECONDS", 0.05)
+
+
+def service_with(**checks: Check) -> Service:
+    @asynccontextmanager
+    async def nothing() -> AsyncIterator[None]:
+        yield
+
+    settings, registry = CommonSettings(), new_registry()
+    return Service(
+        name="verify",
+        title="A service",
+        settings=settings,
+        port=0,
+        broker=new_broker(settings, registry, "verify"),
+        registry=registry,
+        lifespan=nothing,
+        checks=checks,
+    )
+
+
+async def fine() -> None:
+    return None
+
+
+async def test_what_is_wrong_is_said_by_the_dependencys_name() -> None:
+    async def behind() -> str:
+        return "3 records still to read"
+
+    async def away() -> None:
+        raise ConnectionRefusedError("127.0.0.1:5432 with its password")
+
+    said = await service_with(kafka=fine, petitions=behind, postgres=away).readiness()
+    assert said == {"kafka": "ok", "petitions": "3 records still to read", "postgres": "away: ConnectionRefusedError"}
+
+
+async def test_a_dependency_that_hangs_even_when_cancelled_is_named_in_time_and_asked_once() -> None:
+    asked, leave = 0, asyncio.Event()
+
+    async def hangs() -> None:
+        nonlocal asked
+        asked += 1
+        while not leave.is_set():  # as asyncpg does: it waits for the server's leave to cancel
+            try:
+                await leave.wait()
+            except asyncio.CancelledError:
+                continue
+
+    service = service_with(kafka=fine, postgres=hangs)
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            assert await service.readiness() == {"kafka": "ok", "postgres": "no answer within 0.05 s"}
+    assert asked == 1, "each one that hangs holds a connection"
+    leave.set()
+    await asyncio.sleep(0)
+    assert await service.readiness() == {"kafka": "ok", "postgres": "ok"}
+    assert asked == 2
+
+
+async def test_those_who_ask_at_the_same_time_share_one_check() -> None:
+    asked = 0
+
+    async def slow() -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.01)
+
+    service = service_with(redis=slow)
+    assert await asyncio.gather(*(service.readiness() for _ in range(5))) == [{"redis": "ok"}] * 5
+    assert asked == 1
