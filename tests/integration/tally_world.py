@@ -10,7 +10,6 @@ from aiokafka.errors import KafkaConnectionError
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from services.tally import counting
 from services.tally.announce import MilestoneAnnouncer, SnapshotAnnouncer
 from services.tally.audit import audit
 from services.tally.counting import Step
@@ -27,6 +26,7 @@ from shared.kafka.errors import is_transient
 from shared.kafka.producer import Record
 from shared.postgres import Database
 from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED
+from tests.integration.tallying import put_into_ledger
 from tests.integration.turns import Actor, TurnLock, turn
 from tests.signing import FERRY, PATH, MemoryProducer, fact, petition
 
@@ -201,20 +201,7 @@ class World:
             standing = sum(one.delta for one in rows if one.petition_id == name)  # type: ignore[attr-defined]
             delta = -1 if standing and self.random.random() < 0.3 else 1
             rows.append(fact(len(rows) + 1, delta, lane=lane, petition_id=name, country=self.random.choice("ABC") * 2))
-            await self._append(rows[-1])
-
-    async def _append(self, one: CountedFact) -> None:
-        await self.database.pool.execute(
-            "INSERT INTO ledger VALUES ($1, $2, gen_random_uuid(), $3, $4, $5, $6, $7, $8, $8)",
-            one.lane,
-            one.position,
-            one.petition_id,
-            one.signature_id,
-            "verified" if (delta := counting.delta_of(one)) > 0 else "withdrawn",
-            delta,
-            one.country,
-            one.signed_at,
-        )
+            await put_into_ledger(self.database, rows[-1])
 
     def publish(self) -> None:
         """Facts reach the topic in the order of their lane; what was published may be published again."""

@@ -1,12 +1,13 @@
-"""What the tests of tally's Lua scripts share: steps of one lane, and a look at everything that is stored."""
+"""What tests of tally share: steps of one lane, a look at everything that Redis stores, rows of the ledger."""
 
 from typing import Any
 
 from redis.asyncio import Redis
 
-from services.tally.counting import Step, step
+from services.tally.counting import Step, delta_of, step
 from services.tally.store import Applied, Refused, TallyStore
-from shared.events import minute_of
+from shared.events import CountedFact, minute_of
+from shared.postgres import Database
 from tests.signing import NOON, PATH, fact
 
 LANE = 3
@@ -47,3 +48,19 @@ async def everything(redis: Redis) -> dict[str, Any]:
 
 def told(reply: Applied) -> list[tuple[int, int, int]]:
     return [(one.threshold, one.count, one.revision) for one in reply.unannounced]
+
+
+async def put_into_ledger(database: Database, *facts: CountedFact) -> None:
+    """What verify does when it has decided these."""
+    for one in facts:
+        await database.pool.execute(
+            "INSERT INTO ledger VALUES ($1, $2, gen_random_uuid(), $3, $4, $5, $6, $7, $8, $8)",
+            one.lane,
+            one.position,
+            one.petition_id,
+            one.signature_id,
+            "verified" if delta_of(one) > 0 else "withdrawn",
+            delta_of(one),
+            one.country,
+            one.signed_at,
+        )

@@ -13,7 +13,6 @@ from deploy.migrations import migrate
 from services.tally import handlers
 from services.tally.announce import MilestoneAnnouncer, SnapshotAnnouncer
 from services.tally.audit import audit
-from services.tally.counting import delta_of
 from services.tally.handlers import TallyHandler
 from services.tally.healing import Healer, RebuildOvertaken
 from services.tally.ledger import Ledger
@@ -26,6 +25,7 @@ from shared.kafka.consumer import Received
 from shared.kafka.producer import partition_of
 from shared.postgres import Database
 from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED
+from tests.integration.tallying import put_into_ledger
 from tests.signing import FERRY, NOON, PATH, MemoryProducer, fact, petition
 
 PARTITIONS = 12
@@ -69,18 +69,7 @@ class Parts:
 
     async def decided(self, *facts: CountedFact) -> Sequence[CountedFact]:
         """Verify has put these into the ledger."""
-        for one in facts:
-            await self.database.pool.execute(
-                "INSERT INTO ledger VALUES ($1, $2, gen_random_uuid(), $3, $4, $5, $6, $7, $8, $8)",
-                one.lane,
-                one.position,
-                one.petition_id,
-                one.signature_id,
-                "verified" if delta_of(one) > 0 else "withdrawn",
-                delta_of(one),
-                one.country,
-                one.signed_at,
-            )
+        await put_into_ledger(self.database, *facts)
         return facts
 
     async def start(self, *partitions: int) -> "Process":

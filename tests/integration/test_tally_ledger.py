@@ -7,11 +7,11 @@ import pytest
 
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
-from services.tally.counting import delta_of
 from services.tally.ledger import Ledger
 from services.tally.store import Reached, TallyState
-from shared.events import CountedFact, minute_of
+from shared.events import minute_of
 from shared.postgres import Database
+from tests.integration.tallying import put_into_ledger
 from tests.signing import FERRY, NOON, PATH, fact
 
 
@@ -31,25 +31,11 @@ async def ledger(database: Database) -> Ledger:
     return Ledger(database)
 
 
-async def decided(database: Database, *facts: CountedFact) -> None:
-    """Verify has put these into the ledger."""
-    for one in facts:
-        await database.pool.execute(
-            "INSERT INTO ledger VALUES ($1, $2, gen_random_uuid(), $3, $4, $5, $6, $7, $8, $8)",
-            one.lane,
-            one.position,
-            one.petition_id,
-            one.signature_id,
-            "verified" if delta_of(one) > 0 else "withdrawn",
-            delta_of(one),
-            one.country,
-            one.signed_at,
-        )
-
-
 async def test_the_ledger_is_summed_up_to_any_fences(ledger: Ledger, database: Database) -> None:
-    await decided(database, fact(1), fact(3), fact(5, -1), fact(7, country="BE", minute=1))
-    await decided(database, fact(2, lane=2), fact(4, lane=2), fact(2, petition_id=FERRY), fact(4, petition_id=FERRY))
+    await put_into_ledger(database, fact(1), fact(3), fact(5, -1), fact(7, country="BE", minute=1))
+    await put_into_ledger(
+        database, fact(2, lane=2), fact(4, lane=2), fact(2, petition_id=FERRY), fact(4, petition_id=FERRY)
+    )
     minute = minute_of(NOON)
     whole = TallyState(4, 6, {0: 7, 2: 4}, {"NL": 3, "BE": 1}, {minute: 3, minute + 1: 1})
     assert await ledger.state(PATH) == whole
@@ -59,13 +45,13 @@ async def test_the_ledger_is_summed_up_to_any_fences(ledger: Ledger, database: D
 
 
 async def test_the_ledger_says_how_much_is_still_to_be_counted(ledger: Ledger, database: Database) -> None:
-    await decided(database, fact(1), fact(3), fact(5, -1), fact(2, lane=2), fact(4, petition_id=FERRY))
+    await put_into_ledger(database, fact(1), fact(3), fact(5, -1), fact(2, lane=2), fact(4, petition_id=FERRY))
     fences: list[dict[int, int]] = [{}, {0: 3}, {0: 5}, {0: 4, 2: 2}, {0: 5, 2: 9}]
     assert [await ledger.beyond(PATH, known) for known in fences] == [4, 2, 1, 1, 0]
 
 
 async def test_the_ledger_knows_whether_anything_came_before(ledger: Ledger, database: Database) -> None:
-    await decided(database, fact(3), fact(5), fact(2, lane=2), fact(1, petition_id=FERRY))
+    await put_into_ledger(database, fact(3), fact(5), fact(2, lane=2), fact(1, petition_id=FERRY))
     nothing: list[dict[int, int]] = [{0: 3}, {2: 2}, {7: 9}, {0: 3, 2: 2}, {}]
     something: list[dict[int, int]] = [{0: 4}, {0: 5}, {2: 3}, {0: 3, 2: 3}, {0: 5, 7: 1}]
     assert not any([await ledger.has_earlier(PATH, first) for first in nothing])
@@ -76,14 +62,14 @@ async def test_the_ledger_names_every_petition_once(ledger: Ledger, database: Da
     assert await ledger.petitions() == []
     names = [f"petition-{number}" for number in range(30)]
     for place, name in enumerate(names):
-        await decided(database, *(fact(3 * place + number, petition_id=name) for number in range(1, 4)))
+        await put_into_ledger(database, *(fact(3 * place + number, petition_id=name) for number in range(1, 4)))
     assert await ledger.petitions() == sorted(names)
 
 
 async def test_a_position_of_a_lane_can_be_taken_once_only(ledger: Ledger, database: Database) -> None:
-    await decided(database, fact(1), fact(1, lane=1))
+    await put_into_ledger(database, fact(1), fact(1, lane=1))
     with pytest.raises(asyncpg.UniqueViolationError):
-        await decided(database, fact(1, petition_id=FERRY))
+        await put_into_ledger(database, fact(1, petition_id=FERRY))
     assert await ledger.petitions() == [PATH]
 
 
