@@ -35,6 +35,9 @@ class Reason(StrEnum):
     NAME_INVALID = "name_invalid"
 
 
+NEEDS_NO_PETITION: Final = frozenset({Reason.ALREADY_SIGNED, Reason.COUNTRY_UNKNOWN, Reason.NAME_INVALID})
+"""Refusals that no newer state of the petition could take back."""
+
 REASONS: Final[dict[Reason, str]] = {
     Reason.ALREADY_SIGNED: "This signer's signature on this petition stands, waits for confirmation, or was struck out.",
     Reason.PETITION_UNKNOWN: "No petition with this id was known when the signature was decided.",

@@ -12,7 +12,7 @@ from uuid import UUID
 from aiokafka import ConsumerRecord
 from pydantic import ValidationError
 
-from services.verify.decide import Judgement, Submission, is_sign, judge
+from services.verify.decide import NEEDS_NO_PETITION, Judgement, Submission, is_sign, judge
 from services.verify.metrics import VerifyMetrics
 from services.verify.store import Decided, LaneTaken, LedgerRow, Refused, VerifyStore
 from shared.catalogue import Catalogue
@@ -129,7 +129,10 @@ class VerifyHandler:
 
     async def _judge(self, submissions: list[Submission]) -> list[tuple[Submission, Judgement | None]]:
         judged = [(item, self._judge_one(item)) for item in submissions]
-        if any(judgement is not None and judgement.state == "rejected" for _, judgement in judged):
+        if any(
+            judgement is not None and judgement.reason is not None and judgement.reason not in NEEDS_NO_PETITION
+            for _, judgement in judged
+        ):
             # The petition may have changed or appeared after our copy of it: whoever accepted the signature knew that
             # state, so it is on the topic by now. Only then is a refusal final.
             await self._feed.catch_up()
