@@ -86,7 +86,7 @@ class System:
                         "email": f"signer{number}@mail.example",
                         "name": name,
                         "country": "NL" if number % 3 else "BE",
-                        "idempotency_key": f"{petition_id}-{number}-{name}",
+                        "idempotency_key": f"{petition_id}-{number}-{name.replace(' ', '-')}",
                     }
                 )
                 for number in range(start, min(start + 500, signers.stop))
