@@ -8,23 +8,24 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import ConsumerRecord
-from pydantic import ValidationError
 
 from services.notify.deliveries import Delivery, deliveries_for
 from services.notify.metrics import NotifyMetrics
 from services.notify.store import DeliveryStore
 from shared.catalogue import Catalogue
 from shared.events import MilestoneReached
-from shared.http import field_errors
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import Received
+from shared.kafka.decode import by_type, read_event
 from shared.kafka.errors import InvalidRecord
-from shared.kafka.headers import NotACloudEvent, read_attributes
 
 log = structlog.get_logger(__name__)
 
 _MOST: Final = 2**63 - 1
 """PostgreSQL's bigint."""
+
+
+_EVENTS: Final = by_type(MilestoneReached)
 
 
 def decode(record: ConsumerRecord[Any, Any]) -> MilestoneReached:
@@ -33,19 +34,7 @@ def decode(record: ConsumerRecord[Any, Any]) -> MilestoneReached:
     Raises:
         InvalidRecord: it is no milestone that this version knows. The message never holds the content.
     """
-    try:
-        attributes = read_attributes(record.headers)
-    except NotACloudEvent as error:
-        raise InvalidRecord("not_a_cloud_event", str(error)) from None
-    if attributes.type != MilestoneReached.TYPE:
-        raise InvalidRecord("unknown_type", "header ce_type names no event of this topic")
-    if record.value is None:
-        raise InvalidRecord("no_value", "a milestone needs a value")
-    try:
-        milestone = MilestoneReached.model_validate_json(record.value)
-    except ValidationError as error:
-        detail = "; ".join(f"{item['field']}: {item['problem']}" for item in field_errors(error))
-        raise InvalidRecord("schema", detail) from None
+    _, milestone = read_event(record, _EVENTS)
     # PostgreSQL would refuse the whole batch for one of these.
     if max(milestone.threshold, milestone.count, milestone.revision) > _MOST:
         raise InvalidRecord("out_of_range", "threshold, count and revision must be below 2**63")

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import ConsumerRecord
-from pydantic import ValidationError
 
 from services.tally.announce import MilestoneAnnouncer, SnapshotAnnouncer
 from services.tally.counting import Step, by_petition, first_positions, lost_state, step
@@ -20,16 +19,15 @@ from services.tally.metrics import TallyMetrics
 from services.tally.store import Applied, Reached, Refused, TallyStore
 from shared.catalogue import Catalogue
 from shared.events import CountedFact, Fact, PetitionChanged, SignatureRevoked, SignatureVerified
-from shared.http import field_errors
 from shared.kafka.consumer import Received
+from shared.kafka.decode import by_type, read_event
 from shared.kafka.errors import InvalidRecord, is_transient
-from shared.kafka.headers import NotACloudEvent, read_attributes
 from shared.kafka.producer import EventProducer, partition_of
 from shared.topics import SIGNATURES_VERIFIED
 
 log = structlog.get_logger(__name__)
 
-_FACTS: Final[dict[str, type[Fact]]] = {fact.TYPE: fact for fact in (SignatureVerified, SignatureRevoked)}
+_FACTS: Final[dict[str, type[Fact]]] = by_type(SignatureVerified, SignatureRevoked)
 
 _ROUNDS = 20
 """A step is computed again each time that its fences turn out to be elsewhere; that often means two owners at work."""
@@ -56,20 +54,7 @@ def decode(record: ConsumerRecord[Any, Any]) -> CountedFact:
     Raises:
         InvalidRecord: it is no fact that this version knows.
     """
-    try:
-        attributes = read_attributes(record.headers)
-    except NotACloudEvent as error:
-        raise InvalidRecord("not_a_cloud_event", str(error)) from None
-    fact_type = _FACTS.get(attributes.type)
-    if fact_type is None:
-        raise InvalidRecord("unknown_type", "header ce_type names no fact of this topic")
-    if record.value is None:
-        raise InvalidRecord("no_value", "a fact needs a value")
-    try:
-        fact = fact_type.model_validate_json(record.value)
-    except ValidationError as error:
-        detail = "; ".join(f"{item['field']}: {item['problem']}" for item in field_errors(error))
-        raise InvalidRecord("schema", detail) from None
+    _, fact = read_event(record, _FACTS)
     if fact.lane > _MOST_LANE or fact.position > _MOST_POSITION or not 2000 <= fact.signed_at.year < 2100:
         raise InvalidRecord("out_of_range", "lane, position or signed_at cannot be one of the ledger's")
     if record.key != fact.petition_id.encode():

@@ -10,7 +10,6 @@ from typing import Any, Final
 from uuid import UUID
 
 from aiokafka import ConsumerRecord
-from pydantic import ValidationError
 
 from services.verify.decide import NEEDS_NO_PETITION, Judgement, Submission, is_sign, judge
 from services.verify.metrics import VerifyMetrics
@@ -27,20 +26,18 @@ from shared.events import (
     SignCommand,
     WithdrawCommand,
 )
-from shared.http import field_errors
 from shared.identity import InvalidEmail, canonical_email, command_id, signer_key
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import Received
+from shared.kafka.decode import by_type, read_event
 from shared.kafka.errors import InvalidRecord
-from shared.kafka.headers import NotACloudEvent, event_headers, read_attributes
+from shared.kafka.headers import event_headers
 from shared.kafka.producer import EventProducer, Record
 from shared.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED
 
 SOURCE: Final = "/groundswell/verify"
 
-_COMMANDS: Final[dict[str, type[Command]]] = {
-    command.TYPE: command for command in (SignCommand, ConfirmCommand, WithdrawCommand, InvalidateCommand)
-}
+_COMMANDS: Final[dict[str, type[Command]]] = by_type(SignCommand, ConfirmCommand, WithdrawCommand, InvalidateCommand)
 
 # PostgreSQL's range and Python's differ at their ends, and one signature of the year 9999 would be the newest one of its
 # petition for ever, so that the break-down by minute would show no other.
@@ -71,21 +68,9 @@ class VerifyHandler:
         Raises:
             InvalidRecord: it is no command that this version knows. The message never holds the content.
         """
+        text, command = read_event(record, _COMMANDS)
         try:
-            attributes = read_attributes(record.headers)
-        except NotACloudEvent as error:
-            raise InvalidRecord("not_a_cloud_event", str(error)) from None
-        command_type = _COMMANDS.get(attributes.type)
-        if command_type is None:
-            raise InvalidRecord("unknown_type", "header ce_type names no command of this topic")
-        if record.value is None:
-            raise InvalidRecord("no_value", "a command needs a value")
-        try:
-            command = command_type.model_validate_json(record.value)
-            event_id = UUID(attributes.id)
-        except ValidationError as error:
-            detail = "; ".join(f"{item['field']}: {item['problem']}" for item in field_errors(error))
-            raise InvalidRecord("schema", detail) from None
+            event_id = UUID(text)
         except ValueError:
             raise InvalidRecord("event_id", "header ce_id must be a UUID") from None
         if not _FIRST_MOMENT <= _moment(command) < _LAST_MOMENT:
