@@ -34,10 +34,12 @@ _NO_OTHER_FIELDS: Final = ("PetitionState", "Organisation", "Target", "Policy")
 
 
 def ref(name: str) -> Json:
+    """A reference to a schema of the document."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def petition_id() -> Json:
+    """The path parameter of a petition."""
     return {
         "name": "petition_id",
         "in": "path",
@@ -48,6 +50,7 @@ def petition_id() -> Json:
 
 
 def signature_id() -> Json:
+    """The path parameter of a signature."""
     return {
         "name": "signature_id",
         "in": "path",
@@ -58,10 +61,12 @@ def signature_id() -> Json:
 
 
 def location(description: str) -> Json:
+    """The Location header of an answer."""
     return {"Location": {"description": description, "schema": {"type": "string", "format": "uri-reference"}}}
 
 
 def answer(description: str, schema: str, example: Json | None = None, *, headers: Json | None = None) -> Json:
+    """A JSON answer with its schema."""
     content: Json = {"schema": ref(schema)}
     if example is not None:
         content["example"] = example
@@ -115,6 +120,7 @@ def _refusal(names: Iterable[str], *, html: bool) -> Json:
 
 
 def schemas() -> Json:
+    """All schemas: bodies that are read, and bodies that are written."""
     read: list[type[BaseModel]] = [Submission, BatchLine, PetitionState]
     written: list[type[BaseModel]] = [
         SignatureSubmitted,
