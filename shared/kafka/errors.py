@@ -49,6 +49,7 @@ _TRANSIENT_REDIS: tuple[type[Exception], ...] = (
     redis.exceptions.TryAgainError,
     redis.exceptions.ClusterDownError,
     redis.exceptions.MasterDownError,
+    redis.exceptions.NoScriptError,  # restarted between our look for the script and its use; the next try loads it
 )
 
 _TRANSIENT_REDIS_REPLIES = "MISCONF ", "NOREPLICAS ", "BUSY "

@@ -49,6 +49,7 @@ PASSING: list[BaseException] = [
     asyncpg.InterfaceError("connection is closed"),
     asyncpg.InterfaceError("the underlying connection is closed"),
     asyncpg.InterfaceError("pool is closing"),
+    asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"),
     # Redis
     redis.exceptions.ConnectionError(),
     redis.exceptions.TimeoutError(),
@@ -58,6 +59,7 @@ PASSING: list[BaseException] = [
     redis.exceptions.MasterDownError("MASTERDOWN"),
     redis.exceptions.ClusterDownError("CLUSTERDOWN"),
     redis.exceptions.AuthenticationError(),
+    redis.exceptions.NoScriptError(),
     redis.exceptions.ResponseError("MISCONF Redis is configured to save RDB snapshots, but it is not able to"),
     redis.exceptions.ResponseError("NOREPLICAS Not enough good replicas to write."),
     redis.exceptions.ResponseError(
@@ -84,7 +86,6 @@ BUGS: list[BaseException] = [
     asyncpg.InterfaceError("cannot perform operation: another operation is in progress"),
     asyncpg.DataError("invalid input for query argument $1"),
     redis.exceptions.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"),
-    redis.exceptions.NoScriptError(),
     redis.exceptions.DataError(),
 ]
 
