@@ -251,13 +251,10 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             self._consumer.pause(*self._consumer.assignment())  # or it would read to the end, and drop all of it
             return
         async with self._in_hand:
-            epoch = self._epoch
-            records = await self._still_ours(records)
-            if not records:
-                return
-            started = time.perf_counter()
+            epoch, started = self._epoch, time.perf_counter()
             try:
-                await self._handle(records, epoch)
+                if records := await self._still_ours(records):
+                    await self._handle(records, epoch)
             except BatchAbandoned as reason:
                 self._metrics.abandoned.inc()
                 log.info("batch_abandoned", topic=self._topic.name, records=len(records), reason=str(reason))
@@ -266,8 +263,9 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             except Exception as bug:  # noqa: BLE001  the rule for bugs: crash, commit nothing
                 self._crash(bug)
             else:
-                self._metrics.batch_records.observe(len(records))
-                self._metrics.batch_seconds.observe(time.perf_counter() - started)
+                if records:
+                    self._metrics.batch_records.observe(len(records))
+                    self._metrics.batch_seconds.observe(time.perf_counter() - started)
 
     def _watch_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (bug := task.exception()) is not None:
