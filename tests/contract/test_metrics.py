@@ -44,9 +44,10 @@ MOVED: dict[ServiceName, dict[str, float | None]] = {
         "groundswell_tally_snapshots_published_total": None,
     },
     "notify": {
-        'groundswell_notify_deliveries_total{outcome="sent"}': 1,
-        'groundswell_notify_smtp_replies_total{class="2xx"}': 1,
-        "groundswell_notify_age_seconds_count": 1,
+        # A mail of an earlier test's milestone may come in between.
+        'groundswell_notify_deliveries_total{outcome="sent"}': None,
+        'groundswell_notify_smtp_replies_total{class="2xx"}': None,
+        "groundswell_notify_age_seconds_count": None,
         "groundswell_consumer_batch_records_sum": None,
     },
 }
@@ -78,19 +79,19 @@ async def samples(system: System, service: ServiceName) -> dict[str, float]:
 
 async def a_counted_petition(system: System, petition: str) -> None:
     """A petition with one signature. Once that is counted, whatever earlier tests did to Redis is healed."""
-    await system.start_petition(petition, milestones=[2])
+    await system.start_petition(petition, milestones=[2], policy={"countries": ["NL", "BE"]})
     await system.surge(petition, range(1))
     await system.counts_to(petition, 1)
 
 
 async def every_outcome(system: System, petition: str) -> None:
     """One signature that counts and reaches a milestone, one duplicate, rejected, refused, unknown, and a poison record."""
-    await system.start_petition(petition, milestones=[2], policy={"countries": ["NL", "FR"]})
+    await system.start_petition(petition, milestones=[2], policy={"countries": ["NL", "BE"]}, text="Keep both ferries.")
     url = f"{system.ingest}/v1/petitions/{petition}/signatures"
     ann = {"email": "ann@mail.example", "name": "Ann Example", "country": "NL"}
     for url_, body, status in (
         (url, ann, 202),
-        (url, {**ann, "email": "ben@mail.example", "country": "BE"}, 202),
+        (url, {**ann, "email": "ben@mail.example", "country": "FR"}, 202),
         (url, {**ann, "email": "ben"}, 422),
         (f"{system.ingest}/v1/petitions/no-such-petition/signatures", ann, 404),
     ):
