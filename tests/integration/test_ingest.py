@@ -403,13 +403,13 @@ async def test_beyond_its_bound_ingest_refuses_at_once_and_recovers(
             b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
         )
         await slow.drain()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (refused := await ingest.sign("overloaded")).status_code == 202:
                 pass
         assert (refused.status_code, code(refused), refused.headers["retry-after"]) == (503, "overloaded", "5")
         assert (await ingest.http.get("/livez")).status_code == 200
         slow.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (await ingest.sign("overloaded")).status_code != 202:
                 await asyncio.sleep(0.05)
         assert await ingest.metric("groundswell_ingest_disconnected_total") == 1
