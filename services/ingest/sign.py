@@ -1,7 +1,7 @@
 """The one hot call: ``POST /v1/petitions/{petition_id}/signatures``.
 
 A plain ASGI endpoint. In a surge nearly every request comes here, and a framework's request object, routing and response
-classes cost as much again as all the rest of the work (docs/performance.md).
+classes cost as much again as all the rest of the work.
 """
 
 from __future__ import annotations
