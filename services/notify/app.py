@@ -79,9 +79,6 @@ def build(settings: Settings) -> Service:
         await producer.stop()
         await database.close()
 
-    async def kafka() -> str | None:
-        return consumer.not_ready_because()
-
     service = Service(
         name="notify",
         title="Groundswell notify",
@@ -90,7 +87,7 @@ def build(settings: Settings) -> Service:
         broker=broker,
         registry=registry,
         lifespan=lifespan,
-        checks={"kafka": kafka, "petitions": feed.check, "postgres": database.check, "smtp": relay.check},
+        checks={"kafka": consumer.check, "petitions": feed.check, "postgres": database.check, "smtp": relay.check},
         on_stop=[consumer.drain, sender.stop],
     )
     return service

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import structlog
 
@@ -105,12 +106,6 @@ def build(settings: Settings) -> Service:
         await redis.aclose()
         await database.close()
 
-    async def kafka() -> str | None:
-        return consumer.not_ready_because()
-
-    async def redis_answers() -> str | None:
-        return await shared_redis.check(redis)
-
     service = Service(
         name="tally",
         title="Groundswell tally",
@@ -120,9 +115,9 @@ def build(settings: Settings) -> Service:
         registry=registry,
         lifespan=lifespan,
         checks={
-            "kafka": kafka,
+            "kafka": consumer.check,
             "petitions": feed.check,
-            "redis": redis_answers,
+            "redis": partial(shared_redis.check, redis),
             "postgres": database.check,
         },
         routes=routes.build(catalogue, store, hub, read_metrics, ingest_url=settings.public_ingest_url),

@@ -156,14 +156,14 @@ class TallyHandler:
                     await self._learn_fences(petition, reply, grouped[petition])
                     again[petition] = grouped[petition]
                 else:
-                    self._note_applied(petition, part, len(grouped[petition]), reply)
+                    self._note_applied(petition, part, len(grouped[petition]))
                     reached.extend(reply.unannounced)
             if not again:
                 return reached
             grouped = again
         raise FencesKeepMoving(f"the fences of {len(grouped)} petitions moved {_ROUNDS} times")
 
-    def _note_applied(self, petition: str, part: Step, facts: int, reply: Applied) -> None:
+    def _note_applied(self, petition: str, part: Step, facts: int) -> None:
         self._fences[petition] = part.fences_after(self._fences.get(petition, {}))
         self._metrics.counted.inc(part.changes)
         self._metrics.replays.inc(facts - part.changes)

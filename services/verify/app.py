@@ -64,9 +64,6 @@ def build(settings: Settings) -> Service:
         await producer.stop()
         await database.close()
 
-    async def kafka() -> str | None:
-        return consumer.not_ready_because()
-
     service = Service(
         name="verify",
         title="Groundswell verify",
@@ -75,7 +72,7 @@ def build(settings: Settings) -> Service:
         broker=broker,
         registry=registry,
         lifespan=lifespan,
-        checks={"kafka": kafka, "petitions": feed.check, "postgres": database.check},
+        checks={"kafka": consumer.check, "petitions": feed.check, "postgres": database.check},
         on_stop=[consumer.drain],
     )
     return service

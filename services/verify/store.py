@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 import asyncpg
 
 from services.verify.decide import Change, Judgement, Kind, Reason, Submission, in_lane_order, in_rounds, is_sign
 from shared.events import ConfirmCommand, InvalidateCommand, SignCommand, WithdrawCommand
-from shared.postgres import Connection, Database
+from shared.postgres import Database
 
 
 class LaneTaken(ConnectionError):
@@ -27,9 +27,8 @@ class LaneTaken(ConnectionError):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerRow:
-    """A row of the ledger."""
+class LedgerRow(NamedTuple):
+    """A row of the ledger, its fields in the order of the table's columns."""
 
     lane: int
     position: int
@@ -301,25 +300,7 @@ async def _append(connection: Any, changes: list[Change]) -> list[LedgerRow]:
                 change.occurred_at,
             )
         )
-    columns = zip(
-        *(
-            (
-                row.lane,
-                row.position,
-                row.event_id,
-                row.petition_id,
-                row.signature_id,
-                row.kind,
-                row.delta,
-                row.country,
-                row.signed_at,
-                row.occurred_at,
-            )
-            for row in rows
-        ),
-        strict=True,
-    )
-    await connection.execute(_APPEND_LEDGER, *(list(column) for column in columns))
+    await connection.execute(_APPEND_LEDGER, *(list(column) for column in zip(*rows, strict=True)))
     return rows
 
 
@@ -343,7 +324,7 @@ def _signature_row(submission: Submission, judgement: Judgement) -> tuple[Any, .
     )
 
 
-async def _insert_signatures(connection: Connection | Any, rows: list[tuple[Any, ...]]) -> set[UUID]:
+async def _insert_signatures(connection: Any, rows: list[tuple[Any, ...]]) -> set[UUID]:
     if not rows:
         return set()
     columns = [list(column) for column in zip(*rows, strict=True)]

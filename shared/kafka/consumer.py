@@ -197,6 +197,10 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             return "no partitions assigned yet"
         return self._watch.away or self._watch.stalled
 
+    async def check(self) -> str | None:
+        """Readiness: does it consume?"""
+        return self.not_ready_because()
+
     @property
     def assigned(self) -> frozenset[int]:
         """The partitions that this instance owns now."""

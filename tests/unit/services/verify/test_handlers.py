@@ -1,7 +1,6 @@
 """What verify reads as a command, what goes to the dead letters, and what it says on its topics."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, cast
 from uuid import UUID
@@ -217,7 +216,7 @@ def row(kind: Kind = "verified", *, signed_at: datetime = NOON, occurred_at: dat
 
 def as_stored(told: LedgerRow) -> LedgerRow:
     """The row as it comes back from PostgreSQL: the same moments, in UTC."""
-    return replace(told, signed_at=told.signed_at.astimezone(UTC), occurred_at=told.occurred_at.astimezone(UTC))
+    return told._replace(signed_at=told.signed_at.astimezone(UTC), occurred_at=told.occurred_at.astimezone(UTC))
 
 
 def attribute(record: Record, name: str) -> bytes:
