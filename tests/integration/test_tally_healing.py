@@ -9,7 +9,6 @@ from redis.asyncio import Redis
 
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
-from deploy.migrations import migrate
 from services.tally import handlers
 from services.tally.announce import MilestoneAnnouncer, SnapshotAnnouncer
 from services.tally.audit import audit
@@ -18,13 +17,13 @@ from services.tally.healing import Healer, RebuildOvertaken
 from services.tally.ledger import Ledger
 from services.tally.metrics import TallyMetrics
 from services.tally.store import Reached, TallyState, TallyStore
-from shared import redis as shared_redis
 from shared.catalogue import Catalogue
 from shared.events import CountedFact, MilestoneReached
 from shared.kafka.consumer import Received
 from shared.kafka.producer import partition_of
 from shared.postgres import Database
 from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED
+from tests.integration.databases import database_named, redis_numbered
 from tests.integration.tallying import put_into_ledger
 from tests.signing import FERRY, NOON, PATH, MemoryProducer, fact, petition
 
@@ -34,20 +33,14 @@ HERE, THERE = partition_of(PATH.encode(), PARTITIONS), partition_of(FERRY.encode
 
 @pytest.fixture(scope="module")
 async def database(postgres: Postgres) -> AsyncIterator[Database]:
-    url = await postgres.create_database("tally_healing")
-    await migrate(url)
-    database = Database(url, application="test")
-    await database.open()
-    yield database
-    await database.close()
+    async with database_named(postgres, "tally_healing") as database:
+        yield database
 
 
 @pytest.fixture
 async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
-    client = shared_redis.connect(valkey.url.removesuffix("/0") + "/9")
-    yield client
-    await client.flushdb()
-    await client.aclose()
+    async with redis_numbered(valkey, 9) as client:
+        yield client
 
 
 @pytest.fixture

@@ -6,23 +6,19 @@ import asyncpg
 import pytest
 
 from deploy.local.postgres import Postgres
-from deploy.migrations import migrate
 from services.tally.ledger import Ledger
 from services.tally.store import Reached, TallyState
 from shared.events import minute_of
 from shared.postgres import Database
+from tests.integration.databases import database_named
 from tests.integration.tallying import put_into_ledger
 from tests.signing import FERRY, NOON, PATH, fact
 
 
 @pytest.fixture(scope="module")
 async def database(postgres: Postgres) -> AsyncIterator[Database]:
-    url = await postgres.create_database("tally_ledger")
-    await migrate(url)
-    database = Database(url, application="test")
-    await database.open()
-    yield database
-    await database.close()
+    async with database_named(postgres, "tally_ledger") as database:
+        yield database
 
 
 @pytest.fixture

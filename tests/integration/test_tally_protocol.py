@@ -5,42 +5,31 @@ Whatever happens, the counts are the ledger's in the end. Broken on purpose, the
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-import asyncpg
 import pytest
 from redis.asyncio import Redis
 
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
-from deploy.migrations import migrate
 from services.tally import counting, handlers, healing
 from services.tally.counting import Step
 from services.tally.healing import Healer
 from services.tally.store import Applied, Refused, TallyState
-from shared import redis as shared_redis
 from shared.events import CountedFact
 from shared.postgres import Database
+from tests.integration.databases import database_named, redis_numbered
 from tests.integration.tally_world import Instance, Turned, World, turned_identity
 
 
 @pytest.fixture(scope="module")
 async def database(postgres: Postgres) -> AsyncIterator[Database]:
-    url = await postgres.create_database("tally_protocol")
-    await migrate(url)
-    connection = await asyncpg.connect(url)
-    await connection.execute("ALTER DATABASE tally_protocol SET synchronous_commit = off")
-    await connection.close()
-    database = Database(url, application="test")
-    await database.open()
-    yield database
-    await database.close()
+    async with database_named(postgres, "tally_protocol") as database:
+        yield database
 
 
 @pytest.fixture
 async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
-    client = shared_redis.connect(valkey.url.removesuffix("/0") + "/8")
-    yield client
-    await client.flushdb()
-    await client.aclose()
+    async with redis_numbered(valkey, 8) as client:
+        yield client
 
 
 @pytest.fixture(autouse=True)

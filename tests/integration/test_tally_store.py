@@ -12,6 +12,7 @@ from deploy.local.valkey import Valkey
 from services.tally.counting import UNKNOWN, Step, step
 from services.tally.store import Applied, Reached, Refused, TallyState, TallyStore
 from shared import redis as shared_redis
+from tests.integration.databases import redis_numbered
 from tests.integration.tallying import LANE, MINUTE, apply, everything, refused, signed, told, withdrawn
 from tests.signing import PATH, fact
 
@@ -21,10 +22,8 @@ _numbers = counting_from()
 @pytest.fixture
 async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
     """A database of these tests' own."""
-    client = shared_redis.connect(valkey.url.removesuffix("/0") + "/7")
-    yield client
-    await client.flushdb()
-    await client.aclose()
+    async with redis_numbered(valkey, 7) as client:
+        yield client
 
 
 @pytest.fixture

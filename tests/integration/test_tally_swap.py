@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from deploy.local.valkey import Valkey
 from services.tally.store import TallyState, TallyStore
 from shared import redis as shared_redis
+from tests.integration.databases import redis_numbered
 from tests.integration.tallying import LANE, MINUTE, apply, everything, signed, told
 from tests.signing import PATH
 
@@ -16,10 +17,8 @@ from tests.signing import PATH
 @pytest.fixture
 async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
     """A database of these tests' own."""
-    client = shared_redis.connect(valkey.url.removesuffix("/0") + "/10")
-    yield client
-    await client.flushdb()
-    await client.aclose()
+    async with redis_numbered(valkey, 10) as client:
+        yield client
 
 
 @pytest.fixture

@@ -6,32 +6,21 @@ Whatever happens, every submission has one outcome, and the topic has the ledger
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-import asyncpg
 import pytest
 
 from deploy.local.postgres import Postgres
-from deploy.migrations import migrate
 from services.verify import store
 from services.verify.decide import Submission
 from shared.postgres import Database
+from tests.integration.databases import database_named
 from tests.integration.turns import turn
 from tests.integration.verify_world import Instance, World
 
 
 @pytest.fixture(scope="module")
 async def database(postgres: Postgres) -> AsyncIterator[Database]:
-    url = await postgres.create_database("verify_protocol")
-    await migrate(url)
-    connection = await asyncpg.connect(url)
-    await connection.execute(
-        "ALTER DATABASE verify_protocol SET synchronous_commit = off;"
-        "ALTER DATABASE verify_protocol SET deadlock_timeout = '10ms'"
-    )
-    await connection.close()
-    database = Database(url, application="test", size=12)
-    await database.open()
-    yield database
-    await database.close()
+    async with database_named(postgres, "verify_protocol", deadlock_timeout="10ms") as database:
+        yield database
 
 
 @pytest.fixture(autouse=True)

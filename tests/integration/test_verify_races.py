@@ -13,8 +13,9 @@ from deploy.local.postgres import Postgres
 from services.verify import store as store_of_verify
 from services.verify.store import LaneTaken, VerifyStore
 from shared.postgres import Database
+from tests.integration.databases import database_named
 from tests.integration.turns import Actor, turn
-from tests.integration.verifying import apply, database_named, empty, lane, ledger, states, told
+from tests.integration.verifying import apply, empty, lane, ledger, states, told
 from tests.signing import sign
 
 

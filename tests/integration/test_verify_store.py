@@ -14,7 +14,8 @@ from services.verify.decide import Judgement, Reason
 from services.verify.store import LedgerRow, Refused, VerifyStore
 from shared.events import ConfirmCommand, InvalidateCommand, SignCommand, WithdrawCommand
 from shared.postgres import Database
-from tests.integration.verifying import apply, database_named, empty, lane, ledger, states, told
+from tests.integration.databases import database_named
+from tests.integration.verifying import apply, empty, lane, ledger, states, told
 from tests.signing import FERRY, NOON, PATH, sign
 
 

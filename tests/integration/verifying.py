@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-
-from deploy.local.postgres import Postgres
-from deploy.migrations import migrate
 from services.verify.decide import Submission, is_sign, judge
 from services.verify.store import Decided, VerifyStore
 from shared.events import Policy, SignCommand
@@ -20,21 +15,6 @@ from tests.signing import FERRY, NOON, PATH, change, petition, sign, submission
 
 CLOSED = petition(PATH, closes_at=NOON + timedelta(hours=1))
 CONFIRMED = petition(FERRY, policy=Policy(confirmation="required"))
-
-
-@asynccontextmanager
-async def database_named(postgres: Postgres, name: str, **settings: str) -> AsyncIterator[Database]:
-    """A migrated database with a pool of twelve connections."""
-    url = await postgres.create_database(name)
-    await migrate(url)
-    connection = await asyncpg.connect(url)
-    for setting, value in {"synchronous_commit": "off", **settings}.items():
-        await connection.execute(f"ALTER DATABASE {name} SET {setting} = '{value}'")
-    await connection.close()
-    database = Database(url, application="test", size=12)
-    await database.open()
-    yield database
-    await database.close()
 
 
 async def empty(database: Database) -> None:
