@@ -25,6 +25,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from shared import failpoints
 from shared.asyncapi import TopicsDocument
 from shared.settings import CommonSettings, SettingsError, load
 from shared.telemetry import configure_logging
@@ -247,6 +248,11 @@ def main(name: str, settings: type[SomeSettings], build: Callable[[SomeSettings]
         print(error, file=sys.stderr)
         return 2
     configure_logging(loaded, name)
+    try:
+        failpoints.announce(name)
+    except failpoints.FailpointsMisconfigured as error:
+        print(error, file=sys.stderr)
+        return 2
     return build(loaded).run()
 
 

@@ -15,6 +15,7 @@ from services.ingest.admission import Admitted, NotAdmitted, Submission, admit, 
 from services.ingest.problems import problem, problem_of
 from shared.catalogue import Catalogue
 from shared.events import Event, PetitionChanged, SignCommand
+from shared.failpoints import failpoint
 from shared.http import field_errors
 from shared.kafka.errors import is_transient
 from shared.kafka.headers import event_headers
@@ -123,6 +124,7 @@ class Intake:
             raise problem("kafka_away") from None
 
     async def _publish(self, topic: Topic, record: Record) -> None:
+        await failpoint("ingest.before_publish")
         try:
             await self._producer.publish(topic.name, record)
         except MessageSizeTooLargeError:
@@ -131,3 +133,4 @@ class Intake:
             if not is_transient(error):
                 self._on_bug(error)
             raise problem("kafka_away") from error
+        await failpoint("ingest.acknowledged")

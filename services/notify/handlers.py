@@ -14,6 +14,7 @@ from services.notify.metrics import NotifyMetrics
 from services.notify.store import DeliveryStore
 from shared.catalogue import Catalogue
 from shared.events import MilestoneReached
+from shared.failpoints import failpoint
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import Received
 from shared.kafka.decode import by_type, read_event
@@ -81,6 +82,7 @@ class MilestoneHandler:
             else:
                 deliveries.extend(self._deliveries_of(milestone))
         self._metrics.created.inc(await self._store.add(deliveries, waiting, due_in=self._due_in))
+        await failpoint("notify.stored")
         for milestone in waiting:
             log.warning("milestone_without_petition", petition_id=milestone.petition_id, threshold=milestone.threshold)
 

@@ -38,6 +38,7 @@ from services.notify.metrics import NotifyMetrics
 from services.notify.settings import Settings
 from services.notify.smtp import MailCut, SmtpRelay, SmtpSession
 from services.notify.store import DeliveryStore
+from shared.failpoints import failpoint
 from shared.kafka.errors import is_transient
 
 log = structlog.get_logger(__name__)
@@ -137,6 +138,7 @@ class Sender:
                     lease=lease,
                     lease_for=timedelta(seconds=self._settings.lease_seconds),
                 )
+                await failpoint("notify.claimed")
                 for claim in claims:
                     if self._stopping.is_set() or time.monotonic() + self._settings.smtp_timeout_seconds > ends:
                         break
@@ -182,6 +184,7 @@ class Sender:
         self._metrics.replies.labels(f"{reply.code // 100}xx" if 200 <= reply.code < 600 else "other").inc()
         match verdict(reply):
             case Verdict.SENT:
+                await failpoint("notify.accepted")
                 await self._sent(claim, reply)
             case Verdict.DEFERRED:
                 await self._defer(claim, lease, str(reply), code=reply.code)

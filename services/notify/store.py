@@ -19,6 +19,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from services.notify.deliveries import Claim, Delivery, Open, fold
 from shared.events import MilestoneReached
+from shared.failpoints import failpoint
 from shared.postgres import Connection, Database
 
 _Connection = Connection | PoolConnectionProxy
@@ -149,7 +150,9 @@ class DeliveryStore:
         try:
             async with self._connection() as connection, connection.transaction():
                 await _choose(connection, limit)
-                return await _take(connection, limit, lease, lease_for)
+                claims = await _take(connection, limit, lease, lease_for)
+                await failpoint("notify.before_claim")
+                return claims
         except asyncpg.UniqueViolationError:
             # deliveries_one_mail_at_a_time: another sender chose a mail to one of these targets at this very moment.
             # Nothing was changed; the next look finds that mail and leaves its target alone.

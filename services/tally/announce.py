@@ -13,6 +13,7 @@ from services.tally.ledger import Ledger
 from services.tally.metrics import TallyMetrics
 from services.tally.store import Reached, TallyStore
 from shared.events import MilestoneReached, TallyUpdated
+from shared.failpoints import failpoint
 from shared.kafka.errors import is_transient
 from shared.kafka.headers import event_headers
 from shared.kafka.producer import EventProducer, Record
@@ -52,8 +53,11 @@ class MilestoneAnnouncer:
     async def _announce(self, reached: Reached) -> None:
         recorded = await self._ledger.record_milestone(reached)
         if recorded is not None:
+            await failpoint("tally.milestone_recorded")
             await self._producer.publish(MILESTONES_REACHED.name, _milestone_record(recorded))
+            await failpoint("tally.milestone_published")
             await self._ledger.mark_announced(recorded)
+            await failpoint("tally.milestone_marked")
             self._metrics.milestones.inc()
             log.info("milestone_announced", petition=recorded.petition_id, threshold=recorded.threshold)
         await self._store.mark_announced(reached.petition_id, [reached.threshold])
@@ -137,7 +141,9 @@ class SnapshotAnnouncer:
             newer = [
                 tally for tally in snapshots.values() if tally.revision > self._published.get(tally.petition_id, -1)
             ]
+            await failpoint("tally.snapshots_read")
             await self._producer.publish_in_order(TALLIES_UPDATED.name, [_snapshot_record(tally) for tally in newer])
+            await failpoint("tally.snapshots_published")
         except BaseException:
             self._changed.update(petition_ids)
             raise

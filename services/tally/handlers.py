@@ -19,6 +19,7 @@ from services.tally.metrics import TallyMetrics
 from services.tally.store import Applied, Reached, Refused, TallyStore
 from shared.catalogue import Catalogue
 from shared.events import CountedFact, Fact, PetitionChanged, SignatureRevoked, SignatureVerified
+from shared.failpoints import failpoint
 from shared.kafka.consumer import Received
 from shared.kafka.decode import by_type, read_event
 from shared.kafka.errors import InvalidRecord, is_transient
@@ -147,9 +148,11 @@ class TallyHandler:
         reached: list[Reached] = []
         for _ in range(_ROUNDS):
             steps = [(petition, step(facts, self._fences.get(petition, {}))) for petition, facts in grouped.items()]
+            await failpoint("tally.before_apply")
             replies = await self._store.apply(
                 [(petition, part, self._thresholds(petition)) for petition, part in steps]
             )
+            await failpoint("tally.applied")
             again: dict[str, list[CountedFact]] = {}
             for (petition, part), reply in zip(steps, replies, strict=True):
                 if isinstance(reply, Refused):

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from services.tally.ledger import Ledger
 from services.tally.metrics import TallyMetrics
 from services.tally.store import TallyState, TallyStore
+from shared.failpoints import failpoint
 from shared.redis import identity
 
 log = structlog.get_logger(__name__)
@@ -62,6 +63,7 @@ class Healer:
                 rebuilt[petition_id] = await self.rebuild(petition_id, cause="another_redis")
         if await identity(self._redis) != current:
             raise RebuildOvertaken("Redis was replaced again during the rebuild")
+        await failpoint("tally.rebuilt")
         await self._ledger.set_witness(list(suspect), current)
         self._witnessed.update(dict.fromkeys(suspect, current))
         log.warning("redis_state_rebuilt", partitions=sorted(suspect), petitions=len(rebuilt))
@@ -80,5 +82,6 @@ class Healer:
             state = await self._ledger.state(petition_id)
             if await self._store.swap_in(petition_id, state, force=force):
                 self._metrics.rebuilds.labels(cause=cause).inc()
+                await failpoint("tally.swapped")
                 return state
         raise RebuildOvertaken(f"the stored tally of {petition_id} was ahead of {_SNAPSHOTS} snapshots of the ledger")

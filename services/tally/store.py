@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from services.tally.counting import Step, minute_text
 from shared.events import TallyUpdated
+from shared.failpoints import failpoint
 
 _SHOWN_MINUTES = 60
 _SHADOW_SECONDS = 600
@@ -146,6 +147,7 @@ class TallyStore:
             await self._write_shadow(shadow, list(_fields(state).items()))
         for start in range(0, len(minutes), 5_000):  # a long-lived petition has hundreds of thousands
             await self._write_shadow(shadow_minutes, minutes[start : start + 5_000])
+        await failpoint("tally.shadow_written")
         swapped = await self._swap(
             keys=[tally, by_minute, shadow, shadow_minutes],
             args=["force" if force else "guarded", state.revision, len(minutes)],

@@ -26,6 +26,7 @@ from shared.events import (
     SignCommand,
     WithdrawCommand,
 )
+from shared.failpoints import failpoint
 from shared.identity import InvalidEmail, canonical_email, command_id, signer_key
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import Received
@@ -104,8 +105,10 @@ class VerifyHandler:
         submissions = [received.value for received in batch]
         judged = await self._judge(submissions)
         decided = await self._apply(judged)
+        await failpoint("verify.committed")
         started = time.perf_counter()
         await self._producer.publish_in_order(SIGNATURES_VERIFIED.name, (fact_record(row) for row in decided.ledger))
+        await failpoint("verify.facts_published")
         await self._producer.publish_in_order(
             SIGNATURES_REJECTED.name, (rejection_record(refused) for refused in decided.refused)
         )

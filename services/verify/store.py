@@ -16,6 +16,7 @@ import asyncpg
 
 from services.verify.decide import Change, Judgement, Kind, Reason, Submission, in_lane_order, in_rounds, is_sign
 from shared.events import ConfirmCommand, InvalidateCommand, SignCommand, WithdrawCommand
+from shared.failpoints import failpoint
 from shared.postgres import Database
 
 
@@ -151,6 +152,7 @@ class VerifyStore:
                         await _apply_changes(connection, changes, work)
                 new = await _append(connection, work.changes)
                 replayed = await _replayed(connection, work.replays | work.unmatched)
+                await failpoint("verify.before_commit")
         except asyncpg.UniqueViolationError as collision:
             if collision.constraint_name in ("ledger_pkey", "ledger_event"):
                 raise LaneTaken("another verify wrote to this lane") from collision

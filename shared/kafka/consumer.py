@@ -36,6 +36,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
 from shared.asyncapi import document_writes
+from shared.failpoints import failpoint
 from shared.kafka.dead_letters import DeadLetter, publish_dead_letters
 from shared.kafka.errors import InvalidRecord, is_transient
 from shared.kafka.metrics import ConsumerMetrics
@@ -211,6 +212,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Wait for the batch in hand, at most the drain budget, then let go of everything."""
         self._handed_over.set()
+        await failpoint("consumer.revoking")
         try:
             async with asyncio.timeout(self._settings.drain_seconds):
                 async with self._in_hand:
@@ -231,6 +233,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         self._assigned = {tp.partition for tp in assigned}
         self._watch.take_over()
         self._metrics.rebalances.inc()
+        await failpoint("consumer.assigned")
         if not self._tasks:
             self._tasks = {asyncio.create_task(work) for work in (self._watch.keep_alive(), self._watch.measure())}
             for task in self._tasks:
@@ -301,6 +304,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
     async def _handle(self, records: tuple[ConsumerRecord[Any, Any], ...], epoch: int) -> None:
         valid, letters = self._decode_all(records)
         self._check_ratio(records, letters)
+        await failpoint("consumer.decoded")
         if letters:
             await self._hold(
                 lambda: publish_dead_letters(self._producer, self._topic.dlq, letters), "dead letters", epoch
@@ -308,10 +312,13 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             for letter in letters:
                 self._metrics.dead_letters.labels(reason=letter.error.reason).inc()
                 self._log_dead_letter(letter)
+            await failpoint("consumer.dead_letters_published")
         if valid:
             await self._hold(lambda: self._process(valid), "batch", epoch)
             self._metrics.records.inc(len(valid))
+        await failpoint("consumer.processed")
         await self._hold(lambda: self._commit(records, epoch), "commit", epoch)
+        await failpoint("consumer.committed")
 
     def _decode_all(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> tuple[list[Received[T]], list[DeadLetter]]:
         valid: list[Received[T]] = []

@@ -22,6 +22,7 @@ from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from shared.failpoints import failpoint
 from shared.kafka.errors import is_transient
 from shared.kafka.headers import Headers
 from shared.settings import CommonSettings
@@ -224,6 +225,7 @@ class EventProducer:
             await acknowledged
         except _BROKEN_SEQUENCE as error:
             raise self._replace(producer, error) from error
+        await failpoint("producer.batch_acknowledged")
 
     def _replace(self, broken: AIOKafkaProducer, error: KafkaError) -> ProducerReplaced:
         if self._producer is broken:  # else another send was refused first

@@ -1,0 +1,148 @@
+"""Failpoints: named points in our own code where a fault run kills, stops, delays or fails a process.
+
+A crash between a database's commit and Kafka's acknowledgement takes microseconds of luck to hit from outside. With a
+point there, a fault run hits it every time. `docs/adr/0009-failpoints.md` says why they live in production code.
+
+Contract
+--------
+**Off** unless the environment variable ``GROUNDSWELL_FAILPOINTS`` names a directory. That is decided once, when this
+module is imported, and costs an empty coroutine at each point. It is for fault runs only: a process that starts with it
+logs a warning, and one whose directory is not there does not start.
+
+**On**, a point looks for a file of its name in that directory; ``<name>@<service>`` is only for processes of that
+service. The file holds an action. Exactly one process claims it, by renaming it to ``<file>.hit.<pid>``, and does it:
+
+=============  ==========================================================================================
+``kill``       SIGKILL to itself: a crash
+``stop``       SIGSTOP to itself: a zombie, until somebody sends SIGCONT
+``sleep 2.5``  wait so many seconds at this point; the rest of the process goes on
+``block 2.5``  the same with the whole process standing still, as in a long garbage collection
+``fail``       raise a `ConnectionError`: a transient failure
+``raise``      raise `FailpointRaised`: a bug
+=============  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+VARIABLE: Final = "GROUNDSWELL_FAILPOINTS"
+
+POINTS: Final[dict[str, str]] = {
+    "ingest.before_publish": "A command is admitted; the producer has not been given it.",
+    "ingest.acknowledged": "Kafka has the command; the client has no answer yet.",
+    "consumer.decoded": "A batch is decoded; nothing has been done about it.",
+    "consumer.dead_letters_published": "The unreadable records of a batch are dead letters; the others still wait.",
+    "consumer.processed": "A batch's effects are durable and published; its offsets are not committed.",
+    "consumer.committed": "A batch's offsets are committed.",
+    "consumer.revoking": "The group asks for the partitions; the batch in hand has not been waited for.",
+    "consumer.assigned": "Partitions were taken over; nothing of them has been read.",
+    "producer.batch_acknowledged": "One batch of records in order is acknowledged; others of the same call may not be.",
+    "verify.before_commit": "PostgreSQL has all of a batch's rows, uncommitted.",
+    "verify.committed": "PostgreSQL has committed a batch; no fact of it is published.",
+    "verify.facts_published": "The facts of a batch are acknowledged; its rejections are not published.",
+    "tally.before_apply": "A batch's steps are computed; Redis has not been told.",
+    "tally.applied": "Redis has counted a batch; the milestones that it reached are not recorded.",
+    "tally.milestone_recorded": "PostgreSQL has a milestone; it is not published.",
+    "tally.milestone_published": "Kafka has a milestone; neither PostgreSQL nor Redis knows it.",
+    "tally.milestone_marked": "PostgreSQL has a milestone as announced; Redis does not.",
+    "tally.shadow_written": "A rebuilt tally lies beside the stored one, in Redis.",
+    "tally.swapped": "A rebuilt tally is in place; other petitions of the rebuild may not be.",
+    "tally.rebuilt": "All tallies are rebuilt; PostgreSQL still remembers the Redis before this one.",
+    "tally.snapshots_read": "Snapshots are read from Redis; they are not published.",
+    "tally.snapshots_published": "Snapshots are acknowledged; this process has not noted which.",
+    "notify.stored": "The deliveries of a batch of milestones are in PostgreSQL; its offsets are not committed.",
+    "notify.before_claim": "Mails are chosen and leased, uncommitted.",
+    "notify.claimed": "Mails are leased; the SMTP server has not been given any.",
+    "notify.accepted": "The SMTP server has taken a mail; PostgreSQL does not know.",
+}
+"""Every point, by name: the part of the system, then what has just happened there."""
+
+
+class FailpointRaised(Exception):
+    """What the action ``raise`` raises. No handler knows it, so it is treated as a bug."""
+
+
+class FailpointsMisconfigured(Exception):
+    """The environment variable is set, and the directory that it names cannot be used."""
+
+
+async def _off(name: str, /) -> None:
+    """What `failpoint` is in production."""
+
+
+class _Armed:
+    """What `failpoint` is in a fault run."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.service = ""
+
+    async def __call__(self, name: str, /) -> None:
+        for file in (name, f"{name}@{self.service}"):
+            if (action := self._claim(file)) is not None:
+                log.warning("failpoint_hit", failpoint=file, action=action)
+                await _act(name, action)
+
+    def _claim(self, file: str) -> str | None:
+        claimed = self.directory / f"{file}.hit.{os.getpid()}"
+        try:
+            (self.directory / file).rename(claimed)  # atomic: of several processes one has it
+        except FileNotFoundError:
+            return None
+        return claimed.read_text(encoding="utf-8").strip()
+
+
+async def _act(name: str, action: str) -> None:
+    match action.split():
+        case ["kill"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case ["stop"]:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case ["sleep", seconds]:
+            await asyncio.sleep(float(seconds))
+        case ["block", seconds]:
+            time.sleep(float(seconds))  # noqa: ASYNC251  standing still is the fault
+        case ["fail"]:
+            raise ConnectionError(f"failpoint {name}")
+        case ["raise"]:
+            raise FailpointRaised(name)
+        case _:
+            raise FailpointRaised(f"{name} is armed with an unknown action: {action}")
+
+
+_named = os.environ.get(VARIABLE)
+_armed = _Armed(Path(_named)) if _named else None
+
+failpoint: Final[Callable[[str], Awaitable[None]]] = _armed or _off
+"""``await failpoint("verify.committed")``: nothing, unless a fault run has armed that point (see above)."""
+
+
+def announce(service: str) -> None:
+    """Say once, at the start of a process of `service`, that failpoints are on. Nothing when they are off.
+
+    Raises:
+        FailpointsMisconfigured: the directory is not there. Somebody has set the variable without knowing what it does.
+    """
+    if _armed is None:
+        return
+    if not _armed.directory.is_dir():
+        raise FailpointsMisconfigured(
+            f"{VARIABLE} names {_armed.directory}, which is no directory. This variable is for fault runs only: unset it."
+        )
+    _armed.service = service
+    log.warning(
+        "failpoints_on",
+        directory=str(_armed.directory),
+        meaning=f"for fault runs only: whoever writes to this directory can kill this process; unset {VARIABLE}",
+    )
