@@ -1,0 +1,188 @@
+"""The surge of a run: which petitions, who signs what how often, and what has to come of it.
+
+All of it is made from the run's seed before the first signature is sent. Sending it again and again until ingest has
+answered 202 changes nothing about it: every submission carries an idempotency key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final
+
+from deploy.demo.people import Person, people, respelled, spellings_of
+
+COLD_SIGNERS: Final = 50
+WITHDRAWN: Final = 20
+_DUPLICATES: Final = 0.08
+_BLOCKED_DOMAIN: Final = "neighbourly.example"
+_NUMBERS_PER_RUN: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class FaultPetition:
+    """A petition of a run.
+
+    Attributes:
+        share: its part of the surge.
+        milestones: thresholds; those that it cannot reach are there to be seen not to be reached.
+        targets: (target id, e-mail address) of the offices that it addresses.
+        policy: what it asks of signers.
+    """
+
+    petition_id: str
+    share: float
+    milestones: tuple[int, ...]
+    targets: tuple[tuple[str, str], ...]
+    policy: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What ingest is sent to make it."""
+        return {
+            "organisation": {"slug": "harbour-friends", "name": "Friends of the Harbour"},
+            "title": f"Keep the ferry ({self.petition_id})",
+            "text": "The ferry is the shortest way across.",
+            "targets": [
+                {"target_id": target, "name": f"The {target.title()}", "kind": "body", "email": email}
+                for target, email in self.targets
+            ],
+            "milestones": list(self.milestones),
+            "policy": self.policy,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One submission: a person signs a petition. `signer` is the person's number: two spellings, one signer."""
+
+    petition_id: str
+    signer: int
+    person: Person
+    key: str
+    """The idempotency key."""
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """A line of a batch, or the body of a single call."""
+        return {
+            "email": self.person.email,
+            "name": self.person.name,
+            "country": self.person.country,
+            "consent": True,
+            "idempotency_key": self.key,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What ingest said 202 to."""
+
+    petition_id: str
+    signer: int
+
+
+class Surge:
+    """Everything that one run sends.
+
+    Args:
+        number: of the run.
+        signatures: submissions of the surge; those of the idle petition come on top.
+        random: makes people and order.
+
+    Attributes:
+        petitions: by id. ``-hot`` takes four fifths, ``-cold`` is signed before the faults and never again, ``-probe`` by
+            the measurements of recovery, ``-rules`` turns many away.
+        before: submissions to be counted before the first fault.
+        submissions: the surge, in the order of sending.
+        accepted: by signature id, filled while sending.
+        withdrawn: signature ids that were withdrawn after they counted.
+    """
+
+    def __init__(self, *, number: int, signatures: int, random: Random) -> None:
+        self.prefix = f"run{number:03}-"
+        self.petitions = {petition.petition_id: petition for petition in _petitions(self.prefix, signatures)}
+        self._next_number = number * _NUMBERS_PER_RUN
+        self._random = random
+        self.before = [self._first(self.prefix + "cold", person) for person in self._people(COLD_SIGNERS)]
+        self.submissions = self._shuffled(signatures)
+        self.accepted: dict[str, Accepted] = {}
+        self.withdrawn: set[str] = set()
+        self._probes = self._endless_people()
+
+    @property
+    def hot(self) -> str:
+        """The petition that everybody signs."""
+        return self.prefix + "hot"
+
+    @property
+    def probe(self) -> str:
+        """The petition by which recovery is measured."""
+        return self.prefix + "probe"
+
+    @property
+    def cold(self) -> str:
+        """The petition that nobody signs any more when the faults begin."""
+        return self.prefix + "cold"
+
+    def next_probe(self) -> Submission:
+        """A submission by somebody who has signed nothing."""
+        return self._first(self.probe, next(self._probes))
+
+    def may_count(self, petition_id: str, person: Person) -> bool:
+        """Whether verify has to let this person's signature stand."""
+        policy = self.petitions[petition_id].policy
+        return person.email.rpartition("@")[2].lower() not in policy.get("blocked_email_domains", ())
+
+    def _people(self, count: int) -> list[Person]:
+        made = people(self._random, first_number=self._next_number, count=count, countries=None)
+        self._next_number += count
+        return made
+
+    def _endless_people(self) -> Iterator[Person]:
+        while True:
+            yield from self._people(10)
+
+    def _first(self, petition_id: str, person: Person) -> Submission:
+        signer = int("".join(filter(str.isdigit, person.email.partition("@")[0])))
+        return Submission(petition_id, signer, person, f"{petition_id}-{signer}")
+
+    def _shuffled(self, signatures: int) -> list[Submission]:
+        made: list[Submission] = []
+        for petition in self.petitions.values():
+            wanted = round(signatures * petition.share)
+            again = round(wanted * _DUPLICATES)
+            first = [self._first(petition.petition_id, person) for person in self._people(wanted - again)]
+            made += first
+            made += [self._again(self._random.choice(first), place) for place in range(again if first else 0)]
+        self._random.shuffle(made)
+        return made
+
+    def _again(self, first: Submission, place: int) -> Submission:
+        """The same person once more, in another spelling or the same: a submission of its own, and a duplicate."""
+        person = first.person
+        if self._random.random() < 0.7:
+            way = self._random.choice(spellings_of(person.email))
+            person = Person(person.name, respelled(self._random, person.email, way), person.country)
+        return Submission(first.petition_id, first.signer, person, f"{first.key}-again-{place}")
+
+
+def _petitions(prefix: str, signatures: int) -> list[FaultPetition]:
+    def targets(petition: str, *offices: str) -> tuple[tuple[str, str], ...]:
+        return tuple((office, f"{office}@{prefix}{petition}.test") for office in offices)
+
+    hot = tuple(sorted({10, signatures // 20, signatures // 4, signatures // 2, 100 * signatures}))
+    return [
+        FaultPetition(prefix + "hot", 0.80, hot, targets("hot", "council", "port-authority")),
+        FaultPetition(prefix + "side", 0.12, (10, signatures // 20), targets("side", "council")),
+        FaultPetition(
+            prefix + "rules",
+            0.08,
+            (10, signatures // 100),
+            targets("rules", "council"),
+            {"blocked_email_domains": [_BLOCKED_DOMAIN]},
+        ),
+        FaultPetition(prefix + "cold", 0.0, (COLD_SIGNERS // 2,), targets("cold", "council")),
+        FaultPetition(prefix + "probe", 0.0, (), targets("probe", "council")),
+    ]
