@@ -1,0 +1,57 @@
+"""Wrong clocks: the services' wall clock is what a file says, by way of libfaketime.
+
+Only the wall clock. Monotonic time, by which timers, time limits and leases run, stays right, as it does when a real
+machine's clock is set. PostgreSQL, Valkey and Kafka keep the true time: of several machines, one is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+SEEN_AFTER_SECONDS: Final = 1.1
+"""How long a process may take to notice a change of the file."""
+
+
+def _library() -> Path:
+    """The compiled library inside the Python package, which is not imported: it would look for its own uses of it."""
+    package = find_spec("libfaketime")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
+
+
+def faketime_environment(clock: Path) -> dict[str, str]:
+    """What makes a process go by `clock`, which is made here and says that the clock is right.
+
+    Costs 40 ns a question for the time, and reading the file once a second.
+    """
+    set_clock(clock, 0)
+    return {
+        "LD_PRELOAD": str(_library()),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_CACHE_DURATION": "0",  # read anew in every second; without the variable, every ten
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",  # the times of files are not our subject
+    }
+
+
+def set_clock(clock: Path, seconds: int) -> None:
+    """Make the clock of every process that goes by `clock` wrong by so many seconds."""
+    clock.parent.mkdir(parents=True, exist_ok=True)
+    new = clock.with_suffix(".new")
+    new.write_text(f"{seconds:+d}\n", encoding="ascii")
+    new.replace(clock)  # at once: a process that finds half a line would take it for another time
+
+
+@contextmanager
+def clock_wrong_by(clock: Path, seconds: int) -> Iterator[None]:
+    """Let the clocks be wrong while the body runs."""
+    set_clock(clock, seconds)
+    try:
+        yield
+    finally:
+        set_clock(clock, 0)

@@ -1,0 +1,76 @@
+"""Arming points inside running services; `shared.failpoints` says what that does there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Final
+
+from shared.failpoints import POINTS, VARIABLE
+
+_POLL_SECONDS: Final = 0.02
+
+
+class Failpoints:
+    """The directory that services look into.
+
+    Args:
+        directory: is made; nobody else may put files there.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.resolve()
+        self.directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a service is told so that its points can be armed."""
+        return {VARIABLE: str(self.directory)}
+
+    def arm(self, name: str, action: str, *, service: str | None = None) -> None:
+        """Let the next process that comes to the point do `action`; what is known of earlier hits is forgotten.
+
+        Args:
+            name: one of `shared.failpoints.POINTS`.
+            action: ``kill``, ``stop``, ``sleep 2.5``, ``block 2.5``, ``fail`` or ``raise``.
+            service: only a process of this service; for points in code that several services share.
+        """
+        file = self._file(name, service)
+        for old in self.directory.glob(f"{file.name}.hit.*"):
+            old.unlink()
+        new = self.directory / f".{file.name}.new"
+        new.write_text(f"{action}\n", encoding="utf-8")
+        new.replace(file)  # at once: nobody may claim an empty file
+
+    def disarm(self, name: str, *, service: str | None = None) -> bool:
+        """Take an action back. Whether it was still there: if not, a process has claimed it, perhaps just now."""
+        try:
+            self._file(name, service).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def disarm_all(self) -> None:
+        """Take back whatever is armed, and forget all hits."""
+        for file in self.directory.iterdir():
+            file.unlink(missing_ok=True)
+
+    def hits(self, name: str, *, service: str | None = None) -> list[int]:
+        """The processes that have come to the point since it was armed: their pids."""
+        claimed = self.directory.glob(f"{self._file(name, service).name}.hit.*")
+        return sorted(int(file.name.rpartition(".")[2]) for file in claimed)
+
+    async def hit(self, name: str, *, service: str | None = None, within: float) -> int | None:
+        """Wait until a process comes to the point. Its pid, or None if none has after `within` seconds."""
+        deadline = time.monotonic() + within
+        while not (pids := self.hits(name, service=service)):
+            if time.monotonic() > deadline:
+                return None
+            await asyncio.sleep(_POLL_SECONDS)
+        return pids[0]
+
+    def _file(self, name: str, service: str | None) -> Path:
+        if name not in POINTS:
+            raise KeyError(f"there is no failpoint {name}")
+        return self.directory / (name if service is None else f"{name}@{service}")
