@@ -45,15 +45,30 @@ class ApacheKafka(KafkaBroker):
 
     Args:
         data_dir: its log directory; kept over restarts, made when it is not there.
+        services_port: a second port. Clients that come by it are sent on to `services_advertised_port`, where a proxy
+            can stand: a client that came by a proxy and was sent to `port` would go past it from then on.
+        services_advertised_port: see there; both or neither.
     """
 
     kind = "apache"
     idempotence = True
     start_seconds = 90.0
 
-    def __init__(self, *, data_dir: Path, log_dir: Path, port: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        log_dir: Path,
+        port: int | None = None,
+        services_port: int | None = None,
+        services_advertised_port: int | None = None,
+    ) -> None:
         super().__init__(name="kafka", log_file=log_dir / "kafka.log")
+        if (services_port is None) is not (services_advertised_port is None):
+            raise ValueError("services_port and services_advertised_port belong together")
         self.port = port or free_port()
+        self.services_port = services_port
+        self._services_advertised_port = services_advertised_port
         self._data_dir = data_dir
         self._properties = data_dir / "server.properties"
         self._controller_port = free_port()
@@ -64,7 +79,11 @@ class ApacheKafka(KafkaBroker):
         self._classpath = str(jars / "*")
         self._data_dir.mkdir(parents=True, exist_ok=True)
         settings = server_properties(
-            port=self.port, controller_port=self._controller_port, data_dir=self._data_dir / "log"
+            port=self.port,
+            controller_port=self._controller_port,
+            data_dir=self._data_dir / "log",
+            services_port=self.services_port,
+            services_advertised_port=self._services_advertised_port,
         )
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()), encoding="utf-8")
         if not (self._data_dir / "log" / "meta.properties").exists():
@@ -83,15 +102,29 @@ class ApacheKafka(KafkaBroker):
         return [_java_binary(), *_JAVA_OPTIONS, *_LOG_OPTIONS, "-cp", self._classpath, *main]
 
 
-def server_properties(*, port: int, controller_port: int, data_dir: Path) -> Mapping[str, str]:
-    """Return the configuration of a single node that serves `port` on loopback and keeps its data in `data_dir`."""
+def server_properties(
+    *,
+    port: int,
+    controller_port: int,
+    data_dir: Path,
+    services_port: int | None = None,
+    services_advertised_port: int | None = None,
+) -> Mapping[str, str]:
+    """Return the configuration of a single node that serves `port` on loopback and keeps its data in `data_dir`.
+
+    With `services_port` it serves that too, and sends who comes by it to `services_advertised_port`.
+    """
+    listeners = {"PLAINTEXT": port, "CONTROLLER": controller_port}
+    advertised = dict(listeners)
+    if services_port is not None and services_advertised_port is not None:
+        listeners["SERVICES"], advertised["SERVICES"] = services_port, services_advertised_port
     return {
         "process.roles": "broker,controller",
         "node.id": str(_NODE_ID),
         "controller.quorum.bootstrap.servers": f"{LOOPBACK}:{controller_port}",
-        "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": _listed(listeners),
+        "advertised.listeners": _listed(advertised),
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listeners),
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": str(data_dir),
@@ -117,6 +150,10 @@ def server_properties(*, port: int, controller_port: int, data_dir: Path) -> Map
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "500",
     }
+
+
+def _listed(listeners: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://{LOOPBACK}:{port}" for name, port in listeners.items())
 
 
 async def fetch_jars(pom: Path = _POM, into: Path = _JARS) -> Path:

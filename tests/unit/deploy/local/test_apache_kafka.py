@@ -4,13 +4,32 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.apache_kafka import KafkaJarsMissing, fetch_jars, server_properties
+from deploy.local.apache_kafka import ApacheKafka, KafkaJarsMissing, fetch_jars, server_properties
 
 
 def test_the_node_listens_on_loopback_only() -> None:
     settings = server_properties(port=20_001, controller_port=20_002, data_dir=Path("/data"))
     assert settings["listeners"] == "PLAINTEXT://127.0.0.1:20001,CONTROLLER://127.0.0.1:20002"
     assert settings["advertised.listeners"] == settings["listeners"]
+
+
+def test_a_second_listener_sends_its_clients_to_the_port_of_a_proxy() -> None:
+    settings = server_properties(
+        port=20_001,
+        controller_port=20_002,
+        data_dir=Path("/data"),
+        services_port=20_003,
+        services_advertised_port=20_004,
+    )
+    assert settings["listeners"].endswith(",SERVICES://127.0.0.1:20003")
+    assert settings["advertised.listeners"].endswith(",SERVICES://127.0.0.1:20004")
+    assert "PLAINTEXT://127.0.0.1:20001" in settings["advertised.listeners"]
+    assert settings["listener.security.protocol.map"].endswith(",SERVICES:PLAINTEXT")
+
+
+def test_a_second_listener_without_the_port_of_its_proxy_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="belong together"):
+        ApacheKafka(data_dir=tmp_path, log_dir=tmp_path, services_port=20_003)
 
 
 def test_the_node_makes_no_topics_and_replicates_nothing() -> None:
