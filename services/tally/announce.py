@@ -103,6 +103,11 @@ class SnapshotAnnouncer:
         """Partitions changed hands: another process may have published since."""
         self._published.clear()
 
+    def overtaken(self, petition_id: str, revision: int) -> None:
+        """The topic ends with an older snapshot than it should: publish again, if Redis has a newer one than that."""
+        self._published[petition_id] = revision
+        self._changed.add(petition_id)
+
     def tell_again(self) -> None:
         """What was published may go out once more, the same or newer."""
         self._published = {petition_id: revision - 1 for petition_id, revision in self._published.items()}

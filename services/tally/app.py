@@ -79,7 +79,7 @@ def build(settings: Settings) -> Service:
     )
     hub = LiveHub(catalogue, read_metrics, max_subscribers=settings.max_streams)
     feed = CatalogueFeed(catalogue, registry, on_bug=on_bug, on_change=handler.on_petition_change)
-    live = LiveFeed(hub, read_metrics, on_bug=on_bug)
+    live = LiveFeed(hub, read_metrics, on_bug=on_bug, on_overtaken=handler.on_overtaken)
     audits = AuditLoop(
         store=store, ledger=ledger, metrics=metrics, owns=handler.owns, interval_seconds=settings.audit_seconds
     )

@@ -41,8 +41,9 @@ _WATCH_SECONDS = 1.0
 """How long a loss of Redis may go unnoticed while nobody signs."""
 
 _TELL_AGAIN_SECONDS = 300.0
-"""An owner before us that woke late may have published an older snapshot after ours, or have recorded a milestone and died.
-So once in a while every petition's snapshot goes out again, and what is not announced is looked for, as at assignment."""
+"""An owner before us that woke late may have recorded a milestone and died, or published an older snapshot after ours while
+nobody read along. So once in a while every petition's snapshot goes out again, and what is not announced is looked for, as
+at assignment."""
 
 
 class FencesKeepMoving(ConnectionError):
@@ -111,6 +112,13 @@ class TallyHandler:
     async def on_petition_change(self, petition: PetitionChanged) -> None:
         """A petition is new or changed: it may have a milestone that its count has passed already."""
         self._to_evaluate.add(petition.petition_id)
+
+    def on_overtaken(self, petition_id: str, revision: int) -> None:
+        """A process that was an owner before has published `revision` after a newer snapshot: put that right."""
+        if self._partitions is not None and partition_of(petition_id.encode(), self._partitions) in self._owned:
+            self._metrics.snapshots_overtaken.inc()
+            log.warning("snapshot_overtaken", petition=petition_id, revision=revision)
+            self._snapshots.overtaken(petition_id, revision)
 
     @property
     def owned(self) -> frozenset[int]:

@@ -20,10 +20,23 @@ log = structlog.get_logger(__name__)
 
 
 class LiveFeed:
-    """Whichever instance counts a petition, all of them can show it live."""
+    """Whichever instance counts a petition, all of them can show it live.
 
-    def __init__(self, hub: LiveHub, metrics: ReadMetrics, *, on_bug: Callable[[BaseException], None]) -> None:
-        self._hub, self._metrics = hub, metrics
+    Args:
+        on_overtaken: called with a petition and a revision when that is the last one on the topic although a higher one
+            came before it: a process that had lost its partitions unawares has published late, and a subscriber who
+            begins now would believe it.
+    """
+
+    def __init__(
+        self,
+        hub: LiveHub,
+        metrics: ReadMetrics,
+        *,
+        on_bug: Callable[[BaseException], None],
+        on_overtaken: Callable[[str, int], None],
+    ) -> None:
+        self._hub, self._metrics, self._on_overtaken = hub, metrics, on_overtaken
         self._reader = BroadcastReader(TALLIES_UPDATED, self._on_records, start="earliest", on_bug=on_bug)
 
     def subscribe(self, broker: KafkaBroker) -> None:
@@ -31,13 +44,22 @@ class LiveFeed:
         self._reader.subscribe(broker)
 
     async def _on_records(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> None:
-        # Snapshots are whole: of several in a batch, only each petition's last one is worth sending.
-        newest = {record.key: record for record in records}
-        for record in newest.values():
+        newest: dict[str, TallyUpdated] = {}
+        last: dict[str, TallyUpdated] = {}
+        for record in records:
             try:
                 snapshot = TallyUpdated.model_validate_json(record.value or b"")
             except ValidationError:
                 self._metrics.snapshots.labels(kind="unreadable").inc()
                 log.error("snapshot_unreadable", partition=record.partition, offset=record.offset)
                 continue
+            last[snapshot.petition_id] = snapshot
+            known = newest.get(snapshot.petition_id)
+            if known is None or snapshot.revision > known.revision:
+                newest[snapshot.petition_id] = snapshot
+        # Snapshots are whole: of several in a batch, only each petition's newest one is worth sending.
+        for snapshot in newest.values():
             self._hub.publish(snapshot)
+        for snapshot in last.values():
+            if snapshot.revision < self._hub.newest(snapshot).revision:
+                self._on_overtaken(snapshot.petition_id, snapshot.revision)

@@ -51,6 +51,12 @@ class TallyMetrics:
             "Times that snapshots could not be read or published; they are tried again",
             registry=registry,
         )
+        self.snapshots_overtaken = Counter(
+            "groundswell_tally_snapshots_overtaken",
+            "Times that an older snapshot followed a newer one on tallies.updated, and the newest was published again: a"
+            " process that had lost its partitions unawares was late",
+            registry=registry,
+        )
         self.watch_failures = Counter(
             "groundswell_tally_watch_failures",
             "Times that the check of Redis's identity or of unannounced milestones failed for a passing cause, by cause",

@@ -314,3 +314,21 @@ async def test_snapshots_of_one_petition_keep_their_distance() -> None:
             await asyncio.sleep(0.001)
     running.cancel()
     assert asyncio.get_running_loop().time() - started >= timedelta(milliseconds=150).total_seconds() * 0.95
+
+
+async def test_a_snapshot_that_an_older_one_overtook_is_published_again() -> None:
+    tested = Snapshots()
+    tested.store.put(PATH, 500)
+    tested.announcer.changed([PATH])
+    await tested.announcer.flush()
+    tested.announcer.overtaken(PATH, 100)
+    await tested.announcer.flush()
+    assert tested.published == [(PATH, 500, 500), (PATH, 500, 500)]
+
+
+async def test_an_older_snapshot_is_not_answered_while_redis_has_nothing_newer() -> None:
+    tested = Snapshots()
+    tested.store.put(PATH, 100)
+    tested.announcer.overtaken(PATH, 100)
+    await tested.announcer.flush()
+    assert tested.published == []

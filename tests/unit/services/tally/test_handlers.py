@@ -174,3 +174,14 @@ async def test_a_petition_has_the_partition_that_every_other_client_computes(pet
     counting = handler(catalogue, partitions=12)
     await counting.on_assigned({(hashed & 0x7FFFFFFF) % 12})
     assert await counting.owns() == {petition_id: True}
+
+
+async def test_only_the_owner_answers_a_snapshot_that_came_too_late() -> None:
+    catalogue = Catalogue()
+    catalogue.apply(petition(PATH))
+    owner, other = handler(catalogue, partitions=1), handler(catalogue, partitions=1)
+    await owner.on_assigned({0})
+    for one in (owner, other):
+        await one.owns()  # learns how many partitions there are
+        one.on_overtaken(PATH, 7)
+    assert [one._metrics.snapshots_overtaken._value.get() for one in (owner, other)] == [1, 0]
