@@ -2,6 +2,7 @@
 #   make demo    the main job on real input, checked to the last signature
 #   make up      the whole system on this machine, until Ctrl-C
 #   make test    all tests, on real parts        (ARGS="tests/unit -k signer" for some)
+#   make faults  surges while everything fails   (ARGS="--runs 100 --seed 1 --json"); make faults-mutants checks the check
 #   make check   style, types, architecture, deploy files, generated files
 #   make setup   only what the others need first; quick when it is up to date
 #   make clean   remove all that make has made
@@ -13,7 +14,7 @@ UV := .tools/uv/bin/uv
 BIN := .venv/bin
 
 .DEFAULT_GOAL := setup
-.PHONY: setup up demo test check clean
+.PHONY: setup up demo test faults faults-mutants check clean
 
 setup: .venv/.up-to-date
 
@@ -40,6 +41,14 @@ demo: setup
 test: setup
 	$(BIN)/python -m deploy.local.test_needs
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/pytest $(ARGS)
+
+faults: setup
+	$(BIN)/python -m deploy.local.test_needs kafka
+	$(BIN)/groundswell faults $(ARGS)
+
+faults-mutants: setup
+	$(BIN)/python -m deploy.local.test_needs kafka
+	$(BIN)/python -m tests.faults.mutants $(ARGS)
 
 check: setup
 	$(BIN)/ruff check

@@ -2,8 +2,8 @@
 `groundswell --help` is there at once and a production image needs none of the local stack."""
 
 import asyncio
-import json
-import os
+import subprocess
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -90,6 +90,32 @@ def demo(
     )
 
 
+# Faults ---------------------------------------------------------------------------------------------------------------
+
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command(context_settings=_PASSED_ON)
+def faults(context: typer.Context) -> None:
+    """Surges through the whole system while everything under it is made to fail: nothing lost, nothing counted twice.
+
+    `groundswell faults --help` names the options. Needs a checkout of the source: the harness is part of the tests.
+    """
+    raise typer.Exit(_run_from_checkout("tests.faults", context.args))
+
+
+def _run_from_checkout(module: str, arguments: list[str]) -> int:
+    """Run a module that no installation holds; return its exit code."""
+    from deploy.local import PROJECT_ROOT
+
+    if not (PROJECT_ROOT / module.replace(".", "/")).exists():
+        raise typer.BadParameter(f"{module} is not part of an installation: run this in a checkout of the source")
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(  # noqa: S603  our own module, the caller's own arguments
+        command, env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}, check=False
+    ).returncode
+
+
 # Settings, tables and topics ------------------------------------------------------------------------------------------
 
 
@@ -108,10 +134,9 @@ def check(
 @app.command()
 def migrate(as_json: AsJson = False) -> None:
     """Bring the tables of POSTGRES_URL up to date. Safe to run again, and by several at once."""
-    from deploy.migrations import migrate as run
+    from deploy import operate
 
-    done = asyncio.run(run(_environment("POSTGRES_URL")))
-    typer.echo(json.dumps({"ok": True, "applied": done}) if as_json else "\n".join(done) or "Nothing to do.")
+    raise typer.Exit(asyncio.run(operate.migrate(as_json=as_json)))
 
 
 topics = typer.Typer(no_args_is_help=True, help="The Kafka topics.")
@@ -125,28 +150,10 @@ def topics_apply(
     as_json: AsJson = False,
 ) -> None:
     """Create the topics that are missing on KAFKA_BOOTSTRAP_SERVERS, and set retention and compaction. Repeatable."""
-    from shared.topics import apply_topics
+    from deploy import operate
 
-    servers = _environment("KAFKA_BOOTSTRAP_SERVERS")
-    done = asyncio.run(apply_topics(servers, partitions=partitions, replication_factor=replication_factor))
-    typer.echo(json.dumps({"ok": True, "topics": done}) if as_json else _lines(done))
-
-
-def _environment(name: str) -> str:
-    """The variable, or the running local stack's value for it."""
-    from deploy.operate import use_running_stack
-
-    use_running_stack()
-    value = os.environ.get(name)
-    if not value:
-        raise typer.BadParameter(
-            f"{name} is not set, and no local stack runs: set it, or start one with `groundswell up`"
-        )
-    return value
-
-
-def _lines(values: dict[str, str]) -> str:
-    return "\n".join(f"{name}: {value}" for name, value in values.items())
+    work = operate.apply(partitions=partitions, replication_factor=replication_factor, as_json=as_json)
+    raise typer.Exit(asyncio.run(work))
 
 
 # Counts: audit and rebuild --------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
 """Brings what the tests need beyond Python packages: `python -m deploy.local.test_needs`, called by `make test`.
+With the argument `kafka` only what the fault runs need: Apache Kafka.
 
 Only what is missing is fetched, so a second run takes a second. System packages are installed where this may be done
 (root, on a system with apt-get); anywhere else the run stops and names them. Java and Maven are the exception: without
@@ -138,25 +139,27 @@ def install_asyncapi_parser(folder: Path = _ASYNCAPI_PARSER) -> None:
     shutil.copy(lock, installed)
 
 
-async def bring_apache_kafka() -> None:
+async def bring_apache_kafka(*, required: bool = False) -> None:
     """Bring Java, Maven and Kafka's jars, or say why not and let the tests do without.
 
     Raises:
-        NeedMissing: GROUNDSWELL_REQUIRE_APACHE=1 is set, and it cannot be had.
+        NeedMissing: it cannot be had, and it is required or GROUNDSWELL_REQUIRE_APACHE=1 is set.
     """
     try:
         install(missing(FOR_APACHE_KAFKA))
         await fetch_jars()
     except (NeedMissing, KafkaJarsMissing) as error:
-        if os.environ.get("GROUNDSWELL_REQUIRE_APACHE") == "1":
-            raise NeedMissing(f"GROUNDSWELL_REQUIRE_APACHE=1, but: {error}") from error
+        if required or os.environ.get("GROUNDSWELL_REQUIRE_APACHE") == "1":
+            raise NeedMissing(f"Apache Kafka is required here: {error}") from error
         print(f"{error}\nThe tests will run on the embedded broker.", file=sys.stderr)
 
 
-def main() -> int:
-    """Bring everything; return the exit code."""
+def main(only: Sequence[str] = ()) -> int:
+    """Bring everything, or only Apache Kafka if ``kafka`` is asked for; return the exit code."""
     try:
-        asyncio.run(bring_apache_kafka())
+        asyncio.run(bring_apache_kafka(required="kafka" in only))
+        if only:
+            return 0
         install(missing(FOR_ALL_TESTS))
         unpack_promtool()
         install_asyncapi_parser()
@@ -172,4 +175,4 @@ def _run(command: list[str], *, cwd: Path | str = PROJECT_ROOT) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

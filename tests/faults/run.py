@@ -1,0 +1,198 @@
+"""One run: a surge, faults meanwhile, quiet, and what was right about it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+import httpx
+
+from deploy.local.process import PartFailed
+from tests.faults import logs
+from tests.faults.invariants import check
+from tests.faults.observers import Observer
+from tests.faults.quiet import wait_for_quiet
+from tests.faults.recovery import NotRecovered, Recovery
+from tests.faults.result import RunResult
+from tests.faults.schedule import Planned, RunPlan
+from tests.faults.sender import NotAccepted, Sender
+from tests.faults.surge import WITHDRAWN, Surge
+from tests.faults.world import World
+
+_FAULT_SECONDS: Final = 120.0
+_KNOWN_SECONDS: Final = 30.0
+
+Progress = Callable[[str, int, int], None]
+"""Told what goes on, and how many of how many submissions are accepted."""
+
+
+def _silent(_stage: str, _done: int, _of: int) -> None:
+    pass
+
+
+class Run:
+    """Plays one plan in a world.
+
+    Args:
+        world: running, ready, and quiet.
+        plan: what to play.
+        progress: told how far it is.
+    """
+
+    def __init__(self, world: World, plan: RunPlan, *, progress: Progress = _silent) -> None:
+        self._world, self._plan, self._progress = world, plan, progress
+        self._result = RunResult(plan.number)
+        self._surge = Surge(number=plan.number, signatures=plan.signatures, random=plan.random("surge"))
+        self._sender = Sender(world, self._surge, self._on_accepted)
+        self._recovery = Recovery(world, self._surge, self._sender)
+        self._accepted = 0
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._under_way: list[str] = []
+
+    async def play(self) -> RunResult:
+        """Play the plan to its end, and check everything."""
+        began = time.monotonic()
+        world, surge, result = self._world, self._surge, self._result
+        world.timeline.run = self._plan.number
+        world.timeline.note(
+            "run begins",
+            seed=self._plan.seed,
+            signatures=self._plan.signatures,
+            faults={planned.fault.kind: planned.after for planned in self._plan.faults},
+        )
+        log_mark = logs.mark(world)
+        async with Observer(world, surge) as observer:
+            try:
+                await self._make_petitions()
+                await self._sender.send(surge.before, rate=1_000)
+                await self._wait_for_count(surge.cold, len(surge.before))
+                self._accepted = 0
+                await self._storm()
+                await world.is_ready()
+                await self._withdraw()
+            except (NotAccepted, NotRecovered, PartFailed, TimeoutError) as error:
+                self._violated(f"{type(error).__name__}: {error}")
+            self._tell("waiting for quiet")
+            missing = await wait_for_quiet(world, surge, observer)
+            for line in missing:
+                self._violated(f"never came: {line}")
+            verdict = await check(surge, await observer.observed())
+        result.violations += verdict.violations
+        result.violations += await logs.unexplained(world, log_mark, surge, touched=self._touched())
+        result.lost, result.double = verdict.lost, verdict.double
+        result.milestones_double, result.mail_window = verdict.milestones_double, verdict.mail_window
+        result.signatures = len(surge.accepted)
+        result.seconds = time.monotonic() - began
+        world.timeline.note("run ends", ok=result.ok, violations=result.violations, answers=dict(self._sender.answers))
+        return result
+
+    def _violated(self, what: str) -> None:
+        self._world.timeline.note("violation", text=what)
+        self._result.violations.append(what)
+
+    def _touched(self) -> frozenset[str]:
+        return frozenset[str]().union(*(planned.fault.touches for planned in self._plan.faults))
+
+    # ---------------------------------------------------------------------------------------------- before the faults
+
+    async def _make_petitions(self) -> None:
+        self._tell("making petitions")
+        for petition in self._surge.petitions.values():
+            url = f"{self._world.ingest_urls[0]}/v1/petitions/{petition.petition_id}"
+            answer = await self._world.http.put(url, json=petition.body, headers=self._world.admin)
+            if answer.status_code not in (httpx.codes.OK, httpx.codes.CREATED):
+                raise NotAccepted(f"petition {petition.petition_id}: {answer.status_code} {answer.text[:200]}")
+        for petition_id in self._surge.petitions:
+            await self._wait_for_count(petition_id, 0)
+
+    async def _wait_for_count(self, petition_id: str, wanted: int) -> None:
+        async with asyncio.timeout(_KNOWN_SECONDS):
+            while await self._recovery.count(petition_id) < wanted:
+                await asyncio.sleep(0.05)
+
+    # ------------------------------------------------------------------------------------------- surge and faults
+
+    async def _storm(self) -> None:
+        self._tell("surge")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._send())
+            for place, planned in enumerate(self._plan.faults):
+                group.create_task(self._play_fault(place, planned))
+
+    async def _send(self) -> None:
+        try:
+            await self._sender.send(self._surge.submissions, rate=self._plan.rate)
+        except* NotAccepted as errors:
+            self._violated(f"NotAccepted: {errors.exceptions[0]}")
+        finally:
+            self._accepted = len(self._surge.submissions)  # faults that wait for more than came must not wait on
+
+    def _on_accepted(self, accepted: int) -> None:
+        self._accepted = accepted
+        self._tell("surge")
+
+    async def _play_fault(self, place: int, planned: Planned) -> None:
+        fault = planned.fault
+        while self._accepted < planned.after:
+            await asyncio.sleep(0.02)
+        async with self._in_turn(fault.touches):
+            self._under_way.append(fault.kind)
+            self._world.timeline.note("fault begins", kind=fault.kind, accepted=self._accepted)
+            self._tell("surge")
+            try:
+                async with asyncio.timeout(_FAULT_SECONDS):
+                    await fault.act(self._world, self._plan.random(f"fault/{place}"))
+                self._world.timeline.note("fault lifted", kind=fault.kind)
+                self._result.faults[fault.kind] += 1
+                seconds = await self._recovery.measure()
+            except (NotRecovered, PartFailed, TimeoutError, NotAccepted) as error:
+                self._violated(f"{fault.kind}: {type(error).__name__}: {error}")
+            else:
+                self._world.timeline.note("recovered", kind=fault.kind, after_seconds=round(seconds, 3))
+                self._result.recoveries.append((fault.kind, seconds))
+            finally:
+                self._under_way.remove(fault.kind)
+                self._tell("surge")
+
+    @asynccontextmanager
+    async def _in_turn(self, touches: frozenset[str]) -> AsyncIterator[None]:
+        """Hold what a fault touches; in one order for all, so that no two wait for each other."""
+        async with AsyncExitStack() as held:
+            for name in sorted(touches):
+                await held.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
+            yield
+
+    # -------------------------------------------------------------------------------------------- after the faults
+
+    async def _withdraw(self) -> None:
+        """Withdraw some signatures that count: a count that can only rise would hide half of the protocol."""
+        self._tell("withdrawing")
+        side = self._surge.prefix + "side"
+        times = Counter(accepted.signer for accepted in self._surge.accepted.values() if accepted.petition_id == side)
+        ids = [
+            signature_id
+            for signature_id, accepted in self._surge.accepted.items()
+            if accepted.petition_id == side and times[accepted.signer] == 1  # the one that counts, not a duplicate
+        ][:WITHDRAWN]
+        for signature_id in ids:
+            await self._until_verified(signature_id)
+            answer = await self._world.http.post(
+                f"{self._world.ingest_urls[0]}/v1/signatures/{signature_id}/withdraw", headers=self._world.admin
+            )
+            if answer.status_code != httpx.codes.ACCEPTED:
+                raise NotAccepted(f"withdrawing: {answer.status_code} {answer.text[:200]}")
+            self._surge.withdrawn.add(signature_id)
+
+    async def _until_verified(self, signature_id: str) -> None:
+        url = f"{self._world.ingest_urls[0]}/v1/signatures/{signature_id}"
+        async with asyncio.timeout(_KNOWN_SECONDS):
+            while (await self._world.http.get(url, headers=self._world.admin)).json().get("status") != "verified":
+                await asyncio.sleep(0.1)
+
+    def _tell(self, stage: str) -> None:
+        faults = f": {', '.join(self._under_way)}" if self._under_way else ""
+        self._progress(stage + faults, min(self._accepted, len(self._surge.submissions)), len(self._surge.submissions))
