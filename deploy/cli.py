@@ -2,6 +2,7 @@
 `groundswell --help` is there at once and a production image needs none of the local stack."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from enum import StrEnum

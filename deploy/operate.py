@@ -9,12 +9,16 @@ import asyncio
 import json
 import os
 from importlib import import_module
+from typing import TypeVar
 
+import asyncpg
 import typer
+from aiokafka.errors import KafkaError
 from pydantic_settings import BaseSettings
 from rich.console import Console
 from rich.table import Table
 
+from deploy import migrations
 from deploy.local.state import StackState
 from services.tally.audit import PetitionAudit
 from services.tally.audit import audit as audit_petitions
@@ -23,15 +27,29 @@ from services.tally.ledger import Ledger
 from services.tally.metrics import TallyMetrics
 from services.tally.store import TallyStore
 from shared import redis as shared_redis
+from shared.kafka.security import client_options, why_unreachable
 from shared.postgres import Database
 from shared.service import new_registry
-from shared.settings import CommonSettings, SettingsError, environment_name, load
+from shared.settings import (
+    CommonSettings,
+    DatabaseSettings,
+    EnvironmentSettings,
+    Exposure,
+    KafkaSettings,
+    SettingsError,
+    environment_name,
+    load,
+)
+from shared.topics import apply_topics
+from shared.unreachable import why
 
 SERVICES = ("ingest", "verify", "tally", "notify")
 
 _CONNECT_SECONDS = 10.0
 
 console = Console(stderr=True)
+
+SomeSettings = TypeVar("SomeSettings", bound=EnvironmentSettings)
 
 
 def settings_of(service: str) -> type[CommonSettings]:
@@ -54,6 +72,7 @@ def check(services: list[str], *, as_json: bool) -> int:
     """Validate the settings of services as they would be read now. Returns the exit code: 2 when one is wrong."""
     wrong: dict[str, str] = {}
     values: dict[str, dict[str, str]] = {}
+    exposed: dict[str, Exposure] = {}
     for service in services:
         try:
             settings = load(settings_of(service))
@@ -61,14 +80,18 @@ def check(services: list[str], *, as_json: bool) -> int:
             wrong[service] = str(error)
             continue
         values[service] = _shown(settings)
+        exposed |= {exposure.variable: exposure for exposure in settings.exposures()}
+    warnings = [_warning(exposure) for exposure in exposed.values()]
     if as_json:
-        typer.echo(json.dumps({"ok": not wrong, "errors": wrong, "settings": values}))
+        typer.echo(json.dumps({"ok": not wrong, "errors": wrong, "warnings": warnings, "settings": values}))
     else:
         for service in services:
             if service in wrong:
                 console.print(f"[red]{service}: {wrong[service]}", highlight=False)
             else:
                 console.print(f"[green]{service}: ok[/green] ({len(values[service])} settings)", highlight=False)
+        for warning in warnings:
+            console.print(warning, style="yellow", highlight=False, markup=False)
     return 2 if wrong else 0
 
 
@@ -77,6 +100,64 @@ def _shown(settings: BaseSettings) -> dict[str, str]:
     return {
         environment_name(type(settings), field): str(getattr(settings, field)) for field in type(settings).model_fields
     }
+
+
+def _warning(exposure: Exposure) -> str:
+    return (
+        f"{exposure.variable} sends a password unencrypted to {', '.join(exposure.hosts)}; use {exposure.advice},"
+        " unless nobody else can listen on the way"
+    )
+
+
+async def migrate(*, as_json: bool) -> int:
+    """Bring the tables up to date. Returns the exit code: 1 when PostgreSQL cannot be reached."""
+    settings = _told(DatabaseSettings, "POSTGRES_URL")
+    try:
+        done = await migrations.migrate(settings.postgres_url.get_secret_value())
+    except (OSError, asyncpg.PostgresConnectionError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+        return _failed(f"PostgreSQL is away: {why(error)}", as_json=as_json)
+    typer.echo(json.dumps({"ok": True, "applied": done}) if as_json else "\n".join(done) or "Nothing to do.")
+    return 0
+
+
+async def apply(*, partitions: int, replication_factor: int, as_json: bool) -> int:
+    """Create and configure the topics. Returns the exit code: 1 when Kafka cannot be reached."""
+    settings = _told(KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS")
+    try:
+        done = await apply_topics(
+            settings.kafka_bootstrap_servers,
+            partitions=partitions,
+            replication_factor=replication_factor,
+            security=client_options(settings),
+        )
+    except KafkaError:
+        if (reason := await why_unreachable(settings)) is None:
+            raise
+        return _failed(f"Kafka is away: {reason}", as_json=as_json)
+    lines = "\n".join(f"{topic}: {what}" for topic, what in done.items())
+    typer.echo(json.dumps({"ok": True, "topics": done}) if as_json else lines)
+    return 0
+
+
+def _told(settings: type[SomeSettings], address: str) -> SomeSettings:
+    """Settings of the environment or of the running local stack, if one of them has the address."""
+    use_running_stack()
+    if not os.environ.get(address) and f"{address}_FILE" not in os.environ:
+        raise typer.BadParameter(
+            f"{address} is not set, and no local stack runs: set it, or start one with `groundswell up`"
+        )
+    try:
+        return load(settings)
+    except SettingsError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _failed(message: str, *, as_json: bool) -> int:
+    if as_json:
+        typer.echo(json.dumps({"ok": False, "error": message}))
+    else:
+        console.print(message, style="red", highlight=False, markup=False, soft_wrap=True)
+    return 1
 
 
 class Counts:

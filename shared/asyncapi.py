@@ -86,6 +86,7 @@ class TopicsDocument(AsyncAPI):
         document.components = Components(
             messages={name: message for topic in topics for name, message in _messages(topic).items()},
             schemas=_schemas(topics),
+            securitySchemes=document.components.securitySchemes if document.components else None,
         )
         return document
 

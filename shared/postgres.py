@@ -9,6 +9,7 @@ import asyncpg
 import structlog
 
 from shared.kafka.errors import is_transient
+from shared.unreachable import why
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +30,7 @@ class Database:
     def __init__(self, url: str, *, application: str, size: int = 4) -> None:
         self._url, self._application, self._size = url, application, size
         self._pool: Pool | None = None
+        self._away = "PostgreSQL has not answered yet"
 
     @property
     def pool(self) -> Pool:
@@ -38,7 +40,7 @@ class Database:
             ConnectionError: it could not be opened yet; trying again later can help.
         """
         if self._pool is None:
-            raise ConnectionError("PostgreSQL has not answered yet")
+            raise ConnectionError(self._away)
         return self._pool
 
     async def open(self) -> None:
@@ -59,7 +61,8 @@ class Database:
             except Exception as error:
                 if not is_transient(error):
                     raise
-                log.warning("postgres_away", cause=type(error).__name__, wait=backoff)
+                self._away = f"PostgreSQL is away: {why(error)}"
+                log.warning("postgres_away", cause=type(error).__name__, reason=why(error), wait=backoff)
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, 5.0)
 
@@ -75,6 +78,8 @@ class Database:
 
     async def check(self) -> str | None:
         """Readiness: does it answer?"""
+        if self._pool is None:
+            return self._away
         await self.pool.fetchval("SELECT 1")
         return None
 

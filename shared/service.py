@@ -27,8 +27,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared import failpoints
 from shared.asyncapi import TopicsDocument
+from shared.kafka.security import broker_security
 from shared.settings import CommonSettings, SettingsError, load
 from shared.telemetry import configure_logging
+from shared.unreachable import why
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +57,7 @@ def new_broker(settings: CommonSettings, registry: CollectorRegistry, service: s
     return KafkaBroker(
         [server.strip() for server in settings.kafka_bootstrap_servers.split(",")],
         client_id=f"groundswell-{service}",
+        security=broker_security(settings),
         allow_auto_create_topics=False,
         consumer_only=True,  # `EventProducer` publishes; the broker's own producer and admin client would only connect
         # Its own lines, two for every batch, say nothing that the metrics do not; its warnings do.
@@ -198,7 +201,7 @@ class Service:
         if not done or running.cancelled():
             return f"no answer within {_CHECK_SECONDS:g} s"
         if error := running.exception():  # whatever a driver raises: the dependency does not answer
-            return f"away: {type(error).__name__}"
+            return f"away: {why(error)}"
         return running.result() or "ok"
 
     async def _ready(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -248,6 +251,10 @@ def main(name: str, settings: type[SomeSettings], build: Callable[[SomeSettings]
         print(error, file=sys.stderr)
         return 2
     configure_logging(loaded, name)
+    for exposure in loaded.exposures():
+        log.warning(
+            "password_unencrypted", variable=exposure.variable, hosts=exposure.hosts, use_instead=exposure.advice
+        )
     try:
         failpoints.announce(name)
     except failpoints.FailpointsMisconfigured as error:

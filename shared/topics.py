@@ -5,9 +5,10 @@ Services never create topics: a typo in a name or a broker's default retention w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -143,11 +144,21 @@ def all_topics() -> tuple[Topic, ...]:
 
 
 async def apply_topics(
-    bootstrap_servers: str, *, partitions: int = DEFAULT_PARTITIONS, replication_factor: int = 1
+    bootstrap_servers: str,
+    *,
+    partitions: int = DEFAULT_PARTITIONS,
+    replication_factor: int = 1,
+    security: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """Create what is missing, and set retention and compaction where they differ. Safe to run again at any time.
 
     Partitions are only ever added, and never on a topic keyed by petition: its order per petition would break.
+
+    Args:
+        bootstrap_servers: Brokers, ``host:port``, comma separated.
+        partitions: Of topics that are created.
+        replication_factor: Copies of each partition of topics that are created.
+        security: How to connect, from `shared.kafka.security.client_options`; None: not encrypted, without login.
 
     Returns:
         What was done per topic: ``created``, ``updated``, ``unchanged``, or ``differs: `` and what this broker cannot
@@ -156,7 +167,7 @@ async def apply_topics(
     Raises:
         aiokafka.errors.KafkaError: the broker refused; its message says which topic and why.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, **(security or {}))
     try:
         await admin.start()
         existing = set(await admin.list_topics())

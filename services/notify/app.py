@@ -43,7 +43,9 @@ def build(settings: Settings) -> Service:
     catalogue = Catalogue()
     feed = CatalogueFeed(catalogue, registry, on_bug=on_bug)
     relay = SmtpRelay(
-        SmtpServer.parse(settings.smtp_url.get_secret_value()), timeout_seconds=settings.smtp_timeout_seconds
+        SmtpServer.parse(settings.smtp_url.get_secret_value()),
+        timeout_seconds=settings.smtp_timeout_seconds,
+        authorities=settings.smtp_ssl_ca,
     )
     handler = MilestoneHandler(
         catalogue=catalogue, feed=feed, store=store, metrics=metrics, coalesce_seconds=settings.coalesce_seconds

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.notify.mail import parse_mailbox
 from services.notify.smtp import SmtpServer
-from shared.settings import ConsumerSettings, PostgresSettings
+from shared import addresses
+from shared.settings import Certificates, ConsumerSettings, Exposure, PostgresSettings, unset_when_empty
 
 
 def _smtp_url(url: SecretStr) -> SecretStr:
@@ -38,7 +39,13 @@ class Settings(PostgresSettings, ConsumerSettings):
         validation_alias="SMTP_URL",
         description="The relay that takes the mails: `smtps://user:password@host` (TLS, port 465),"
         " `smtp+starttls://user:password@host` (STARTTLS required, port 587), or `smtp://host` (no encryption, port 25:"
-        " for a relay on the same machine or network).",
+        " for a relay on the same machine or network). With the first two, the relay's certificate and name are checked.",
+    )
+    smtp_ssl_ca: Annotated[Certificates | None, BeforeValidator(unset_when_empty)] = Field(
+        None,
+        validation_alias="SMTP_SSL_CA",
+        description="Certificates (PEM) of the authorities that may have signed the relay's certificate, usually as"
+        " `SMTP_SSL_CA_FILE=<path>`. Empty: those that this machine trusts.",
     )
     public_pages_url: Annotated[str, AfterValidator(_pages_url)] = Field(
         validation_alias="PUBLIC_PAGES_URL",
@@ -93,6 +100,14 @@ class Settings(PostgresSettings, ConsumerSettings):
         " 4.5.4.1 asks for. Time in which the SMTP server itself could not be reached does not start it.",
     )
 
+    @field_validator("smtp_ssl_ca")
+    @classmethod
+    def _has_a_use(cls, authorities: str | None, others: ValidationInfo) -> str | None:
+        url = others.data.get("smtp_url")
+        if authorities and url and SmtpServer.parse(url.get_secret_value()).encryption == "none":
+            raise ValueError("is set, but SMTP_URL begins with smtp://, which is not encrypted")
+        return authorities
+
     @field_validator("lease_seconds")
     @classmethod
     def _outlasts_a_mail(cls, seconds: float, others: ValidationInfo) -> float:
@@ -106,3 +121,10 @@ class Settings(PostgresSettings, ConsumerSettings):
         if seconds < others.data.get("retry_first_seconds", 0):
             raise ValueError("must not be below NOTIFY_RETRY_FIRST_SECONDS")
         return seconds
+
+    def exposures(self) -> list[Exposure]:
+        """Also that of the relay."""
+        server = SmtpServer.parse(self.smtp_url.get_secret_value())
+        hosts = addresses.far([server.host]) if server.password and server.encryption == "none" else []
+        found = [Exposure("SMTP_URL", tuple(hosts), "smtps:// or smtp+starttls://")] if hosts else []
+        return [*super().exposures(), *found]

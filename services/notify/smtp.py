@@ -19,6 +19,8 @@ import structlog
 
 from services.notify.deliveries import Reply, Stage, one_line, shorten
 from services.notify.mail import Mail, Unmailable
+from shared.tls import client_context
+from shared.unreachable import why
 
 log = structlog.get_logger(__name__)
 
@@ -93,10 +95,17 @@ class SmtpServer:
 
 
 class SmtpRelay:
-    """The server that takes our mails."""
+    """The server that takes our mails.
 
-    def __init__(self, server: SmtpServer, *, timeout_seconds: float) -> None:
+    Args:
+        server: Where it is.
+        timeout_seconds: For connecting, and for one whole mail.
+        authorities: Certificates (PEM), one of which must have signed the server's; None: those this machine trusts.
+    """
+
+    def __init__(self, server: SmtpServer, *, timeout_seconds: float, authorities: str | None = None) -> None:
         self._server, self._timeout = server, timeout_seconds
+        self._tls = None if server.encryption == "none" else client_context(authorities=authorities)
         self._own_name = _own_name()
         self._seen_at: float | None = None  # when it was last seen to answer
         self._problem: str | None = None
@@ -146,7 +155,8 @@ class SmtpRelay:
         return SmtpAway(reason)
 
     async def check(self) -> str | None:
-        """Readiness: does it answer? A recent sight of it counts; otherwise connect, read its greeting, and leave."""
+        """Readiness: does it answer? A recent sight of it counts; otherwise connect, encrypt if that is asked for, and
+        leave."""
         now = asyncio.get_running_loop().time()
         if self._refused_at is not None and now - self._refused_at < _REFUSAL_SECONDS:
             return self._problem
@@ -183,7 +193,8 @@ class SmtpRelay:
             use_tls=server.encryption == "tls",
             # False rather than "if offered": whether a password and the mails travel encrypted is not the server's, or
             # a man in the middle's, to decide.
-            start_tls=server.encryption == "starttls" and login,
+            start_tls=server.encryption == "starttls",
+            tls_context=self._tls,
             local_hostname=self._own_name,
             timeout=timeout,
         )
@@ -310,8 +321,8 @@ def _reason(error: Exception) -> str:
         return f"the SMTP server turns us away: {error.code}"
     if isinstance(error, TimeoutError):
         return "the SMTP server does not answer in time"
-    if isinstance(error, aiosmtplib.SMTPConnectError):
-        return f"the SMTP server cannot be reached: {type(error.__cause__ or error).__name__}"
-    if isinstance(error, OSError):
-        return f"the SMTP server cannot be reached: {type(error).__name__}"
+    if isinstance(error, (aiosmtplib.SMTPConnectError, OSError)):
+        told = why(error)
+        named = error.__cause__ or error if told == type(error).__name__ else None
+        return f"the SMTP server cannot be reached: {told if named is None else type(named).__name__}"
     return f"the SMTP server cannot do what is asked of it: {error}"

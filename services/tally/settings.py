@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from shared.settings import ConsumerSettings, PostgresSettings
+from shared import addresses
+from shared.settings import ConsumerSettings, Exposure, PostgresSettings
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    addresses.require_redis_url(url.get_secret_value())
+    return url
 
 
 class Settings(PostgresSettings, ConsumerSettings):
@@ -16,10 +24,12 @@ class Settings(PostgresSettings, ConsumerSettings):
     port: int = Field(
         8003, ge=1, le=65535, description="Port of the pages, the API, the streams and the health checks."
     )
-    redis_url: SecretStr = Field(
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
         validation_alias="REDIS_URL",
-        description="`redis://` or `rediss://` address of Redis or Valkey.",
+        description="Redis or Valkey: `redis://user:password@host:port/number`, or `rediss://…` for TLS, with the"
+        " server's certificate and name checked. Authorities of your own: add `?ssl_ca_certs=<path>`; a certificate of"
+        " ours: `&ssl_certfile=<path>&ssl_keyfile=<path>`.",
     )
     public_ingest_url: str = Field(
         "http://127.0.0.1:8001",
@@ -41,3 +51,9 @@ class Settings(PostgresSettings, ConsumerSettings):
     max_streams: int = Field(
         12_000, ge=1, description="Most live streams (server-sent events) that this process holds open; 503 beyond."
     )
+
+    def exposures(self) -> list[Exposure]:
+        """Also that of Redis."""
+        hosts = addresses.redis_exposes_password_to(self.redis_url.get_secret_value())
+        found = [Exposure("REDIS_URL", tuple(hosts), "rediss:// with the certificate checked")] if hosts else []
+        return [*super().exposures(), *found]

@@ -195,7 +195,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         if self._held:
             return self._held
         if self._assigned is None or self._subscriber.consumer is None:
-            return "no partitions assigned yet"
+            return self._producer.away or "no partitions assigned yet"
         return self._watch.away or self._watch.stalled
 
     async def check(self) -> str | None:

@@ -25,6 +25,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from shared.failpoints import failpoint
 from shared.kafka.errors import is_transient
 from shared.kafka.headers import Headers
+from shared.kafka.security import client_options, why_unreachable
 from shared.settings import CommonSettings
 from shared.topics import DLQ_MAX_RECORD_BYTES, max_record_bytes
 
@@ -84,11 +85,17 @@ class EventProducer:
         self._settings, self._linger_ms = settings, linger_ms
         self._producer: AIOKafkaProducer | None = None
         self._replacement: asyncio.Task[None] | None = None
+        self._away = "Kafka has not answered yet"
 
     @property
     def started(self) -> bool:
         """Whether the producer has reached the brokers once."""
         return self._producer is not None
+
+    @property
+    def away(self) -> str | None:
+        """Why there is no connection to the brokers, as far as it is known; None once there is one."""
+        return self._away if self._producer is None else None
 
     async def start(self) -> None:
         """Connect.
@@ -99,6 +106,7 @@ class EventProducer:
         settings = self._settings
         producer = AIOKafkaProducer(  # made here and not before: it belongs to the event loop that runs
             bootstrap_servers=settings.kafka_bootstrap_servers,
+            **client_options(settings),
             acks="all",
             enable_idempotence=settings.kafka_idempotence,
             compression_type=None if settings.kafka_compression == "none" else settings.kafka_compression,
@@ -130,7 +138,10 @@ class EventProducer:
             except Exception as error:
                 if not is_transient(error):
                     raise
-                log.warning("kafka_away", cause=type(error).__name__, wait=backoff)
+                reason = await why_unreachable(self._settings)
+                if reason is not None:
+                    self._away = f"Kafka is away: {reason}"
+                log.warning("kafka_away", cause=type(error).__name__, reason=reason, wait=backoff)
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, 5.0)
 
@@ -153,7 +164,7 @@ class EventProducer:
     async def check(self) -> str | None:
         """Readiness: is the producer connected, and does a broker answer now?"""
         if self._producer is None:
-            return "Kafka has not answered yet"
+            return self._away
         if not await self._producer.client.force_metadata_update():
             return "no Kafka broker answers"
         return None
