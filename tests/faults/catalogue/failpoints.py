@@ -1,0 +1,214 @@
+"""Faults at named points of our own code, which no signal from outside would ever hit: see `shared.failpoints`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+import redis.asyncio
+
+from deploy.local.process import PartFailed
+from deploy.local.service import ServiceName, ServiceProcess
+from tests.faults.fault import Fault
+from tests.faults.instances import another_instance, ended, start_again, with_pid
+
+if TYPE_CHECKING:
+    from tests.faults.world import World
+
+REACHED_SECONDS: Final = 8.0
+"""A point that traffic does not come to in this time is let alone, and the timeline says so."""
+
+_ENDED_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where to strike.
+
+    Attributes:
+        where: ends the fault's name: ``verify-killed-<where>``.
+        point: of `shared.failpoints.POINTS`.
+        provoke: makes traffic come to the point, where it does not by itself.
+        touches: what `provoke` works on beside the service.
+    """
+
+    service: ServiceName
+    where: str
+    point: str
+    provoke: Callable[[World], Awaitable[None]] | None = None
+    touches: frozenset[str] = frozenset()
+
+    def fault(self, how: str, act: Callable[[World, Random, _Place], Awaitable[None]]) -> Fault:
+        """What is done at this place, as a fault of the catalogue."""
+
+        async def here(world: World, random: Random) -> None:
+            await act(world, random, self)
+
+        return Fault(f"{self.service}-{how}-{self.where}", frozenset({self.service}) | self.touches, here)
+
+    async def reached(self, world: World, action: str) -> int | None:
+        """Arm the point and wait until a process comes to it. Its pid, or None."""
+        world.failpoints.arm(self.point, action, service=self.service)
+        if self.provoke is not None:
+            await self.provoke(world)
+        pid = await world.failpoints.hit(self.point, service=self.service, within=REACHED_SECONDS)
+        world.timeline.note(
+            "failpoint hit" if pid is not None else "failpoint not reached", point=self.point, action=action, pid=pid
+        )
+        return pid
+
+    def lift(self, world: World) -> list[int]:
+        """Disarm the point. The pids that have claimed the action: they may be doing it at this moment."""
+        world.failpoints.disarm(self.point, service=self.service)
+        return world.failpoints.hits(self.point, service=self.service)
+
+
+async def _killed(world: World, random: Random, place: _Place) -> None:
+    """A crash exactly there."""
+    try:
+        await place.reached(world, "kill")
+    finally:
+        await ended(world, place.lift(world), within=_ENDED_SECONDS)
+        await asyncio.sleep(random.uniform(0.0, 0.5))
+        await start_again(world, place.service)
+
+
+async def _crashed(world: World, random: Random, place: _Place) -> None:
+    """A bug exactly there: the process must end by itself, with exit code 1."""
+    process: ServiceProcess | None = None
+    try:
+        pid = await place.reached(world, "raise")
+        process = None if pid is None else with_pid(world, pid)
+    finally:
+        await ended(world, place.lift(world), within=_ENDED_SECONDS)
+        code = None if process is None else process.exit_code
+        await start_again(world, place.service)
+    if process is not None and code != 1:
+        raise PartFailed(f"{process.name} met a bug at {place.point}; its exit code was {code}, not 1")
+
+
+async def _failing(world: World, random: Random, place: _Place) -> None:
+    """Connections that break exactly there, several times in a row."""
+    try:
+        for _ in range(random.randint(2, 4)):
+            if await place.reached(world, "fail") is None:
+                return
+    finally:
+        place.lift(world)
+
+
+async def _slow(world: World, random: Random, place: _Place) -> None:
+    """A long wait exactly there, while the rest of the process goes on; longer than a rebalance waits for it."""
+    seconds = round(random.uniform(3.5, 6.0), 2)
+    try:
+        if await place.reached(world, f"sleep {seconds}") is not None:
+            async with another_instance(world, place.service):  # the group wants the partitions meanwhile
+                await asyncio.sleep(random.uniform(0.2, 1.0))
+    finally:
+        place.lift(world)
+
+
+async def _zombie(world: World, random: Random, place: _Place) -> None:
+    """Frozen exactly there until another instance has taken over; then it goes on with what it had in hand."""
+    process = None
+    try:
+        pid = await place.reached(world, "stop")
+        if pid is None:
+            return
+        process = with_pid(world, pid)
+        if process is None:
+            raise PartFailed(f"the process {pid} that stopped at {place.point} is none of ours")
+        async with another_instance(world, place.service):  # ready when the frozen one's session has ended
+            await asyncio.sleep(random.uniform(0.5, 2.0))
+            process.resume()
+            world.timeline.note("zombie resumed", name=process.name, pid=pid)
+            await asyncio.sleep(random.uniform(0.5, 1.5))
+    finally:
+        place.lift(world)
+        for instance in world.services[place.service]:
+            instance.resume()
+        await start_again(world, place.service)
+
+
+# --------------------------------------------------------------------------------------------------- making it happen
+
+
+async def _redis_emptied(world: World) -> None:
+    """Redis loses everything: tally has to rebuild."""
+    async with redis.asyncio.Redis.from_url(world.redis_url) as client:
+        await client.flushall()
+    world.timeline.note("redis emptied")
+
+
+def _rebalance(service: ServiceName) -> Callable[[World], Awaitable[None]]:
+    """Let another instance come and go: the partitions change hands."""
+
+    async def provoke(world: World) -> None:
+        try:
+            async with another_instance(world, service):
+                pass
+        except PartFailed as ended:  # the newcomer may be the one that came to the point
+            world.timeline.note("instance lost", service=service, why=str(ended).splitlines()[0])
+
+    return provoke
+
+
+_EVERYWHERE: Final = (
+    _Place("ingest", "before-publish", "ingest.before_publish"),
+    _Place("ingest", "before-answer", "ingest.acknowledged"),
+    _Place("verify", "before-work", "consumer.decoded"),
+    _Place("verify", "before-commit", "verify.before_commit"),
+    _Place("verify", "before-publish", "verify.committed"),
+    _Place("verify", "between-publishes", "producer.batch_acknowledged"),
+    _Place("verify", "before-rejections", "verify.facts_published"),
+    _Place("verify", "before-offset-commit", "consumer.processed"),
+    _Place("verify", "after-offset-commit", "consumer.committed"),
+    _Place("verify", "when-revoked", "consumer.revoking", _rebalance("verify")),
+    _Place("verify", "when-assigned", "consumer.assigned", _rebalance("verify")),
+    _Place("tally", "before-count", "tally.before_apply"),
+    _Place("tally", "after-count", "tally.applied"),
+    _Place("tally", "before-milestone-publish", "tally.milestone_recorded"),
+    _Place("tally", "after-milestone-publish", "tally.milestone_published"),
+    _Place("tally", "between-milestone-marks", "tally.milestone_marked"),
+    _Place("tally", "before-swap", "tally.shadow_written", _redis_emptied, frozenset({"redis"})),
+    _Place("tally", "after-swap", "tally.swapped", _redis_emptied, frozenset({"redis"})),
+    _Place("tally", "before-witness", "tally.rebuilt", _redis_emptied, frozenset({"redis"})),
+    _Place("tally", "before-snapshots", "tally.snapshots_read"),
+    _Place("tally", "after-snapshots", "tally.snapshots_published"),
+    _Place("tally", "before-offset-commit", "consumer.processed"),
+    _Place("tally", "when-revoked", "consumer.revoking", _rebalance("tally")),
+    _Place("tally", "when-assigned", "consumer.assigned", _rebalance("tally")),
+    _Place("notify", "after-rows", "notify.stored"),
+    _Place("notify", "before-claim", "notify.before_claim"),
+    _Place("notify", "before-smtp", "notify.claimed"),
+    _Place("notify", "after-smtp", "notify.accepted"),
+    _Place("notify", "before-offset-commit", "consumer.processed"),
+)
+
+
+def _places(service: ServiceName, *points: str) -> list[_Place]:
+    found = [place for place in _EVERYWHERE if place.service == service and place.point in points]
+    assert len(found) == len(points)
+    return found
+
+
+_ZOMBIES: Final = (
+    *_places("verify", "verify.before_commit", "verify.committed", "verify.facts_published", "consumer.processed"),
+    *_places("tally", "tally.before_apply", "tally.applied", "tally.milestone_recorded", "tally.snapshots_read"),
+    *_places("tally", "tally.shadow_written", "consumer.processed"),
+    *_places("notify", "notify.before_claim", "notify.claimed", "notify.accepted", "consumer.processed"),
+)
+
+FAULTS: Final[tuple[Fault, ...]] = (
+    *(place.fault("killed", _killed) for place in _EVERYWHERE),
+    *(place.fault("zombie", _zombie) for place in _ZOMBIES),
+    *(place.fault("failing", _failing) for place in _places("verify", "verify.before_commit", "verify.committed")),
+    *(place.fault("failing", _failing) for place in _places("tally", "tally.before_apply", "tally.applied")),
+    *(place.fault("slow", _slow) for place in _places("verify", "verify.before_commit", "verify.committed")),
+    *(place.fault("slow", _slow) for place in _places("tally", "tally.before_apply", "tally.milestone_recorded")),
+    *(place.fault("crashed", _crashed) for place in _places("verify", "verify.committed")),
+    *(place.fault("crashed", _crashed) for place in _places("tally", "tally.applied")),
+)
