@@ -24,7 +24,7 @@ from deploy.demo.report import Report, print_checks, print_facts, where_to_look
 from deploy.demo.sender import Sender, SendFailed
 from deploy.demo.surge import Surge
 from deploy.demo.watch import watching
-from deploy.local.kafka import BrokerKind
+from deploy.local.kafka import BrokerKind, security_of
 from deploy.local.process import PartFailed
 from deploy.local.stack import Stack
 from deploy.local.up import stop_on_signals
@@ -124,6 +124,7 @@ async def _send_and_check(stack: Stack, surge: Surge, report: Report, console: C
             ingest_url=state.ingest_url,
             api_key=state.api_key,
             bootstrap_servers=state.kafka_bootstrap_servers,
+            security=security_of(state.environment),
         )
         report.progress = sender.progress
         async with live_view(console, watch, surge.petitions, sender.progress):

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -42,8 +42,10 @@ class Sender:
     submission.
     """
 
-    def __init__(self, surge: Surge, *, ingest_url: str, api_key: str, bootstrap_servers: str) -> None:
-        self._surge, self._url, self._bootstrap = surge, ingest_url, bootstrap_servers
+    def __init__(
+        self, surge: Surge, *, ingest_url: str, api_key: str, bootstrap_servers: str, security: Mapping[str, Any]
+    ) -> None:
+        self._surge, self._url, self._bootstrap, self._security = surge, ingest_url, bootstrap_servers, security
         # With a partner's key, or ingest would take this machine for one client in a great hurry.
         self._headers = {"X-API-Key": api_key}
         self.progress = Progress(surge.submissions)
@@ -191,7 +193,9 @@ class Sender:
         """Keep pace with the submissions, so that poison lies among signatures from the first to the last."""
         if not self._surge.poison:
             return
-        producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks="all", request_timeout_ms=10_000)
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap, acks="all", request_timeout_ms=10_000, **self._security
+        )
         await producer.start()
         try:
             while self.progress.poison < len(self._surge.poison):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 
@@ -33,7 +34,9 @@ class Topics:
 
 
 @asynccontextmanager
-async def reading(bootstrap_servers: str, topics: Sequence[str]) -> AsyncIterator[Topics]:
+async def reading(
+    bootstrap_servers: str, topics: Sequence[str], *, security: Mapping[str, Any]
+) -> AsyncIterator[Topics]:
     """Read `topics` in the background, from their present ends on, without a consumer group.
 
     Raises:
@@ -44,6 +47,7 @@ async def reading(bootstrap_servers: str, topics: Sequence[str]) -> AsyncIterato
         group_id=None,
         enable_auto_commit=False,
         bootstrap_servers=bootstrap_servers,
+        **security,
         # One long fetch instead of many: these topics are quiet, and the broker has better things to do.
         fetch_max_wait_ms=500,
     )

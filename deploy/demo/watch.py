@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from deploy.demo.observed import Observed, Outcomes, PetitionDrift, ReceivedMail
 from deploy.demo.petitions import Petitions
 from deploy.demo.topic_reader import Topics, reading
+from deploy.local.kafka import security_of
 from deploy.local.state import StackState
 from shared.topics import CONSUMED, MILESTONES_REACHED, SIGNATURES_SUBMITTED
 
@@ -143,7 +144,11 @@ async def watching(state: StackState, petitions: Petitions) -> AsyncIterator[Wat
     async with (
         asyncpg.create_pool(state.postgres_url, min_size=1, max_size=1) as pool,
         httpx.AsyncClient(timeout=10, trust_env=False) as http,
-        reading(state.kafka_bootstrap_servers, [MILESTONES_REACHED.name, *_DLQS]) as topics,
+        reading(
+            state.kafka_bootstrap_servers,
+            [MILESTONES_REACHED.name, *_DLQS],
+            security=security_of(state.environment),
+        ) as topics,
     ):
         yield Watch(state, petitions, pool=pool, http=http, topics=topics)
 

@@ -3,16 +3,34 @@
 import abc
 import contextlib
 import logging
-from collections.abc import Iterator
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Final, Literal
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from deploy.local.ports import LOOPBACK
 from deploy.local.process import Process
+from shared.kafka.security import client_options
+from shared.settings import KafkaSettings, environment_name
 
 BrokerKind = Literal["embedded", "apache"]
+
+
+SECURITY_VARIABLES: Final = tuple(
+    environment_name(KafkaSettings, field) for field in KafkaSettings.model_fields if field != "kafka_bootstrap_servers"
+)
+"""What says how to connect to a Kafka that is not the stack's own."""
+
+
+def security_of(environment: Mapping[str, str]) -> dict[str, Any]:
+    """How aiokafka clients connect where services are told `environment`.
+
+    Raises:
+        ValueError: the settings do not fit together.
+    """
+    given: dict[str, Any] = {name: environment[name] for name in SECURITY_VARIABLES if name in environment}
+    return client_options(KafkaSettings(**given))
 
 
 class KafkaBroker(Process, abc.ABC):

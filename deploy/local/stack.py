@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 from deploy.local import STATE_DIR
 from deploy.local.apache_kafka import ApacheKafka
 from deploy.local.embedded_kafka import EmbeddedKafka
-from deploy.local.kafka import BrokerKind, KafkaBroker
+from deploy.local.kafka import SECURITY_VARIABLES, BrokerKind, KafkaBroker, security_of
 from deploy.local.mail_catcher import MailCatcher
 from deploy.local.postgres import Postgres
 from deploy.local.process import PartFailed, Process
@@ -69,7 +69,10 @@ class Stack:
         self.postgres: Postgres | None = None
         self.mailbox: MailCatcher | None = None
         self.environment: dict[str, str] = stack_secrets(environ)
-        if not self._take_over(environ, "KAFKA_BOOTSTRAP_SERVERS"):
+        if self._take_over(environ, "KAFKA_BOOTSTRAP_SERVERS"):
+            for name in SECURITY_VARIABLES:
+                self._take_over(environ, name)
+        else:
             self.kafka = new_broker(broker, data_dir=data / "kafka", log_dir=logs)
         if not self._take_over(environ, "REDIS_URL"):
             self.valkey = Valkey(data_dir=data / "valkey", log_dir=logs)
@@ -205,9 +208,7 @@ class Stack:
         self._report(f"{part.name} is ready ({time.monotonic() - began:.1f} s)")
 
     async def _prepare_parts(self) -> None:
-        await _together(
-            _migrate(self.environment["POSTGRES_URL"]), _apply_topics(self.environment["KAFKA_BOOTSTRAP_SERVERS"])
-        )
+        await _together(_migrate(self.environment["POSTGRES_URL"]), _apply_topics(self.environment))
         self._report("tables and topics are there")
 
     async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
@@ -264,10 +265,11 @@ async def _migrate(postgres_url: str) -> None:
         raise PartFailed(f"the tables could not be made in Postgres: {error!r}") from error
 
 
-async def _apply_topics(bootstrap_servers: str) -> None:
+async def _apply_topics(environment: Mapping[str, str]) -> None:
     from shared.topics import apply_topics
 
+    bootstrap_servers = environment["KAFKA_BOOTSTRAP_SERVERS"]
     try:
-        await apply_topics(bootstrap_servers)
-    except (OSError, KafkaError) as error:
+        await apply_topics(bootstrap_servers, security=security_of(environment))
+    except (OSError, KafkaError, ValueError) as error:
         raise PartFailed(f"the topics could not be made on Kafka at {bootstrap_servers}: {error!r}") from error

@@ -39,7 +39,9 @@ def accepts_everything(request: Request) -> Reply:
 
 async def sent(surge: Surge, reply: Callable[[Request], Reply | None]) -> tuple[Sender, FakeIngest]:
     async with fake_ingest(reply) as fake:
-        sender = Sender(surge, ingest_url=fake.url, api_key="key-of-a-partner", bootstrap_servers="nowhere:1")
+        sender = Sender(
+            surge, ingest_url=fake.url, api_key="key-of-a-partner", bootstrap_servers="nowhere:1", security={}
+        )
         await sender.send()
     return sender, fake
 
