@@ -67,7 +67,13 @@ class Topic:
             kept = {"cleanup.policy": "compact"}
         else:
             kept = {"cleanup.policy": "delete", "retention.ms": str(int(self.retention.total_seconds() * 1000))}
-        return {**kept, "max.message.bytes": str(self.max_record_bytes)}
+        return {
+            **kept,
+            "max.message.bytes": str(self.max_record_bytes),
+            # The time of arrival, by the broker's clock. With the producer's, Kafka refuses what comes from a clock an
+            # hour ahead, and deletes at once what comes from one that is behind by more than the retention.
+            "message.timestamp.type": "LogAppendTime",
+        }
 
 
 SIGNATURES_SUBMITTED: Final = Topic(

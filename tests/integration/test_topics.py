@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
@@ -186,6 +187,29 @@ async def test_a_topic_that_was_made_with_another_configuration_is_reported_wher
         done = await apply_topics(embedded.bootstrap_servers, partitions=3)
 
     assert done[PETITIONS_CHANGED.name].startswith("differs: cleanup.policy is delete, not compact")
+
+
+@pytest.mark.usefixtures("needs_apache")
+@pytest.mark.parametrize("days", [2, -400])
+async def test_a_producer_with_a_wrong_clock_is_served_and_its_records_are_kept_like_all_others(
+    cluster: Cluster, days: int
+) -> None:
+    await cluster.apply(partitions=1)
+    await cluster.shows(dict.fromkeys(NAMES, 1))
+    servers, now = cluster.broker.bootstrap_servers, time.time() * 1000
+    producer = AIOKafkaProducer(bootstrap_servers=servers, enable_idempotence=True, acks="all")
+    consumer = AIOKafkaConsumer(bootstrap_servers=servers, auto_offset_reset="earliest")
+    try:
+        await producer.start()
+        its_time = int(now + days * 24 * 60 * 60 * 1000)
+        await producer.send_and_wait(SIGNATURES_SUBMITTED.name, b"one", timestamp_ms=its_time)
+        await consumer.start()
+        consumer.assign([TopicPartition(SIGNATURES_SUBMITTED.name, 0)])
+        record = await asyncio.wait_for(consumer.getone(), 20)
+    finally:
+        await producer.stop()
+        await consumer.stop()
+    assert abs(record.timestamp - now) < 60_000, "the broker's time: retention goes by it"
 
 
 @pytest.mark.usefixtures("needs_apache")
