@@ -21,7 +21,7 @@ def _arguments() -> Namespace:
     parser.add_argument("--seed", type=int, default=1, help="decides people, order and faults of every run (1)")
     parser.add_argument("--first", type=int, default=1, help="number of the first run: to repeat a later one alone (1)")
     parser.add_argument("--signatures", type=int, default=20_000, help="submissions of a run's surge (20,000)")
-    parser.add_argument("--rate", type=float, default=1_500, help="submissions a second, at most (1,500)")
+    parser.add_argument("--rate", type=float, default=1_200, help="submissions a second, at most (1,200)")
     parser.add_argument("--faults", type=int, default=6, help="faults in a run (6)")
     parser.add_argument("--only", action="append", metavar="KIND", help="draw from this fault only; may be repeated")
     parser.add_argument("--list", action="store_true", help="print the kinds of faults, and end")

@@ -47,9 +47,11 @@ class Run:
         self._world, self._plan, self._progress = world, plan, progress
         self._result = RunResult(plan.number)
         self._surge = Surge(number=plan.number, signatures=plan.signatures, random=plan.random("surge"))
-        self._sender = Sender(world, self._surge, self._on_accepted)
+        self._sender = Sender(world, self._surge, on_accepted=self._on_accepted, too_early=self._too_early)
         self._recovery = Recovery(world, self._surge, self._sender)
         self._accepted = 0
+        self._sent = False
+        self._begun: set[Planned] = set()
         self._locks: dict[str, asyncio.Lock] = {}
         self._under_way: list[str] = []
 
@@ -70,7 +72,6 @@ class Run:
                 await self._make_petitions()
                 await self._sender.send(surge.before, rate=1_000)
                 await self._wait_for_count(surge.cold, len(surge.before))
-                self._accepted = 0
                 await self._storm()
                 await world.is_ready()
                 await self._withdraw()
@@ -80,7 +81,8 @@ class Run:
             missing = await wait_for_quiet(world, surge, observer)
             for line in missing:
                 self._violated(f"never came: {line}")
-            verdict = await check(surge, await observer.observed())
+            observed = await observer.observed()
+            verdict = check(surge, observed, kinds=list(result.faults), touches=self._touched())
         result.violations += verdict.violations
         result.violations += await logs.unexplained(world, log_mark, surge, touched=self._touched())
         result.lost, result.double = verdict.lost, verdict.double
@@ -129,17 +131,23 @@ class Run:
         except* NotAccepted as errors:
             self._violated(f"NotAccepted: {errors.exceptions[0]}")
         finally:
-            self._accepted = len(self._surge.submissions)  # faults that wait for more than came must not wait on
+            self._sent = True  # faults that wait for more than came must not wait on
 
     def _on_accepted(self, accepted: int) -> None:
         self._accepted = accepted
         self._tell("surge")
 
+    def _too_early(self, accepted: int) -> bool:
+        """Whether faults that should have begun still wait for their turn: the surge must not be over without them."""
+        slack = self._plan.signatures // 20
+        return any(planned.after + slack <= accepted for planned in self._plan.faults if planned not in self._begun)
+
     async def _play_fault(self, place: int, planned: Planned) -> None:
         fault = planned.fault
-        while self._accepted < planned.after:
+        while self._accepted < planned.after and not self._sent:
             await asyncio.sleep(0.02)
         async with self._in_turn(fault.touches):
+            self._begun.add(planned)
             self._under_way.append(fault.kind)
             self._world.timeline.note("fault begins", kind=fault.kind, accepted=self._accepted)
             self._tell("surge")

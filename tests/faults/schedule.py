@@ -51,7 +51,7 @@ def plan(
     number: int,
     seed: int,
     signatures: int = 20_000,
-    rate: float = 1_500.0,
+    rate: float = 1_200.0,
     faults: int = 6,
 ) -> RunPlan:
     """Plan one run. Over a campaign, every fault of the catalogue comes up equally often, to within one."""

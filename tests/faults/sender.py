@@ -17,6 +17,8 @@ _CHUNK: Final = 120
 _SINGLES: Final = 12
 """Of each chunk so many go one by one, the others in a batch per petition."""
 _WORKERS: Final = 4
+_TRICKLE_SECONDS: Final = 1.0
+"""How long each worker waits between two chunks while the surge is too early."""
 _ANSWER_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 0.2
 _GIVE_UP_SECONDS: Final = 90.0
@@ -31,10 +33,19 @@ class Sender:
 
     Args:
         on_accepted: called with the number of submissions of the surge accepted so far.
+        too_early: asked with that number before more is sent; while it says yes, the surge is only a trickle.
     """
 
-    def __init__(self, world: World, surge: Surge, on_accepted: Callable[[int], None] = lambda _: None) -> None:
-        self._world, self._surge, self._on_accepted = world, surge, on_accepted
+    def __init__(
+        self,
+        world: World,
+        surge: Surge,
+        *,
+        on_accepted: Callable[[int], None] = lambda _: None,
+        too_early: Callable[[int], bool] = lambda _: False,
+    ) -> None:
+        self._world, self._surge = world, surge
+        self._on_accepted, self._too_early = on_accepted, too_early
         self._headers = {"X-API-Key": world.api_key}
         self._accepted = 0
         self.answers: defaultdict[int, int] = defaultdict(int)  # by status; 0 for no answer
@@ -45,6 +56,7 @@ class Sender:
         Raises:
             NotAccepted: one is not accepted.
         """
+        self._accepted = 0
         chunks = iter(_paced(submissions, rate))
         async with asyncio.TaskGroup() as group:
             for _ in range(_WORKERS):
@@ -67,6 +79,7 @@ class Sender:
         try:
             for due, chunk in chunks:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
+                await self._while_too_early()
                 for submission in chunk[:_SINGLES]:
                     await self._single(connections, submission)
                     self._note(1)
@@ -78,6 +91,11 @@ class Sender:
                     self._note(len(lines))
         finally:
             connections.close()
+
+    async def _while_too_early(self) -> None:
+        until = time.monotonic() + _TRICKLE_SECONDS
+        while self._too_early(self._accepted) and time.monotonic() < until:
+            await asyncio.sleep(0.02)
 
     def _note(self, accepted: int) -> None:
         self._accepted += accepted

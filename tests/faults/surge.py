@@ -172,7 +172,8 @@ def _petitions(prefix: str, signatures: int) -> list[FaultPetition]:
     def targets(petition: str, *offices: str) -> tuple[tuple[str, str], ...]:
         return tuple((office, f"{office}@{prefix}{petition}.test") for office in offices)
 
-    hot = tuple(sorted({10, signatures // 20, signatures // 4, signatures // 2, 100 * signatures}))
+    # Many, so that every moment of the surge is close to one; the last one cannot be reached.
+    hot = tuple(sorted({10, *(signatures * step // 40 for step in range(1, 28)), 100 * signatures}))
     return [
         FaultPetition(prefix + "hot", 0.80, hot, targets("hot", "council", "port-authority")),
         FaultPetition(prefix + "side", 0.12, (10, signatures // 20), targets("side", "council")),
