@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared import failpoints
 from shared.asyncapi import TopicsDocument
+from shared.connections import Connections, raise_open_files, uvicorn_options
 from shared.kafka.security import broker_security
 from shared.settings import CommonSettings, SettingsError, load
 from shared.telemetry import configure_logging
@@ -41,6 +42,9 @@ Check = Callable[[], Awaitable[str | None]]
 
 _CHECK_SECONDS = 2.0
 """A dependency that has not answered by then is away as far as a load balancer is concerned."""
+
+_OWN_FILES = 200
+"""Open files besides the clients' connections: those to Kafka, PostgreSQL and Redis, logs, libraries."""
 
 
 def new_registry() -> CollectorRegistry:
@@ -149,6 +153,12 @@ class Service:
         self._checking: dict[str, asyncio.Future[str | None]] = {}
         self._server: uvicorn.Server | None = None
         self._failed: BaseException | None = None
+        self._connections = Connections(
+            most=settings.max_connections,
+            head_seconds=settings.http_head_seconds,
+            stall_seconds=settings.http_stall_seconds,
+            registry=registry,
+        )
 
         @asynccontextmanager
         async def around() -> AsyncIterator[None]:
@@ -224,10 +234,13 @@ class Service:
             date_header=True,
             timeout_graceful_shutdown=max(1, int(self.settings.drain_seconds)),
             backlog=4096,
+            **uvicorn_options(self._connections),
         )
+        raise_open_files(self.settings.max_connections + _OWN_FILES)
         self._server = uvicorn.Server(config)
         log.info("starting", port=self.port)
-        await self._server.serve()
+        async with background(self.fail, self._connections.sweep()):
+            await self._server.serve()
         if not self._server.started:
             return 1
         log.info("stopped", failed=self._failed is not None)

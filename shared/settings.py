@@ -245,6 +245,26 @@ class CommonSettings(KafkaSettings):
         " by then is not committed, and is done again by whoever reads on.",
     )
     host: str = Field("127.0.0.1", description="Address that HTTP binds to.")
+    max_connections: int = Field(
+        16_000,
+        ge=1,
+        description="Most HTTP connections at once. One more takes the place of the one that has sent no request for the"
+        " longest. Every connection is an open file: the process's hard limit (`ulimit -Hn`) must allow as many.",
+    )
+    http_head_seconds: float = Field(
+        10.0,
+        gt=0,
+        validation_alias="HTTP_HEAD_SECONDS",
+        description="Seconds that a client may take from connecting, or from the last answer, until its request's head is"
+        " whole; then it is cut off.",
+    )
+    http_stall_seconds: float = Field(
+        30.0,
+        gt=0,
+        validation_alias="HTTP_STALL_SECONDS",
+        description="Seconds for which a client may take nothing of a live stream; of any other answer, twice as long."
+        " Then it is cut off.",
+    )
 
 
 def _long_enough(secret: SecretStr) -> SecretStr:

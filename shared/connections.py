@@ -1,0 +1,225 @@
+"""Connections of clients that are slow, silent, too talkative, or gone: each is ended within a known time.
+
+uvicorn ends a connection only when it has been silent between two requests (5 seconds). Everything else may last as long
+as the client likes: a request whose head never ends, a body that nobody reads any more, an answer that nobody takes. Here
+every such state has an end:
+
+==========================================================  ===============================================
+a client that …                                             is cut off
+==========================================================  ===============================================
+has not sent a whole request head                           `head_seconds` after connecting or the last answer
+sends on, after its request was answered                    the same
+sends a head of more than 32 KiB or 100 fields, more than   at once
+16 requests without waiting for answers, 8 MiB in one
+takes nothing of an answer                                  `stall_seconds` × 2 after the buffer was full
+takes nothing of what was left when the connection closed   5 seconds later
+is one connection too many                                  at once: the one that has sent no request for longest
+==========================================================  ===============================================
+
+The last rule keeps a flood of idle connections from shutting others out: whoever sends a request at once gets through.
+How long a request's *body* may take is its endpoint's to say, and streams have their own rule for readers that take nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from typing import Any, ClassVar, Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+log = structlog.get_logger(__name__)
+
+HEAD_BYTES: Final = 32 * 1024
+"""Most bytes of a request's head. Browsers send 2 KB, and up to 16 KB where a domain has many cookies."""
+HEAD_FIELDS: Final = 100
+"""Most header fields; each costs 20 times its bytes while it is short."""
+REQUEST_BYTES: Final = 8 * 1024 * 1024
+"""Most bytes of a whole request, also of one that was refused: the largest body that any call takes is half of that."""
+PIPELINED: Final = 16
+"""Most requests sent ahead. Browsers send none; a queue of thousands fits into one read."""
+LINGER_SECONDS: Final = 5.0
+"""How long a closed connection may take to hand over what is still in its buffer."""
+SWEEP_SECONDS: Final = 0.5
+
+_BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class TooMuch(Exception):
+    """A request that no server has to take. uvicorn answers 400 and closes the connection."""
+
+
+class Connections:
+    """Watches over all connections of one server.
+
+    Args:
+        most: Connections at once.
+        head_seconds: For a request's head to arrive.
+        stall_seconds: For an answer to be taken, in part at least.
+        registry: Where the metrics go.
+    """
+
+    def __init__(
+        self, *, most: int, head_seconds: float, stall_seconds: float, registry: CollectorRegistry | None = None
+    ) -> None:
+        self._most, self._head_seconds, self._stall_seconds = most, head_seconds, stall_seconds
+        self._all: set[GuardedProtocol] = set()
+        # Those that have sent no whole request since they connected or were answered, longest first.
+        self._waiting: dict[GuardedProtocol, float] = {}
+        self._cut = Counter(
+            "groundswell_http_connections_cut",
+            "Connections ended because of what their client did or failed to do",
+            ["cause"],
+            registry=registry,
+        )
+        for cause in ("head", "too_much", "stalled", "crowded"):
+            self._cut.labels(cause=cause)
+        Gauge("groundswell_http_connections", "Open HTTP connections", registry=registry).set_function(
+            lambda: len(self._all)
+        )
+
+    def protocol(self) -> type[asyncio.Protocol]:
+        """The protocol to give to `uvicorn.Config(http=...)`."""
+        return type("WatchedProtocol", (GuardedProtocol,), {"watch": self})
+
+    async def sweep(self) -> None:
+        """Cut off what is overdue, again and again. Runs until it is cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self._sweep_once(asyncio.get_running_loop().time())
+
+    def _sweep_once(self, now: float) -> None:
+        overdue = []
+        for connection, since in self._waiting.items():
+            if now - since < self._head_seconds:
+                break  # they stand in the order in which they began to wait
+            overdue.append(connection)
+        for connection in overdue:
+            self.cut(connection, "head")
+        for connection in list(self._all):
+            if connection.overdue(SWEEP_SECONDS, self._stall_seconds):
+                self.cut(connection, "stalled")
+
+    def cut(self, connection: GuardedProtocol, cause: str) -> None:
+        """End a connection without a word: what its client did not take so far is dropped."""
+        self._cut.labels(cause=cause).inc()
+        self.left(connection)
+        connection.transport.abort()
+
+    def arrived(self, connection: GuardedProtocol) -> None:
+        """A client has connected. Makes room for it if there is none."""
+        if len(self._all) >= self._most and not self._make_room():
+            self._cut.labels(cause="crowded").inc()
+            connection.transport.write(_BUSY)
+            connection.transport.close()
+        self._all.add(connection)
+        self.waits(connection)
+
+    def _make_room(self) -> bool:
+        oldest = next(iter(self._waiting), None)
+        if oldest is not None:
+            self.cut(oldest, "crowded")
+        return oldest is not None
+
+    def waits(self, connection: GuardedProtocol) -> None:
+        """A connection has no request in work: the time for its next head runs."""
+        self._waiting.pop(connection, None)
+        self._waiting[connection] = connection.loop.time()
+
+    def works(self, connection: GuardedProtocol) -> None:
+        """A request's head is complete."""
+        self._waiting.pop(connection, None)
+
+    def left(self, connection: GuardedProtocol) -> None:
+        """A connection is gone."""
+        self._all.discard(connection)
+        self._waiting.pop(connection, None)
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, with `Connections` looking on. The methods it adds to are callbacks of transport and parser."""
+
+    watch: ClassVar[Connections]
+
+    # Bytes of the block that is being read, and of all blocks since the one in which the request began. A block may hold
+    # the end of one request and the beginning of another.
+    _block = 0
+    _received = 0
+    _in_head = False
+    # For how many seconds, counted by the sweeps: the buffer has been full without a pause; the connection is closing.
+    _full_for = 0.0
+    _closing_for = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(transport)
+        self.watch.arrived(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.watch.left(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._block = len(data)
+        self._received += self._block
+        super().data_received(data)
+        if self._received > HEAD_BYTES and not self.transport.is_closing():
+            # Fields that come after the body (trailers) are added to the head's.
+            endless = self._in_head or self._received > REQUEST_BYTES or len(self.headers or ()) > HEAD_FIELDS
+            if endless:
+                self.watch.cut(self, "too_much")
+
+    def on_message_begin(self) -> None:
+        self._in_head, self._received = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        if len(self.headers) > HEAD_FIELDS or len(self.pipeline) >= PIPELINED:
+            raise TooMuch
+        if self._received + self._block > HEAD_BYTES and _size(self.url, self.headers) > HEAD_BYTES:
+            raise TooMuch
+        super().on_headers_complete()
+        self._in_head = False
+        self.watch.works(self)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete:  # else the next request, sent ahead, is in work
+            self.watch.waits(self)
+
+    def pause_writing(self) -> None:
+        self._full_for = 0.0  # it had room a moment ago
+        super().pause_writing()
+
+    def overdue(self, seconds: float, stall_seconds: float) -> bool:
+        """Whether the client takes nothing of what it was sent, `seconds` after the last look."""
+        self._full_for = self._full_for + seconds if self.flow.write_paused else 0.0
+        self._closing_for = self._closing_for + seconds if self.transport.is_closing() else 0.0
+        return self._full_for > 2 * stall_seconds or self._closing_for > LINGER_SECONDS
+
+
+def _size(url: bytes, headers: list[tuple[bytes, bytes]]) -> int:
+    return len(url) + sum(len(name) + len(value) for name, value in headers)
+
+
+def raise_open_files(wanted: int) -> None:
+    """Let this process have `wanted` connections open, as far as the system's hard limit allows: every connection is an
+    open file, and the usual soft limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    target = wanted if hard == unlimited else min(wanted, hard)
+    if soft != unlimited and soft < target:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+    if target < wanted:
+        log.warning("few_open_files", allowed=target, wanted=wanted)
+
+
+def uvicorn_options(connections: Connections) -> dict[str, Any]:
+    """What `uvicorn.Config` must be told so that `connections` watches its server."""
+    return {
+        "http": connections.protocol(),
+        "ws": "none",  # nothing here speaks WebSocket
+        # Who is whose proxy is ingest's setting; uvicorn would believe everyone on this machine.
+        "proxy_headers": False,
+    }
