@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Final
 
 import asyncpg
 import structlog
@@ -15,6 +16,11 @@ log = structlog.get_logger(__name__)
 
 Pool = asyncpg.Pool
 Connection = asyncpg.Connection
+
+_SILENT_SECONDS: Final = 10
+"""A process that has stopped in the middle of a transaction (frozen, or cut off from the network) holds its locks, and
+whoever took its partitions over waits for them. PostgreSQL ends such a transaction after this time: as long as the
+session of a consumer, far longer than any of ours takes between two statements."""
 
 
 class Database:
@@ -56,7 +62,11 @@ class Database:
                     command_timeout=30,
                     timeout=5,
                     init=_speak_json,
-                    server_settings={"application_name": f"groundswell-{self._application}", "timezone": "UTC"},
+                    server_settings={
+                        "application_name": f"groundswell-{self._application}",
+                        "timezone": "UTC",
+                        "idle_in_transaction_session_timeout": f"{_SILENT_SECONDS}s",
+                    },
                 )
             except Exception as error:
                 if not is_transient(error):

@@ -36,6 +36,7 @@ _TRANSIENT_POSTGRES: tuple[type[Exception], ...] = (
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
     asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,  # this process had stopped for too long, and goes on now
     asyncpg.ReadOnlySQLTransactionError,  # connected to a standby during a failover
     asyncpg.InvalidAuthorizationSpecificationError,  # a password being rotated
 )

@@ -43,6 +43,7 @@ PASSING: list[BaseException] = [
     asyncpg.SerializationError(),
     asyncpg.DeadlockDetectedError(),
     asyncpg.LockNotAvailableError(),
+    asyncpg.IdleInTransactionSessionTimeoutError(),
     asyncpg.QueryCanceledError(),
     asyncpg.ReadOnlySQLTransactionError(),
     asyncpg.InvalidPasswordError(),

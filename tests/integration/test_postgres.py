@@ -1,0 +1,41 @@
+"""The pool that every service uses, on a real PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from deploy.local.postgres import Postgres
+from shared import postgres as shared_postgres
+from shared.kafka.errors import is_transient
+from shared.postgres import Database
+
+
+@pytest.fixture
+async def databases(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Database, Database]]:
+    """The pools of two processes, with little patience for one that stops in a transaction."""
+    monkeypatch.setattr(shared_postgres, "_SILENT_SECONDS", 1)
+    both = Database(postgres.url, application="zombie"), Database(postgres.url, application="successor")
+    for database in both:
+        await database.open()
+    await both[0].pool.execute("CREATE TABLE held (id integer PRIMARY KEY)")
+    yield both
+    await both[1].pool.execute("DROP TABLE held")
+    for database in both:
+        await database.close()
+
+
+async def test_a_process_that_stops_in_a_transaction_holds_nobody_up_for_long_and_recovers_when_it_goes_on(
+    databases: tuple[Database, Database],
+) -> None:
+    zombie, successor = databases
+    with pytest.raises(Exception) as caught:  # noqa: PT011  whatever it is, the next lines say what it must be
+        async with zombie.pool.acquire() as connection, connection.transaction():
+            await connection.execute("INSERT INTO held VALUES (1)")
+            async with asyncio.timeout(5):
+                await successor.pool.execute("INSERT INTO held VALUES (1)")  # waits for the zombie's transaction
+            await connection.execute("INSERT INTO held VALUES (2)")
+
+    assert is_transient(caught.value), "the batch is decided again"
+    assert not isinstance(caught.value, TimeoutError)
+    assert await zombie.pool.fetch("SELECT id FROM held") == [(1,)], "and by then it has its connection again"
