@@ -35,6 +35,8 @@ class Postgres(Process):
     # "Fast": ends sessions and stops. SIGTERM would wait for every client to go away by itself.
     stop_signal = signal.SIGINT
 
+    _locale_options: Sequence[str] = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+
     def __init__(self, *, data_dir: Path, log_dir: Path, port: int | None = None) -> None:
         super().__init__(name="postgres", log_file=log_dir / "postgres.log")
         self.port = port or free_port()
@@ -126,9 +128,7 @@ class Postgres(Process):
                 f"--pwfile={password_file.name}",
                 "--auth=scram-sha-256",
                 "--encoding=UTF8",
-                "--locale=C",
-                "--locale-provider=builtin",
-                "--builtin-locale=C.UTF-8",
+                *self._locale_options,
                 "--no-sync",  # nothing is in there yet that an outage could lose
             ]
             code, output = await run_to_end(command, cwd=self._working_directory(), credentials=self._credentials())
@@ -142,7 +142,11 @@ class Postgres(Process):
         return {} if self._run_as is None else credentials_of(self._run_as)
 
     def _command(self) -> Sequence[str | Path]:
-        settings = {
+        options = [word for key, value in self._settings().items() for word in ("-c", f"{key}={value}")]
+        return [self._binaries / "postgres", "-D", self.data_dir, *options]
+
+    def _settings(self) -> dict[str, str]:
+        return {
             "listen_addresses": LOOPBACK,
             "port": str(self.port),
             "unix_socket_directories": "",
@@ -154,8 +158,6 @@ class Postgres(Process):
             "log_timezone": "UTC",
             "timezone": "UTC",
         }
-        options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
-        return [self._binaries / "postgres", "-D", self.data_dir, *options]
 
     async def _is_ready(self) -> bool:
         try:

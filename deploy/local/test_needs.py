@@ -52,6 +52,8 @@ FOR_ALL_TESTS = (
     Program(
         names=("chromium", "chromium-browser", "google-chrome"), package="chromium", needed_for="the browser tests"
     ),
+    # The server too, under another name; and unlike the package redis-server, it starts none.
+    Program(names=("redis-check-rdb",), package="redis-tools", needed_for="Redis with TLS, which Valkey's wheel lacks"),
     Program(names=("node",), package="nodejs", needed_for="the AsyncAPI parser"),
     Program(names=("npm",), package="npm", needed_for="installing the AsyncAPI parser"),
 )
