@@ -1,0 +1,139 @@
+"""Which faults explain which lines in the services' logs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+KAFKA, REDIS, POSTGRES, SMTP, CLOCK = "kafka", "redis", "postgres", "smtp", "clock"
+ITSELF: Final = "itself"
+"""Stands for the service that wrote the line."""
+ALWAYS: Final = "always"
+"""Part of every fault run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A line is explained when one of `parts` was worked on.
+
+    Attributes:
+        event: a pattern that the whole event must match.
+        parts: what must have been worked on, one of them; services, parts, `ITSELF`, `ALWAYS`.
+        why: for whoever wonders.
+        cause: a pattern that the whole field ``cause`` must match.
+        logger: a pattern that the beginning of the logger's name must match.
+        traceback: whether a traceback may come with it.
+    """
+
+    event: str
+    parts: tuple[str, ...]
+    why: str
+    cause: str = ".*"
+    logger: str = ""
+    traceback: bool = False
+
+    def explains(self, service: str, fields: Mapping[str, Any], touched: frozenset[str]) -> bool:
+        """Whether it does, for a line of `service`."""
+        return (
+            re.fullmatch(self.event, str(fields.get("event", "")), re.DOTALL) is not None
+            and re.fullmatch(self.cause, str(fields.get("cause", ""))) is not None
+            and re.match(self.logger, str(fields.get("logger", ""))) is not None
+            and (self.traceback or "exception" not in fields)
+            and any(part == ALWAYS or (service if part == ITSELF else part) in touched for part in self.parts)
+        )
+
+
+_KAFKA_ERROR: Final = (
+    "Kafka.*|.*Node.*|.*Coordinator.*|.*Partition.*|ProducerReplaced|RequestTimedOutError|NetworkException"
+    "|BrokerNotAvailable.*|.*Producer.*|CatalogueBehind|CorrelationIdError|StaleMetadata|LeaderNotAvailable.*"
+    "|.*NotReady.*|.*Generation.*|.*Rebalance.*|UnknownMemberId.*|OutOfOrderSequenceNumber"
+)
+_POSTGRES_ERROR: Final = (
+    "CannotConnectNow.*|.*Shutdown.*|.*PostgresConnection.*|Connection(DoesNotExist|Failure|Rejection).*|InterfaceError"
+    "|InternalClientError|DiskFull.*|TooManyConnections.*|Serialization.*|Deadlock.*|QueryCanceled.*|ReadOnlySQL.*"
+    "|InsufficientResources.*|OutOfMemory.*|LockNotAvailable.*|Invalid(Password|Authorization).*"
+)
+_ANY_CONNECTION: Final = (
+    "ConnectionError|ConnectionResetError|ConnectionRefusedError|BrokenPipeError|TimeoutError|OSError|.*ClosedError"
+)
+"""Raised for any of the parts: the line does not say which."""
+_REDIS_ERROR: Final = (
+    "BusyLoadingError|ResponseError|ReadOnlyError|NoScriptError|OutOfMemoryError|RebuildOvertaken|FencesKeepMoving"
+)
+
+RULES: Final = (
+    # The harness itself.
+    Rule("failpoints_on", (ALWAYS,), "every service of a fault run says so at its start"),
+    Rule("failpoint_hit", (ITSELF, "tally", "verify", "notify", "ingest"), "the fault itself"),
+    # Records.
+    Rule("dead_letter", ("records",), "poison was written"),
+    # Kafka is away, or the group moved.
+    Rule("kafka_away|kafka_away_at_start", (KAFKA,), "the broker was away when the service started"),
+    Rule("group_trouble|consumer_stalled", (KAFKA, ITSELF), "the client lost the broker or its place in the group"),
+    Rule("producer_replaced|producer_stopped_unsent|producer_not_replaced", (KAFKA,), "the broker was away"),
+    Rule(
+        "batch_outlived_rebalance", (KAFKA, REDIS, POSTGRES, CLOCK, ITSELF), "a batch was held, or the process frozen"
+    ),
+    # A batch that waits for something.
+    Rule("batch_held", (KAFKA,), "the broker is away", cause=_KAFKA_ERROR),
+    Rule("batch_held", (POSTGRES,), "PostgreSQL is away or full", cause=_POSTGRES_ERROR),
+    Rule("batch_held", (REDIS, "tally"), "Redis is away, or two tallies count", cause=_REDIS_ERROR),
+    Rule("batch_held", (KAFKA, REDIS, POSTGRES, CLOCK, ITSELF), "a connection broke", cause=_ANY_CONNECTION),
+    Rule("batch_held", ("verify", KAFKA, POSTGRES, CLOCK), "two verifies on one lane", cause="LaneTaken"),
+    # PostgreSQL.
+    Rule("postgres_away", (POSTGRES, CLOCK), "PostgreSQL was away when the service started"),
+    # Redis.
+    Rule("redis_state_rebuilt", (REDIS,), "Redis lost its state or was restarted"),
+    Rule("counts_away", (REDIS,), "Redis did not answer a reader"),
+    Rule("watch_delayed|snapshots_delayed|audit_not_made", (KAFKA,), "the broker is away", cause=_KAFKA_ERROR),
+    Rule("watch_delayed|snapshots_delayed|audit_not_made", (POSTGRES,), "PostgreSQL is away", cause=_POSTGRES_ERROR),
+    Rule("watch_delayed|snapshots_delayed|audit_not_made", (REDIS, "tally"), "Redis is away", cause=_REDIS_ERROR),
+    Rule(
+        "watch_delayed|snapshots_delayed|audit_not_made",
+        (KAFKA, REDIS, POSTGRES, CLOCK, ITSELF),
+        "a connection broke",
+        cause=_ANY_CONNECTION,
+    ),
+    # Mail.
+    Rule("sender_held", (SMTP, POSTGRES, CLOCK, ITSELF), "the SMTP server or PostgreSQL is away"),
+    Rule("lease_not_given_back", (POSTGRES, ITSELF), "PostgreSQL is away"),
+    Rule(
+        "mail_taken_over", (SMTP, POSTGRES, CLOCK, ITSELF), "a sender was killed, frozen or held up with a mail in hand"
+    ),
+    Rule("mail_outlived_stop", (SMTP, POSTGRES, ITSELF), "stopped while the SMTP server or PostgreSQL did not answer"),
+    Rule("mail_failed", (SMTP,), "the SMTP server refused it for good"),
+    # Libraries.
+    Rule(
+        ".*",
+        (KAFKA, ITSELF),
+        "aiokafka's own words for a broker or a place in the group that is lost",
+        logger="aiokafka",
+    ),
+    Rule(
+        r"socket\.send\(\) raised exception\.",
+        (KAFKA, REDIS, POSTGRES, SMTP, ITSELF),
+        "asyncio writes on a connection that was cut",
+        logger="asyncio",
+    ),
+    Rule(
+        r"Cancel \d+ running task\(s\), timeout graceful shutdown exceeded",
+        (KAFKA, REDIS, POSTGRES, ITSELF),
+        "stopped while a request waited for something that is away",
+        logger="uvicorn",
+    ),
+)
+
+_TEXTS: Final[tuple[tuple[str, str], ...]] = ()
+"""Lines that are no JSON, as patterns, and why they are no surprise."""
+
+
+def explained(service: str, fields: Mapping[str, Any], touched: frozenset[str]) -> bool:
+    """Whether a line that a service wrote has to be expected after faults that worked on `touched`."""
+    return any(rule.explains(service, fields, touched) for rule in RULES)
+
+
+def explained_text(text: str) -> bool:
+    """Whether a line that is no JSON is one that is known."""
+    return any(re.fullmatch(pattern, text) for pattern, _ in _TEXTS)

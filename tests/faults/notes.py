@@ -1,0 +1,72 @@
+"""What the faults of a run put on topics themselves: only with this can a check tell their records from lost ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from tests.faults.surge import Accepted
+    from tests.faults.world import World
+
+Place = tuple[str, int, int]
+"""Where a record is: topic, partition, offset."""
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """A record that has to end as a dead letter.
+
+    Attributes:
+        reason: what its dead letter has to say.
+        digest: of key, value and headers; None when the dead letter cannot hold it, and has to say so.
+    """
+
+    reason: str
+    digest: str | None
+
+
+@dataclass(slots=True)
+class RunNotes:
+    """Of one run.
+
+    Attributes:
+        petitions: the run's petitions that may be named by records that faults write; the first is the busiest.
+        starts: where each partition of a topic ended when the run began.
+        planted: dead letters to come.
+        accepted: signatures that a fault put on the topic itself, beside ingest; each counts like one that was answered
+            202.
+    """
+
+    petitions: tuple[str, ...] = ()
+    starts: dict[str, dict[int, int]] = field(default_factory=dict)
+    planted: dict[Place, Planted] = field(default_factory=dict)
+    accepted: dict[str, Accepted] = field(default_factory=dict)
+
+
+_notes: WeakKeyDictionary[World, RunNotes] = WeakKeyDictionary()
+
+
+def begin_notes(world: World, petitions: Sequence[str], starts: dict[str, dict[int, int]]) -> RunNotes:
+    """New notes for the run that begins in `world` now."""
+    _notes[world] = RunNotes(tuple(petitions), starts)
+    return _notes[world]
+
+
+def notes_of(world: World) -> RunNotes:
+    """The notes of the run that is under way in `world`."""
+    return _notes.setdefault(world, RunNotes())
+
+
+def digest_of(key: bytes | None, value: bytes | None, headers: Headers) -> str:
+    """A fingerprint of a whole record; None and empty differ, and so does the order of headers."""
+    whole = hashlib.sha256()
+    for name, content in (("key", key), ("value", value), *headers):
+        whole.update(f"{name}\0{-1 if content is None else len(content)}\0".encode())
+        whole.update(content or b"")
+    return whole.hexdigest()
