@@ -15,7 +15,7 @@ from deploy.local.process import PartFailed
 from tests.faults import logs
 from tests.faults.invariants import check
 from tests.faults.observers import Observer
-from tests.faults.quiet import wait_for_quiet
+from tests.faults.quiet import STUCK_SECONDS, wait_for_quiet
 from tests.faults.recovery import NotRecovered, Recovery
 from tests.faults.result import RunResult
 from tests.faults.schedule import Planned, RunPlan
@@ -41,10 +41,14 @@ class Run:
         world: running, ready, and quiet.
         plan: what to play.
         progress: told how far it is.
+        stuck_seconds: how long nothing may move before what is missing counts as lost.
     """
 
-    def __init__(self, world: World, plan: RunPlan, *, progress: Progress = _silent) -> None:
+    def __init__(
+        self, world: World, plan: RunPlan, *, progress: Progress = _silent, stuck_seconds: float = STUCK_SECONDS
+    ) -> None:
         self._world, self._plan, self._progress = world, plan, progress
+        self._stuck_seconds = stuck_seconds
         self._result = RunResult(plan.number)
         self._surge = Surge(number=plan.number, signatures=plan.signatures, random=plan.random("surge"))
         self._sender = Sender(world, self._surge, on_accepted=self._on_accepted, too_early=self._too_early)
@@ -78,7 +82,7 @@ class Run:
             except (NotAccepted, NotRecovered, PartFailed, TimeoutError) as error:
                 self._violated(f"{type(error).__name__}: {error}")
             self._tell("waiting for quiet")
-            missing = await wait_for_quiet(world, surge, observer)
+            missing = await wait_for_quiet(world, surge, observer, stuck_seconds=self._stuck_seconds)
             for line in missing:
                 self._violated(f"never came: {line}")
             observed = await observer.observed()
