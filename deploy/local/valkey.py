@@ -28,6 +28,11 @@ class Valkey(Process):
         self._password = secrets.token_urlsafe(16)
 
     @property
+    def data_dir(self) -> Path:
+        """Where the append-only file is, in the folder `appendonlydir`."""
+        return self._data_dir
+
+    @property
     def url(self) -> str:
         """`redis://` address with the password in it."""
         return f"redis://:{self._password}@{LOOPBACK}:{self.port}/0"

@@ -54,14 +54,14 @@ class Trouble:
 
     Attributes:
         answers: what is said at a stage instead of 250. At ``DATA`` it is said after the content.
-        delay: seconds before every answer.
+        delays: seconds before the answer at a stage.
         one_recipient: only the recipient whose content comes first is hit.
         hits: answers given late or otherwise than 250.
         recipient: the one that is hit, once it is known.
     """
 
     answers: Mapping[Stage, str] = field(default_factory=dict)
-    delay: float = 0.0
+    delays: Mapping[Stage, float] = field(default_factory=dict)
     one_recipient: bool = False
     hits: int = 0
     recipient: str | None = None
@@ -108,9 +108,9 @@ class SmtpSink(ScriptedSmtp):
             yield trouble
 
     @contextmanager
-    def slow(self, seconds: float) -> Iterator[Trouble]:
-        """Wait before every answer."""
-        with self._in(Trouble(delay=seconds)) as trouble:
+    def slow(self, seconds: float, *stages: Stage) -> Iterator[Trouble]:
+        """Wait before every answer, or before those at these stages."""
+        with self._in(Trouble(delays=dict.fromkeys(stages or ("MAIL", "RCPT", "DATA"), seconds))) as trouble:
             yield trouble
 
     @contextmanager
@@ -154,9 +154,9 @@ class SmtpSink(ScriptedSmtp):
         if answer is not None and trouble.concerns(recipient):
             trouble.hits += 1
             return answer
-        if trouble.delay:
+        if delay := trouble.delays.get(stage):
             trouble.hits += 1
-            await asyncio.sleep(trouble.delay)
+            await asyncio.sleep(delay)
         return "250 OK"
 
 

@@ -45,7 +45,7 @@ def a_mail(to: str = "harbour@offices.test", folded: tuple[int, ...] = ()) -> Wr
         count=512,
         reached_at=now,
     )
-    claim = Claim(delivery=delivery, folded=folded, chosen_at=now, attempts=0, deferred_since=None, taken_over=False)
+    claim = Claim(delivery=delivery, folded=folded, chosen_at=now, attempts=0, deferred_for=timedelta(), taken_over=False)
     return MailWriter(mail_from="petitions@islands.test", pages_url="http://islands.test").write(claim)
 
 
@@ -108,7 +108,7 @@ async def test_a_slow_answer_is_an_answer(sink: SmtpSink, session: SmtpSession) 
 
 
 async def test_an_answer_that_is_too_late_is_none_but_the_mail_is_there(sink: SmtpSink, session: SmtpSession) -> None:
-    with sink.slow(0.4), pytest.raises(MailCut):
+    with sink.slow(1.5, "DATA"), pytest.raises(MailCut):
         await session.send(a_mail())
     (mail,) = sink.mails
     assert mail.kept

@@ -1,0 +1,61 @@
+"""The network between the services and a part: cut, stalled, slow, refusing. The part itself is well all the time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from tests.faults.fault import Fault
+
+if TYPE_CHECKING:
+    from tests.faults.world import World
+
+_LATENCY: Final = {"kafka": (0.05, 0.2), "redis": (0.05, 0.2), "postgres": (0.02, 0.1), "smtp": (0.1, 0.3)}
+"""Seconds each way, from, to. What PostgreSQL is asked goes to and fro several times in a transaction."""
+
+
+async def _cut(part: str, world: World, random: Random) -> None:
+    for _ in range(random.randint(3, 8)):
+        world.timeline.note(f"{part} connections cut", connections=world.proxies[part].cut())
+        await asyncio.sleep(random.uniform(0.1, 0.8))
+
+
+async def _stalled(part: str, world: World, random: Random) -> None:
+    # Up to longer than a Kafka session (3 s) and a wait for Redis (5 s): a client has given up by then, and what it said
+    # before arrives all the same when the stall is over.
+    seconds = random.uniform(1.0, 6.5)
+    with world.proxies[part].stalled():
+        world.timeline.note(f"{part} stalled", seconds=round(seconds, 2))
+        await asyncio.sleep(seconds)
+    world.timeline.note(f"{part} no longer stalled")
+
+
+async def _refused(part: str, world: World, random: Random) -> None:
+    seconds = random.uniform(1.0, 5.0)
+    with world.proxies[part].refusing():
+        world.timeline.note(f"{part} refuses connections", seconds=round(seconds, 2))
+        await asyncio.sleep(seconds)
+    world.timeline.note(f"{part} takes connections again")
+
+
+async def _slow(part: str, world: World, random: Random) -> None:
+    latency, seconds = random.uniform(*_LATENCY[part]), random.uniform(2.0, 5.0)
+    with world.proxies[part].slow(latency):
+        world.timeline.note(f"{part} slow", latency=round(latency, 3), seconds=round(seconds, 2))
+        await asyncio.sleep(seconds)
+    world.timeline.note(f"{part} no longer slow")
+
+
+_WAYS: Final[dict[str, Callable[[str, World, Random], Awaitable[None]]]] = {
+    "cut": _cut,
+    "stalled": _stalled,
+    "refused": _refused,
+    "slow": _slow,
+}
+
+FAULTS: Final = tuple(
+    Fault(f"{part}-{way}", frozenset({part}), partial(act, part)) for part in _LATENCY for way, act in _WAYS.items()
+)
