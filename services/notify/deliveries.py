@@ -135,8 +135,8 @@ class Claim:
     chosen_at: datetime
     """When it became a mail. From then on mail, Message-ID and folded milestones stay as they are."""
     attempts: int
-    deferred_since: datetime | None
-    """When a server first put it off."""
+    deferred_for: timedelta
+    """How long ago a server first put it off, by PostgreSQL's clock; zero when none has."""
     taken_over: bool
     """Another sender held it and did not finish: the mail may have gone out already."""
 

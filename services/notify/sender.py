@@ -202,9 +202,8 @@ class Sender:
         log.info("mail_sent", code=reply.code, **_named(claim))
 
     async def _defer(self, claim: Claim, lease: UUID, words: str, *, code: int | None) -> None:
-        deferred_for = timedelta() if claim.deferred_since is None else datetime.now(UTC) - claim.deferred_since
-        if self._retry.gives_up(deferred_for):
-            await self._fail(claim, lease, f"given up after {deferred_for.days} days; last: {words}", code=code)
+        if self._retry.gives_up(claim.deferred_for):
+            await self._fail(claim, lease, f"given up after {claim.deferred_for.days} days; last: {words}", code=code)
             return
         delay = self._retry.delay(claim.attempts + 1, random.random())  # noqa: S311  jitter, not a secret
         held = await self._surely(

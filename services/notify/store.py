@@ -326,7 +326,7 @@ async def _take(connection: _Connection, limit: int, lease: UUID, lease_for: tim
             UPDATE deliveries SET state = 'sending', lease = $2, takeovers = times,
                                   leased_until = now() + $3::interval * 2 ^ least(times, $4::integer)
             FROM due WHERE deliveries.delivery_id = due.delivery_id
-            RETURNING deliveries.*, was_due, taken_over,
+            RETURNING deliveries.*, was_due, taken_over, coalesce(now() - deferred_since, '0') AS deferred_for,
                       ARRAY(SELECT threshold FROM deliveries AS other
                             WHERE other.folded_into = deliveries.delivery_id ORDER BY threshold) AS folded
         )
@@ -346,6 +346,6 @@ def _claim(row: asyncpg.Record) -> Claim:
         folded=tuple(row["folded"]),
         chosen_at=row["chosen_at"],
         attempts=row["attempts"],
-        deferred_since=row["deferred_since"],
+        deferred_for=row["deferred_for"],
         taken_over=row["taken_over"],
     )

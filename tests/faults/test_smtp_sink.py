@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -45,7 +45,9 @@ def a_mail(to: str = "harbour@offices.test", folded: tuple[int, ...] = ()) -> Wr
         count=512,
         reached_at=now,
     )
-    claim = Claim(delivery=delivery, folded=folded, chosen_at=now, attempts=0, deferred_for=timedelta(), taken_over=False)
+    claim = Claim(
+        delivery=delivery, folded=folded, chosen_at=now, attempts=0, deferred_for=timedelta(), taken_over=False
+    )
     return MailWriter(mail_from="petitions@islands.test", pages_url="http://islands.test").write(claim)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import pytest
 from structlog.testing import capture_logs
 
 from deploy.local.postgres import Postgres
+from services.notify import sender
 from services.notify.deliveries import delivery_id
 from tests.integration.consuming import eventually
 from tests.integration.notify_desk import Desk, message_id, new_database, open_desk
@@ -158,6 +160,28 @@ async def test_a_mail_that_is_put_off_for_days_is_given_up_with_the_last_words(d
     assert row["state"] == "failed"
     assert row["attempts"] == 2, "the first refusal only starts the clock"
     assert "451 not today" in row["last_reply"]
+
+
+class MonthAhead(datetime):
+    """The clock of a machine that is wrong."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> MonthAhead:
+        """A month from now."""
+        return cls.fromtimestamp(time.time() + 30 * 86_400, tz)
+
+
+async def test_a_sender_whose_clock_is_a_month_ahead_does_not_give_mails_up_for_that(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "datetime", MonthAhead)
+    await desk.reached(1000)
+    desk.smtp.answer("RCPT", *["451 not today"] * 3)
+    async with desk.sending(give_up_days=5):
+        await desk.finished()
+
+    (row,) = await desk.rows()
+    assert (row["state"], row["attempts"]) == ("sent", 4)
 
 
 async def test_milestones_that_come_while_a_mail_is_put_off_go_into_a_later_one(desk: Desk) -> None:

@@ -152,7 +152,7 @@ def test_every_milestone_of_a_surge_is_in_exactly_one_mail_which_is_about_the_hi
 def test_a_mail_names_its_milestones_from_low_to_high() -> None:
     highest = deliveries_for(milestone(5000), petition())[0]
     claim = Claim(
-        delivery=highest, folded=(2500, 1000), chosen_at=NOON, attempts=0, deferred_since=None, taken_over=False
+        delivery=highest, folded=(2500, 1000), chosen_at=NOON, attempts=0, deferred_for=timedelta(), taken_over=False
     )
 
     assert claim.milestones == [1000, 2500, 5000]

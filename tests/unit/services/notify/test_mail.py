@@ -2,7 +2,7 @@
 
 import email
 import email.policy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from html.parser import HTMLParser
 
@@ -32,7 +32,9 @@ def claim(folded: tuple[int, ...] = (), **changes: object) -> Claim:
         "reached_at": REACHED,
     }
     delivery = Delivery(**{**values, **changes})  # type: ignore[arg-type]
-    return Claim(delivery=delivery, folded=folded, chosen_at=REACHED, attempts=0, deferred_since=None, taken_over=False)
+    return Claim(
+        delivery=delivery, folded=folded, chosen_at=REACHED, attempts=0, deferred_for=timedelta(), taken_over=False
+    )
 
 
 def read(mail: Mail) -> EmailMessage:
