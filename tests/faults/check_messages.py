@@ -137,14 +137,18 @@ def dead_letters_are_the_poison(sent: Sent, observed: Observed, verdict: Verdict
     verdict.lost += verdict.found(
         "unreadable records that are no dead letters", observed.planted.keys() - letters.keys()
     )
-    strangers = [found[0] for source, found in letters.items() if source not in observed.planted]
+    known = {**observed.planted_before, **observed.planted}
+    strangers = [found[0] for source, found in letters.items() if source not in known]
     verdict.lost += verdict.found("dead letters that nobody spoiled", strangers)
-    for source, planted in observed.planted.items():
+    wrong, changed = [], []
+    for source, planted in known.items():
         for letter in letters.get(source, ()):
             if letter.topic != f"{source[0]}.dlq" or letter.reason != planted.reason:
-                verdict.found("dead letters with a wrong reason or topic", [(planted.reason, letter)])
+                wrong.append((planted.reason, letter))
             if letter.omitted != (planted.digest is None) or (planted.digest and letter.digest != planted.digest):
-                verdict.found("dead letters that are not the record, untouched", [(source, planted.reason)])
+                changed.append((source, planted.reason))
+    verdict.found("dead letters with a wrong reason or topic", wrong)
+    verdict.found("dead letters that are not the record, untouched", changed)
     if not sent.touched(*_REPEATS_DEAD_LETTERS):
         verdict.found("dead letters written again although nothing failed", [s for s, f in letters.items() if f[1:]])
 

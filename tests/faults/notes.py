@@ -39,6 +39,7 @@ class RunNotes:
         petitions: the run's petitions that may be named by records that faults write; the first is the busiest.
         starts: where each partition of a topic ended when the run began.
         planted: dead letters to come.
+        earlier: the same of earlier runs, whose records may be delivered again.
         accepted: signatures that a fault put on the topic itself, beside ingest; each counts like one that was answered
             202.
     """
@@ -46,6 +47,7 @@ class RunNotes:
     petitions: tuple[str, ...] = ()
     starts: dict[str, dict[int, int]] = field(default_factory=dict)
     planted: dict[Place, Planted] = field(default_factory=dict)
+    earlier: dict[Place, Planted] = field(default_factory=dict)
     accepted: dict[str, Accepted] = field(default_factory=dict)
 
 
@@ -54,7 +56,8 @@ _notes: WeakKeyDictionary[World, RunNotes] = WeakKeyDictionary()
 
 def begin_notes(world: World, petitions: Sequence[str], starts: dict[str, dict[int, int]]) -> RunNotes:
     """New notes for the run that begins in `world` now."""
-    _notes[world] = RunNotes(tuple(petitions), starts)
+    before = notes_of(world)
+    _notes[world] = RunNotes(tuple(petitions), starts, earlier={**before.earlier, **before.planted})
     return _notes[world]
 
 

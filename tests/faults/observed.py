@@ -60,6 +60,7 @@ class Observed:
         watched: the busiest petition's public count during the run.
         mails: about these petitions, whose content the SMTP server got, in their order.
         planted: records that have to be dead letters, by their place.
+        planted_before: the same of earlier runs, which may be delivered again.
         direct: signatures that faults put on the topic themselves, by id.
         not_ready: services that are not ready, and why.
         leaks: personal data or secrets where there may be none, beside those on topics.
@@ -74,6 +75,7 @@ class Observed:
     watched: Watched
     mails: Sequence[Mail]
     planted: Mapping[Place, Planted]
+    planted_before: Mapping[Place, Planted]
     direct: Mapping[str, Accepted]
     not_ready: Sequence[str]
     leaks: Sequence[str]

@@ -91,6 +91,7 @@ class Observer:
             watched=self._watched,
             mails=[mail for mail in self._world.smtp.mails if mail.petition_id in self._surge.petitions],
             planted=self.notes.planted,
+            planted_before=self.notes.earlier,
             direct=self.notes.accepted,
             not_ready=await self.not_ready(),
             leaks=await self._metrics_leaks(),

@@ -1,0 +1,252 @@
+"""Faults in the records themselves: unreadable ones, huge ones, whole topics once more, and topics that grow."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import count
+from random import Random
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from confluent_kafka import KafkaException
+
+from deploy.demo.people import Person, people
+from deploy.demo.poison import make_poison
+from deploy.local.service import ServiceName
+from services.notify.app import GROUP as NOTIFY
+from services.tally.app import GROUP as TALLY
+from services.verify.app import GROUP as VERIFY
+from shared.events import SignCommand
+from shared.identity import canonical_email, signer_key
+from shared.kafka.headers import Headers, event_headers
+from shared.kafka.producer import partition_of
+from shared.topics import MILESTONES_REACHED, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED, Topic
+from tests.faults.fault import Fault
+from tests.faults.groups import Groups
+from tests.faults.instances import start_again
+from tests.faults.notes import Planted, digest_of, notes_of
+from tests.faults.record_writer import Ends, RecordWriter
+from tests.faults.surge import Accepted
+
+if TYPE_CHECKING:
+    from tests.faults.world import World
+
+_MOST_POISON: Final = 1_000
+"""A twentieth of a run's surge."""
+_PORTION: Final = 25
+_MOST_DENSE: Final = 4
+"""At most every fourth record is poison: where half of them are, verify stops, as it should."""
+_POISON_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 0.05
+
+_FULL_BYTES: Final = 1_048_000
+"""Almost all of the largest batch that the topic takes (1,048,588 bytes), with some room for key and headers."""
+
+_MOST_PARTITIONS: Final = 12
+_TAKEN_UP_SECONDS: Final = 45.0
+"""Consumers look for new partitions every 30 seconds."""
+
+_FROM_THE_VERY_BEGINNING: Final = 60_000
+"""Longer topics are delivered again from the run's beginning only: a campaign's whole past would take minutes."""
+
+_numbers = count(900_000_000)
+"""Numbers of people who sign through no API; those of the surges are below."""
+
+_SUBMITTED: Final = SIGNATURES_SUBMITTED.name
+
+
+def _strangers(world: World, random: Random) -> Iterator[tuple[str, Person]]:
+    """Petitions of the run in turn, with people who sign nothing else."""
+    while True:
+        for petition_id in notes_of(world).petitions:
+            yield petition_id, people(random, first_number=next(_numbers), count=1, countries=None)[0]
+
+
+# -------------------------------------------------------------------------------------------------------------- poison
+
+
+async def _poison(world: World, random: Random) -> None:
+    """Unreadable records of every kind, among the others."""
+    notes, writer, ends = (
+        notes_of(world),
+        RecordWriter(world.bootstrap_servers, _SUBMITTED),
+        Ends(world.bootstrap_servers),
+    )
+    try:
+        partitions = await writer.partitions()
+        began, deadline = await _total(ends, partitions), time.monotonic() + _POISON_SECONDS
+        records = make_poison(random, _strangers(world, random), random.randint(_MOST_POISON // 4, _MOST_POISON))
+        sent = 0
+        while sent < len(records) and time.monotonic() < deadline:
+            for place, record in enumerate(records[sent : sent + _PORTION], sent):
+                planted = Planted(record.reason, digest_of(record.key, record.value, record.headers))
+                _put(
+                    world,
+                    writer,
+                    partitions[place % len(partitions)],
+                    record.key,
+                    record.value,
+                    record.headers,
+                    planted,
+                )
+            sent = min(sent + _PORTION, len(records))
+            while await _total(ends, partitions) - began < sent * _MOST_DENSE and time.monotonic() < deadline:
+                await asyncio.sleep(_LOOK_SECONDS)
+    finally:
+        await asyncio.to_thread(ends.close)
+        await writer.close()
+    world.timeline.note("poison written", records=writer.written, planted=len(notes.planted))
+
+
+async def _total(ends: Ends, partitions: list[int]) -> int:
+    while True:
+        try:
+            return sum((await ends.of(_SUBMITTED, partitions)).values())
+        except KafkaException:  # the broker is away, as another fault wants it
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _put(
+    world: World,
+    writer: RecordWriter,
+    partition: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers,
+    planted: Planted,
+) -> None:
+    notes = notes_of(world)
+
+    def then(partition: int, offset: int) -> None:
+        notes.planted[_SUBMITTED, partition, offset] = planted
+
+    writer.put(partition, key, value, headers, then=then)
+
+
+# ---------------------------------------------------------------------------------------------------------- a megabyte
+
+
+async def _megabyte(world: World, random: Random) -> None:
+    """Records as large as the topic takes: a good signature, one with a comment that is too long, and rubbish."""
+    writer = RecordWriter(world.bootstrap_servers, _SUBMITTED)
+    try:
+        partitions = await writer.partitions()
+        strangers = _strangers(world, random)
+        for _ in range(2):
+            # A field that this version does not know is none of its business, however long: this one counts.
+            _put_signature(world, random, writer, len(partitions), next(strangers)[1])
+            await asyncio.sleep(random.uniform(0.1, 0.5))
+            key, value, headers = _long_comment(random, *next(strangers))
+            planted = Planted("schema", digest_of(key, value, headers))
+            _put(world, writer, random.choice(partitions), key, value, headers, planted)
+            await asyncio.sleep(random.uniform(0.1, 0.5))
+            rubbish = random.randbytes(_FULL_BYTES)
+            planted = Planted("not_a_cloud_event", digest_of(None, rubbish, []))
+            _put(world, writer, random.choice(partitions), None, rubbish, [], planted)
+            await asyncio.sleep(random.uniform(0.1, 0.5))
+    finally:
+        await writer.close()
+    world.timeline.note("huge records written", records=writer.written)
+
+
+def _put_signature(world: World, random: Random, writer: RecordWriter, partitions: int, person: Person) -> None:
+    petition_id = notes_of(world).petitions[0]
+    command, headers = _command(random, petition_id, person)
+    pepper = world.environment["SIGNER_PEPPER"].encode()
+    key = signer_key(pepper, petition_id, canonical_email(person.email)).hex.encode()
+    value = _filled_up(command.model_dump_json(), "appendix")
+    accepted = Accepted(petition_id, int("".join(filter(str.isdigit, person.email.partition("@")[0]))))
+    notes = notes_of(world)
+
+    def then(_partition: int, _offset: int) -> None:
+        notes.accepted[str(command.signature_id)] = accepted
+
+    writer.put(partition_of(key, partitions), key, value, headers, then=then)
+
+
+def _long_comment(random: Random, petition_id: str, person: Person) -> tuple[bytes, bytes, Headers]:
+    command, headers = _command(random, petition_id, person)
+    return (
+        random.randbytes(16).hex().encode(),
+        _filled_up(command.model_dump_json(exclude={"comment"}), "comment"),
+        headers,
+    )
+
+
+def _command(random: Random, petition_id: str, person: Person) -> tuple[SignCommand, Headers]:
+    signature_id, now = UUID(bytes=random.randbytes(16), version=4), datetime.now(UTC)
+    command = SignCommand(
+        signature_id=signature_id,
+        petition_id=petition_id,
+        email=person.email,
+        name=person.name,
+        country=person.country,
+        consent=True,
+        submitted_at=now,
+    )
+    return command, event_headers(
+        SignCommand, event_id=signature_id, source="/elsewhere", subject=petition_id, time=now
+    )
+
+
+def _filled_up(text: str, field: str) -> bytes:
+    body = json.loads(text)
+    bare = len(json.dumps({**body, field: ""}).encode())
+    return json.dumps({**body, field: "x" * (_FULL_BYTES - bare)}).encode()
+
+
+# ---------------------------------------------------------------------------------------------------------- redelivery
+
+
+def _redelivered(service: ServiceName, group: str, topic: Topic) -> Fault:
+    """All instances stop, somebody sets the group's offsets back, all start again."""
+
+    async def act(world: World, random: Random) -> None:
+        groups, ends = Groups(world.bootstrap_servers), Ends(world.bootstrap_servers)
+        starts = dict(notes_of(world).starts[topic.name])
+        try:
+            if random.random() < 0.3 and sum(starts.values()) < _FROM_THE_VERY_BEGINNING:
+                starts = dict.fromkeys(starts, 0)
+            await asyncio.gather(*(process.stop() for process in list(world.services[service])))
+            await groups.reset(group, topic.name, starts)
+            total = sum((await ends.of(topic.name, list(starts))).values())
+            world.timeline.note("offsets set back", group=group, records=total - sum(starts.values()), to=starts)
+        finally:
+            await asyncio.to_thread(ends.close)
+            await start_again(world, service)
+
+    return Fault(f"{service}-redelivered", frozenset({service, "records"}), act)
+
+
+# ---------------------------------------------------------------------------------------------------------- partitions
+
+
+async def _partition_added(world: World, random: Random) -> None:
+    """One more partition for ``signatures.submitted``, until there are enough. Returns when verify reads it."""
+    groups = Groups(world.bootstrap_servers)
+    have = await groups.partitions(_SUBMITTED)
+    if have >= _MOST_PARTITIONS:
+        world.timeline.note("no partition added: there are enough", partitions=have)
+        return
+    await groups.add_partition(_SUBMITTED, have=have)
+    world.timeline.note("partition added", partitions=have + 1)
+    deadline = time.monotonic() + _TAKEN_UP_SECONDS
+    while have not in await groups.owned(VERIFY, _SUBMITTED):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"partition {have} of {_SUBMITTED} is not read after {_TAKEN_UP_SECONDS:.0f} s")
+        await asyncio.sleep(1.0)
+    world.timeline.note("partition taken up", partition=have)
+
+
+FAULTS: Final[tuple[Fault, ...]] = (
+    Fault("poison-records", frozenset({"records"}), _poison),
+    Fault("megabyte-records", frozenset({"records"}), _megabyte),
+    _redelivered("verify", VERIFY, SIGNATURES_SUBMITTED),
+    _redelivered("tally", TALLY, SIGNATURES_VERIFIED),
+    _redelivered("notify", NOTIFY, MILESTONES_REACHED),
+    Fault("partition-added", frozenset({"partitions"}), _partition_added),
+)
