@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 SEEN_AFTER_SECONDS: Final = 1.1
 """How long a process may take to notice a change of the file."""
 
@@ -45,6 +47,17 @@ def set_clock(clock: Path, seconds: int) -> None:
     new = clock.with_suffix(".new")
     new.write_text(f"{seconds:+d}\n", encoding="ascii")
     new.replace(clock)  # at once: a process that finds half a line would take it for another time
+
+
+def remove_leftovers() -> None:
+    """Remove what libfaketime leaves in shared memory for every process that was killed: two small files each."""
+    for memory in Path("/dev/shm").glob("faketime_shm_[0-9]*"):
+        pid = memory.name.rpartition("_")[2]
+        if not psutil.pid_exists(int(pid)):
+            memory.unlink(missing_ok=True)
+            # Last: a new process with this number that finds the semaphore does without both; one that finds only the
+            # memory does not start.
+            memory.with_name(f"sem.faketime_sem_{pid}").unlink(missing_ok=True)
 
 
 @contextmanager

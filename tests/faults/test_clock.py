@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.faults.clock import SEEN_AFTER_SECONDS, clock_wrong_by, faketime_environment
+from tests.faults.clock import SEEN_AFTER_SECONDS, clock_wrong_by, faketime_environment, remove_leftovers
 
 PROGRAM = """
 import sys, time
@@ -34,6 +34,7 @@ def test_a_running_process_sees_the_clock_jump_and_come_back_while_its_timers_st
         wall, monotonic = map(float, process.stdout.readline().split())
         return round(wall - time.time()), round(monotonic - time.monotonic())
 
+    left = Path(f"/dev/shm/faketime_shm_{process.pid}")
     try:
         assert wrong_by() == (0, 0)
         for seconds in (3_600, -86_400):
@@ -43,5 +44,9 @@ def test_a_running_process_sees_the_clock_jump_and_come_back_while_its_timers_st
             time.sleep(SEEN_AFTER_SECONDS)
             assert wrong_by() == (0, 0)
     finally:
+        remove_leftovers()
+        assert left.exists(), "what a running process needs stays"
         process.kill()
         process.communicate()
+        remove_leftovers()
+        assert not left.exists()
