@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from services.ingest.access import Access
 from services.ingest.answers import Answers
 from services.ingest.batch import BatchEndpoint
+from services.ingest.clients import Clients, parse_networks
 from services.ingest.intake import Intake
 from services.ingest.limits import ClientRate, InFlight
 from services.ingest.metrics import IngestMetrics
@@ -52,8 +53,15 @@ def build(settings: Settings) -> Service:
         pepper=settings.pepper,
         on_bug=lambda bug: service.fail(bug),  # noqa: PLW0108
     )
+    clients = Clients(parse_networks(settings.trusted_proxies), settings.proxy_header)
     sign = SignEndpoint(
-        intake=intake, access=access, rate=ClientRate(settings.client_rate), answers=answers, metrics=metrics
+        intake=intake,
+        access=access,
+        clients=clients,
+        rate=ClientRate(settings.client_rate),
+        in_flight=in_flight,
+        answers=answers,
+        metrics=metrics,
     )
     others = other_routes(
         sign=sign,
@@ -63,6 +71,7 @@ def build(settings: Settings) -> Service:
             intake=intake,
             store=OutcomeStore(database),
             access=access,
+            clients=clients,
             rate=ClientRate(settings.client_rate),
             metrics=metrics,
             pepper=settings.pepper,

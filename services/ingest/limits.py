@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Callable
-from typing import Final
 
 import limits
-
-_NO_ADDRESS: Final = "local"  # a Unix socket: whoever may open it is one client
-
-
-def client_of(address: tuple[str, int] | None) -> str:
-    """Whom a request counts for: the peer's IPv4 address, or its IPv6 /64, which is what one household or server gets."""
-    if address is None:
-        return _NO_ADDRESS
-    host = address[0]
-    if ":" not in host:
-        return host
-    try:
-        return ipaddress.IPv6Address(host.partition("%")[0]).packed[:8].hex()
-    except ValueError:
-        return host
 
 
 class ClientRate:

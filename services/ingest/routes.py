@@ -32,15 +32,14 @@ class Dispatcher:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        signs = scope["method"] == "POST" and path.startswith(PREFIX) and path.endswith(SUFFIX)
+        if scope["method"] == "POST" and path.startswith(PREFIX) and path.endswith(SUFFIX):
+            await self._sign(scope, receive, send)  # it bounds itself, not counting those whose bodies are on their way
+            return
         if self._in_flight.full:
-            refusal = problem("overloaded")
-            headers = dict(scope["headers"]) if signs else {}
-            petition_id = path[len(PREFIX) : -len(SUFFIX)] if signs else ""
-            await self._answers.refuse_form(refusal, headers, petition_id)(scope, receive, send)
+            await self._answers.refuse(problem("overloaded"))(scope, receive, send)
             return
         with self._in_flight:
-            await (self._sign if signs else self._others)(scope, receive, send)
+            await self._others(scope, receive, send)
 
 
 def other_routes(

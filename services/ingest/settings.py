@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import limits
 from pydantic import AnyHttpUrl, Field, SecretStr, TypeAdapter, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from services.ingest.clients import parse_networks
 from shared.settings import PostgresSettings, Secret, SignerSettings
 
 _LEAST_KEY_LENGTH = 16
@@ -37,8 +40,18 @@ class Settings(PostgresSettings, SignerSettings):
     client_rate: str = Field(
         "120/minute",
         description="Signatures, and separately status questions, that one client address may send; `off`: no limit."
-        " IPv6 addresses count by their /64 network. Behind a proxy, set uvicorn's FORWARDED_ALLOW_IPS to the proxy's"
-        " address, or all clients are one.",
+        " IPv6 addresses count by their /64 network.",
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Reverse proxies in front, addresses or networks, comma separated: `10.0.3.0/24, 2001:db8::7`. Only"
+        " they are believed when they name a client's address; list them all, or all clients behind one are one client."
+        " Empty: whoever connects is the client.",
+    )
+    proxy_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        "x-forwarded-for",
+        description="The header in which these proxies name the client: `x-forwarded-for`, or `forwarded` (RFC 7239)."
+        " They must add to it, or replace it; the other one is not looked at.",
     )
     max_in_flight: int = Field(
         2_000,
@@ -65,6 +78,12 @@ class Settings(PostgresSettings, SignerSettings):
         except ValueError:
             raise ValueError("must read like 120/minute or 10/second, or be off") from None
         return rate
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, proxies: str) -> str:
+        parse_networks(proxies)
+        return proxies
 
     @field_validator("api_keys")
     @classmethod

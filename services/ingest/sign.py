@@ -19,8 +19,9 @@ from services.ingest.access import Access
 from services.ingest.admission import NotAdmitted, valid_idempotency_key
 from services.ingest.answers import Answers
 from services.ingest.bodies import ClientDisconnected, read_body, read_submission
+from services.ingest.clients import Clients
 from services.ingest.intake import ANSWER_SECONDS, Intake
-from services.ingest.limits import ClientRate, client_of
+from services.ingest.limits import ClientRate, InFlight
 from services.ingest.metrics import IngestMetrics
 from services.ingest.pages import prefers_html
 from services.ingest.problems import problem, problem_of
@@ -35,10 +36,18 @@ class SignEndpoint:
     """Takes one signature in and answers after Kafka's acknowledgement."""
 
     def __init__(
-        self, *, intake: Intake, access: Access, rate: ClientRate, answers: Answers, metrics: IngestMetrics
+        self,
+        *,
+        intake: Intake,
+        access: Access,
+        clients: Clients,
+        rate: ClientRate,
+        in_flight: InFlight,
+        answers: Answers,
+        metrics: IngestMetrics,
     ) -> None:
-        self._intake, self._access, self._rate = intake, access, rate
-        self._answers, self._metrics = answers, metrics
+        self._intake, self._access, self._clients, self._rate = intake, access, clients, rate
+        self._in_flight, self._answers, self._metrics = in_flight, answers, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -72,6 +81,8 @@ class SignEndpoint:
             Problem: it was refused.
             ClientDisconnected: the request never became whole.
         """
+        if self._in_flight.full:
+            raise problem("overloaded")
         self._admit_client(scope, headers)
         moment = datetime.now(UTC)
         self._intake.require_open(petition_id, moment)
@@ -83,9 +94,11 @@ class SignEndpoint:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):  # one for both waits: it costs four microseconds
                 body = await read_body(headers, receive, BODY_BYTES)
-                submission = await read_submission(headers, body)
-                admitted = self._intake.admit(submission, petition_id, idempotency_key, moment)
-                await self._intake.sign(admitted)
+                # In work from here on: who sends a body slowly, or never, takes nobody's place.
+                with self._in_flight:
+                    submission = await read_submission(headers, body)
+                    admitted = self._intake.admit(submission, petition_id, idempotency_key, moment)
+                    await self._intake.sign(admitted)
         except TimeoutError:
             raise problem("body_too_slow" if body is None else "kafka_away") from None
         return admitted.command.signature_id
@@ -93,7 +106,7 @@ class SignEndpoint:
     def _admit_client(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         if self._access.role(headers) is not None:
             return  # partners speak for many signers
-        if wait := self._rate.wait(client_of(scope["client"])):
+        if wait := self._rate.wait(self._clients.of(scope)):
             raise problem("too_many_requests", retry_after=int(wait) + 1)
 
 

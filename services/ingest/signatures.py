@@ -10,9 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingest.access import Access
+from services.ingest.clients import Clients
 from services.ingest.disclosure import without_duplicates
 from services.ingest.intake import Intake
-from services.ingest.limits import ClientRate, client_of
+from services.ingest.limits import ClientRate
 from services.ingest.metrics import IngestMetrics
 from services.ingest.problems import problem
 from services.ingest.schemas import CommandSubmitted, SignatureStatus, status_url
@@ -38,12 +39,13 @@ class SignatureEndpoints:
         intake: Intake,
         store: OutcomeStore,
         access: Access,
+        clients: Clients,
         rate: ClientRate,
         metrics: IngestMetrics,
         pepper: bytes,
     ) -> None:
         self._intake, self._store, self._access = intake, store, access
-        self._rate, self._metrics, self._pepper = rate, metrics, pepper
+        self._clients, self._rate, self._metrics, self._pepper = clients, rate, metrics, pepper
 
     async def status(self, request: Request) -> Response:
         """``GET /v1/signatures/{signature_id}``
@@ -52,7 +54,7 @@ class SignatureEndpoints:
             Problem: it was never submitted here, or the outcome cannot be looked up.
         """
         trusted = self._access.role(dict(request.scope["headers"])) is not None
-        if not trusted and (wait := self._rate.wait(client_of(request.scope["client"]))):
+        if not trusted and (wait := self._rate.wait(self._clients.of(request.scope))):
             raise problem("too_many_requests", retry_after=int(wait) + 1)
         signature_id = self._issued_id(request)
         outcome = await self._find(signature_id)
