@@ -25,7 +25,7 @@ from deploy.local.service import SERVICES, ServiceName, ServiceProcess
 from deploy.local.valkey import Valkey
 from deploy.migrations import migrate
 from shared.topics import apply_topics
-from tests.faults.clock import faketime_environment
+from tests.faults.clock import faketime_environment, remove_leftovers
 from tests.faults.failpoints import Failpoints
 from tests.faults.proxy import Proxy
 from tests.faults.smtp_sink import SmtpSink
@@ -193,6 +193,7 @@ class World:
         await self.http.aclose()
         self.postgres.remove_data()
         shutil.rmtree(self.state_dir / "data", ignore_errors=True)
+        remove_leftovers()
 
     async def __aenter__(self) -> Self:
         return await self.start()
