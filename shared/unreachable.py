@@ -30,7 +30,7 @@ def why(error: BaseException) -> str:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"the certificate is not accepted: {cause.verify_message.rstrip('.')}"
         if isinstance(cause, ssl.SSLError):
-            return f"TLS fails: {cause.reason or type(cause).__name__}"
+            return _tls(cause)
         if isinstance(cause, _LOGIN_REFUSED):
             return "the login is refused"
         if isinstance(cause, UnsupportedSaslMechanismError):
@@ -38,6 +38,13 @@ def why(error: BaseException) -> str:
         if isinstance(cause, IllegalSaslStateError):
             return "the brokers take no login here; is KAFKA_SECURITY_PROTOCOL what this listener speaks?"
     return type(error).__name__
+
+
+def _tls(error: ssl.SSLError) -> str:
+    reason = error.reason or type(error).__name__
+    if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+        return f"the server wants a certificate of ours, or does not accept it: {reason}"
+    return f"TLS fails: {reason}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
