@@ -1,0 +1,29 @@
+"""Six protocols that are broken on purpose: the harness has to find each of them out, or it proves nothing.
+
+A mutant takes one rule out of the protocol. It is the product itself, started by its own ``main``, with a function or a
+statement patched in the service's process (`run`); the product's code knows nothing of it. At each mutant a schedule of
+faults is directed that shows what the missing rule was for (`directed`). ``python -m tests.faults.mutants`` plays it
+against the product as it is, which has to pass, and against the mutant, which has to fail, and for the reason expected.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+from tests.faults.mutants.mutant import Mutant
+
+_MODULES: Final = (
+    "no_fence",
+    "committed_first",
+    "no_lane_key",
+    "redis_unnoticed",
+    "milestone_cleared",
+    "check_then_insert",
+)
+
+
+def mutants() -> dict[str, Mutant]:
+    """All mutants by name."""
+    found: list[Mutant] = [import_module(f"{__name__}.{module}").MUTANT for module in _MODULES]
+    return {mutant.name: mutant for mutant in found}

@@ -1,0 +1,163 @@
+"""Working on single lanes of ``signatures.submitted``: signatures put into one of them, and verify's offsets in it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import asyncpg
+from aiokafka import AIOKafkaProducer
+from confluent_kafka import Consumer, ConsumerGroupState, ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from services.verify.app import GROUP
+from shared.events import SignCommand
+from shared.identity import retry_signature_id, signer_key
+from shared.kafka.headers import event_headers
+from shared.topics import SIGNATURES_SUBMITTED
+from tests.faults.notes import notes_of
+from tests.faults.surge import Accepted
+from tests.faults.world import World
+
+_SECONDS: Final = 20.0
+_LOOK_SECONDS: Final = 0.05
+_TOPIC: Final = SIGNATURES_SUBMITTED.name
+
+
+class ScheduleMissed(TimeoutError):
+    """What the schedule waits for did not come: this run says nothing about the protocol."""
+
+
+async def sign(world: World, signers: Sequence[int], lanes: Sequence[int], *, way: str) -> list[str]:
+    """Let each of these signers sign the busiest petition, and put the commands into these lanes, in turn.
+
+    A lane is chosen here as if by a producer that counts the partitions otherwise than others do, which is what happens
+    while partitions are added. Every signature counts as accepted.
+
+    Args:
+        way: tells several signatures of one signer apart.
+
+    Returns:
+        The signature ids.
+    """
+    petition = notes_of(world).petitions[0]
+    pepper = world.environment["SIGNER_PEPPER"].encode()
+    producer = AIOKafkaProducer(bootstrap_servers=world.bootstrap_servers, acks="all")
+    await producer.start()
+    try:
+        ids, sent = [], []
+        for place, signer in enumerate(signers):
+            email = f"twin{signer}@harbour-mail.test"
+            key = signer_key(pepper, petition, email)
+            signature = retry_signature_id(pepper, key, way)
+            command = SignCommand(
+                signature_id=signature,
+                petition_id=petition,
+                email=email,
+                name="Robin Example",
+                country="NL",
+                consent=True,
+                submitted_at=datetime.now(UTC),
+            )
+            ids.append(str(signature))
+            sent.append(
+                await producer.send(
+                    _TOPIC,
+                    command.model_dump_json().encode(),
+                    key.hex.encode(),
+                    partition=lanes[place % len(lanes)],
+                    headers=event_headers(
+                        SignCommand, event_id=signature, source="/groundswell/ingest", subject=petition
+                    ),
+                )
+            )
+            notes_of(world).accepted[str(signature)] = Accepted(petition, -1 - signer)
+        await asyncio.gather(*sent)
+    finally:
+        await producer.stop()
+    world.timeline.note("signed into lanes", lanes=lanes, signatures=len(ids), way=way)
+    return ids
+
+
+async def decided(world: World, signature_ids: Collection[str]) -> None:
+    """Wait until PostgreSQL has the outcome of some of these signatures.
+
+    Raises:
+        ScheduleMissed: it has none.
+    """
+    connection = await asyncpg.connect(world.postgres_url)
+    try:
+        deadline = time.monotonic() + _SECONDS
+        query = "SELECT EXISTS (SELECT FROM signatures WHERE signature_id = ANY($1::uuid[]))"
+        while not await connection.fetchval(query, list(signature_ids)):
+            if time.monotonic() > deadline:
+                raise ScheduleMissed("no signature was decided meanwhile")
+            await asyncio.sleep(_LOOK_SECONDS)
+    finally:
+        await connection.close()
+
+
+class VerifysOffsets:
+    """The offsets of verify's group. Its calls block for milliseconds; nothing else is under way meanwhile."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._admin = AdminClient({"bootstrap.servers": world.bootstrap_servers, "log_level": 0})
+        self._reader = Consumer({"bootstrap.servers": world.bootstrap_servers, "group.id": GROUP, "log_level": 0})
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._reader.close()
+
+    def lanes(self) -> list[int]:
+        """All lanes."""
+        return sorted(self._reader.list_topics(_TOPIC, timeout=_SECONDS).topics[_TOPIC].partitions)
+
+    def end(self, lane: int) -> int:
+        """The offset behind the lane's last record."""
+        return int(self._reader.get_watermark_offsets(TopicPartition(_TOPIC, lane), timeout=_SECONDS)[1])
+
+    def committed(self, lane: int) -> int:
+        """The group's offset; 0 while there is none."""
+        (found,) = self._reader.committed([TopicPartition(_TOPIC, lane)], timeout=_SECONDS)
+        return max(0, int(found.offset))
+
+    def move(self, lane: int, offset: int) -> None:
+        """Set the group's offset, as an operator does while nobody of the group is there."""
+        wanted = ConsumerGroupTopicPartitions(GROUP, [TopicPartition(_TOPIC, lane, offset)])
+        (answer,) = self._admin.alter_consumer_group_offsets([wanted]).values()
+        (moved,) = answer.result(timeout=_SECONDS).topic_partitions
+        if moved.error is not None:
+            raise ScheduleMissed(f"the offset of lane {lane} could not be set: {moved.error}")
+        self._world.timeline.note("verify's offset moved", lane=lane, offset=offset)
+
+    async def at_the_end(self, lanes: Collection[int] | None = None) -> None:
+        """Wait until everything in these lanes is decided, published and committed.
+
+        Raises:
+            ScheduleMissed: it is not.
+        """
+        deadline = time.monotonic() + _SECONDS
+        while left := [lane for lane in lanes or self.lanes() if self.committed(lane) < self.end(lane)]:
+            if time.monotonic() > deadline:
+                raise ScheduleMissed(f"verify is not at the end of lanes {left}")
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def without_members(self) -> None:
+        """Wait until the group has no members.
+
+        Raises:
+            ScheduleMissed: it has.
+        """
+        deadline = time.monotonic() + _SECONDS
+        while True:
+            (answer,) = self._admin.describe_consumer_groups([GROUP]).values()
+            found = answer.result(timeout=_SECONDS)
+            if found.state in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD):
+                return
+            if time.monotonic() > deadline:
+                raise ScheduleMissed(f"verify's group is {found.state} with {len(found.members)} members")
+            await asyncio.sleep(_LOOK_SECONDS)

@@ -1,0 +1,32 @@
+"""tally counts whatever arrives, whether or not it was counted before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from services.tally import handlers, store
+from services.tally.counting import Fences, Step
+from shared.events import CountedFact
+from tests.faults.mutants.mutant import Mutant, replace, without
+
+_STANDS_IN_THE_WAY = "if fence ~= move[1] then moved = true end"
+
+
+def _break() -> None:
+    def counting_all(step: Callable[[Sequence[CountedFact], Fences], Step]) -> Any:
+        return lambda facts, _: step(facts, dict.fromkeys({fact.lane for fact in facts}, 0))
+
+    def moving_always(script: Callable[[str], str]) -> Any:
+        return lambda name: without(script(name), _STANDS_IN_THE_WAY) if name == "apply.lua" else script(name)
+
+    replace(handlers, "step", counting_all)
+    replace(store, "_script", moving_always)
+
+
+MUTANT = Mutant(
+    name="no-fence",
+    broken="tally has no fence: what comes twice is counted twice",
+    service="tally",
+    break_it=_break,
+)

@@ -1,0 +1,23 @@
+"""Failpoints of the mutants' own, at places where the product has none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from tests.faults.failpoints import Failpoints
+
+POSITIONS_READ: Final = "mutants.positions_read"
+"""A batch's positions are computed from the lanes' last ones; nothing is appended to the ledger."""
+
+SIGNERS_CHECKED: Final = "mutants.signers_checked"
+"""A batch's signatures are about to be inserted; the mutant has looked before for signers that stand already."""
+
+
+class OwnPoints(Failpoints):
+    """Arms these points, in the directory that the services look into."""
+
+    def _file(self, name: str, service: str | None) -> Path:
+        if name not in (POSITIONS_READ, SIGNERS_CHECKED):
+            raise KeyError(f"mutants have no failpoint {name}")
+        return self.directory / (name if service is None else f"{name}@{service}")

@@ -1,0 +1,28 @@
+"""tally does not notice that it talks to another Redis than before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.asyncio import Redis
+
+from services.tally import healing
+from tests.faults.mutants.mutant import Mutant, replace
+
+
+def _break() -> None:
+    async def always_the_same(_: Redis) -> str:
+        return "the-same/always"
+
+    def blind(_: Any) -> Any:
+        return always_the_same
+
+    replace(healing, "identity", blind)
+
+
+MUTANT = Mutant(
+    name="redis-unnoticed",
+    broken="another Redis goes unnoticed",
+    service="tally",
+    break_it=_break,
+)

@@ -1,0 +1,92 @@
+"""Two faults that stage a meeting in a lane, for the mutants that no fault of the catalogue would find every time."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, closing
+from random import Random
+from typing import Final
+
+from deploy.local.service import ServiceProcess
+from tests.faults.fault import Fault
+from tests.faults.instances import another_instance, paused, start_again, with_pid
+from tests.faults.mutants.lanes import ScheduleMissed, VerifysOffsets, decided, sign
+from tests.faults.mutants.points import POSITIONS_READ, SIGNERS_CHECKED, OwnPoints
+from tests.faults.world import World
+
+_SIGNERS: Final = 100
+_HIT_SECONDS: Final = 10.0
+_WOKEN_SECONDS: Final = 1.0
+"""A zombie that wakes goes on with its batch at once; in this time it has ended it, one way or the other."""
+
+
+async def _zombie_in_a_lane(world: World, _: Random) -> None:
+    """A verify freezes when it has computed a batch's positions. Another one decides the lane's next records meanwhile.
+
+    Two owners of a lane begin at the same committed offset, so their batches share records, and the rows of those
+    signatures make one wait for the other. Only where offsets were moved by hand do they share none; then nothing but
+    the ledger's key stands between them. So the group's offset is set behind the frozen batch, and set back at the end.
+    """
+    points = OwnPoints(world.failpoints.directory)
+    with closing(VerifysOffsets(world)) as offsets:
+        try:
+            async with another_instance(world, "verify"):
+                await offsets.at_the_end()
+                lane = offsets.lanes()[0]
+                before = offsets.end(lane)
+                points.arm(POSITIONS_READ, "stop")
+                await sign(world, range(_SIGNERS), [lane], way="held")
+                zombie = await _stopped(world, points, POSITIONS_READ)
+                others = [process for process in world.services["verify"] if process is not zombie]
+                async with paused(world, others):  # quicker than to start one: PostgreSQL ends transactions that sleep
+                    await offsets.without_members()
+                    offsets.move(lane, offsets.end(lane))
+                    await sign(world, range(_SIGNERS, 2 * _SIGNERS), [lane], way="meanwhile")
+                await offsets.at_the_end([lane])
+                zombie.resume()
+                await asyncio.sleep(_WOKEN_SECONDS)
+                await asyncio.gather(*(process.stop() for process in world.services["verify"]))
+                await offsets.without_members()
+                offsets.move(lane, before)
+        finally:
+            points.disarm(POSITIONS_READ)
+            for process in world.services["verify"]:
+                process.resume()
+            await start_again(world, "verify")
+
+
+async def _signers_in_two_lanes(world: World, _: Random) -> None:
+    """Signers have two signatures in two lanes, as while partitions are added, and two instances decide them at once.
+
+    The one that has the first signatures freezes before it inserts them, for less than its session, while the other one
+    decides the second ones.
+    """
+    async with AsyncExitStack() as stack:
+        offsets = stack.enter_context(closing(VerifysOffsets(world)))
+        await stack.enter_async_context(another_instance(world, "verify"))
+        await offsets.at_the_end()
+        first, *others = offsets.lanes()
+        points = OwnPoints(world.failpoints.directory)
+        points.arm(SIGNERS_CHECKED, "stop")
+        stack.callback(points.disarm, SIGNERS_CHECKED)
+        await sign(world, range(_SIGNERS), [first], way="first")
+        slow = await _stopped(world, points, SIGNERS_CHECKED)
+        stack.callback(slow.resume)
+        seconds = await sign(world, range(_SIGNERS), others, way="second")
+        await decided(world, seconds)
+        slow.resume()
+        await offsets.at_the_end()
+
+
+async def _stopped(world: World, points: OwnPoints, name: str) -> ServiceProcess:
+    """The process that has stopped at a point."""
+    pid = await points.hit(name, within=_HIT_SECONDS)
+    process = None if pid is None else with_pid(world, pid)
+    if process is None:
+        raise ScheduleMissed(f"no verify came to {name}")
+    world.timeline.note("stopped", name=process.name, pid=pid, point=name)
+    return process
+
+
+ZOMBIE_IN_A_LANE: Final = Fault("verify-zombie-in-a-lane", frozenset({"verify"}), _zombie_in_a_lane)
+SIGNERS_IN_TWO_LANES: Final = Fault("verify-signers-in-two-lanes", frozenset({"verify"}), _signers_in_two_lanes)
