@@ -1,0 +1,39 @@
+"""The event loop of every service: uvloop, with one difference from asyncio taken out.
+
+Writing to a connection that the other side has reset raises an `OSError` in asyncio, which every client library takes for
+what it is. uvloop raises `RuntimeError` (its issue 506), which redis-py and aiokafka pass on: one reset connection would
+look like a bug, and end the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import uvloop
+
+T = TypeVar("T")
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` on a fresh uvloop event loop, as `asyncio.run` does on one of asyncio."""
+    for name in ("write", "writelines"):
+        original = getattr(asyncio.StreamWriter, name)
+        if not hasattr(original, "__wrapped__"):
+            setattr(asyncio.StreamWriter, name, _raising_connection_errors(original))
+    return uvloop.run(main)
+
+
+def _raising_connection_errors(write: Callable[[asyncio.StreamWriter, Any], None]) -> Callable[..., None]:
+    @functools.wraps(write)
+    def guarded(writer: asyncio.StreamWriter, data: Any) -> None:
+        try:
+            write(writer, data)
+        except RuntimeError as error:
+            if not writer.transport.is_closing():
+                raise
+            raise ConnectionResetError("the connection is closed") from error
+
+    return guarded
