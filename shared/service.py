@@ -21,11 +21,11 @@ from aiokafka.errors import KafkaError
 from faststream.asgi import AsgiFastStream, AsyncAPIRoute
 from faststream.kafka import KafkaBroker
 from faststream.kafka.prometheus import KafkaPrometheusMiddleware
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, make_asgi_app
+from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector, make_asgi_app
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared import failpoints
+from shared import event_loop, failpoints
 from shared.asyncapi import TopicsDocument
 from shared.connections import Connections, raise_open_files, uvicorn_options
 from shared.kafka.security import broker_security
@@ -42,6 +42,9 @@ Check = Callable[[], Awaitable[str | None]]
 
 _CHECK_SECONDS = 2.0
 """A dependency that has not answered by then is away as far as a load balancer is concerned."""
+
+_LOOK_SECONDS = 5.0
+"""How often a process asks itself whether it is ready, for the metric: as often as Prometheus looks."""
 
 _OWN_FILES = 200
 """Open files besides the clients' connections: those to Kafka, PostgreSQL and Redis, logs, libraries."""
@@ -151,6 +154,20 @@ class Service:
         self.name, self.settings, self.port = name, settings, port
         self._checks, self._side_checks = checks, side_checks or {}
         self._checking: dict[str, asyncio.Future[str | None]] = {}
+        # A load balancer that follows /readyz sends nothing to a service that is not ready: then no count of refusals
+        # rises, and only this tells.
+        failing = Gauge(
+            "groundswell_readiness_failing",
+            "1 while /readyz says that something is wrong, by check; needed=no: the service is ready without it",
+            ["check", "needed"],
+            registry=registry,
+        )
+        self._failing = {
+            **{check: failing.labels(check=check, needed="no") for check in self._side_checks},
+            **{check: failing.labels(check=check, needed="yes") for check in self._checks},
+        }
+        for check in self._failing.values():
+            check.set(1)  # until the first look
         self._server: uvicorn.Server | None = None
         self._failed: BaseException | None = None
         self._connections = Connections(
@@ -196,7 +213,15 @@ class Service:
         """The result of every check: ``ok`` or what is wrong."""
         checks = {**self._checks, **self._side_checks}
         results = await asyncio.gather(*(self._checked(name, check) for name, check in checks.items()))
+        for name, result in zip(checks, results, strict=True):
+            self._failing[name].set(result != "ok")
         return dict(zip(checks, results, strict=True))
+
+    async def _watch_readiness(self) -> None:
+        """Keep the metric true also where nobody asks /readyz. Runs until it is cancelled or the server stops."""
+        while self._server is None or not self._server.should_exit:
+            await self.readiness()
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _checked(self, name: str, check: Check) -> str:
         # A dependency that hangs can make its driver hang even when it is cancelled: asyncpg then waits for the server's
@@ -239,7 +264,7 @@ class Service:
         raise_open_files(self.settings.max_connections + _OWN_FILES)
         self._server = uvicorn.Server(config)
         log.info("starting", port=self.port)
-        async with background(self.fail, self._connections.sweep()):
+        async with background(self.fail, self._connections.sweep(), self._watch_readiness()):
             await self._server.serve()
         if not self._server.started:
             return 1
@@ -247,13 +272,11 @@ class Service:
         return 1 if self._failed is not None else 0
 
     def run(self) -> int:
-        """Serve on a fresh uvloop event loop. Returns the exit code."""
-        import uvloop
-
+        """Serve on a fresh event loop. Returns the exit code."""
         # uvicorn raises the signal again once it has stopped; without this, SIGTERM would end a clean stop with code 143.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
-        return uvloop.run(self.serve())
+        return event_loop.run(self.serve())
 
 
 def main(name: str, settings: type[SomeSettings], build: Callable[[SomeSettings], Service]) -> int:

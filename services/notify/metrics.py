@@ -21,6 +21,9 @@ class NotifyMetrics:
             ["outcome"],
             registry=registry,
         )
+        # A count that is there from the start, at 0: a rise from nothing to 1 is none to Prometheus.
+        for outcome in ("sent", "failed", "folded"):
+            self.finished.labels(outcome=outcome)
         self.deferred = Counter(
             "groundswell_notify_deferrals",
             "Times that a mail was put off: the server asked for it (4xx), or the connection broke during the mail",

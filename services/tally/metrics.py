@@ -29,6 +29,9 @@ class TallyMetrics:
             ["cause"],
             registry=registry,
         )
+        # A count that is there from the start, at 0: a rise from nothing to 1 is none to Prometheus.
+        for cause in ("another_redis", "fence_behind", "missing", "command"):
+            self.rebuilds.labels(cause=cause)
         self.apply_seconds = Histogram(
             "groundswell_tally_apply_seconds",
             "Seconds of the Redis round trips of a batch",
@@ -76,3 +79,5 @@ class TallyMetrics:
             registry=registry,
         )
         self.audits = Counter("groundswell_tally_audits", "Audits made, by result", ["result"], registry=registry)
+        for result in ("right", "wrong", "not_made"):
+            self.audits.labels(result=result)

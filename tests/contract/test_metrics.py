@@ -134,6 +134,16 @@ async def test_the_metrics_move_with_what_happens_to_signatures(system: System) 
         pytest.fail("\n".join(wrong))
 
 
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_service_that_is_well_says_so_check_by_check(service: ServiceName, system: System) -> None:
+    async def well() -> bool:
+        now = await samples(system, service)
+        checks = [value for name, value in now.items() if name.startswith("groundswell_readiness_failing{")]
+        return len(checks) >= 3 and not any(checks)
+
+    await eventually(well, f"none of {service}'s readiness checks is failing", seconds=20)
+
+
 @pytest.mark.parametrize("service", ["verify", "tally", "notify"])
 async def test_the_lag_of_every_partition_is_shown_and_falls_to_0(service: ServiceName, system: System) -> None:
     async def caught_up() -> bool:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from shared import service as shared_service
 from shared.service import Check, Service, new_broker, new_registry
@@ -18,12 +19,12 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_service, "_CHECK_SECONDS", 0.05)
 
 
-def service_with(**checks: Check) -> Service:
+def service_with(registry: CollectorRegistry | None = None, **checks: Check) -> Service:
     @asynccontextmanager
     async def nothing() -> AsyncIterator[None]:
         yield
 
-    settings, registry = CommonSettings(), new_registry()
+    settings, registry = CommonSettings(), registry or new_registry()
     return Service(
         name="verify",
         title="A service",
@@ -32,7 +33,8 @@ def service_with(**checks: Check) -> Service:
         broker=new_broker(settings, registry, "verify"),
         registry=registry,
         lifespan=nothing,
-        checks=checks,
+        checks={name: check for name, check in checks.items() if not name.startswith("side_")},
+        side_checks={name: check for name, check in checks.items() if name.startswith("side_")},
     )
 
 
@@ -85,3 +87,23 @@ async def test_those_who_ask_at_the_same_time_share_one_check() -> None:
     service = service_with(redis=slow)
     assert await asyncio.gather(*(service.readiness() for _ in range(5))) == [{"redis": "ok"}] * 5
     assert asked == 1
+
+
+async def test_the_metrics_say_what_is_wrong_and_whether_the_service_is_ready_without_it() -> None:
+    there = False
+
+    async def comes_and_goes() -> str | None:
+        return None if there else "away"
+
+    registry = new_registry()
+    service = service_with(registry, kafka=fine, redis=comes_and_goes, side_postgres=comes_and_goes)
+
+    def failing(check: str, needed: str) -> float | None:
+        return registry.get_sample_value("groundswell_readiness_failing", {"check": check, "needed": needed})
+
+    assert failing("kafka", "yes") == 1, "not known to be well before the first look"
+    await service.readiness()
+    assert (failing("kafka", "yes"), failing("redis", "yes"), failing("side_postgres", "no")) == (0, 1, 1)
+    there = True
+    await service.readiness()
+    assert (failing("kafka", "yes"), failing("redis", "yes"), failing("side_postgres", "no")) == (0, 0, 0)
