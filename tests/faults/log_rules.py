@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 KAFKA, REDIS, POSTGRES, SMTP, CLOCK = "kafka", "redis", "postgres", "smtp", "clock"
@@ -25,6 +25,7 @@ class Rule:
         cause: a pattern that the whole field ``cause`` must match.
         logger: a pattern that the beginning of the logger's name must match.
         traceback: whether a traceback may come with it.
+        fields: what other fields must say.
     """
 
     event: str
@@ -33,6 +34,7 @@ class Rule:
     cause: str = ".*"
     logger: str = ""
     traceback: bool = False
+    fields: Mapping[str, object] = field(default_factory=dict)
 
     def explains(self, service: str, fields: Mapping[str, Any], touched: frozenset[str]) -> bool:
         """Whether it does, for a line of `service`."""
@@ -41,6 +43,7 @@ class Rule:
             and re.fullmatch(self.cause, str(fields.get("cause", ""))) is not None
             and re.match(self.logger, str(fields.get("logger", ""))) is not None
             and (self.traceback or "exception" not in fields)
+            and all(fields.get(name) == wanted for name, wanted in self.fields.items())
             and any(part == ALWAYS or (service if part == ITSELF else part) in touched for part in self.parts)
         )
 
@@ -68,7 +71,7 @@ RULES: Final = (
     Rule("failpoints_on", (ALWAYS,), "every service of a fault run says so at its start"),
     Rule("failpoint_hit", (ITSELF, "tally", "verify", "notify", "ingest"), "the fault itself"),
     # Records.
-    Rule("dead_letter", ("records",), "poison was written"),
+    Rule("dead_letter", ("poison", "megabytes", "redelivery"), "poison was written, or is delivered again"),
     # Kafka is away, or the group moved.
     Rule("kafka_away|kafka_away_at_start", (KAFKA,), "the broker was away when the service started"),
     Rule("group_trouble|consumer_stalled", (KAFKA, ITSELF), "the client lost the broker or its place in the group"),
@@ -86,6 +89,7 @@ RULES: Final = (
     Rule("postgres_away", (POSTGRES, CLOCK), "PostgreSQL was away when the service started"),
     # Redis.
     Rule("redis_state_rebuilt", (REDIS,), "Redis lost its state or was restarted"),
+    Rule("redis_state_rebuilt", (ALWAYS,), "the first start: there is nothing to rebuild yet", fields={"petitions": 0}),
     Rule("counts_away", (REDIS,), "Redis did not answer a reader"),
     Rule("watch_delayed|snapshots_delayed|audit_not_made", (KAFKA,), "the broker is away", cause=_KAFKA_ERROR),
     Rule("watch_delayed|snapshots_delayed|audit_not_made", (POSTGRES,), "PostgreSQL is away", cause=_POSTGRES_ERROR),

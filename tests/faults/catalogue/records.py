@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 _MOST_POISON: Final = 1_000
 """A twentieth of a run's surge."""
-_PORTION: Final = 25
-_MOST_DENSE: Final = 4
-"""At most every fourth record is poison: where half of them are, verify stops, as it should."""
-_POISON_SECONDS: Final = 5.0
+_PORTION: Final = 10
+_OF_TRAFFIC: Final = 20
+"""One of so many records is poison, at most: where half of them are, verify stops, as it should."""
+_POISON_SECONDS: Final = 6.0
 _LOOK_SECONDS: Final = 0.05
 
 _FULL_BYTES: Final = 1_048_000
@@ -94,7 +94,7 @@ async def _poison(world: World, random: Random) -> None:
                     planted,
                 )
             sent = min(sent + _PORTION, len(records))
-            while await _total(ends, partitions) - began < sent * _MOST_DENSE and time.monotonic() < deadline:
+            while await _total(ends, partitions) - began < sent * _OF_TRAFFIC and time.monotonic() < deadline:
                 await asyncio.sleep(_LOOK_SECONDS)
     finally:
         await asyncio.to_thread(ends.close)
@@ -219,7 +219,7 @@ def _redelivered(service: ServiceName, group: str, topic: Topic) -> Fault:
             await asyncio.to_thread(ends.close)
             await start_again(world, service)
 
-    return Fault(f"{service}-redelivered", frozenset({service, "records"}), act)
+    return Fault(f"{service}-redelivered", frozenset({service, "redelivery"}), act)
 
 
 # ---------------------------------------------------------------------------------------------------------- partitions
@@ -239,12 +239,17 @@ async def _partition_added(world: World, random: Random) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"partition {have} of {_SUBMITTED} is not read after {_TAKEN_UP_SECONDS:.0f} s")
         await asyncio.sleep(1.0)
-    world.timeline.note("partition taken up", partition=have)
+    ends = Ends(world.bootstrap_servers)
+    try:
+        records = await _total(ends, [have])
+    finally:
+        await asyncio.to_thread(ends.close)
+    world.timeline.note("partition taken up", partition=have, records=records)
 
 
 FAULTS: Final[tuple[Fault, ...]] = (
-    Fault("poison-records", frozenset({"records"}), _poison),
-    Fault("megabyte-records", frozenset({"records"}), _megabyte),
+    Fault("poison-records", frozenset({"poison"}), _poison),
+    Fault("megabyte-records", frozenset({"megabytes"}), _megabyte),
     _redelivered("verify", VERIFY, SIGNATURES_SUBMITTED),
     _redelivered("tally", TALLY, SIGNATURES_VERIFIED),
     _redelivered("notify", NOTIFY, MILESTONES_REACHED),
