@@ -28,6 +28,8 @@ from deploy.local.process import PartFailed, Process, run_to_end
 
 HOST = "localhost"
 USER = "groundswell"
+REDIS_RIGHTS = "~* -@all +@read +@write +@scripting +@transaction +@connection +info"
+"""What tally may do, as `docs/encrypted-connections.md` recommends."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class SecuredRedis(Process):
             f"dir {self._data_dir}",
             'save ""',
             "user default off",
-            f"user {USER} on >{self.password} ~* -@all +@read +@write +@scripting +@transaction +@connection +info",
+            f"user {USER} on >{self.password} {REDIS_RIGHTS}",
         ]
         (self._data_dir / "redis.conf").write_text("\n".join(settings), encoding="utf-8")
 
