@@ -39,8 +39,16 @@ _BROKEN_SEQUENCE = (OutOfOrderSequenceNumber, UnknownProducerId, InvalidProducer
 good (too large, or no leader for too long); from then on the brokers refuse all that it sends to that partition."""
 
 
+def _is_broken_by(error: KafkaError) -> bool:
+    """Whether a producer that failed with `error` will never send again.
+
+    A bare `KafkaError` is how aiokafka reports that the task which sends has died of something unforeseen.
+    """
+    return isinstance(error, _BROKEN_SEQUENCE) or type(error) is KafkaError
+
+
 class ProducerReplaced(KafkaConnectionError):
-    """The brokers refuse this producer for good; another one takes its place. Transient: send again."""
+    """This producer cannot send any more; another one takes its place. Transient: send again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +194,10 @@ class EventProducer:
         producer = self._connected
         try:
             await producer.send_and_wait(topic, value=record.value, key=record.key, headers=record.headers)
-        except _BROKEN_SEQUENCE as error:
-            raise self._replace(producer, error) from error
+        except KafkaError as error:
+            if _is_broken_by(error):
+                raise self._replace(producer, error) from error
+            raise
 
     async def publish_in_order(self, topic: str, records: Iterable[Record]) -> None:
         """Publish records, each partition's in the given order, and wait until all are acknowledged.
@@ -234,8 +244,10 @@ class EventProducer:
         try:
             acknowledged = await producer.send_batch(batch, topic, partition=partition)
             await acknowledged
-        except _BROKEN_SEQUENCE as error:
-            raise self._replace(producer, error) from error
+        except KafkaError as error:
+            if _is_broken_by(error):
+                raise self._replace(producer, error) from error
+            raise
         await failpoint("producer.batch_acknowledged")
 
     def _replace(self, broken: AIOKafkaProducer, error: KafkaError) -> ProducerReplaced:
@@ -243,7 +255,7 @@ class EventProducer:
             log.warning("producer_replaced", cause=type(error).__name__)
             self._producer = None
             self._replacement = asyncio.create_task(self._renew(broken))
-        return ProducerReplaced(f"the brokers refuse this producer: {type(error).__name__}")
+        return ProducerReplaced(f"the producer cannot send any more: {type(error).__name__}")
 
     async def _renew(self, broken: AIOKafkaProducer) -> None:
         try:

@@ -173,6 +173,29 @@ async def test_a_producer_that_the_brokers_refuse_for_good_is_replaced(kafka: Ka
     await producer.stop()
 
 
+async def test_a_producer_whose_sending_task_has_died_is_replaced(
+    kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await new_topic(kafka)
+    producer = EventProducer(settings_for(kafka))
+    await producer.start()
+    await producer.publish(topic.name, Record(b"key", b"1", []))
+
+    async def dies(*_: Any) -> None:
+        raise RuntimeError("something that aiokafka does not foresee")
+
+    sender = producer._connected._sender
+    with monkeypatch.context() as broken:
+        broken.setattr(sender, "_send_produce_req", dies)
+        with pytest.raises(ProducerReplaced) as failure:
+            await producer.publish(topic.name, Record(b"key", b"2", []))
+    assert is_transient(failure.value)
+    await eventually(lambda: producer.started, "replaced")
+    await producer.publish_in_order(topic.name, [Record(b"key", b"2", [])])
+    assert [found.value for found in await read(kafka, topic.name, 2)] == [b"1", b"2"]
+    await producer.stop()
+
+
 async def test_a_producer_that_starts_while_kafka_is_away_connects_when_it_is_there(tmp_path: Path) -> None:
     broker = EmbeddedKafka(log_dir=tmp_path)
     producer = EventProducer(settings_for(broker))
