@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+import asyncpg
 import httpx
+from redis.exceptions import RedisError
 
 from deploy.local.process import PartFailed
 from tests.faults import logs
@@ -79,22 +81,31 @@ class Run:
                 await self._storm()
                 await world.is_ready()
                 await self._withdraw()
-            except (NotAccepted, NotRecovered, PartFailed, TimeoutError) as error:
+            except (NotAccepted, NotRecovered, PartFailed, TimeoutError, httpx.HTTPError) as error:
                 self._violated(f"{type(error).__name__}: {error}")
             self._tell("waiting for quiet")
-            missing = await wait_for_quiet(world, surge, observer, stuck_seconds=self._stuck_seconds)
-            for line in missing:
+            for line in await wait_for_quiet(world, surge, observer, stuck_seconds=self._stuck_seconds):
                 self._violated(f"never came: {line}")
-            observed = await observer.observed()
-            verdict = check(surge, observed, kinds=list(result.faults), touches=self._touched())
-        result.violations += verdict.violations
-        result.violations += await logs.unexplained(world, log_mark, surge, touched=self._touched())
-        result.lost, result.double = verdict.lost, verdict.double
-        result.milestones_double, result.mail_window = verdict.milestones_double, verdict.mail_window
+            await self._judge(observer)
+        for line in await logs.unexplained(world, log_mark, surge, touched=self._touched()):
+            self._violated(line)
         result.signatures = len(surge.accepted)
         result.seconds = time.monotonic() - began
         world.timeline.note("run ends", ok=result.ok, violations=result.violations, answers=dict(self._sender.answers))
         return result
+
+    async def _judge(self, observer: Observer) -> None:
+        result = self._result
+        try:
+            observed = await observer.observed()
+        except (asyncpg.PostgresError, RedisError, httpx.HTTPError, OSError) as error:
+            self._violated(f"the system cannot be observed: {error!r}")
+            return
+        verdict = check(self._surge, observed, kinds=list(result.faults), touches=self._touched())
+        for line in verdict.violations:
+            self._violated(line)
+        result.lost, result.double = verdict.lost, verdict.double
+        result.milestones_double, result.mail_window = verdict.milestones_double, verdict.mail_window
 
     def _violated(self, what: str) -> None:
         self._world.timeline.note("violation", text=what)
