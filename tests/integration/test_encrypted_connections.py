@@ -387,7 +387,7 @@ async def test_kafka_that_asks_for_a_certificate_of_ours_gets_it(secured: Secure
     assert reason.startswith("the server wants a certificate of ours, or does not accept it")
 
 
-@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL"])
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL", "SASL_PLAINTEXT"])
 async def test_a_client_that_speaks_another_protocol_than_the_listener_is_told_so(
     secured: Secured, protocol: str
 ) -> None:
@@ -397,5 +397,8 @@ async def test_a_client_that_speaks_another_protocol_than_the_listener_is_told_s
     }
     if protocol == "SSL":
         values["KAFKA_SSL_CA"] = secured.authority.file.read_text()
-    reason = await why_unreachable(KafkaSettings(**values))
-    assert reason == "the broker ends the connection; is KAFKA_SECURITY_PROTOCOL what this listener speaks?"
+    if protocol == "SASL_PLAINTEXT":
+        values["KAFKA_BOOTSTRAP_SERVERS"] = secured.kafka.bootstrap_servers  # where nobody logs in
+        values |= {"KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_USERNAME": USER, "KAFKA_SASL_PASSWORD": "a password"}
+    reason = await why_unreachable(KafkaSettings(**values)) or ""
+    assert reason.endswith("; is KAFKA_SECURITY_PROTOCOL what this listener speaks?")

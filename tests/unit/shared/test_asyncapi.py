@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from faststream.kafka import KafkaBroker
+from faststream.security import SASLScram512
 
 from shared.asyncapi import TopicsDocument, document_writes
 from shared.topics import all_topics
@@ -75,3 +76,13 @@ def test_a_topic_that_nobody_knows_is_a_mistake(broker: KafkaBroker) -> None:
     document_writes(broker, "tallies.updatd.v1")
     with pytest.raises(KeyError, match=r"tallies\.updatd\.v1"):
         document_of(broker)
+
+
+def test_how_to_log_in_is_in_the_document_and_the_password_is_not() -> None:
+    security = SASLScram512(username="groundswell", password="hunter2!", use_ssl=True)
+    document = document_of(reading(KafkaBroker(["broker-1:9093"], security=security), "petitions.changed.v1"))
+    assert document["components"]["securitySchemes"] == {"scram512": {"type": "scramSha512"}}
+    (server,) = document["servers"].values()
+    assert server["protocol"] == "kafka-secure"
+    assert server["security"] == [{"$ref": "#/components/securitySchemes/scram512"}]
+    assert "hunter2" not in str(document)

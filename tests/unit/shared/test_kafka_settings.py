@@ -6,11 +6,14 @@ import ssl
 from pathlib import Path
 
 import pytest
+import structlog
 import trustme
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram512
 
+from shared import service as shared_service
 from shared.kafka.security import broker_security, client_options
-from shared.settings import KafkaSettings, SettingsError, environment_name, load
+from shared.service import Service, main
+from shared.settings import CommonSettings, KafkaSettings, SettingsError, environment_name, load
 
 LOGIN = {
     "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
@@ -195,3 +198,24 @@ def test_a_password_on_its_way_to_strangers_is_named(
     assert [one.hosts for one in settings.exposures()] == ([exposed] if exposed else [])
     monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
     assert not load(KafkaSettings).exposures()
+
+
+def test_a_service_warns_of_it_when_it_starts_and_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Started(Service):
+        def __init__(self) -> None: ...
+
+        def run(self) -> int:
+            return 0
+
+    monkeypatch.setattr(shared_service, "configure_logging", lambda *_: None)
+    read(
+        monkeypatch,
+        KAFKA_BOOTSTRAP_SERVERS="broker.example.com:9092",
+        KAFKA_SECURITY_PROTOCOL="SASL_PLAINTEXT",
+        **LOGIN,
+    )
+    with structlog.testing.capture_logs() as logs:
+        assert main("verify", CommonSettings, lambda _: Started()) == 0
+    (warning,) = [line for line in logs if line["event"] == "password_unencrypted"]
+    assert (warning["log_level"], warning["variable"]) == ("warning", "KAFKA_SECURITY_PROTOCOL")
+    assert warning["hosts"] == ("broker.example.com",)

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import trustme
 
 from services.notify.__main__ import main
 from services.notify.settings import Settings
@@ -74,3 +75,12 @@ def test_notify_does_not_start_on_a_wrong_configuration(
     told = capsys.readouterr().err
     assert "SMTP_URL" in told
     assert "NOTIFY_PORT" in told
+
+
+def test_an_authority_for_a_relay_without_encryption_is_refused(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("SMTP_SSL_CA", trustme.CA().cert_pem.bytes().decode())
+    environment.setenv("SMTP_URL", "smtp+starttls://relay.example")
+    assert load(Settings).smtp_ssl_ca
+    environment.setenv("SMTP_URL", "smtp://relay.example")
+    with pytest.raises(SettingsError, match="SMTP_SSL_CA: is set, but SMTP_URL begins with smtp://"):
+        load(Settings)
