@@ -53,10 +53,14 @@ class Problem(Exception):
 
     def response(self) -> Response:
         """The answer to send."""
-        headers = self.headers
+        headers = {"x-content-type-options": "nosniff", **self.headers}
         if self.retry_after is not None:
-            headers = {**headers, "retry-after": str(self.retry_after)}
+            headers["retry-after"] = str(self.retry_after)
         return JSONResponse(self.body(), self.status, headers, media_type=PROBLEM_JSON)
+
+
+_UUID = "Input should be a valid UUID"
+"""pydantic's own text goes on with a letter of what was sent."""
 
 
 def field_errors(error: ValidationError) -> list[dict[str, str]]:
@@ -64,7 +68,7 @@ def field_errors(error: ValidationError) -> list[dict[str, str]]:
     return [
         {
             "field": ".".join(str(part) for part in item["loc"]) or "(body)",
-            "problem": item["msg"].removeprefix("Value error, "),
+            "problem": _UUID if item["type"] == "uuid_parsing" else item["msg"].removeprefix("Value error, "),
         }
         for item in error.errors(include_url=False, include_input=False, include_context=False)
     ]

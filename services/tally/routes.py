@@ -72,7 +72,10 @@ def build(
         *page_routes(catalogue, tallies, metrics, ingest_url),
         Mount("/static", Assets(), name="static"),
     ]
-    return Starlette(routes=routes, exception_handlers={**EXCEPTION_HANDLERS, HTTPException: _refusal})
+    app = Starlette(routes=routes, exception_handlers={**EXCEPTION_HANDLERS, HTTPException: _refusal})
+    # A redirect to the address without its last slash would lead to whatever host the request named.
+    app.router.redirect_slashes = False
+    return app
 
 
 def api_routes(
