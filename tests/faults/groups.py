@@ -61,6 +61,23 @@ class Groups:
             if owned.topic == topic
         }
 
+    async def committed(self, group: str, topic: str) -> dict[int, int]:
+        """The offset that `group` has committed in each partition of `topic`; none where it has committed nothing."""
+
+        async def ask() -> Any:
+            return await asyncio.wrap_future(
+                self._admin.list_consumer_group_offsets(
+                    [ConsumerGroupTopicPartitions(group)], request_timeout=_ASK_SECONDS
+                )[group]
+            )
+
+        answer = await self._insist(ask)
+        return {
+            found.partition: found.offset
+            for found in answer.topic_partitions
+            if found.topic == topic and found.offset >= 0
+        }
+
     async def reset(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
         """Let a group that has no members begin at these offsets.
 

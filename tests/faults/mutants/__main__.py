@@ -87,9 +87,7 @@ def _report(console: Console, outcomes: Sequence[Outcome]) -> None:
 def _caught(outcome: Outcome) -> str:
     if outcome.violations is None:
         return "not played"
-    if outcome.caught_by is None:
-        return "NOT CAUGHT"
-    return outcome.caught_by if len(outcome.caught_by) < 140 else f"{outcome.caught_by[:140]} …"
+    return outcome.caught_by or "NOT CAUGHT"
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ from typing import Final
 
 import asyncpg
 from aiokafka import AIOKafkaProducer
-from confluent_kafka import Consumer, ConsumerGroupState, ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from services.verify.app import GROUP
 from shared.events import SignCommand
 from shared.identity import retry_signature_id, signer_key
 from shared.kafka.headers import event_headers
 from shared.topics import SIGNATURES_SUBMITTED
+from tests.faults.groups import Groups
 from tests.faults.notes import notes_of
+from tests.faults.record_writer import Ends
 from tests.faults.surge import Accepted
 from tests.faults.world import World
 
@@ -45,7 +45,11 @@ async def sign(world: World, signers: Sequence[int], lanes: Sequence[int], *, wa
     """
     petition = notes_of(world).petitions[0]
     pepper = world.environment["SIGNER_PEPPER"].encode()
-    producer = AIOKafkaProducer(bootstrap_servers=world.bootstrap_servers, acks="all")
+    producer = AIOKafkaProducer(
+        bootstrap_servers=world.bootstrap_servers,
+        acks="all",
+        linger_ms=200,  # all signatures of a lane in one batch: whoever reads one of them has all
+    )
     await producer.start()
     try:
         ids, sent = [], []
@@ -101,63 +105,48 @@ async def decided(world: World, signature_ids: Collection[str]) -> None:
 
 
 class VerifysOffsets:
-    """The offsets of verify's group. Its calls block for milliseconds; nothing else is under way meanwhile."""
+    """The offsets of verify's group in the lanes."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._admin = AdminClient({"bootstrap.servers": world.bootstrap_servers, "log_level": 0})
-        self._reader = Consumer({"bootstrap.servers": world.bootstrap_servers, "group.id": GROUP, "log_level": 0})
+        self._groups = Groups(world.bootstrap_servers)
+        self._ends = Ends(world.bootstrap_servers)
 
     def close(self) -> None:
-        """Let go of the connections."""
-        self._reader.close()
+        """Let go of the connection."""
+        self._ends.close()
 
-    def lanes(self) -> list[int]:
+    async def lanes(self) -> list[int]:
         """All lanes."""
-        return sorted(self._reader.list_topics(_TOPIC, timeout=_SECONDS).topics[_TOPIC].partitions)
+        return list(range(await self._groups.partitions(_TOPIC)))
 
-    def end(self, lane: int) -> int:
+    async def end(self, lane: int) -> int:
         """The offset behind the lane's last record."""
-        return int(self._reader.get_watermark_offsets(TopicPartition(_TOPIC, lane), timeout=_SECONDS)[1])
+        return (await self._ends.of(_TOPIC, [lane]))[lane]
 
-    def committed(self, lane: int) -> int:
-        """The group's offset; 0 while there is none."""
-        (found,) = self._reader.committed([TopicPartition(_TOPIC, lane)], timeout=_SECONDS)
-        return max(0, int(found.offset))
+    async def move(self, lane: int, offset: int) -> None:
+        """Set the group's offset, as soon as the group has no members.
 
-    def move(self, lane: int, offset: int) -> None:
-        """Set the group's offset, as an operator does while nobody of the group is there."""
-        wanted = ConsumerGroupTopicPartitions(GROUP, [TopicPartition(_TOPIC, lane, offset)])
-        (answer,) = self._admin.alter_consumer_group_offsets([wanted]).values()
-        (moved,) = answer.result(timeout=_SECONDS).topic_partitions
-        if moved.error is not None:
-            raise ScheduleMissed(f"the offset of lane {lane} could not be set: {moved.error}")
+        Raises:
+            confluent_kafka.KafkaException: it has some for too long.
+        """
+        await self._groups.reset(GROUP, _TOPIC, {lane: offset})
         self._world.timeline.note("verify's offset moved", lane=lane, offset=offset)
 
-    async def at_the_end(self, lanes: Collection[int] | None = None) -> None:
-        """Wait until everything in these lanes is decided, published and committed.
+    async def at_the_end(self, lanes: Sequence[int] | None = None) -> None:
+        """Wait until everything in these lanes, or in all, is decided, published and committed.
 
         Raises:
             ScheduleMissed: it is not.
         """
-        deadline = time.monotonic() + _SECONDS
-        while left := [lane for lane in lanes or self.lanes() if self.committed(lane) < self.end(lane)]:
-            if time.monotonic() > deadline:
-                raise ScheduleMissed(f"verify is not at the end of lanes {left}")
-            await asyncio.sleep(_LOOK_SECONDS)
-
-    async def without_members(self) -> None:
-        """Wait until the group has no members.
-
-        Raises:
-            ScheduleMissed: it has.
-        """
+        wanted = lanes or await self.lanes()
         deadline = time.monotonic() + _SECONDS
         while True:
-            (answer,) = self._admin.describe_consumer_groups([GROUP]).values()
-            found = answer.result(timeout=_SECONDS)
-            if found.state in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD):
+            committed = await self._groups.committed(GROUP, _TOPIC)
+            ends = await self._ends.of(_TOPIC, wanted)
+            left = [lane for lane in wanted if committed.get(lane, 0) < ends[lane]]
+            if not left:
                 return
             if time.monotonic() > deadline:
-                raise ScheduleMissed(f"verify's group is {found.state} with {len(found.members)} members")
+                raise ScheduleMissed(f"verify is not at the end of lanes {left}")
             await asyncio.sleep(_LOOK_SECONDS)

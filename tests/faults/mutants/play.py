@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 import sys
 import time
@@ -28,6 +27,7 @@ _MUTANT_STUCK_SECONDS: Final = 8.0
 """What a mutant has lost does not come however long one waits; what only takes its time has come by then."""
 
 _HOME_SECONDS: Final = 20.0
+_MOST_LETTERS: Final = 140
 
 
 @dataclass(slots=True)
@@ -127,13 +127,17 @@ async def play(
                     outcome.violations = await _violations(
                         world, schedule, number, seed, signatures, stuck_seconds=_MUTANT_STUCK_SECONDS
                     )
-                    expected = re.compile(schedule.caught_by)
-                    outcome.caught_by = next(filter(expected.match, outcome.violations), None)
+                    found = next(filter(schedule.expected, outcome.violations), None)
+                    outcome.caught_by = found and _shortened(found)
                 outcome.seconds = time.monotonic() - began
                 if outcome.control or (mutant.schema and not control_only):
                     break
                 await _become(world, commands, mutant, whole=True)
     return outcomes
+
+
+def _shortened(violation: str) -> str:
+    return violation if len(violation) <= _MOST_LETTERS else f"{violation[:_MOST_LETTERS]} …"
 
 
 async def _become(world: World, commands: Commands, mutant: Mutant, *, whole: bool) -> None:

@@ -32,22 +32,20 @@ async def _zombie_in_a_lane(world: World, _: Random) -> None:
         try:
             async with another_instance(world, "verify"):
                 await offsets.at_the_end()
-                lane = offsets.lanes()[0]
-                before = offsets.end(lane)
+                lane = (await offsets.lanes())[0]
+                before = await offsets.end(lane)
                 points.arm(POSITIONS_READ, "stop")
                 await sign(world, range(_SIGNERS), [lane], way="held")
                 zombie = await _stopped(world, points, POSITIONS_READ)
                 others = [process for process in world.services["verify"] if process is not zombie]
                 async with paused(world, others):  # quicker than to start one: PostgreSQL ends transactions that sleep
-                    await offsets.without_members()
-                    offsets.move(lane, offsets.end(lane))
+                    await offsets.move(lane, await offsets.end(lane))
                     await sign(world, range(_SIGNERS, 2 * _SIGNERS), [lane], way="meanwhile")
                 await offsets.at_the_end([lane])
                 zombie.resume()
                 await asyncio.sleep(_WOKEN_SECONDS)
                 await asyncio.gather(*(process.stop() for process in world.services["verify"]))
-                await offsets.without_members()
-                offsets.move(lane, before)
+                await offsets.move(lane, before)
         finally:
             points.disarm(POSITIONS_READ)
             for process in world.services["verify"]:
@@ -65,7 +63,7 @@ async def _signers_in_two_lanes(world: World, _: Random) -> None:
         offsets = stack.enter_context(closing(VerifysOffsets(world)))
         await stack.enter_async_context(another_instance(world, "verify"))
         await offsets.at_the_end()
-        first, *others = offsets.lanes()
+        first, *others = await offsets.lanes()
         points = OwnPoints(world.failpoints.directory)
         points.arm(SIGNERS_CHECKED, "stop")
         stack.callback(points.disarm, SIGNERS_CHECKED)
