@@ -24,7 +24,7 @@ class Rule:
         why: for whoever wonders.
         cause: a pattern that the whole field ``cause`` must match.
         logger: a pattern that the beginning of the logger's name must match.
-        traceback: whether a traceback may come with it.
+        traceback: a pattern that must be found in the traceback that comes with it; none may come where this is None.
         fields: what other fields must say.
     """
 
@@ -33,7 +33,7 @@ class Rule:
     why: str
     cause: str = ".*"
     logger: str = ""
-    traceback: bool = False
+    traceback: str | None = None
     fields: Mapping[str, object] = field(default_factory=dict)
 
     def explains(self, service: str, fields: Mapping[str, Any], touched: frozenset[str]) -> bool:
@@ -42,10 +42,15 @@ class Rule:
             re.fullmatch(self.event, str(fields.get("event", "")), re.DOTALL) is not None
             and re.fullmatch(self.cause, str(fields.get("cause", ""))) is not None
             and re.match(self.logger, str(fields.get("logger", ""))) is not None
-            and (self.traceback or "exception" not in fields)
+            and self._explains_traceback(fields.get("exception"))
             and all(fields.get(name) == wanted for name, wanted in self.fields.items())
             and any(part == ALWAYS or (service if part == ITSELF else part) in touched for part in self.parts)
         )
+
+    def _explains_traceback(self, traceback: object) -> bool:
+        if traceback is None or self.traceback is None:
+            return traceback is None and self.traceback is None
+        return re.search(self.traceback, str(traceback)) is not None
 
 
 _KAFKA_ERROR: Final = (
@@ -70,6 +75,7 @@ RULES: Final = (
     # The harness itself.
     Rule("failpoints_on", (ALWAYS,), "every service of a fault run says so at its start"),
     Rule("failpoint_hit", (ITSELF, "tally", "verify", "notify", "ingest"), "the fault itself"),
+    Rule("bug", (ITSELF,), "a fault asked for a bug", traceback=r"(?m)^shared\.failpoints\.FailpointRaised: "),
     # Records.
     Rule("dead_letter", ("poison", "megabytes", "redelivery"), "poison was written, or is delivered again"),
     # Kafka is away, or the group moved.

@@ -54,6 +54,14 @@ def test_a_bug_is_never_explained() -> None:
     assert finding.startswith("unexplained error of verify: bug")
 
 
+def test_only_the_bug_that_a_fault_asked_for_is_explained_and_only_in_its_own_service() -> None:
+    traceback = "Traceback (most recent call last):\n  …\nshared.failpoints.FailpointRaised: verify.committed"
+    bug = _line(event="bug", level="error", exception=traceback)
+
+    assert _found(bug, touched="verify") == []
+    assert len(_found(bug, touched="tally")) == 1
+
+
 def test_a_traceback_is_unexplained_also_at_level_info_or_with_a_known_event() -> None:
     known = {"event": "batch_held", "level": "warning", "cause": "KafkaConnectionError"}
 
