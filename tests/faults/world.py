@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TextIO
 
 import httpx
 
@@ -147,6 +149,7 @@ class World:
         for (first,) in self.services.values():
             self.environment.update(first.environment)
         self._instances = 1
+        self._turn: TextIO | None = None
         self.http = httpx.AsyncClient(timeout=10, verify=False, trust_env=False)  # plain HTTP, on loopback
 
     def _through(self, part: str, url: str, port: int) -> str:
@@ -172,6 +175,7 @@ class World:
         Raises:
             PartFailed: something did not start.
         """
+        await asyncio.to_thread(self._wait_for_my_turn)
         try:
             await asyncio.gather(*(part.start() for part in self.parts), self.smtp.start())
             await asyncio.gather(*(proxy.start() for proxy in self.proxies.values()))
@@ -182,6 +186,11 @@ class World:
             await self.stop()
             raise
         return self
+
+    def _wait_for_my_turn(self) -> None:
+        """One world at a time on a machine: two would starve each other, and every timeout would be a finding."""
+        self._turn = (Path(tempfile.gettempdir()) / "groundswell-world.lock").open("w")
+        fcntl.flock(self._turn, fcntl.LOCK_EX)  # given back when this process ends, however it does
 
     async def stop(self) -> None:
         """Stop everything and remove its data."""
