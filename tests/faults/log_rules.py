@@ -117,9 +117,16 @@ RULES: Final = (
     # Libraries.
     Rule(
         ".*",
-        (KAFKA, ITSELF),
-        "aiokafka's own words for a broker or a place in the group that is lost",
+        (KAFKA, CLOCK, ITSELF, "partitions", "redelivery"),
+        "aiokafka's own words for a broker, or a place in the group, that is lost; it goes on by itself",
         logger="aiokafka",
+    ),
+    Rule(
+        "Failed to restore the pool connection floor; retrying",
+        (POSTGRES, CLOCK),
+        "asyncpg's pool, which cannot replace an idle connection while PostgreSQL is away; it logs the whole traceback",
+        logger=r"asyncpg\.pool",
+        traceback=True,
     ),
     Rule(
         r"socket\.send\(\) raised exception\.",
