@@ -1,0 +1,143 @@
+"""Alerts of what is read from Kafka."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.contract.alerts.case import Case, buckets
+
+CASES: Final = (
+    Case(
+        "GroundswellConsumerHeld",
+        at="10m",
+        fires={
+            'groundswell_consumer_held{job="verify",instance="a"}': "0+0x8 1+0x200",
+            'groundswell_consumer_held{job="verify",instance="b"}': "0+0x208",
+        },
+        labels=({"job": "verify", "instance": "a"},),
+        stays=(
+            {'groundswell_consumer_held{job="tally",instance="a"}': "1+0x16 0+0x4 1+0x16 0+0x200"},
+            {'groundswell_consumer_held{job="notify",instance="a"}': "1+0x240"},
+        ),
+    ),
+    Case(
+        "GroundswellConsumerStopped",
+        at="1m",
+        fires={'groundswell_consumer_stopped{job="verify",instance="a"}': "0+0x2 1+0x200"},
+        labels=({"job": "verify"},),
+        stays=({'groundswell_consumer_stopped{job="verify",instance="a"}': "0+0x240"},),
+    ),
+    Case(
+        "GroundswellPartitionStuck",
+        at="15m",
+        fires={
+            'groundswell_consumer_lag_records{job="verify",instance="a",partition="3"}': "0 0 7+0x20 7+3x200",
+            'groundswell_consumer_lag_records{job="verify",instance="a",partition="4"}': "0 9 0 4 8 2+0x2 0+0x200",
+        },
+        labels=({"job": "verify", "partition": "3"},),
+        stays=(
+            # A long surge: never down to nothing, but up and down.
+            {
+                'groundswell_consumer_lag_records{job="verify",instance="a",partition="3"}': "900 700 "
+                + "800+50x8 600+90x8 " * 14
+            },
+            # A backlog that is worked off, then handed to another instance.
+            {
+                'groundswell_consumer_lag_records{job="verify",instance="a",partition="3"}': "9000-100x40 stale",
+                'groundswell_consumer_lag_records{job="verify",instance="b",partition="3"}': "_x41 5000-100x49 0+0x200",
+            },
+            {'groundswell_consumer_lag_records{job="verify",instance="a",partition="3"}': "5+0x30 0+0x200"},
+        ),
+    ),
+    Case(
+        "GroundswellLagGrows",
+        at="25m",
+        fires={
+            'groundswell_consumer_lag_records{job="verify",instance="a",partition="1"}': "0+300x240",
+            'groundswell_consumer_lag_records{job="verify",instance="b",partition="2"}': "0+300x240",
+        },
+        labels=({"job": "verify"},),
+        stays=(
+            {
+                'groundswell_consumer_lag_records{job="verify",instance="a",partition="1"}': "0+3000x30 90000-1500x60 0x99"
+            },
+            {'groundswell_consumer_lag_records{job="verify",instance="a",partition="1"}': "0+20x240"},
+        ),
+    ),
+    Case(
+        "GroundswellCountingLate",
+        at="12m",
+        fires=buckets("groundswell_tally_event_age_seconds", 'job="tally"', {"30": 9, "100": 10, "+Inf": 10}),
+        stays=(
+            buckets("groundswell_tally_event_age_seconds", 'job="tally"', {"1": 990, "30": 1000, "+Inf": 1000}),
+            buckets("groundswell_tally_event_age_seconds", 'job="tally"', {"30": 0, "+Inf": 0}),
+        ),
+    ),
+    Case(
+        "GroundswellDeadLetters",
+        at="6m",
+        fires={'groundswell_consumer_dead_letters_total{job="verify",instance="a",reason="schema"}': "_x20 1+0x200"},
+        labels=({"job": "verify", "reason": "schema"},),
+        stays=(
+            {'groundswell_consumer_dead_letters_total{job="verify",instance="a",reason="none"}': "0+0x240"},
+            {'groundswell_consumer_records_total{job="verify",instance="a"}': "0+100x240"},
+        ),
+    ),
+    Case(
+        "GroundswellDeadLetters",
+        at="20m",  # a letter long ago is past, and a new one is told
+        fires={
+            'groundswell_consumer_dead_letters_total{job="verify",instance="a",reason="key"}': "5+0x70 6+0x100",
+            'groundswell_consumer_dead_letters_total{job="verify",instance="a",reason="schema"}': "5+0x170",
+        },
+        labels=({"job": "verify", "reason": "key"},),
+        stays=(),
+    ),
+    Case(
+        "GroundswellBug",
+        at="4m",
+        fires={
+            'groundswell_consumer_bugs_total{job="tally",instance="a"}': "0+0x10 1+0x200",
+            'groundswell_ingest_refused_total{job="ingest",instance="a",reason="internal_error"}': "_x10 1+0x200",
+        },
+        labels=({"job": "tally"}, {"job": "ingest"}),
+        stays=(
+            {
+                'groundswell_consumer_bugs_total{job="tally",instance="a"}': "0+0x240",
+                'groundswell_ingest_refused_total{job="ingest",instance="a",reason="invalid_fields"}': "0+1x240",
+            },
+        ),
+    ),
+    Case(
+        "GroundswellTwoOwners",
+        at="25m",
+        fires={
+            'groundswell_verify_lane_collisions_total{job="verify",instance="a"}': "0+1x240",
+            'groundswell_tally_fences_moved_total{job="tally",instance="a"}': "0+1x240",
+            'groundswell_consumer_commits_refused_total{job="notify",instance="a"}': "0+1x240",
+        },
+        labels=({"job": "verify"}, {"job": "tally"}, {"job": "notify"}),
+        stays=(
+            {  # one zombie
+                'groundswell_verify_lane_collisions_total{job="verify",instance="a"}': "0+0x10 0+1x12 12+0x240",
+                'groundswell_consumer_commits_refused_total{job="verify",instance="a"}': "0+0x10 1+0x240",
+                'groundswell_tally_snapshots_overtaken_total{job="tally",instance="a"}': "0+0x10 2+0x240",
+            },
+        ),
+    ),
+    Case(
+        "GroundswellStateUnreadable",
+        at="15m",
+        fires={
+            'groundswell_catalogue_unreadable_records_total{job="verify",instance="a"}': "0+0x20 1+0x200",
+            'groundswell_tally_read_snapshots_total{job="tally",instance="a",kind="unreadable"}': "_x20 1+0x200",
+        },
+        labels=({"job": "verify"}, {"job": "tally"}),
+        stays=(
+            {
+                'groundswell_catalogue_unreadable_records_total{job="verify",instance="a"}': "0+0x240",
+                'groundswell_tally_read_snapshots_total{job="tally",instance="a",kind="stale"}': "0+1x240",
+            },
+        ),
+    ),
+)

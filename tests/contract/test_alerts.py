@@ -1,0 +1,232 @@
+"""The alert rules: accepted by promtool, firing when they should and only then, and of metrics that the services export."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from ruamel.yaml import YAML
+
+from deploy.local.test_needs import UNPACKED
+from services.ingest.problems import KINDS
+from services.tally.settings import Settings as TallySettings
+from shared.service import new_registry
+from shared.settings import CommonSettings
+from tests.contract.alerts import CASES
+from tests.contract.alerts.case import QUIET_AT, Case, Series
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
+SERVICES = ("ingest", "verify", "tally", "notify")
+OF_PROMETHEUS = {"up": {"job", "instance"}}
+OF_TARGETS = {"job", "instance"}
+"""Labels that Prometheus adds to every sample."""
+
+
+def rules() -> dict[str, dict[str, Any]]:
+    """Every alert rule by its name."""
+    groups = YAML(typ="safe").load(RULES.read_text(encoding="utf-8"))["groups"]
+    found = [rule for group in groups for rule in group["rules"]]
+    assert len({rule["alert"] for rule in found}) == len(found), "two alerts of one name"
+    return {rule["alert"]: rule for rule in found}
+
+
+ALERTS = rules()
+
+
+def promtool(*arguments: str | Path) -> None:
+    program = shutil.which("promtool") or shutil.which("promtool", path=UNPACKED)
+    if program is None:
+        pytest.fail("promtool is missing: make test fetches it where it may (Debian: prometheus)")
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+def test_prometheus_accepts_the_rules_and_loads_them() -> None:
+    promtool("check", "rules", RULES)
+    configuration = YAML(typ="safe").load((RULES.parent / "prometheus.yml").read_text(encoding="utf-8"))
+    assert configuration["rule_files"] == [RULES.name]
+
+
+# ------------------------------------------------------------------------------------------------ when they fire
+
+
+def rendered(alert: str, labels: dict[str, str]) -> dict[str, str]:
+    """The alert's annotations for an alert with these labels."""
+    used = re.compile(r"\{\{ \$labels\.(\w+) \}\}")
+    texts: dict[str, str] = ALERTS[alert]["annotations"]
+    return {name: used.sub(lambda label: labels[label[1]], text) for name, text in texts.items()}
+
+
+def shown(series: Series, alert: str, expected: dict[str, list[dict[str, str]]]) -> dict[str, Any]:
+    """A test for promtool: these series, and the alerts expected at each time."""
+    severity = ALERTS[alert]["labels"]["severity"]
+    return {
+        "interval": "15s",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "alert_rule_test": [
+            {
+                "eval_time": moment,
+                "alertname": alert,
+                "exp_alerts": [
+                    {"exp_labels": {"severity": severity, **labels}, "exp_annotations": rendered(alert, labels)}
+                    for labels in alerts
+                ],
+            }
+            for moment, alerts in expected.items()
+        ],
+    }
+
+
+def try_out(alert: str, tests: list[dict[str, Any]], place: Path) -> None:
+    """Let promtool run tests of one alert. It gets that rule alone: it would evaluate all of them for each test."""
+    rule, file = place / "rule.yml", place / "tests.yml"  # JSON is YAML
+    rule.write_text(json.dumps({"groups": [{"name": "one", "rules": [ALERTS[alert]]}]}))
+    file.write_text(json.dumps({"rule_files": [str(rule)], "evaluation_interval": "15s", "tests": tests}))
+    promtool("test", "rules", file)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.alert}-{case.at}")
+def test_an_alert_fires_when_it_should_and_otherwise_stays_silent(case: Case, tmp_path: Path) -> None:
+    tests = [shown(case.fires, case.alert, {case.at: list(case.labels)})]
+    tests += [shown(series, case.alert, {moment: [] for moment in QUIET_AT}) for series in case.stays]
+    try_out(case.alert, tests, tmp_path)
+
+
+def test_every_alert_is_shown_both() -> None:
+    assert {case.alert for case in CASES} == ALERTS.keys()
+    assert {case.alert for case in CASES if case.stays} == ALERTS.keys()
+
+
+def test_a_promise_that_is_not_kept_is_found_out(tmp_path: Path) -> None:
+    """The test of the tests above: an alert that does not fire, and one that does, are told by promtool."""
+    case = CASES[0]
+    for series, labels in ((case.stays[0], list(case.labels)), (case.fires, [])):
+        with pytest.raises(AssertionError, match=case.alert):
+            try_out(case.alert, [shown(series, case.alert, {case.at: labels})], tmp_path)
+
+
+# ------------------------------------------------------------------------------------------- what they are made of
+
+
+@pytest.fixture(scope="module")
+def exported() -> dict[str, dict[str, set[str]]]:
+    """Of each service, the metrics that it exports, and the labels of each."""
+    return {service: dict(metrics_of(service)) for service in SERVICES}
+
+
+def settings_of(service: str) -> type[CommonSettings]:
+    found: type[CommonSettings] = import_module(f"services.{service}.settings").Settings
+    return found
+
+
+def metrics_of(service: str) -> Iterator[tuple[str, set[str]]]:
+    """A service, put together as it is for running, says what is in its registry."""
+    registry = new_registry()
+    app = import_module(f"services.{service}.app")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "new_registry", lambda: registry)
+        for name in ("SIGNER_PEPPER", "ADMIN_TOKEN"):
+            patch.setenv(name, "f" * 64)
+        patch.setenv("PUBLIC_PAGES_URL", "https://pages.example")
+        patch.setenv("SMTP_URL", "smtp://127.0.0.1:25")
+        app.build(settings_of(service)())
+    yield from collected(registry)
+
+
+def collected(registry: CollectorRegistry) -> Iterator[tuple[str, set[str]]]:
+    for collector in list(registry._collector_to_names):
+        names = registry._collector_to_names[collector]
+        labels = set(getattr(collector, "_labelnames", ()))
+        for name in names:
+            yield name, labels | ({"le"} if name.endswith("_bucket") else set())
+    for family in registry.collect():  # collectors that register no names beforehand: of the process and of Python
+        for sample in family.samples:
+            yield sample.name, set(sample.labels)
+
+
+def expressions() -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Every metric that a rule reads: the alert, the metric, and what is asked of its labels."""
+    for alert, rule in ALERTS.items():
+        for metric, matchers in re.findall(r"\b((?:groundswell|process)_\w+|up)\b(?:\{([^}]*)\})?", rule["expr"]):
+            yield alert, metric, dict(re.findall(r'(\w+)(?:!?=~?)"([^"]*)"', matchers))
+
+
+def test_every_metric_and_label_of_a_rule_is_exported_by_a_service(exported: dict[str, dict[str, set[str]]]) -> None:
+    read = list(expressions())
+    assert {alert for alert, _, _ in read} == ALERTS.keys()
+    for alert, metric, matchers in read:
+        if metric in OF_PROMETHEUS:
+            continue
+        jobs = re.findall(r"\w+", matchers.get("job", ""))
+        having = [service for service in SERVICES if metric in exported[service]]
+        assert having, f"{alert}: no service exports {metric}"
+        assert set(jobs) <= set(having), f"{alert}: {metric} is not exported by all of {jobs}"
+        labels = exported[having[0]][metric] | OF_TARGETS
+        assert matchers.keys() <= labels, f"{alert}: {metric} has no label {matchers.keys() - labels}"
+
+
+def test_every_label_that_a_rule_groups_by_is_one_of_its_metrics(exported: dict[str, dict[str, set[str]]]) -> None:
+    known = {alert: set(OF_TARGETS) for alert in ALERTS}
+    for alert, metric, _ in expressions():
+        known[alert] |= set().union(*(exported[service].get(metric, set()) for service in SERVICES))
+    for alert, rule in ALERTS.items():
+        for labels in re.findall(r"\bby \(([^)]*)\)", rule["expr"]):
+            assert set(re.findall(r"\w+", labels)) <= known[alert], alert
+
+
+def test_metrics_that_nobody_exports_are_found_out(exported: dict[str, dict[str, set[str]]]) -> None:
+    names = set().union(*exported.values())
+    assert "groundswell_tally_drift" in names
+    assert "groundswell_consumer_lag_records" in names
+    assert "process_start_time_seconds" in names
+    assert "groundswell_tally_drifts" not in names
+    assert not any(name.startswith("groundswell_tally") for name in exported["verify"])
+
+
+def test_values_that_rules_ask_for_are_values_that_services_give() -> None:
+    given = {
+        "reason": set(KINDS),
+        "needed": {"yes", "no"},
+        "cause": {"crowded", "command"},
+        "outcome": {"away", "full", "failed"},
+        "result": {"right", "wrong"},
+        "kind": {"unreadable"},
+        "job": set(SERVICES),
+    }
+    source = "\n".join(
+        path.read_text(encoding="utf-8") for top in ("services", "shared") for path in (ROOT / top).rglob("*.py")
+    )
+    for alert, _, matchers in expressions():
+        for label, value in matchers.items():
+            for one in value.split("|"):
+                assert one in given[label], f"{alert}: {label}={one}"
+                assert label == "job" or f'"{one}"' in source, f"{alert}: no service says {one}"
+
+
+def test_the_streams_alert_is_four_fifths_of_the_limit() -> None:
+    limit: int = TallySettings.model_fields["max_streams"].default
+    assert f"> {limit * 4 // 5}\n" in ALERTS["GroundswellStreamsNearLimit"]["expr"]
+
+
+# ------------------------------------------------------------------------------------------- what they say and where to
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_says_how_urgent_it_is_what_is_wrong_and_where_to_read_on(alert: str) -> None:
+    rule = ALERTS[alert]
+    assert alert.startswith("Groundswell")
+    assert rule["labels"] in ({"severity": "page"}, {"severity": "ticket"})
+    assert rule["annotations"].keys() == {"summary", "runbook"}
+    assert len(rule["annotations"]["summary"]) < 100
+    file, _, anchor = rule["annotations"]["runbook"].partition("#")
+    assert anchor == re.sub(r"(?<!^)(?=[A-Z])", "-", alert.removeprefix("Groundswell")).lower()
+    assert f'<a id="{anchor}"></a>' in (ROOT / file).read_text(encoding="utf-8")
