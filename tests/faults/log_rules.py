@@ -126,7 +126,7 @@ RULES: Final = (
         (POSTGRES, CLOCK),
         "asyncpg's pool, which cannot replace an idle connection while PostgreSQL is away; it logs the whole traceback",
         logger=r"asyncpg\.pool",
-        traceback=True,
+        traceback=f"({_POSTGRES_ERROR}|{_ANY_CONNECTION})(:|$)",
     ),
     Rule(
         r"socket\.send\(\) raised exception\.",

@@ -104,3 +104,15 @@ def test_personal_data_and_secrets_are_found_in_any_line(text: str) -> None:
 
 def test_the_addresses_of_offices_are_no_personal_data() -> None:
     assert _found(_line(event="mail_sent", detail="council@run001-hot.test")) == []
+
+
+def test_the_traceback_of_asyncpg_s_pool_is_explained_by_postgresql_being_away_and_by_nothing_else() -> None:
+    line = _line(
+        event="Failed to restore the pool connection floor; retrying",
+        level="warning",
+        logger="asyncpg.pool",
+        exception="Traceback …\nasyncpg.exceptions.CannotConnectNowError: the database system is shutting down",
+    )
+
+    assert _found(line, touched="postgres") == []
+    assert len(_found(line, touched="kafka")) == 1
