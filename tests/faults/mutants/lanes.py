@@ -49,6 +49,7 @@ async def sign(world: World, signers: Sequence[int], lanes: Sequence[int], *, wa
         bootstrap_servers=world.bootstrap_servers,
         acks="all",
         linger_ms=200,  # all signatures of a lane in one batch: whoever reads one of them has all
+        max_batch_size=512 * 1024,
     )
     await producer.start()
     try:
