@@ -7,25 +7,22 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 from ruamel.yaml import YAML
 
 from deploy.local.test_needs import UNPACKED
+from deploy.operate import SERVICES
 from services.ingest.problems import KINDS
 from services.tally.settings import Settings as TallySettings
-from shared.service import new_registry
-from shared.settings import CommonSettings
 from tests.contract.alerts import CASES
 from tests.contract.alerts.case import QUIET_AT, Case, Series
+from tests.exported_metrics import metrics_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
-SERVICES = ("ingest", "verify", "tally", "notify")
 OF_PROMETHEUS = {"up": {"job", "instance"}}
 OF_TARGETS = {"job", "instance"}
 """Labels that Prometheus adds to every sample."""
@@ -121,36 +118,6 @@ def test_a_promise_that_is_not_kept_is_found_out(tmp_path: Path) -> None:
 def exported() -> dict[str, dict[str, set[str]]]:
     """Of each service, the metrics that it exports, and the labels of each."""
     return {service: dict(metrics_of(service)) for service in SERVICES}
-
-
-def settings_of(service: str) -> type[CommonSettings]:
-    found: type[CommonSettings] = import_module(f"services.{service}.settings").Settings
-    return found
-
-
-def metrics_of(service: str) -> Iterator[tuple[str, set[str]]]:
-    """A service, put together as it is for running, says what is in its registry."""
-    registry = new_registry()
-    app = import_module(f"services.{service}.app")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(app, "new_registry", lambda: registry)
-        for name in ("SIGNER_PEPPER", "ADMIN_TOKEN"):
-            patch.setenv(name, "f" * 64)
-        patch.setenv("PUBLIC_PAGES_URL", "https://pages.example")
-        patch.setenv("SMTP_URL", "smtp://127.0.0.1:25")
-        app.build(settings_of(service)())
-    yield from collected(registry)
-
-
-def collected(registry: CollectorRegistry) -> Iterator[tuple[str, set[str]]]:
-    for collector in list(registry._collector_to_names):
-        names = registry._collector_to_names[collector]
-        labels = set(getattr(collector, "_labelnames", ()))
-        for name in names:
-            yield name, labels | ({"le"} if name.endswith("_bucket") else set())
-    for family in registry.collect():  # collectors that register no names beforehand: of the process and of Python
-        for sample in family.samples:
-            yield sample.name, set(sample.labels)
 
 
 def expressions() -> Iterator[tuple[str, str, dict[str, str]]]:

@@ -12,9 +12,11 @@ import redis.exceptions
 from typer.main import get_command
 
 from deploy.cli import app
+from deploy.operate import SERVICES, settings_of
 from shared.kafka.errors import is_transient
 from shared.settings import environment_name
-from tests.contract.test_alerts import ALERTS, SERVICES, metrics_of, settings_of
+from tests.contract.test_alerts import ALERTS
+from tests.exported_metrics import metrics_of
 from tests.faults.catalogue import catalogue
 
 ROOT = Path(__file__).resolve().parents[2]

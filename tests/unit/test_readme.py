@@ -13,20 +13,15 @@ from typing import Any
 
 import pytest
 import typer.main
-from prometheus_client import CollectorRegistry
 
 from deploy.cli import app
 from deploy.demo.surge import Surge
 from deploy.operate import SERVICES, settings_of
-from services.ingest.metrics import IngestMetrics
 from services.ingest.openapi import document as ingest_document
-from services.notify.metrics import NotifyMetrics
-from services.tally.metrics import TallyMetrics
 from services.tally.openapi import document as tally_document
-from services.verify.metrics import VerifyMetrics
-from shared.kafka.metrics import ConsumerMetrics
 from shared.settings import environment_name
 from shared.topics import all_topics
+from tests.exported_metrics import metrics_of
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -115,12 +110,7 @@ def test_every_call_of_the_http_table_is_in_an_openapi_document() -> None:
 
 
 def test_every_metric_is_reported_by_a_service() -> None:
-    registry = CollectorRegistry()
-    ConsumerMetrics(registry)
-    IngestMetrics(registry, in_flight=lambda: 0)
-    for metrics in (VerifyMetrics, TallyMetrics, NotifyMetrics):
-        metrics(registry)
-    reported = {family.name + ("_total" if family.type == "counter" else "") for family in registry.collect()}
+    reported = {metric for service in SERVICES for metric, _ in metrics_of(service)}
     named = set(re.findall(r"\bgroundswell_\w+", README))
     assert named
     assert named <= reported
