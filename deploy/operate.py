@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from importlib import import_module
 from typing import TypeVar
 
 import asyncpg
+import structlog
 import typer
 from aiokafka.errors import KafkaError
 from pydantic_settings import BaseSettings
@@ -146,6 +148,10 @@ def _told(settings: type[SomeSettings], address: str) -> SomeSettings:
         raise typer.BadParameter(
             f"{address} is not set, and no local stack runs: set it, or start one with `groundswell up`"
         )
+    return _loaded(settings)
+
+
+def _loaded(settings: type[SomeSettings]) -> SomeSettings:
     try:
         return load(settings)
     except SettingsError as error:
@@ -167,7 +173,9 @@ class Counts:
         use_running_stack()
         from services.tally.settings import Settings
 
-        settings = load(Settings)
+        # What is printed is the answer; what the database and the healer have to say goes beside it.
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+        settings = _loaded(Settings)
         self._redis = shared_redis.connect(settings.redis_url.get_secret_value())
         self._database = Database(settings.postgres_url.get_secret_value(), application="command")
         self.store, self.ledger = TallyStore(self._redis), Ledger(self._database)
@@ -181,7 +189,8 @@ class Counts:
                 await self._database.open()
         except TimeoutError:
             raise typer.BadParameter(
-                "PostgreSQL does not answer. Set POSTGRES_URL and REDIS_URL, or start a local stack with `groundswell up`"
+                f"{await self._database.check()}. Set POSTGRES_URL and REDIS_URL, or start a local stack with"
+                " `groundswell up`"
             ) from None
         return self
 

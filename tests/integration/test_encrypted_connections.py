@@ -326,7 +326,7 @@ async def test_a_service_that_is_refused_or_refuses_runs_on_is_not_ready_and_say
         async def as_expected() -> bool:
             return all([await told(http, service) == (503, checks) for service, checks in expected.items()])
 
-        await eventually(as_expected, "both say why", 30)
+        await eventually(as_expected, "both say why")
         await asyncio.sleep(2)  # tried again meanwhile, several times
         for service, checks in expected.items():
             assert await told(http, service) == (503, checks)
@@ -343,6 +343,9 @@ async def test_commands_that_are_refused_say_why_in_a_line(secured: Secured) -> 
     assert (code, said, complaint) == (1, {"ok": False, "error": "PostgreSQL is away: the login is refused"}, "")
     code, said, _ = await secured.command("topics", "apply", KAFKA_SSL_CA_FILE=str(secured.stranger.file))
     assert (code, said) == (1, {"ok": False, "error": f"Kafka is away: {UNTRUSTED}"})
+    code, said, complaint = await secured.command("audit", POSTGRES_URL=secured.postgres.url_with(host=LOOPBACK))
+    assert (code, said) == (2, {})
+    assert f"PostgreSQL is away: {MISNAMED}" in " ".join(complaint.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
