@@ -6,14 +6,17 @@ PostgreSQL. All certificates are for the name ``localhost`` alone, so that the a
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import shutil
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import redis.asyncio
 import trustme
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
@@ -25,6 +28,7 @@ from deploy.local.apache_kafka import ApacheKafka
 from deploy.local.ports import LOOPBACK, free_port
 from deploy.local.postgres import Postgres
 from deploy.local.process import PartFailed, Process, run_to_end
+from deploy.local.service import ServiceProcess
 
 HOST = "localhost"
 USER = "groundswell"
@@ -240,3 +244,24 @@ class SecuredPostgres(Postgres):
 
     def _settings(self) -> dict[str, str]:
         return {**super()._settings(), "ssl": "on"}
+
+
+async def told(http: httpx.AsyncClient, service: ServiceProcess) -> tuple[int, dict[str, str]]:
+    """What `/readyz` says: the status, and each check."""
+    try:
+        answer = await http.get(f"{service.url}/readyz")
+    except httpx.TransportError:
+        return 0, {}
+    return answer.status_code, answer.json()["checks"]
+
+
+@asynccontextmanager
+async def launched(*services: ServiceProcess) -> AsyncIterator[httpx.AsyncClient]:
+    """Services that are started but need not become ready."""
+    try:
+        for service in services:
+            await service.launch()
+        async with httpx.AsyncClient(timeout=30, verify=False, trust_env=False) as http:  # plain HTTP, on loopback
+            yield http
+    finally:
+        await asyncio.gather(*(service.stop() for service in services))

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,11 @@ from tests.integration.encrypted_parts import (
     SecuredKafka,
     SecuredPostgres,
     SecuredRedis,
+    launched,
     postgres_with_tls,
     redis_with_tls,
     serving,
+    told,
 )
 from tests.integration.scripted_smtp import ScriptedSmtp
 from tests.integration.system import eventually
@@ -141,27 +143,6 @@ async def secured(tmp_path_factory: pytest.TempPathFactory, *, apache_is_here: b
             yield found
     finally:
         postgres.remove_data()
-
-
-async def told(http: httpx.AsyncClient, service: ServiceProcess) -> tuple[int, dict[str, str]]:
-    """What `/readyz` says: the status, and each check."""
-    try:
-        answer = await http.get(f"{service.url}/readyz")
-    except httpx.TransportError:
-        return 0, {}
-    return answer.status_code, answer.json()["checks"]
-
-
-@asynccontextmanager
-async def launched(*services: ServiceProcess) -> AsyncIterator[httpx.AsyncClient]:
-    """Services that are started but need not become ready."""
-    try:
-        for service in services:
-            await service.launch()
-        async with httpx.AsyncClient(timeout=30, verify=False, trust_env=False) as http:  # plain HTTP, on loopback
-            yield http
-    finally:
-        await asyncio.gather(*(service.stop() for service in services))
 
 
 async def prepare(secured: Secured) -> None:
