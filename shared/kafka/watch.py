@@ -108,7 +108,9 @@ class ConsumerWatch:
         assignment = self._assignment
         # Asked of the brokers: what the client remembers of the ends grows old while a batch is held. The embedded broker
         # answers with the start of the last batch, so what the client remembers may be nearer.
-        ends = {tp: max(end, client.highwater(tp) or 0) for tp, end in (await client.end_offsets(partitions)).items()}
+        ends = dict(await client.end_offsets(partitions))
+        for tp in client.assignment() & set(partitions):  # a rebalance may have taken some while the brokers answered
+            ends[tp] = max(ends[tp], client.highwater(tp) or 0)
         starts = {tp: await self._start(client, tp) for tp in partitions if tp not in self._committed}
         if assignment != self._assignment:
             return
