@@ -1,0 +1,225 @@
+"""The state machine: hypothesis writes programs of happenings, and cuts one that breaks something down to its core."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, ClassVar, Final, Literal
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from shared.events import InvalidateCommand, WithdrawCommand
+from tests.model.invariants import Invariants
+from tests.model.steps import Fault
+from tests.model.world import MOST_PROCESSES, PETITIONS, Parts, Service, World
+from tests.signing import FERRY, PATH
+
+SERVICES: Final[tuple[Service, ...]] = ("verify", "tally")
+A_SERVICE = st.sampled_from(SERVICES)
+WHICH = st.integers(0, MOST_PROCESSES - 1)
+"""A process, the eldest first."""
+STEPS = st.integers(1, 40)
+"""Effects: from one to several batches."""
+A_FEW_STEPS = st.integers(0, 8)
+"""Up to somewhere in a batch."""
+MOST_RECORDS = st.integers(1, 5)
+COUNTRIES = st.sampled_from(("NL", "BE", "NL", "BE", "ZZ"))
+"""The last one does not exist."""
+Signature = tuple[int | None, str, str, bool]
+SIGNATURES = st.tuples(
+    st.none() | st.integers(0, 20), st.sampled_from((PATH, FERRY)), COUNTRIES, st.sampled_from((True, True, False))
+)
+"""Of a new signer, or of an earlier one; the petition; the country; whether it is confirmed if it has to be."""
+
+
+class ProtocolMachine(RuleBasedStateMachine):
+    """Signers, processes, accidents. Subclasses name the parts that it runs on."""
+
+    runner: ClassVar[asyncio.Runner]
+    parts: ClassVar[Parts]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._do(self.parts.empty())
+        self.world = World(self.parts)
+        self._invariants = Invariants(self.world)
+        self._broken = False
+        self._moved = True
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        self._moved = True
+        try:
+            self.runner.run(work)
+        except BaseException:
+            self._broken = True
+            raise
+
+    @initialize(signatures=st.lists(SIGNATURES, min_size=2, max_size=10), steps=st.sampled_from((0, 20, 60)))
+    def the_first_day(self, signatures: list[Signature], steps: int) -> None:
+        for service in SERVICES:
+            self.world.start(service)
+        self.signers_sign(signatures)
+        self._do(self.world.take_turns([(which, steps) for which in range(len(self.world.actors))]))
+
+    # --------------------------------------------------------------------------------------------------- signers
+
+    @rule(signatures=st.lists(SIGNATURES, min_size=1, max_size=5))
+    def signers_sign(self, signatures: list[Signature]) -> None:
+        for signer, petition_id, country, confirmed in signatures:
+            self.world.sign(signer, petition_id, country, confirmed=confirmed and petition_id == FERRY)
+
+    @precondition(lambda self: self.world.signed)
+    @rule(which=st.integers(0, 30))
+    def a_client_tries_again(self, which: int) -> None:
+        self.world.retry(which)
+
+    @precondition(lambda self: self.world.signed)
+    @rule(which=st.integers(0, 30), kind=st.sampled_from((WithdrawCommand, InvalidateCommand)))
+    def a_signature_is_taken_back(self, which: int, kind: type[WithdrawCommand | InvalidateCommand]) -> None:
+        self.world.change(which, kind)
+
+    @precondition(lambda self: self.world.signed and not self.world.grown)
+    @rule()
+    def a_lane_is_added(self) -> None:
+        self.world.add_lane()
+
+    @rule(petition_id=st.sampled_from(PETITIONS), threshold=st.integers(1, 5))
+    def a_milestone_is_added(self, petition_id: str, threshold: int) -> None:
+        self._do(self.world.add_milestone(petition_id, threshold))
+
+    # ------------------------------------------------------------------------------------------------- processes
+
+    @precondition(lambda self: self.world.verifies)
+    @rule(which=WHICH, steps=STEPS, most_records=MOST_RECORDS)
+    def verify_goes_on(self, which: int, steps: int, most_records: int) -> None:
+        self._do(self.world.go_on("verify", which, 0, steps, most_records))
+
+    @precondition(lambda self: self.world.tallies)
+    @rule(which=WHICH, steps=STEPS, most_records=MOST_RECORDS)
+    def tally_counts_on(self, which: int, steps: int, most_records: int) -> None:
+        self._do(self.world.go_on("tally", which, 0, steps, most_records))
+
+    @precondition(lambda self: self.world.tallies)
+    @rule(which=WHICH, task=st.integers(1, 2), steps=STEPS)
+    def tally_does_what_it_does_beside(self, which: int, task: int, steps: int) -> None:
+        self._do(self.world.go_on("tally", which, task, steps, 5))
+
+    @rule(turns=st.lists(st.tuples(st.integers(0, 11), st.integers(1, 8)), min_size=2, max_size=12))
+    def all_take_turns(self, turns: list[tuple[int, int]]) -> None:
+        self._do(self.world.take_turns(turns))
+
+    @rule()
+    def all_go_on_for_long(self) -> None:
+        self._do(self.world.all_go_on("verify", "tally"))
+
+    @rule(service=A_SERVICE)
+    def a_process_starts(self, service: Service) -> None:
+        if len(self.world.processes(service)) < MOST_PROCESSES:
+            self.world.start(service)
+
+    @rule(service=A_SERVICE, which=WHICH)
+    def a_process_is_killed(self, service: Service, which: int) -> None:
+        if self.world.processes(service):
+            self._do(self.world.kill(service, which))
+
+    @rule(service=A_SERVICE, late=st.none() | WHICH)
+    def partitions_change_hands(self, service: Service, late: int | None) -> None:
+        self.world.rebalance(service, late)
+
+    @rule(
+        service=A_SERVICE,
+        which=WHICH,
+        signatures=st.lists(SIGNATURES, min_size=1, max_size=4),
+        before=A_FEW_STEPS,
+        meanwhile=STEPS,
+        after=STEPS,
+        most_records=MOST_RECORDS,
+    )
+    def a_zombie_goes_on(
+        self,
+        service: Service,
+        which: int,
+        signatures: list[Signature],
+        before: int,
+        meanwhile: int,
+        after: int,
+        most_records: int,
+    ) -> None:
+        """Partitions change hands amid a batch, and its process does not know: it was paused, or cut off."""
+        self.signers_sign(signatures)
+        if service == "tally":
+            self._do(self.world.all_go_on("verify"))
+        self._do(self.world.hand_over(service, which, (before, meanwhile, after), most_records))
+
+    @rule(service=A_SERVICE, which=WHICH)
+    def a_process_hears_of_it_amid_its_batch(self, service: Service, which: int) -> None:
+        if self.world.processes(service):
+            self._do(self.world.tell(service, which))
+
+    @rule(service=A_SERVICE, back=st.integers(1, 20))
+    def records_are_delivered_again(self, service: Service, back: int) -> None:
+        self.world.group(service).reset(back)
+
+    @rule(service=A_SERVICE, which=WHICH, task=st.integers(0, 2), fault=st.sampled_from(("before", "after")))
+    def the_next_call_is_cut(self, service: Service, which: int, task: int, fault: Fault) -> None:
+        if self.world.processes(service):
+            self.world.cut_next_call(service, which, task, fault)
+
+    # --------------------------------------------------------------------------------------- Redis, operators, time
+
+    @rule()
+    def redis_is_saved(self) -> None:
+        self._do(self.world.save())
+
+    @rule(comes_back=st.sampled_from(("empty", "older")))
+    def redis_is_lost(self, comes_back: Literal["empty", "older"]) -> None:
+        self._do(self.world.lose(older=comes_back == "older"))
+
+    @rule(petition_id=st.sampled_from(PETITIONS))
+    def an_operator_asks_for_a_rebuild(self, petition_id: str) -> None:
+        self.world.rebuild(petition_id)
+
+    @rule(
+        petition_id=st.sampled_from(PETITIONS),
+        signatures=st.lists(SIGNATURES, min_size=1, max_size=4),
+        before=A_FEW_STEPS,
+    )
+    def signers_sign_amid_a_rebuild(self, petition_id: str, signatures: list[Signature], before: int) -> None:
+        self.world.rebuild(petition_id)
+        self._do(self.world.step(self.world.operators[-1], before))
+        self.signers_sign(signatures)
+        self._do(self.world.all_go_on("verify", "tally"))
+        self._do(self.world.step(self.world.operators[-1], 3))
+
+    @precondition(lambda self: self.world.operators)
+    @rule(which=WHICH, steps=STEPS)
+    def a_rebuild_goes_on(self, which: int, steps: int) -> None:
+        operators = self.world.operators
+        self._do(self.world.step(operators[which % len(operators)], steps))
+
+    @rule()
+    def five_minutes_pass(self) -> None:
+        self.world.wait_five_minutes()
+
+    # ------------------------------------------------------------------------------------------------- what must hold
+
+    @invariant()
+    def nothing_is_lost_or_double(self) -> None:
+        if self._moved:
+            self._do(self._invariants.check())
+        self._moved = False
+
+    def teardown(self) -> None:
+        try:
+            if not self._broken:
+                self._do(self._settle())
+        finally:
+            self._do(self.world.end())
+
+    async def _settle(self) -> None:
+        await self.world.settle()
+        await self._invariants.check_settled()
+        self.world.wait_five_minutes()
+        await self.world.watch_twice()
+        await self._invariants.check_told()

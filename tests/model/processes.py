@@ -1,0 +1,110 @@
+"""A verify and a tally process: the real parts, put together as their `app.py` does, on the simulated log."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from services.tally.announce import MilestoneAnnouncer, SnapshotAnnouncer
+from services.tally.handlers import TallyHandler
+from services.tally.handlers import decode as decode_fact
+from services.tally.healing import Healer
+from services.tally.ledger import Ledger
+from services.tally.metrics import TallyMetrics
+from services.tally.store import TallyStore
+from services.verify.handlers import VerifyHandler
+from services.verify.metrics import VerifyMetrics
+from services.verify.store import VerifyStore
+from shared.catalogue import Catalogue
+from shared.kafka.catalogue_feed import CatalogueFeed
+from shared.kafka.errors import is_transient
+from shared.postgres import Database
+from tests.integration.turns import TurnLock, turn
+from tests.model.log import Consumer, Group, LogProducer
+from tests.model.steps import StepActor, round_done
+from tests.signing import PEPPER
+
+
+class _CaughtUp(CatalogueFeed):
+    """A catalogue that holds everything already."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def catch_up(self) -> None:
+        return None
+
+
+class VerifyProcess:
+    """A process of verify: it consumes."""
+
+    def __init__(self, *, group: Group, database: Database, producer: LogProducer, catalogue: Catalogue) -> None:
+        self.handler = VerifyHandler(
+            catalogue=catalogue,
+            feed=_CaughtUp(),
+            store=VerifyStore(database),
+            producer=producer,
+            metrics=VerifyMetrics(CollectorRegistry()),
+            pepper=PEPPER,
+        )
+        self.consumer = Consumer(group, decode=self.handler.decode, process=self.handler.process)
+        self.actors = [StepActor(self.consumer.run)]
+
+
+class TallyProcess:
+    """A process of tally: it consumes, it watches, and it publishes snapshots, all at the same time."""
+
+    def __init__(
+        self, *, group: Group, database: Database, redis: Redis, producer: LogProducer, catalogue: Catalogue
+    ) -> None:
+        metrics = TallyMetrics(CollectorRegistry())
+        store, ledger = TallyStore(redis), Ledger(database)
+        self._snapshots = SnapshotAnnouncer(store=store, producer=producer, metrics=metrics, interval_seconds=1)
+        milestones = MilestoneAnnouncer(ledger=ledger, store=store, producer=producer, metrics=metrics)
+        milestones._announcing = TurnLock()  # type: ignore[assignment]
+        self.handler = TallyHandler(
+            catalogue=catalogue,
+            store=store,
+            ledger=ledger,
+            healer=Healer(redis=redis, store=store, ledger=ledger, metrics=metrics),
+            milestones=milestones,
+            snapshots=self._snapshots,
+            producer=producer,
+            metrics=metrics,
+        )
+        self.handler._counting = TurnLock()  # type: ignore[assignment]
+        self.consumer = Consumer(
+            group,
+            decode=decode_fact,
+            process=self.handler.process,
+            on_assigned=self.handler.on_assigned,
+            on_revoked=self.handler.on_revoked,
+        )
+        self.actors = [StepActor(self.consumer.run), StepActor(self._watch), StepActor(self._tell)]
+
+    def wait_five_minutes(self) -> None:
+        """So long that everything is told again."""
+        self.handler._told_all_at -= 300
+
+    async def _watch(self) -> None:
+        while True:
+            await turn()  # the sleep between two rounds
+            try:
+                if self.handler.owned:
+                    await self.handler._look_after()  # one round of `watch`
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+            else:
+                round_done()
+
+    async def _tell(self) -> None:
+        while True:
+            await turn()  # the sleep between two rounds
+            try:
+                await self._snapshots.flush()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+            else:
+                round_done()

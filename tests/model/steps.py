@@ -1,0 +1,246 @@
+"""Effects one at a time: an actor stops before each of its calls to the outside, where it may be overtaken or killed.
+
+A call may also fail on the way there or on the way back, which its caller cannot tell apart. Everything is stepped at the
+client: every statement and every commit in PostgreSQL, every command in Redis, every record that is published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import asyncpg
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+
+from shared.postgres import Database
+from tests.integration.turns import Actor
+
+T = TypeVar("T")
+
+Fault = Literal["before", "after"]
+"""Where a connection is cut: before the call arrived, or after it did and before its answer came back."""
+
+DEADLOCK_TIMEOUT_MS = 5
+"""Of the model's database. PostgreSQL looks for a deadlock once, that long after a wait began."""
+
+_current: ContextVar[StepActor | None] = ContextVar("step_actor", default=None)
+
+
+class StepActor(Actor):
+    """Something that runs one effect at a time. It may have to wait for a row that another one's transaction has locked."""
+
+    def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(work)
+        self.fault: Fault | None = None
+        self.backend: int | None = None
+        """The PostgreSQL process that it last had a connection to."""
+        self.rounds = 0
+        """How often it was through with what there was to do."""
+        self.waits = False
+        """Whether it waits for a lock; it goes on by itself as soon as it can."""
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether it stands before an effect, has ended, or has not begun."""
+        return self._task is None or self._stopped.is_set()
+
+    def go_on(self) -> None:
+        """Let it do one effect, and what follows up to the next. Returns at once."""
+        if not self.at_rest or self.ended:
+            return
+        self._stopped.clear()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+            self._task.add_done_callback(lambda _: self._stopped.set())
+        elif self._resume is not None:
+            self._resume.set_result(None)
+
+    def raise_if_failed(self) -> None:
+        """Raise what it raised, if it did."""
+        if self._task is not None and self._task.done() and not self._task.cancelled():
+            self._task.result()
+
+    async def rest(self, seconds: float) -> None:
+        """Wait until it is at rest, for at most so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+
+    async def _run(self) -> None:
+        _current.set(self)
+        await super()._run()
+
+
+async def all_at_rest(actors: Iterable[StepActor], connection: asyncpg.Connection) -> None:
+    """Wait until every actor stands before an effect, or for a lock. What happens next is then decided by who goes on.
+
+    Args:
+        connection: Its own, to ask PostgreSQL who waits.
+    """
+    for actor in actors:
+        if not actor.at_rest:
+            await _at_rest(actor, connection)
+        actor.raise_if_failed()
+
+
+async def _at_rest(actor: StepActor, connection: asyncpg.Connection) -> None:
+    if not actor.waits:
+        await actor.rest(0.003)
+    deadline = asyncio.get_running_loop().time() + 30
+    while not actor.at_rest:
+        if asyncio.get_running_loop().time() > deadline:
+            raise TimeoutError("an actor neither comes to its next effect nor waits for a lock")
+        if not await _waits_for_lock(actor, connection):
+            actor.waits = False
+            await actor.rest(0.003)
+        elif actor.waits:
+            return
+        else:
+            # Wait until PostgreSQL has looked for a deadlock: of two that lock each other out, the one that came second is
+            # then always the one that fails.
+            actor.waits = True
+            await actor.rest(3 * DEADLOCK_TIMEOUT_MS / 1000)
+    actor.waits = False
+
+
+async def _waits_for_lock(actor: StepActor, connection: asyncpg.Connection) -> bool:
+    if actor.backend is None:
+        return False
+    waits: bool = await connection.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", actor.backend)
+    return waits
+
+
+def round_done() -> None:
+    """The actor is through with what there was to do."""
+    if (actor := _current.get()) is not None:
+        actor.rounds += 1
+
+
+async def effect(call: Callable[[], Awaitable[T]]) -> T:
+    """Do one thing that others can see; they may go on before it.
+
+    Raises:
+        ConnectionResetError: the actor's fault was due: nothing was done, or it was and nobody heard of it.
+    """
+    actor = _current.get()
+    if actor is None:
+        return await call()
+    await actor.pause()
+    fault, actor.fault = actor.fault, None
+    if fault == "before":
+        raise ConnectionResetError("cut on the way there")
+    result = await call()
+    if fault == "after":
+        raise ConnectionResetError("cut on the way back")
+    return result
+
+
+# ---------------------------------------------------------------------------------------------------------- PostgreSQL
+
+
+@dataclass
+class Changes:
+    """How often something was done that others may see the effect of: all that is not a transaction yet, or only reads."""
+
+    number: int = 0
+
+
+class _Statements:
+    """A pool's or a connection's statements, each a step."""
+
+    def __init__(self, real: Any, changes: Changes) -> None:
+        self._real, self._changes = real, changes
+
+    async def fetch(self, query: str, *arguments: Any, **options: Any) -> list[asyncpg.Record]:
+        return await effect(lambda: self._real.fetch(query, *arguments, **options))
+
+    async def fetchrow(self, query: str, *arguments: Any, **options: Any) -> asyncpg.Record | None:
+        return await effect(lambda: self._real.fetchrow(query, *arguments, **options))
+
+    async def fetchval(self, query: str, *arguments: Any, **options: Any) -> Any:
+        return await effect(lambda: self._real.fetchval(query, *arguments, **options))
+
+    async def execute(self, query: str, *arguments: Any, **options: Any) -> str:
+        async def execute() -> str:
+            self._changes.number += 1
+            status: str = await self._real.execute(query, *arguments, **options)
+            return status
+
+        return await effect(execute)
+
+
+class _Connection(_Statements):
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        transaction = self._real.transaction()
+        await transaction.start()
+        committed = False
+
+        async def commit() -> None:
+            nonlocal committed
+            self._changes.number += 1
+            await transaction.commit()
+            committed = True
+
+        try:
+            yield
+            await effect(commit)
+        except BaseException:
+            if not committed:
+                await transaction.rollback()
+            raise
+
+
+class _Pool(_Statements):
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[_Connection]:
+        async with self._real.acquire() as connection:
+            if (actor := _current.get()) is not None:
+                actor.backend = connection.get_server_pid()
+            yield _Connection(connection, self._changes)
+
+
+class SteppedDatabase(Database):
+    """The real database: every statement is a step, and so is every commit."""
+
+    def __init__(self, real: Database) -> None:
+        self.changes = Changes()
+        self._stepped = _Pool(real.pool, self.changes)
+
+    @property
+    def pool(self) -> Any:
+        """The stepped pool."""
+        return self._stepped
+
+
+# --------------------------------------------------------------------------------------------------------------- Redis
+
+
+class _SteppedPipeline(Pipeline):
+    """One step, except that between any two scripts of it others' commands may come, as Redis allows."""
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        if not self.scripts:
+            return await effect(lambda: super(_SteppedPipeline, self).execute(raise_on_error))
+        commands, scripts = [*self.command_stack], {*self.scripts}
+        replies: list[Any] = []
+        for command in commands:
+            self.command_stack, self.scripts = [command], {*scripts}
+            replies += await effect(lambda: super(_SteppedPipeline, self).execute(raise_on_error))
+        return replies
+
+
+class SteppedRedis(Redis):
+    """The real Redis: every command and every script is a step."""
+
+    async def execute_command(self, *arguments: Any, **options: Any) -> Any:
+        execute: Any = super().execute_command
+        return await effect(lambda: execute(*arguments, **options))
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        return _SteppedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)

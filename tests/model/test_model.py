@@ -1,0 +1,155 @@
+"""The protocol as a whole, from the command to the milestone, under programs of accidents that hypothesis writes.
+
+Broken on purpose, it is found out, by the same machine with the same settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+import uvloop
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from deploy.local.postgres import Postgres
+from deploy.local.valkey import Valkey
+from services.tally import healing, store
+from services.tally.announce import MilestoneAnnouncer, _milestone_record
+from services.tally.store import Reached, TallyState, TallyStore
+from shared.kafka.consumer import Received
+from shared.topics import MILESTONES_REACHED
+from tests.integration.databases import database_named, redis_numbered
+from tests.model.log import Consumer
+from tests.model.machine import ProtocolMachine
+from tests.model.steps import DEADLOCK_TIMEOUT_MS, SteppedRedis
+from tests.model.world import Parts, Violation
+
+EXAMPLES = int(os.environ.get("GROUNDSWELL_MODEL_EXAMPLES", "0"))
+"""How many programs, each another one every time; without it a few that are always the same."""
+
+SETTINGS = settings(
+    max_examples=EXAMPLES or 100,
+    derandomize=not EXAMPLES,
+    stateful_step_count=50,
+    deadline=None,
+    print_blob=True,
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@asynccontextmanager
+async def parts_on(postgres: Postgres, valkey: Valkey) -> AsyncIterator[Parts]:
+    async with (
+        database_named(postgres, "model", deadlock_timeout=f"{DEADLOCK_TIMEOUT_MS}ms") as database,
+        redis_numbered(valkey, 9) as redis,
+    ):
+        stepped = SteppedRedis(connection_pool=redis.connection_pool)
+        connection = await asyncpg.connect(postgres.url_of("model"))
+        yield Parts(database=database, connection=connection, redis=redis, stepped_redis=stepped)
+        await connection.close()
+
+
+@pytest.fixture(scope="module")
+def machine(postgres: Postgres, valkey: Valkey) -> Iterator[type[ProtocolMachine]]:
+    # hypothesis calls from outside of any loop, so the model has a loop of its own, beside that of the other tests.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        stack = AsyncExitStack()
+        parts = runner.run(stack.enter_async_context(parts_on(postgres, valkey)))
+
+        class OnTheseParts(ProtocolMachine):
+            pass
+
+        OnTheseParts.runner, OnTheseParts.parts = runner, parts
+        yield OnTheseParts
+        runner.run(stack.aclose())
+
+
+def test_counts_are_the_ledgers_whatever_happens_and_wherever_it_happens(machine: type[ProtocolMachine]) -> None:
+    run_state_machine_as_test(machine, settings=SETTINGS)
+
+
+# ------------------------------------------------------------------------------------------------------ broken on purpose
+
+
+def without_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script says where the fences are, but counts wherever they are."""
+    script = store._script
+
+    def without(name: str) -> str:
+        compare, ask = "if fence ~= move[1] then", "if move[1] < 0 then"
+        text = script(name)
+        assert name != "apply.lua" or compare in text
+        return text.replace(compare, ask)
+
+    monkeypatch.setattr(store, "_script", without)
+
+
+def with_commits_before_publishing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offsets are committed before the batch is decided and published, or counted."""
+
+    async def finish(self: Consumer[object], records: Sequence[Any], epoch: int) -> None:
+        if await self.hold(lambda: self.commit(records, epoch), epoch):
+            received = [Received(self._decode(one), one.partition, one.offset) for one in records]
+            await self.hold(lambda: self._process(received), epoch)
+
+    monkeypatch.setattr(Consumer, "finish", finish)
+
+
+def without_witness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody notices that this is another Redis than before."""
+
+    async def identity(_: object) -> str:
+        return "always the same"
+
+    monkeypatch.setattr(healing, "identity", identity)
+
+
+def with_milestones_marked_before_publishing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A milestone is marked as announced, and then announced."""
+
+    async def announce(self: MilestoneAnnouncer, reached: Reached) -> None:
+        recorded = await self._ledger.record_milestone(reached)
+        await self._store.mark_announced(reached.petition_id, [reached.threshold])
+        if recorded is not None:
+            await self._ledger.mark_announced(recorded)
+            await self._producer.publish(MILESTONES_REACHED.name, _milestone_record(recorded))
+
+    monkeypatch.setattr(MilestoneAnnouncer, "_announce", announce)
+
+
+def without_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rebuild goes in although the stored tally is ahead of it."""
+    swap_in = TallyStore.swap_in
+
+    async def always(self: TallyStore, petition_id: str, state: TallyState, *, force: bool = False) -> bool:
+        return await swap_in(self, petition_id, state, force=True)
+
+    monkeypatch.setattr(TallyStore, "swap_in", always)
+
+
+WITHOUT_SHRINKING = settings(SETTINGS, phases=(Phase.generate,), print_blob=False)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        without_fence,
+        with_commits_before_publishing,
+        without_witness,
+        with_milestones_marked_before_publishing,
+        without_guard,
+    ],
+)
+def test_a_protocol_that_is_broken_on_purpose_is_found_out(
+    broken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch, machine: type[ProtocolMachine]
+) -> None:
+    broken(monkeypatch)
+    with pytest.raises(Violation):
+        run_state_machine_as_test(machine, settings=WITHOUT_SHRINKING)

@@ -1,0 +1,358 @@
+"""One program's world: the log, the processes, and what may happen to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Literal
+
+import asyncpg
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from services.tally.healing import Healer
+from services.tally.ledger import Ledger
+from services.tally.metrics import TallyMetrics
+from services.tally.store import TallyStore
+from shared.catalogue import Catalogue
+from shared.events import ChangeCommand, Command, ConfirmCommand, Policy, SignCommand
+from shared.kafka.errors import is_transient
+from shared.kafka.headers import event_headers
+from shared.kafka.producer import Record
+from shared.postgres import Database
+from shared.topics import (
+    MILESTONES_REACHED,
+    SIGNATURES_REJECTED,
+    SIGNATURES_SUBMITTED,
+    SIGNATURES_VERIFIED,
+    TALLIES_UPDATED,
+)
+from tests.model.log import Group, Log, LogProducer
+from tests.model.processes import TallyProcess, VerifyProcess
+from tests.model.steps import Fault, StepActor, SteppedDatabase, all_at_rest
+from tests.signing import FERRY, NOON, PATH, change, event_id_of, petition, sign, signer_key_of
+
+SUBMITTED, VERIFIED = SIGNATURES_SUBMITTED.name, SIGNATURES_VERIFIED.name
+REJECTED, TALLIES, MILESTONES = SIGNATURES_REJECTED.name, TALLIES_UPDATED.name, MILESTONES_REACHED.name
+
+PETITIONS: Final = (PATH, FERRY)
+"""Of two partitions of the facts, each has one. Signatures for the second need to be confirmed."""
+
+MOST_PROCESSES: Final = 3
+"""Of a service: an owner, one that has just lost its partitions, and one that lost them long ago."""
+
+Service = Literal["verify", "tally"]
+
+
+class Violation(AssertionError):
+    """Something that must always hold does not."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The real parts under the processes."""
+
+    database: Database
+    connection: asyncpg.Connection
+    """To look at what there is, beside the pool of the processes."""
+    redis: Redis
+    stepped_redis: Redis
+
+    async def empty(self) -> None:
+        """As on the first day."""
+        await self.connection.execute(
+            "DELETE FROM ledger; DELETE FROM signatures; DELETE FROM milestones; DELETE FROM redis_witness"
+        )
+        await self.redis.flushdb()
+
+
+class World:
+    """Everything there is. Each method is one happening."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.log = Log({SUBMITTED: 2, VERIFIED: 2, REJECTED: 2, TALLIES: 2, MILESTONES: 2})
+        self._producer = LogProducer(self.log)
+        self.database = SteppedDatabase(parts.database)
+        self.thresholds: dict[str, list[int]] = {PATH: [2, 4], FERRY: [1, 3]}
+        self._catalogue = Catalogue()
+        for petition_id in PETITIONS:
+            self._catalogue.apply(self._petition(petition_id))
+        self.verify_group, self.tally_group = Group(self.log, SUBMITTED), Group(self.log, VERIFIED)
+        self.verifies: list[VerifyProcess] = []
+        self.tallies: list[TallyProcess] = []
+        self.operators: list[StepActor] = []
+        self.signed: list[tuple[SignCommand, bytes]] = []
+        """Every sign command and its key."""
+        self.added: dict[str, set[int]] = {petition_id: set() for petition_id in PETITIONS}
+        """Thresholds that a petition got later."""
+        self.losses = 0
+        self.grown = False
+        self._saved: dict[str, dict[Any, Any]] = {}
+
+    # ----------------------------------------------------------------------------------------------- signers and ingest
+
+    def sign(self, earlier: int | None, petition_id: str, country: str, *, confirmed: bool) -> None:
+        """Somebody signs: a new signer, or the one of an earlier signature."""
+        number = len(self.signed) + 1
+        signer = number if earlier is None else earlier % number + 1
+        command = sign(
+            number,
+            signer=signer,
+            petition_id=petition_id,
+            country=country,
+            at=NOON + timedelta(seconds=20 * number),
+        )
+        self.signed.append((command, signer_key_of(command).hex.encode()))
+        self._submit(*self.signed[-1])
+        if confirmed:
+            self.change(number - 1, ConfirmCommand)
+
+    def retry(self, which: int) -> None:
+        """A client sends again what it has sent, some time later."""
+        command, key = self.signed[which % len(self.signed)]
+        later = command.submitted_at + timedelta(hours=1)
+        self._submit(command.model_copy(update={"submitted_at": later}), key)
+
+    def change(self, which: int, kind: type[ChangeCommand]) -> None:
+        """A signature is confirmed, withdrawn or invalidated."""
+        command, key = self.signed[which % len(self.signed)]
+        at = command.submitted_at + timedelta(minutes=5)
+        self._submit(change(kind, command.signature_id.int, petition_id=command.petition_id, at=at), key)
+
+    def _submit(self, command: Command, key: bytes) -> None:
+        headers = event_headers(
+            type(command), event_id=event_id_of(command), source="/groundswell/ingest", subject=command.petition_id
+        )
+        self.log.append(SUBMITTED, Record(key, command.model_dump_json().encode(), headers))
+
+    def add_lane(self) -> None:
+        """A partition is added to the commands' topic: some signers' commands go elsewhere from now on."""
+        self.grown = True
+        self.log.add_partition(SUBMITTED)
+        self.verify_group.rebalance()
+
+    async def add_milestone(self, petition_id: str, threshold: int) -> None:
+        """The petition gets a milestone that its count may have passed already."""
+        if threshold not in self.thresholds[petition_id]:
+            self.added[petition_id].add(threshold)
+        self.thresholds[petition_id] = sorted({*self.thresholds[petition_id], threshold})
+        self._catalogue.apply(self._petition(petition_id))
+        for process in self.tallies:
+            await process.handler.on_petition_change(self._petition(petition_id))
+
+    def _petition(self, petition_id: str) -> Any:
+        policy = Policy(confirmation="required" if petition_id == FERRY else "none")
+        return petition(petition_id, milestones=self.thresholds[petition_id], policy=policy)
+
+    # -------------------------------------------------------------------------------------------------------- processes
+
+    def processes(self, service: Service) -> list[VerifyProcess] | list[TallyProcess]:
+        """The living processes of a service, the eldest first."""
+        return self.verifies if service == "verify" else self.tallies
+
+    def group(self, service: Service) -> Group:
+        """The service's consumer group."""
+        return self.verify_group if service == "verify" else self.tally_group
+
+    def start(self, service: Service) -> None:
+        """One more process; the group divides the partitions anew."""
+        process: VerifyProcess | TallyProcess
+        if service == "verify":
+            process = VerifyProcess(
+                group=self.verify_group,
+                database=self.database,
+                producer=self._producer,
+                catalogue=self._catalogue,
+            )
+            self.verifies.append(process)
+        else:
+            process = TallyProcess(
+                group=self.tally_group,
+                database=self.database,
+                redis=self.parts.stepped_redis,
+                producer=self._producer,
+                catalogue=self._catalogue,
+            )
+            self.tallies.append(process)
+        group = self.group(service)
+        group.members.append(process.consumer)
+        group.rebalance()
+
+    async def kill(self, service: Service, which: int) -> None:
+        """A process ends right where it is. The group notices with its next rebalance."""
+        processes = self.processes(service)
+        process = processes.pop(which % len(processes))
+        self.group(service).members.remove(process.consumer)
+        for actor in process.actors:
+            await actor.kill()
+        await self.rest()
+
+    async def hand_over(self, service: Service, which: int, steps: tuple[int, int, int], most_records: int) -> None:
+        """A process goes on, loses its partitions without knowing; another one goes on; then the first."""
+        while len(self.processes(service)) < 2:
+            self.start(service)
+        zombie, heir = self._process(service, which), self._process(service, which + 1)
+        before, meanwhile, after = steps
+        zombie.consumer.most_records = heir.consumer.most_records = most_records
+        for _ in range(3):
+            if not zombie.consumer.in_hand:
+                await self.step(zombie.actors[0], 1)
+        await self.step(zombie.actors[0], before)
+        self.group(service).rebalance(without=zombie.consumer)
+        await self.step(heir.actors[0], meanwhile)
+        await self.step(zombie.actors[0], after)
+
+    async def tell(self, service: Service, which: int) -> None:
+        """A process hears of the rebalance while it has a batch in hand that it could not finish in time."""
+        consumer = self._process(service, which).consumer
+        if consumer.is_stale:
+            await consumer.learn()
+
+    def rebalance(self, service: Service, without: int | None) -> None:
+        """Partitions change hands. One of several members may have been too slow to join."""
+        group = self.group(service)
+        late = None if without is None or len(group.members) < 2 else group.members[without % len(group.members)]
+        group.rebalance(without=late)
+
+    def cut_next_call(self, service: Service, which: int, actor: int, fault: Fault) -> None:
+        """The next call of one of a process's actors fails: on its way there, or on its way back."""
+        actors = self._process(service, which).actors
+        actors[actor % len(actors)].fault = fault
+
+    async def go_on(self, service: Service, which: int, actor: int, steps: int, most_records: int) -> None:
+        """A process does that many effects with one of its actors."""
+        process = self._process(service, which)
+        process.consumer.most_records = most_records
+        await self.step(process.actors[actor % len(process.actors)], steps)
+
+    async def take_turns(self, turns: Sequence[tuple[int, int]]) -> None:
+        """One actor goes on after the other: (which, how many effects)."""
+        for which, steps in turns:
+            if actors := self.actors:
+                await self.step(actors[which % len(actors)], steps)
+
+    async def all_go_on(self, *services: Service) -> None:
+        """Everything of these services goes on for some batches, unless it has nothing to do."""
+        for service in services:
+            for process in self.processes(service):
+                for actor in process.actors:
+                    await self.step(actor, 40)
+
+    def _process(self, service: Service, which: int) -> VerifyProcess | TallyProcess:
+        processes = self.processes(service)
+        return processes[which % len(processes)]
+
+    async def step(self, actor: StepActor, steps: int) -> None:
+        """So many effects of one actor; less if it has to wait for another, or is through with what there is to do."""
+        for _ in range(steps):
+            rounds = actor.rounds
+            actor.go_on()
+            await self.rest()
+            if actor.waits or actor.ended or actor.rounds != rounds:
+                return
+
+    async def rest(self) -> None:
+        """Wait until everything stands still."""
+        await all_at_rest(self.actors, self.parts.connection)
+
+    @property
+    def actors(self) -> list[StepActor]:
+        """Everything that can go on."""
+        both: Sequence[VerifyProcess | TallyProcess] = [*self.verifies, *self.tallies]
+        return [actor for process in both for actor in process.actors] + self.operators
+
+    # --------------------------------------------------------------------------------------------- Redis and operators
+
+    async def save(self) -> None:
+        """What a Redis that starts from an older file, or a replica that lags, will have."""
+        redis = self.parts.redis
+        self._saved = {str(key): await redis.hgetall(key) for key in await redis.keys("tally:*")}
+
+    async def lose(self, *, older: bool) -> None:
+        """Another Redis is there: as it was when it was saved, or empty."""
+        self.losses += 1
+        async with self.parts.redis.pipeline(transaction=True) as pipe:
+            pipe.flushdb()
+            for key, fields in self._saved.items() if older else ():
+                pipe.hset(key, mapping=fields)
+            await pipe.execute()
+
+    def rebuild(self, petition_id: str) -> None:
+        """An operator has a tally rebuilt beside the traffic. It begins with its first step."""
+        redis = self.parts.stepped_redis
+        healer = Healer(
+            redis=redis,
+            store=TallyStore(redis),
+            ledger=Ledger(self.database),
+            metrics=TallyMetrics(CollectorRegistry()),
+        )
+
+        async def work() -> None:
+            try:
+                await healer.rebuild(petition_id, cause="command")
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+
+        self.operators = [one for one in self.operators if not one.ended] + [StepActor(work)]
+
+    def wait_five_minutes(self) -> None:
+        """So long that every tally tells everything again."""
+        for process in self.tallies:
+            process.wait_five_minutes()
+
+    # ------------------------------------------------------------------------------------------------------------ the end
+
+    async def settle(self) -> None:
+        """No more accidents: whatever lives goes on until nothing is left to do.
+
+        Raises:
+            Violation: it never comes to an end.
+        """
+        for actor in self.actors:
+            actor.fault = None
+        for service in ("verify", "tally"):
+            if not self.processes(service):
+                self.start(service)
+            elif self.group(service).has_orphans:
+                self.group(service).rebalance()
+            await self._drain(self.processes(service))
+        while busy := [one for one in self.operators if not one.ended]:
+            await self._all_go_on(busy)
+        await self.watch_twice()
+
+    async def _drain(self, processes: Sequence[VerifyProcess | TallyProcess]) -> None:
+        for _ in range(500):
+            busy = [one for one in processes if not one.consumer.idle]
+            if not busy:
+                return
+            # A batch may wait for its process's other actors.
+            await self._all_go_on([actor for process in busy for actor in process.actors])
+        raise Violation("the batches never came to an end")
+
+    async def watch_twice(self) -> None:
+        """Every tally's watch and snapshots go round twice: the round that one may be in, and one after all that was.
+
+        Raises:
+            Violation: they never come to an end.
+        """
+        rounds = [(actor, actor.rounds + 2) for process in self.tallies for actor in process.actors[1:]]
+        for _ in range(500):
+            busy = [actor for actor, wanted in rounds if actor.rounds < wanted]
+            busy += [process.actors[0] for process in self.tallies if not process.consumer.idle]
+            if not busy:
+                return
+            await self._all_go_on(busy)
+        raise Violation("the watch never came to an end")
+
+    async def _all_go_on(self, actors: Sequence[StepActor]) -> None:
+        for actor in actors:
+            actor.go_on()
+            await self.rest()
+
+    async def end(self) -> None:
+        """Nothing runs any more."""
+        for actor in self.actors:
+            await actor.kill()
