@@ -44,17 +44,20 @@ class Event(BaseModel):
 
 
 class SignCommand(Event):
-    """A signer asks to support a petition. The event's id is the signature's id, so a client's retry is a replay."""
+    """A signer asks to support a petition. The event's id is the signature's id, so a client's retry is a replay.
+
+    Its ``repr`` leaves out who signs: that is what an exception shows of it, and exceptions are logged.
+    """
 
     TYPE: ClassVar[str] = "groundswell.signature.sign.v1"
 
     signature_id: UUID
     petition_id: PetitionId
-    email: EmailText
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    email: EmailText = Field(repr=False)
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(repr=False)
     country: CountryCode
-    postcode: Annotated[str, StringConstraints(max_length=20)] | None = None
-    comment: Annotated[str, StringConstraints(max_length=2000)] | None = None
+    postcode: Annotated[str, StringConstraints(max_length=20)] | None = Field(None, repr=False)
+    comment: Annotated[str, StringConstraints(max_length=2000)] | None = Field(None, repr=False)
     consent: bool = False
     submitted_at: AwareDatetime
 

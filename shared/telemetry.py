@@ -1,13 +1,21 @@
-"""Logs: structured, one event a line, and never personal data: log ids, counts, codes and error types, not contents."""
+"""Logs: structured, one event a line, and never personal data: log ids, counts, codes and error types, not contents.
+
+That is kept by whoever writes a line. What nobody writes knowingly, the text of an exception, goes through `_censored`.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
+from typing import Any, Final
 
 import structlog
 
 from shared.settings import CommonSettings
+
+_ADDRESS: Final = re.compile(r"""[^\s"'<>()\[\]{},;@/\\]+@[^\s"'<>()\[\]{},;@/\\]+""")
+"""An e-mail address; also ``user:password@host`` of an URL."""
 
 
 def configure_logging(settings: CommonSettings, service: str) -> None:
@@ -42,7 +50,7 @@ def configure_logging(settings: CommonSettings, service: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=steps,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last[:-1], _censored(last[-1])],
         )
     )
     root = logging.getLogger()
@@ -60,3 +68,12 @@ def configure_logging(settings: CommonSettings, service: str) -> None:
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(max(level, least))
+
+
+def _censored(render: structlog.typing.Processor) -> structlog.typing.Processor:
+    """`render` without what reads like an address or like credentials: PostgreSQL's driver and others quote values."""
+
+    def censored(logger: Any, method: str, event: structlog.typing.EventDict) -> str:
+        return _ADDRESS.sub("[removed]", str(render(logger, method, event)))
+
+    return censored

@@ -38,12 +38,16 @@ class Submission(BaseModel):
     # The patterns are for the OpenAPI document only; `admit` checks the same, and says it in words for people.
     email: Annotated[
         EmailText,
-        Field(description="Where the signer receives mail. It is never shown.", json_schema_extra={"format": "email"}),
+        Field(
+            description="Where the signer receives mail. It is never shown.",
+            json_schema_extra={"format": "email"},
+            repr=False,
+        ),
     ]
     name: Annotated[
         str,
         StringConstraints(min_length=1, max_length=200),
-        Field(json_schema_extra={"pattern": rf"^[^\x00-\x1f{_IN_NEITHER}]*[^\s\x00-\x1f{_IN_NEITHER}]+$"}),
+        Field(json_schema_extra={"pattern": rf"^[^\x00-\x1f{_IN_NEITHER}]*[^\s\x00-\x1f{_IN_NEITHER}]+$"}, repr=False),
     ]
     country: Annotated[
         str,
@@ -57,7 +61,7 @@ class Submission(BaseModel):
             Field(json_schema_extra={"pattern": rf"^[^\x00-\x1f{_IN_NEITHER}]*$"}),
         ]
         | None
-    ) = None
+    ) = Field(None, repr=False)
     comment: (
         Annotated[
             str,
@@ -65,14 +69,16 @@ class Submission(BaseModel):
             Field(json_schema_extra={"pattern": rf"^[^\x00-\x08\x0b\x0c\x0e-\x1f{_IN_NEITHER}]*$"}),
         ]
         | None
-    ) = None
+    ) = Field(None, repr=False)
     consent: bool = Field(False, description="Whether the signer agrees to what the petition asks consent for.")
 
 
 class BatchLine(Submission):
     """One line of a batch: a submission and, if the partner wants retries to be safe, its idempotency key."""
 
-    idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[!-~]+$")] | None = None
+    idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[!-~]+$")] | None = (
+        Field(None, repr=False)
+    )
 
 
 FieldError = dict[str, str]

@@ -7,7 +7,7 @@ store answers a command it has seen before with the stored outcome, so these rul
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, Literal
@@ -62,7 +62,7 @@ class Submission:
     lane: int
     offset: int
     command: Command
-    email_domain: str = ""
+    email_domain: str = field(default="", repr=False)
     """Of a sign command: the canonical e-mail's domain. The rest of the address is not needed any more."""
 
 

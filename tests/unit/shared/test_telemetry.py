@@ -24,13 +24,19 @@ LOGGING = """
         fails("canary@example.org")
     except KeyError as bug:
         structlog.get_logger("shared.example").error("bug", exc_info=bug)
+    if {quotes}:
+        logging.getLogger("a.library").error("cannot connect to postgresql://planted:planted@db.example/main")
+        try:
+            raise ValueError("invalid input for argument $1: ['planted+1@mail.example', 'x']")
+        except ValueError as bug:
+            structlog.get_logger("shared.example").error("bug", exc_info=bug)
     print("nothing of the log goes here")
 """
 
 
-def log_lines(form: str, level: str = "info") -> list[str]:
+def log_lines(form: str, level: str = "info", *, quotes: bool = False) -> list[str]:
     """What a process with these settings writes to standard error."""
-    program = textwrap.dedent(LOGGING.format(form=form, level=level))
+    program = textwrap.dedent(LOGGING.format(form=form, level=level, quotes=quotes))
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert ended.stdout == "nothing of the log goes here\n"
     return ended.stderr.splitlines()
@@ -54,6 +60,15 @@ def test_a_traceback_shows_no_values(form: str) -> None:
     # The line of source that made the value is there in a script; the value of the local variable is not.
     assert "email = " not in text
     assert text.count("canary") <= 1
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_addresses_and_passwords_that_a_library_quotes_are_removed(form: str) -> None:
+    quoting = log_lines(form, quotes=True)[len(log_lines(form)) :]
+    text = "\n".join(quoting)
+    assert "cannot connect to postgresql://[removed]/main" in text
+    assert "invalid input for argument $1" in text
+    assert "planted" not in text
 
 
 def test_what_is_below_the_level_is_not_logged() -> None:
