@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.faults.world import World
 
+
+class NotPlayed(Exception):
+    """There was nothing for the fault to hit: no traffic came to its point. It does not count as played."""
+
+
 Act = Callable[["World", Random], Awaitable[None]]
 
 

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from deploy.local.process import PartFailed
 from tests.faults import logs
+from tests.faults.fault import Fault, NotPlayed
 from tests.faults.invariants import check
 from tests.faults.observers import Observer
 from tests.faults.quiet import STUCK_SECONDS, wait_for_quiet
@@ -167,19 +168,28 @@ class Run:
             self._world.timeline.note("fault begins", kind=fault.kind, accepted=self._accepted)
             self._tell("surge")
             try:
-                async with asyncio.timeout(_FAULT_SECONDS):
-                    await fault.act(self._world, self._plan.random(f"fault/{place}"))
-                self._world.timeline.note("fault lifted", kind=fault.kind)
-                self._result.faults[fault.kind] += 1
+                played = await self._act(place, fault)
+                self._world.timeline.note("fault lifted" if played else "fault not played", kind=fault.kind)
+                self._result.faults[fault.kind] += played
                 seconds = await self._recovery.measure()
             except (NotRecovered, PartFailed, TimeoutError, NotAccepted) as error:
                 self._violated(f"{fault.kind}: {type(error).__name__}: {error}")
             else:
                 self._world.timeline.note("recovered", kind=fault.kind, after_seconds=round(seconds, 3))
-                self._result.recoveries.append((fault.kind, seconds))
+                if played:
+                    self._result.recoveries.append((fault.kind, seconds))
             finally:
                 self._under_way.remove(fault.kind)
                 self._tell("surge")
+
+    async def _act(self, place: int, fault: Fault) -> bool:
+        """Play a fault; whether there was anything for it to hit."""
+        try:
+            async with asyncio.timeout(_FAULT_SECONDS):
+                await fault.act(self._world, self._plan.random(f"fault/{place}"))
+        except NotPlayed:
+            return False
+        return True
 
     @asynccontextmanager
     async def _in_turn(self, touches: frozenset[str]) -> AsyncIterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -12,7 +13,7 @@ import redis.asyncio
 
 from deploy.local.process import PartFailed
 from deploy.local.service import ServiceName, ServiceProcess
-from tests.faults.fault import Fault
+from tests.faults.fault import Fault, NotPlayed
 from tests.faults.instances import another_instance, ended, start_again, with_pid
 
 if TYPE_CHECKING:
@@ -49,8 +50,12 @@ class _Place:
 
         return Fault(f"{self.service}-{how}-{self.where}", frozenset({self.service}) | self.touches, here)
 
-    async def reached(self, world: World, action: str) -> int | None:
-        """Arm the point and wait until a process comes to it. Its pid, or None."""
+    async def reached(self, world: World, action: str) -> int:
+        """Arm the point and wait until a process comes to it. Returns its pid.
+
+        Raises:
+            NotPlayed: none came.
+        """
         world.failpoints.arm(self.point, action, service=self.service)
         if self.provoke is not None:
             await self.provoke(world)
@@ -58,6 +63,8 @@ class _Place:
         world.timeline.note(
             "failpoint hit" if pid is not None else "failpoint not reached", point=self.point, action=action, pid=pid
         )
+        if pid is None:
+            raise NotPlayed(f"nothing came to {self.point} in {REACHED_SECONDS:g} s")
         return pid
 
     def lift(self, world: World) -> list[int]:
@@ -81,7 +88,7 @@ async def _crashed(world: World, random: Random, place: _Place) -> None:
     process: ServiceProcess | None = None
     try:
         pid = await place.reached(world, "raise")
-        process = None if pid is None else with_pid(world, pid)
+        process = with_pid(world, pid)
     finally:
         await ended(world, place.lift(world), within=_ENDED_SECONDS)
         code = None if process is None else process.exit_code
@@ -93,9 +100,10 @@ async def _crashed(world: World, random: Random, place: _Place) -> None:
 async def _failing(world: World, random: Random, place: _Place) -> None:
     """Connections that break exactly there, several times in a row."""
     try:
-        for _ in range(random.randint(2, 4)):
-            if await place.reached(world, "fail") is None:
-                return
+        await place.reached(world, "fail")
+        for _ in range(random.randint(1, 3)):
+            with suppress(NotPlayed):
+                await place.reached(world, "fail")
     finally:
         place.lift(world)
 
@@ -104,9 +112,9 @@ async def _slow(world: World, random: Random, place: _Place) -> None:
     """A long wait exactly there, while the rest of the process goes on; longer than a rebalance waits for it."""
     seconds = round(random.uniform(3.5, 6.0), 2)
     try:
-        if await place.reached(world, f"sleep {seconds}") is not None:
-            async with another_instance(world, place.service):  # the group wants the partitions meanwhile
-                await asyncio.sleep(random.uniform(0.2, 1.0))
+        await place.reached(world, f"sleep {seconds}")
+        async with another_instance(world, place.service):  # the group wants the partitions meanwhile
+            await asyncio.sleep(random.uniform(0.2, 1.0))
     finally:
         place.lift(world)
 
@@ -116,8 +124,6 @@ async def _zombie(world: World, random: Random, place: _Place) -> None:
     process = None
     try:
         pid = await place.reached(world, "stop")
-        if pid is None:
-            return
         process = with_pid(world, pid)
         if process is None:
             raise PartFailed(f"the process {pid} that stopped at {place.point} is none of ours")
