@@ -56,4 +56,5 @@ MUTANT = Mutant(
     break_it=_break,
     points=_points,
     schema=_SCHEMA,
+    spoils_its_world=True,
 )

@@ -25,6 +25,7 @@ class Mutant:
         points: puts failpoints into the service where the product has none and the schedule needs one. The product has
             them too when it plays the schedule: with them alone it is whole.
         schema: SQL that breaks the tables; it fails when there is nothing to break.
+        spoils_its_world: whether what it leaves behind is wrong for the product too. Nobody plays there after it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Mutant:
     break_it: Callable[[], None] | None = None
     points: Callable[[], None] | None = None
     schema: str | None = None
+    spoils_its_world: bool = False
 
 
 def replace(owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:

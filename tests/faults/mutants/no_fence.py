@@ -29,4 +29,5 @@ MUTANT = Mutant(
     broken="tally has no fence: what comes twice is counted twice",
     service="tally",
     break_it=_break,
+    spoils_its_world=True,  # of two snapshots the one with the higher revision is the newer one, and its is too high
 )

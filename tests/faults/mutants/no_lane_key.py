@@ -57,4 +57,5 @@ MUTANT = Mutant(
     service="verify",
     points=_points,
     schema=_SCHEMA,
+    spoils_its_world=True,
 )

@@ -95,13 +95,12 @@ async def play(
 ) -> list[Outcome]:
     """Play the schedules of `chosen`, each against the product and, unless `control_only`, against the mutant.
 
-    Mutants share a world one after the other, each in a run of its own petitions: that the product passes after a mutant
-    shows that the mutant left nothing behind. One that breaks the tables ends its world.
+    Mutants share a world one after the other, each in a run of its own petitions, as long as they do not spoil it.
 
     Raises:
         PartFailed: the parts or services could not be started.
     """
-    waiting = sorted(chosen, key=lambda pair: pair[0].schema is not None)
+    waiting = sorted(chosen, key=lambda pair: pair[0].spoils_its_world)
     outcomes: list[Outcome] = []
     number = worlds = 0
     while waiting:
@@ -130,7 +129,7 @@ async def play(
                     found = next(filter(schedule.expected, outcome.violations), None)
                     outcome.caught_by = found and _shortened(found)
                 outcome.seconds = time.monotonic() - began
-                if outcome.control or (mutant.schema and not control_only):
+                if outcome.control or (mutant.spoils_its_world and not control_only):
                     break
                 await _become(world, commands, mutant, whole=True)
     return outcomes
