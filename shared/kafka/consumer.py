@@ -266,7 +266,11 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
                 self._metrics.abandoned.inc()
                 log.info("batch_abandoned", topic=self._topic.name, records=len(records), reason=str(reason))
             except asyncio.CancelledError:
-                raise
+                if not self._stopping.is_set():
+                    raise
+                # The broker's client ends what outlasts the drain budget, as it should: that is no error to be logged.
+                self._metrics.abandoned.inc()
+                log.info("batch_abandoned", topic=self._topic.name, records=len(records), reason="the service stops")
             except Exception as bug:  # noqa: BLE001  the rule for bugs: crash, commit nothing
                 self._crash(bug)
             else:

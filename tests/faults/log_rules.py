@@ -91,6 +91,12 @@ RULES: Final = (
     Rule("batch_held", (REDIS, "tally"), "Redis is away, or two tallies count", cause=_REDIS_ERROR),
     Rule("batch_held", (KAFKA, REDIS, POSTGRES, CLOCK, ITSELF), "a connection broke", cause=_ANY_CONNECTION),
     Rule("batch_held", ("verify", KAFKA, POSTGRES, CLOCK), "two verifies on one lane", cause="LaneTaken"),
+    Rule(
+        r"Unclosed AIOKafka(Consumer|Producer).*",
+        (KAFKA,),
+        "told to stop while the broker was away: closing the client outlasted the drain budget",
+        logger="asyncio",
+    ),
     # PostgreSQL.
     Rule("postgres_away", (POSTGRES, CLOCK), "PostgreSQL was away when the service started"),
     # Redis.

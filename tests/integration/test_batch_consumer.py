@@ -390,5 +390,6 @@ async def test_a_stop_gives_up_a_batch_that_outlasts_the_drain_budget(kafka: Kaf
 
     assert time.monotonic() - asked < 5
     assert not worker.seen
+    assert worker.metric("batches_abandoned_total") == 1
     async with committed(kafka, topic) as group:
         assert await group.offsets() == {}
