@@ -190,7 +190,7 @@ class World:
     def _wait_for_my_turn(self) -> None:
         """One world at a time on a machine: two would starve each other, and every timeout would be a finding."""
         self._turn = (Path(tempfile.gettempdir()) / "groundswell-world.lock").open("w")
-        fcntl.flock(self._turn, fcntl.LOCK_EX)  # given back when this process ends, however it does
+        fcntl.flock(self._turn, fcntl.LOCK_EX)  # given back by `stop`, or when this process ends, however it does
 
     async def stop(self) -> None:
         """Stop everything and remove its data."""
@@ -203,6 +203,9 @@ class World:
         self.postgres.remove_data()
         shutil.rmtree(self.state_dir / "data", ignore_errors=True)
         remove_leftovers()
+        if self._turn is not None:
+            self._turn.close()  # the next world, perhaps of this very process, may start
+            self._turn = None
 
     async def __aenter__(self) -> Self:
         return await self.start()
