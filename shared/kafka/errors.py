@@ -56,6 +56,10 @@ _TRANSIENT_REDIS: tuple[type[Exception], ...] = (
 _TRANSIENT_REDIS_REPLIES = "MISCONF ", "NOREPLICAS ", "BUSY "
 """Replies that redis-py has no class for: it cannot save (disk full), too few replicas, a script that runs too long."""
 
+_FILE_GROWS = "mdextend", "mdzeroextend"
+"""Functions of PostgreSQL that make a table's file longer. When the disk is full that is a `DiskFullError`; when it is a
+quota or another limit that ends the file, PostgreSQL has no better code for it than "internal error"."""
+
 _LOST_CONNECTION = "connection is closed", "connection was closed", "pool is closing"
 
 
@@ -71,6 +75,8 @@ def is_transient(error: BaseException) -> bool:
         # How asyncpg reports that the server said goodbye in the middle of its own exchange. No connection is shared
         # between tasks here, so there is no other way to "another operation".
         return "another operation" in str(error)
+    if isinstance(error, asyncpg.InternalServerError):
+        return error.server_source_function in _FILE_GROWS
     if isinstance(error, redis.exceptions.ResponseError) and any(
         mark in str(error) for mark in _TRANSIENT_REDIS_REPLIES
     ):

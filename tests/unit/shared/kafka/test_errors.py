@@ -11,6 +11,15 @@ import redis.exceptions
 
 from shared.kafka.errors import InvalidRecord, is_transient
 
+
+def postgres_internal_error(function: str) -> asyncpg.PostgresError:
+    """SQLSTATE XX000 as the server sends it; R is the function of its source that raised it."""
+    told = {"S": "ERROR", "V": "ERROR", "C": "XX000", "M": "could not extend file: File too large", "R": function}
+    error = asyncpg.PostgresError.new(told)
+    assert isinstance(error, asyncpg.InternalServerError)
+    return error
+
+
 PASSING: list[BaseException] = [
     # the network
     ConnectionRefusedError(),
@@ -40,6 +49,7 @@ PASSING: list[BaseException] = [
     asyncpg.CrashShutdownError(),
     asyncpg.TooManyConnectionsError(),
     asyncpg.DiskFullError(),
+    postgres_internal_error("mdzeroextend"),  # a quota
     asyncpg.SerializationError(),
     asyncpg.DeadlockDetectedError(),
     asyncpg.LockNotAvailableError(),
@@ -84,6 +94,7 @@ BUGS: list[BaseException] = [
     asyncpg.UniqueViolationError(),
     asyncpg.UndefinedTableError(),
     asyncpg.PostgresSyntaxError(),
+    postgres_internal_error("ExecEvalExpr"),
     asyncpg.InterfaceError("cannot perform operation: another operation is in progress"),
     asyncpg.DataError("invalid input for query argument $1"),
     redis.exceptions.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"),
