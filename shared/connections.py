@@ -11,19 +11,21 @@ has not sent a whole request head                           `head_seconds` after
 sends on, after its request was answered                    the same
 sends a head of more than 32 KiB or 100 fields, more than   at once
 16 requests without waiting for answers, 8 MiB in one
-takes nothing of an answer                                  `stall_seconds` × 2 after the buffer was full
-takes nothing of what was left when the connection closed   5 seconds later
+takes nothing of what it was sent, or has vanished          after `stall_seconds`
+takes a full buffer (64 KiB) too slowly                     after `stall_seconds` × 2
+takes what was left when the connection closed too slowly   after 5 seconds
 is one connection too many                                  at once: the one that has sent no request for longest
 ==========================================================  ===============================================
 
 The last rule keeps a flood of idle connections from shutting others out: whoever sends a request at once gets through.
-How long a request's *body* may take is its endpoint's to say, and streams have their own rule for readers that take nothing.
+How long a request's *body* may take is its endpoint's to say.
 """
 
 from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 from typing import Any, ClassVar, Final
 
 import structlog
@@ -80,6 +82,11 @@ class Connections:
             lambda: len(self._all)
         )
 
+    @property
+    def stall_seconds(self) -> float:
+        """For an answer to be taken, in part at least."""
+        return self._stall_seconds
+
     def protocol(self) -> type[asyncio.Protocol]:
         """The protocol to give to `uvicorn.Config(http=...)`."""
         return type("WatchedProtocol", (GuardedProtocol,), {"watch": self})
@@ -132,6 +139,10 @@ class Connections:
         """A request's head is complete."""
         self._waiting.pop(connection, None)
 
+    def stalled(self) -> None:
+        """The system has ended a connection whose client took nothing."""
+        self._cut.labels(cause="stalled").inc()
+
     def left(self, connection: GuardedProtocol) -> None:
         """A connection is gone."""
         self._all.discard(connection)
@@ -154,10 +165,17 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
+        # The system knows best what a client has taken: it also sees one that vanished, or that leaves a little untaken.
+        connected = transport.get_extra_info("socket")
+        if connected is not None and connected.family != socket.AF_UNIX:
+            milliseconds = int(self.watch.stall_seconds * 1000)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         self.watch.arrived(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.watch.left(self)
+        if isinstance(exc, TimeoutError):
+            self.watch.stalled()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -120,7 +120,14 @@ def build(settings: Settings) -> Service:
             "redis": partial(shared_redis.check, redis),
             "postgres": database.check,
         },
-        routes=routes.build(catalogue, store, hub, read_metrics, ingest_url=settings.public_ingest_url),
+        routes=routes.build(
+            catalogue,
+            store,
+            hub,
+            read_metrics,
+            ingest_url=settings.public_ingest_url,
+            stall_seconds=settings.http_stall_seconds,
+        ),
         on_stop=[consumer.drain, hub.close],
     )
     return service

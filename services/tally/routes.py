@@ -37,9 +37,6 @@ request a second and address, whoever many ask. Who wants it sooner has the stre
 HEARTBEAT_SECONDS: Final = 15.0
 """Proxies cut connections that are silent for 30 to 60 seconds; it is also how a client that vanished is noticed."""
 
-SEND_TIMEOUT_SECONDS: Final = 30.0
-"""A subscriber that took nothing for so long holds a place that someone else could have."""
-
 FAREWELL_SECONDS: Final = 1.0
 """At a stop, how long streams may take to end by themselves before they are cut."""
 
@@ -55,6 +52,7 @@ def build(
     *,
     ingest_url: str,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    stall_seconds: float = 30.0,
 ) -> Starlette:
     """The whole read side as one application.
 
@@ -65,10 +63,11 @@ def build(
         metrics: The metrics that `hub` was given too.
         ingest_url: Where browsers reach ingest: the sign form posts there.
         heartbeat_seconds: Seconds between the comments that keep idle streams open.
+        stall_seconds: A subscriber that takes nothing for so long holds a place that someone else could have.
     """
     tallies = CurrentTallies(reader, hub, metrics)
     routes = [
-        *api_routes(catalogue, tallies, hub, metrics, heartbeat_seconds=heartbeat_seconds),
+        *api_routes(catalogue, tallies, hub, metrics, heartbeat_seconds=heartbeat_seconds, stall_seconds=stall_seconds),
         *page_routes(catalogue, tallies, metrics, ingest_url),
         Mount("/static", Assets(), name="static"),
     ]
@@ -84,10 +83,11 @@ def api_routes(
     hub: LiveHub,
     metrics: ReadMetrics,
     *,
-    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    heartbeat_seconds: float,
+    stall_seconds: float,
 ) -> list[BaseRoute]:
     """The JSON API and the event streams, as docs/openapi-tally.json describes them."""
-    api = _Api(catalogue, tallies, hub, metrics, heartbeat_seconds)
+    api = _Api(catalogue, tallies, hub, metrics, heartbeat=heartbeat_seconds, stall=stall_seconds)
     return [
         Route("/v1/petitions/{petition_id}/tally", api.tally),
         Route("/v1/petitions/{petition_id}/tally/stream", api.tally_stream),
@@ -101,10 +101,17 @@ class _Api:
     """The endpoints, with what they share."""
 
     def __init__(
-        self, catalogue: Catalogue, tallies: CurrentTallies, hub: LiveHub, metrics: ReadMetrics, heartbeat: float
+        self,
+        catalogue: Catalogue,
+        tallies: CurrentTallies,
+        hub: LiveHub,
+        metrics: ReadMetrics,
+        *,
+        heartbeat: float,
+        stall: float,
     ) -> None:
         self._catalogue, self._tallies, self._hub, self._metrics = catalogue, tallies, hub, metrics
-        self._heartbeat = heartbeat
+        self._heartbeat, self._stall = heartbeat, stall
 
     async def tally(self, request: Request) -> Response:
         """``GET /v1/petitions/{petition_id}/tally``."""
@@ -211,7 +218,7 @@ class _Api:
 
     def _stream(self, subscription: Subscription, what: str) -> Response:
         self._answered(what, "ok")
-        return _LiveResponse(subscription, self._hub, self._metrics, self._heartbeat)
+        return _LiveResponse(subscription, self._hub, self._metrics, heartbeat=self._heartbeat, stall=self._stall)
 
     def _answered(self, what: str, outcome: str) -> None:
         self._metrics.answers.labels(what=what, outcome=outcome).inc()
@@ -220,12 +227,14 @@ class _Api:
 class _LiveResponse(EventSourceResponse):
     """An event stream that gives its place back when it ends, however it ends."""
 
-    def __init__(self, subscription: Subscription, hub: LiveHub, metrics: ReadMetrics, heartbeat: float) -> None:
+    def __init__(
+        self, subscription: Subscription, hub: LiveHub, metrics: ReadMetrics, *, heartbeat: float, stall: float
+    ) -> None:
         super().__init__(
             subscription.chunks(),
             ping=heartbeat,
             ping_message_factory=_heartbeat,
-            send_timeout=SEND_TIMEOUT_SECONDS,
+            send_timeout=stall,
             shutdown_event=_ClosesHub(hub),
             shutdown_grace_period=FAREWELL_SECONDS,
         )
