@@ -26,9 +26,10 @@ class RecordWriter:
     Args:
         bootstrap_servers: the broker itself, not a proxy.
         topic: to write to.
+        compression: as Kafka names it. Limits are about the compressed size.
     """
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(self, bootstrap_servers: str, topic: str, *, compression: str = "none") -> None:
         self._topic = topic
         self._failed: list[str] = []
         self.written = 0
@@ -38,7 +39,7 @@ class RecordWriter:
                 "enable.idempotence": True,  # a record that is sent again comes to stand once, at the place we are told
                 "message.timeout.ms": int(_ACKNOWLEDGED_SECONDS * 1000),
                 "message.max.bytes": 32 * 1024 * 1024,  # of our own side; what the topic takes is the broker's to say
-                "compression.type": "none",
+                "compression.type": compression,
                 "log_level": 0,
             }
         )

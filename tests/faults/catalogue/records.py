@@ -46,6 +46,9 @@ _LOOK_SECONDS: Final = 0.05
 _FULL_BYTES: Final = 1_048_000
 """Almost all of the largest batch that the topic takes (1,048,588 bytes), with some room for key and headers."""
 
+_UNPACKED_BYTES: Final = 3_000_000
+"""More than a dead letter may have (twice the largest record)."""
+
 _MOST_PARTITIONS: Final = 12
 _TAKEN_UP_SECONDS: Final = 45.0
 """Consumers look for new partitions every 30 seconds."""
@@ -131,8 +134,9 @@ def _put(
 
 
 async def _megabyte(world: World, random: Random) -> None:
-    """Records as large as the topic takes: a good signature, one with a comment that is too long, and rubbish."""
+    """Records as large as the topic takes: a good signature, a comment that is too long, rubbish, and one that unpacks."""
     writer = RecordWriter(world.bootstrap_servers, _SUBMITTED)
+    packed = RecordWriter(world.bootstrap_servers, _SUBMITTED, compression="gzip")
     try:
         partitions = await writer.partitions()
         strangers = _strangers(world, random)
@@ -148,9 +152,13 @@ async def _megabyte(world: World, random: Random) -> None:
             planted = Planted("not_a_cloud_event", digest_of(None, rubbish, []))
             _put(world, writer, random.choice(partitions), None, rubbish, [], planted)
             await asyncio.sleep(random.uniform(0.1, 0.5))
+            # Small on the topic, and larger than any topic takes once it is read: its dead letter can only name it.
+            unpacks, planted = b"x" * _UNPACKED_BYTES, Planted("not_a_cloud_event", None)
+            _put(world, packed, random.choice(partitions), None, unpacks, [], planted)
     finally:
         await writer.close()
-    world.timeline.note("huge records written", records=writer.written)
+        await packed.close()
+    world.timeline.note("huge records written", records=writer.written + packed.written)
 
 
 def _put_signature(world: World, random: Random, writer: RecordWriter, partitions: int, person: Person) -> None:
