@@ -60,7 +60,7 @@ class MailCatcher(Process):
 
     def _client(self) -> httpx.AsyncClient:
         # Plain HTTP on loopback: loading certificates would cost 24 ms each time, and no proxy is between us.
-        return httpx.AsyncClient(base_url=self.page_url, verify=False, trust_env=False)  # noqa: S501
+        return httpx.AsyncClient(base_url=self.page_url, verify=False, trust_env=False)  # noqa: S501  no TLS
 
     def _command(self) -> Sequence[str | Path]:
         return [sys.executable, "-m", "deploy.local.mailbox"]
