@@ -8,11 +8,16 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
 
 from shared.settings import CommonSettings
+
+_REPEATS_SECONDS: Final = 10.0
+"""aiokafka reports every attempt, and there are hundreds a second while the brokers are away."""
 
 _ADDRESS: Final = re.compile(r"""[^\s"'<>()\[\]{},;@/\\]+@[^\s"'<>()\[\]{},;@/\\]+""")
 """An e-mail address; also ``user:password@host`` of an URL."""
@@ -47,6 +52,7 @@ def configure_logging(settings: CommonSettings, service: str) -> None:
         ]
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(OncePerWindow("aiokafka", _REPEATS_SECONDS))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=steps,
@@ -68,6 +74,34 @@ def configure_logging(settings: CommonSettings, service: str) -> None:
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(max(level, least))
+
+
+class OncePerWindow(logging.Filter):
+    """Lets the same message of a library through once in so many seconds, and then says how many were left out.
+
+    Args:
+        library: name of its logger; loggers below it are meant too.
+        seconds: length of the window.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, library: str, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(library)
+        self._seconds, self._clock = seconds, clock
+        self._seen: dict[tuple[str, int, str], tuple[float, int]] = {}  # by message: when the window began, left out
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not super().filter(record):
+            return True  # not of this library
+        message, now = (record.name, record.levelno, str(record.msg)), self._clock()
+        began, left_out = self._seen.get(message, (now - self._seconds, 0))
+        if now - began < self._seconds:
+            self._seen[message] = (began, left_out + 1)
+            return False
+        self._seen[message] = (now, 0)
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} (and {left_out} more like it)", None
+        return True
 
 
 def _censored(render: structlog.typing.Processor) -> structlog.typing.Processor:

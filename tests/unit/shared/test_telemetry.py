@@ -1,11 +1,14 @@
 """Logs: one event a line, the same form for all libraries, and nothing in a traceback that somebody typed."""
 
 import json
+import logging
 import subprocess
 import sys
 import textwrap
 
 import pytest
+
+from shared.telemetry import OncePerWindow
 
 LOGGING = """
     import logging, structlog
@@ -73,3 +76,31 @@ def test_addresses_and_passwords_that_a_library_quotes_are_removed(form: str) ->
 
 def test_what_is_below_the_level_is_not_logged() -> None:
     assert [json.loads(line)["event"] for line in log_lines("json", "warning")] == ["it said so", "bug"]
+
+
+class _Heard(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def test_a_library_that_says_the_same_again_and_again_is_heard_once_in_a_while() -> None:
+    now = 0.0
+    heard = _Heard()
+    heard.addFilter(OncePerWindow("chatty", 10.0, clock=lambda: now))
+    chatty, other = logging.Logger("chatty.client"), logging.Logger("chattier")
+    for logger in (chatty, other):
+        logger.addHandler(heard)
+    for node in range(500):
+        chatty.error("no answer from %d", node)
+    chatty.error("something else")
+    for _ in range(2):
+        other.error("mine")
+    assert heard.lines == ["no answer from 0", "something else", "mine", "mine"]
+    now = 10.0
+    for node in (7, 8):
+        chatty.error("no answer from %d", node)
+    assert heard.lines[4:] == ["no answer from 7 (and 499 more like it)"]
