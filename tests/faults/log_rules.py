@@ -90,6 +90,7 @@ RULES: Final = (
     Rule("batch_held", (POSTGRES,), "PostgreSQL is away or full", cause=_POSTGRES_ERROR),
     Rule("batch_held", (REDIS, "tally"), "Redis is away, or two tallies count", cause=_REDIS_ERROR),
     Rule("batch_held", (KAFKA, REDIS, POSTGRES, CLOCK, ITSELF), "a connection broke", cause=_ANY_CONNECTION),
+    Rule("batch_held", (ITSELF,), "just started: the petitions are still being read", cause="CatalogueBehind"),
     Rule("batch_held", ("verify", KAFKA, POSTGRES, CLOCK), "two verifies on one lane", cause="LaneTaken"),
     Rule(
         r"Unclosed AIOKafka(Consumer|Producer).*",
