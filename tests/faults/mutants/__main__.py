@@ -39,7 +39,7 @@ def main() -> int:
     arguments = _arguments()
     schedules = directed()
     chosen = [(mutant, schedules[name]) for name, mutant in mutants().items() if name in (arguments.only or schedules)]
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     try:
         outcomes = asyncio.run(
             play(
