@@ -337,9 +337,12 @@ class _Flow:
             self._sink.transport.write(data)
             return
         self.done = True
-        if not self._sink.transport.is_closing():
+        try:
             self._sink.transport.write_eof()
-        self._link.close_if_done()
+        except OSError:
+            self._link.reset()  # the sink had ended its own direction, was read no more, and has reset since
+        else:
+            self._link.close_if_done()
 
     def _wake_at(self, due: float) -> None:
         if self._wake is not None:

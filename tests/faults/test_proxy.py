@@ -68,6 +68,12 @@ async def say(line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamW
     return await reader.readexactly(len(line))
 
 
+def reset(writer: asyncio.StreamWriter) -> None:
+    no_lingering = struct.pack("ii", 1, 0)  # closing sends RST
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_lingering)
+    writer.transport.abort()
+
+
 async def test_ten_megabytes_come_back_byte_for_byte_and_the_connection_ends_when_both_sides_have_ended() -> None:
     sent = random.Random(7).randbytes(10_000_000)
     async with a_proxy_to(echo) as proxy, connected(proxy) as (reader, writer):
@@ -126,11 +132,22 @@ async def test_a_reset_of_one_side_is_a_reset_for_the_other() -> None:
     async with a_proxy_to(hear_the_end) as proxy, connected(proxy) as (_reader, writer):
         writer.write(b"half a")
         await asyncio.sleep(0.05)
-        no_lingering = struct.pack("ii", 1, 0)  # closing sends RST
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_lingering)
-        writer.transport.abort()
+        reset(writer)
         async with asyncio.timeout(2):
             assert isinstance(await heard.get(), ConnectionResetError)
+
+
+async def test_who_ends_and_then_resets_is_gone_when_the_other_side_ends() -> None:
+    async def end_without_a_word(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+
+    async with a_proxy_to(end_without_a_word) as proxy, connected(proxy) as (_reader, writer):
+        with proxy.slow(0.1):
+            writer.write_eof()
+            await asyncio.sleep(0.05)
+            reset(writer)
+            await asyncio.sleep(0.3)
+        assert proxy.connections == 0
 
 
 async def test_a_target_that_is_down_resets_and_is_found_again_when_it_is_up() -> None:
