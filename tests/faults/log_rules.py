@@ -113,7 +113,9 @@ RULES: Final = (
         "a connection broke",
         cause=_ANY_CONNECTION,
     ),
-    Rule("snapshot_overtaken", ("tally", KAFKA, CLOCK), "a tally that had lost its partitions was late, and is answered"),
+    Rule(
+        "snapshot_overtaken", ("tally", KAFKA, CLOCK), "a tally that had lost its partitions was late, and is answered"
+    ),
     # Mail.
     Rule("sender_held", (SMTP, POSTGRES, CLOCK, ITSELF), "the SMTP server or PostgreSQL is away"),
     Rule("lease_not_given_back", (POSTGRES, ITSELF), "PostgreSQL is away"),
