@@ -460,19 +460,19 @@ async def test_bodies_that_are_slow_to_come_take_nobodys_place(
     kafka: KafkaBroker, postgres_url: str, tmp_path: Path
 ) -> None:
     await apply_topics(kafka.bootstrap_servers)
-    async with running_ingest(kafka, postgres_url=postgres_url, log_dir=tmp_path, INGEST_MAX_IN_FLIGHT="1") as ingest:
+    async with running_ingest(kafka, postgres_url=postgres_url, log_dir=tmp_path, INGEST_MAX_IN_FLIGHT="2") as ingest:
         await ingest.start_petition("slow-bodies")
         slow = []
         for _ in range(5):
-            _, writer = await asyncio.open_connection("127.0.0.1", ingest.process.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", ingest.process.port)
             writer.write(
                 b"POST /v1/petitions/slow-bodies/signatures HTTP/1.1\r\nHost: x\r\n"
                 b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
             )
             await writer.drain()
-            slow.append(writer)
+            slow.append((reader, writer))  # a reader that is forgotten cuts its connection
         assert [(await ingest.sign("slow-bodies")).status_code for _ in range(5)] == [202] * 5
-        for writer in slow:
+        for _, writer in slow:
             writer.close()
         ends = ("disconnected_total", 'refused_total{reason="body_too_slow"}')  # the latter on a very busy machine
         async with asyncio.timeout(30):

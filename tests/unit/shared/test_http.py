@@ -2,6 +2,7 @@
 
 import json
 from typing import Annotated
+from uuid import UUID
 
 import httpx
 import pytest
@@ -93,3 +94,14 @@ def test_a_body_that_is_no_json_is_told_as_such() -> None:
     [error] = field_errors(failure.value)
     assert error["field"] == "(body)"
     assert "CANARY" not in error["problem"]
+
+
+class _Identified(BaseModel):
+    identity: UUID
+
+
+def test_a_wrong_id_is_told_without_any_letter_of_it() -> None:
+    with pytest.raises(ValidationError) as failure:
+        _Identified.model_validate_json(b'{"identity": "@ANARY"}')
+    assert "@" in str(failure.value), "pydantic repeats one; if it no longer does, nor need we look after it"
+    assert field_errors(failure.value) == [{"field": "identity", "problem": "Input should be a valid UUID"}]
