@@ -13,10 +13,20 @@ from pathlib import Path
 import pytest
 
 from deploy.local import PROJECT_ROOT
+from deploy.local.service import SERVICES
 from shared import failpoints
 from shared.failpoints import POINTS, VARIABLE
 
 POINT = "verify.committed"
+
+COMPLETE = {
+    "SIGNER_PEPPER": "0123456789abcdef",
+    "ADMIN_TOKEN": "0123456789abcdef",
+    "SMTP_URL": "smtp://127.0.0.1:25",
+    "PUBLIC_PAGES_URL": "http://127.0.0.1:8002",
+    "PUBLIC_INGEST_URL": "http://127.0.0.1:8001",
+}
+"""What services must be told to start at all."""
 
 PROGRAM = """
     import asyncio, sys
@@ -84,18 +94,20 @@ def test_a_process_with_a_directory_that_is_not_there_does_not_start(tmp_path: P
     assert "passed" not in printed
 
 
-def test_a_service_with_such_a_directory_ends_as_with_any_wrong_setting(tmp_path: Path) -> None:
-    service = subprocess.run(
-        [sys.executable, "-m", "services.verify"],
-        env={**os.environ, VARIABLE: str(tmp_path / "missing"), "SIGNER_PEPPER": "0123456789abcdef"},
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_with_such_a_directory_ends_as_with_any_wrong_setting(tmp_path: Path, service: str) -> None:
+    # The one place where it is looked at also tells the points which service this is.
+    ended = subprocess.run(
+        [sys.executable, "-m", f"services.{service}"],
+        env={**os.environ, **COMPLETE, VARIABLE: str(tmp_path / "missing")},
         cwd=PROJECT_ROOT,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert service.returncode == 2
-    assert "for fault runs only: unset it" in service.stderr
+    assert ended.returncode == 2
+    assert "for fault runs only: unset it" in ended.stderr
 
 
 @pytest.mark.parametrize("file", [POINT, f"{POINT}@verify"])

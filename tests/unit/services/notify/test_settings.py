@@ -5,8 +5,9 @@ import os
 import pytest
 import trustme
 
-from services.notify.__main__ import main
+from services.notify.app import build
 from services.notify.settings import Settings
+from shared.service import main
 from shared.settings import SettingsError, load
 
 RIGHT = {
@@ -71,7 +72,7 @@ def test_notify_does_not_start_on_a_wrong_configuration(
     environment.delenv("SMTP_URL")
     environment.setenv("NOTIFY_PORT", "0")
 
-    assert main() == 2
+    assert main("notify", Settings, build) == 2
     told = capsys.readouterr().err
     assert "SMTP_URL" in told
     assert "NOTIFY_PORT" in told
