@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+from types import AsyncGeneratorType
 from typing import Any, TypeVar
 
 import structlog
@@ -45,6 +49,10 @@ _CHECK_SECONDS = 2.0
 
 _LOOK_SECONDS = 5.0
 """How often a process asks itself whether it is ready, for the metric: as often as Prometheus looks."""
+
+_SLACK_SECONDS = 5.0
+"""A stop may take its drain budget for HTTP requests, for the batch in hand, and for what the producer has not sent; beyond
+that and this slack it hangs."""
 
 _OWN_FILES = 200
 """Open files besides the clients' connections: those to Kafka, PostgreSQL and Redis, logs, libraries."""
@@ -188,7 +196,7 @@ class Service:
             on_bug=self.fail,
             logger=None,
             lifespan=around,
-            on_shutdown=[_on_the_loop(stop) for stop in on_stop],
+            on_shutdown=[_on_the_loop(stop) for stop in (self._limit_the_stop, *on_stop)],
             specification=TopicsDocument(
                 title=title, version="1.0.0", description=f"Topics of Groundswell's {name} service."
             ),
@@ -208,6 +216,19 @@ class Service:
             log.error("bug", exc_info=bug)
         if self._server is not None:
             self._server.should_exit = True
+
+    def _limit_the_stop(self) -> None:
+        """End the process by force if its stop hangs: whoever waits for it, a deployment for example, must not hang too.
+
+        Nothing is lost by that which a crash would not lose: what is not finished was not committed.
+        """
+        loop = asyncio.get_running_loop()
+        loop.call_later(3 * self.settings.drain_seconds + _SLACK_SECONDS, self._stop_hangs)
+
+    def _stop_hangs(self) -> None:
+        log.error("stop_hangs", tasks=[where(task) for task in asyncio.all_tasks() if not task.done()])
+        logging.shutdown()
+        os._exit(1)
 
     async def readiness(self) -> dict[str, str]:
         """The result of every check: ``ok`` or what is wrong."""
@@ -316,6 +337,22 @@ async def background(fail: Callable[[BaseException], None], *work: Coroutine[Any
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def where(task: asyncio.Task[Any]) -> str:
+    """Where a task waits: its name, then the lines that wait for one another, the innermost last. No values."""
+    waiting: Any = task.get_coro()
+    places = []
+    while waiting is not None:
+        kind = next((kind for kind in ("cr", "ag", "gi") if hasattr(waiting, f"{kind}_frame")), None)
+        if kind is None:  # a step of an asynchronous generator, which it does not name; or the future at the end
+            waiting = next((one for one in gc.get_referents(waiting) if isinstance(one, AsyncGeneratorType)), None)
+            continue
+        frame = getattr(waiting, f"{kind}_frame")
+        if frame is not None:
+            places.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}")
+        waiting = getattr(waiting, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+    return f"{task.get_name()}: {' > '.join(places)}"
 
 
 def _note(check: asyncio.Future[str | None]) -> None:

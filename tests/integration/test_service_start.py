@@ -2,11 +2,14 @@
 
 import asyncio
 import gc
+import signal
+import sys
 import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from textwrap import dedent
 
 import httpx
 import pytest
@@ -233,3 +236,53 @@ async def test_a_held_batch_does_not_keep_a_service_from_stopping(kafka: KafkaBr
         asked = time.monotonic()
         assert await running.stop() == 0
         assert time.monotonic() - asked < 2
+
+
+_A_SERVICE_THAT_CANNOT_STOP = """
+    import asyncio, sys
+    from contextlib import asynccontextmanager
+    from prometheus_client import CollectorRegistry
+    from shared import service
+    from shared.settings import CommonSettings
+
+    service._SLACK_SECONDS = 0.2
+    settings = CommonSettings(kafka_bootstrap_servers="127.0.0.1:1", drain_seconds=0.2)
+    service.configure_logging(settings, "stuck")
+
+    async def waits_for_ever():
+        await asyncio.Event().wait()
+
+    @asynccontextmanager
+    async def lifespan():
+        yield
+        await waits_for_ever()
+
+    registry = CollectorRegistry()
+    made = service.Service(
+        name="stuck", title="Stuck", settings=settings, port=int(sys.argv[1]), registry=registry, lifespan=lifespan,
+        broker=service.new_broker(settings, registry, "stuck"), checks={},
+    )
+    sys.exit(made.run())
+"""
+
+
+async def test_a_stop_that_hangs_is_ended_and_says_where_it_hung() -> None:
+    port = free_port()
+    command = [sys.executable, "-c", dedent(_A_SERVICE_THAT_CANNOT_STOP), str(port)]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    try:
+        async with asyncio.timeout(30), httpx.AsyncClient() as http:
+            while True:
+                try:
+                    await http.get(f"http://127.0.0.1:{port}/livez")
+                    break
+                except httpx.TransportError:
+                    await asyncio.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            _, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 1
+    assert "stop_hangs" in said.decode()
+    assert "waits_for_ever" in said.decode(), "the place where it waits"
