@@ -133,7 +133,7 @@ async def test_an_audit_that_cannot_be_made_is_no_good_one() -> None:
     loop = Loop(store, Proved({PATH: RIGHT}), {PATH: True})
     await loop.run()
     assert loop.metric("audits_total", result="not_made") == 2
-    assert loop.metric("audits_total", result="right") is None
+    assert loop.metric("audits_total", result="right") == 0
 
 
 async def test_a_bug_in_an_audit_is_not_hidden() -> None:
