@@ -122,3 +122,10 @@ async def running_ingest(
     process = ingest_process(kafka, postgres_url=postgres_url, log_dir=log_dir, **changes)
     async with process, httpx.AsyncClient(base_url=process.url, timeout=30) as http:
         yield Ingest(process, kafka, http, postgres_url)
+
+
+def code(answer: httpx.Response) -> str:
+    """The code of a refusal, which must be a problem as RFC 9457 has it."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == answer.status_code
+    return str(answer.json()["type"]).removeprefix("urn:groundswell:problem:")
