@@ -54,7 +54,7 @@ class LogProducer(EventProducer):
         async def append() -> None:
             self._log.append(topic, record)
 
-        await effect(append)
+        await effect(append, "publish")
 
     async def publish_in_order(self, topic: str, records: Iterable[Record]) -> None:
         count = len(self._log.partitions(topic))
@@ -215,7 +215,7 @@ class Consumer(Generic[T]):
             if epoch == self._epoch:
                 self.group.commit(self, generation, ends)
 
-        await effect(ask)
+        await effect(ask, "offset")
 
     async def hold(self, step: Callable[[], Awaitable[None]], epoch: int) -> bool:
         """Try a step until it succeeds. False: it was given up, the partitions are handed over."""

@@ -11,24 +11,31 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from shared.events import InvalidateCommand, WithdrawCommand
 from tests.model.invariants import Invariants
-from tests.model.steps import Fault
-from tests.model.world import MOST_PROCESSES, PETITIONS, Parts, Service, World
+from tests.model.steps import Point
+from tests.model.world import MOST_PROCESSES, PETITIONS, Accident, Parts, Service, World
 from tests.signing import FERRY, PATH
 
 SERVICES: Final[tuple[Service, ...]] = ("verify", "tally")
 A_SERVICE = st.sampled_from(SERVICES)
 WHICH = st.integers(0, MOST_PROCESSES - 1)
 """A process, the eldest first."""
+AN_ACCIDENT: st.SearchStrategy[Accident] = st.sampled_from(("kill", "before", "after"))
 STEPS = st.integers(1, 40)
 """Effects: from one to several batches."""
-A_FEW_STEPS = st.integers(0, 8)
-"""Up to somewhere in a batch."""
+AMID: st.SearchStrategy[int | Point] = st.sampled_from(
+    ("script", "commit", "publish", "offset", "script", 0, 1, 2, 3, 5, 8, 12)
+)
+"""Where in a batch: after so many effects, or before the next one of that kind."""
 MOST_RECORDS = st.integers(1, 5)
 COUNTRIES = st.sampled_from(("NL", "BE", "NL", "BE", "ZZ"))
 """The last one does not exist."""
+ComesBack = Literal["empty", "older"]
 Signature = tuple[int | None, str, str, bool]
 SIGNATURES = st.tuples(
-    st.none() | st.integers(0, 20), st.sampled_from((PATH, FERRY)), COUNTRIES, st.sampled_from((True, True, False))
+    st.sampled_from((None, None, None, 0, 2, 5)),
+    st.sampled_from((PATH, FERRY)),
+    COUNTRIES,
+    st.sampled_from((True, True, False)),
 )
 """Of a new signer, or of an earlier one; the petition; the country; whether it is confirmed if it has to be."""
 
@@ -47,7 +54,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         self._broken = False
         self._moved = True
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+    def _do(self, work: Coroutine[Any, Any, object]) -> None:
         self._moved = True
         try:
             self.runner.run(work)
@@ -70,14 +77,13 @@ class ProtocolMachine(RuleBasedStateMachine):
             self.world.sign(signer, petition_id, country, confirmed=confirmed and petition_id == FERRY)
 
     @precondition(lambda self: self.world.signed)
-    @rule(which=st.integers(0, 30))
-    def a_client_tries_again(self, which: int) -> None:
-        self.world.retry(which)
-
-    @precondition(lambda self: self.world.signed)
-    @rule(which=st.integers(0, 30), kind=st.sampled_from((WithdrawCommand, InvalidateCommand)))
-    def a_signature_is_taken_back(self, which: int, kind: type[WithdrawCommand | InvalidateCommand]) -> None:
-        self.world.change(which, kind)
+    @rule(which=st.integers(0, 30), kind=st.sampled_from((None, WithdrawCommand, InvalidateCommand)))
+    def a_signer_comes_again(self, which: int, kind: type[WithdrawCommand | InvalidateCommand] | None) -> None:
+        """With the same command again, or with one that takes the signature back."""
+        if kind is None:
+            self.world.retry(which)
+        else:
+            self.world.change(which, kind)
 
     @precondition(lambda self: self.world.signed and not self.world.grown)
     @rule()
@@ -90,22 +96,7 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------------------------------- processes
 
-    @precondition(lambda self: self.world.verifies)
-    @rule(which=WHICH, steps=STEPS, most_records=MOST_RECORDS)
-    def verify_goes_on(self, which: int, steps: int, most_records: int) -> None:
-        self._do(self.world.go_on("verify", which, 0, steps, most_records))
-
-    @precondition(lambda self: self.world.tallies)
-    @rule(which=WHICH, steps=STEPS, most_records=MOST_RECORDS)
-    def tally_counts_on(self, which: int, steps: int, most_records: int) -> None:
-        self._do(self.world.go_on("tally", which, 0, steps, most_records))
-
-    @precondition(lambda self: self.world.tallies)
-    @rule(which=WHICH, task=st.integers(1, 2), steps=STEPS)
-    def tally_does_what_it_does_beside(self, which: int, task: int, steps: int) -> None:
-        self._do(self.world.go_on("tally", which, task, steps, 5))
-
-    @rule(turns=st.lists(st.tuples(st.integers(0, 11), st.integers(1, 8)), min_size=2, max_size=12))
+    @rule(turns=st.lists(st.tuples(st.integers(0, 11), STEPS), min_size=1, max_size=12))
     def all_take_turns(self, turns: list[tuple[int, int]]) -> None:
         self._do(self.world.take_turns(turns))
 
@@ -118,10 +109,10 @@ class ProtocolMachine(RuleBasedStateMachine):
         if len(self.world.processes(service)) < MOST_PROCESSES:
             self.world.start(service)
 
-    @rule(service=A_SERVICE, which=WHICH)
-    def a_process_is_killed(self, service: Service, which: int) -> None:
+    @rule(service=A_SERVICE, which=WHICH, task=st.integers(0, 2), what=AN_ACCIDENT)
+    def an_accident(self, service: Service, which: int, task: int, what: Accident) -> None:
         if self.world.processes(service):
-            self._do(self.world.kill(service, which))
+            self._do(self.world.accident(service, which, task, what))
 
     @rule(service=A_SERVICE, late=st.none() | WHICH)
     def partitions_change_hands(self, service: Service, late: int | None) -> None:
@@ -131,8 +122,8 @@ class ProtocolMachine(RuleBasedStateMachine):
         service=A_SERVICE,
         which=WHICH,
         signatures=st.lists(SIGNATURES, min_size=1, max_size=4),
-        before=A_FEW_STEPS,
-        meanwhile=STEPS,
+        where=AMID,
+        meanwhile=st.integers(5, 40),
         after=STEPS,
         most_records=MOST_RECORDS,
     )
@@ -141,7 +132,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         service: Service,
         which: int,
         signatures: list[Signature],
-        before: int,
+        where: int | Point,
         meanwhile: int,
         after: int,
         most_records: int,
@@ -150,7 +141,30 @@ class ProtocolMachine(RuleBasedStateMachine):
         self.signers_sign(signatures)
         if service == "tally":
             self._do(self.world.all_go_on("verify"))
-        self._do(self.world.hand_over(service, which, (before, meanwhile, after), most_records))
+        self._do(self.world.hand_over(service, which, where, (meanwhile, after), most_records))
+
+    @rule(
+        service=A_SERVICE,
+        which=WHICH,
+        signatures=st.lists(SIGNATURES, min_size=1, max_size=4),
+        where=AMID,
+        most_records=MOST_RECORDS,
+        what=AN_ACCIDENT,
+    )
+    def an_accident_amid_a_batch(
+        self,
+        service: Service,
+        which: int,
+        signatures: list[Signature],
+        where: int | Point,
+        most_records: int,
+        what: Accident,
+    ) -> None:
+        self.signers_sign(signatures)
+        if service == "tally":
+            self._do(self.world.all_go_on("verify"))
+        if self.world.processes(service):
+            self._do(self.world.accident_amid_a_batch(service, which, where, most_records, what))
 
     @rule(service=A_SERVICE, which=WHICH)
     def a_process_hears_of_it_amid_its_batch(self, service: Service, which: int) -> None:
@@ -161,11 +175,6 @@ class ProtocolMachine(RuleBasedStateMachine):
     def records_are_delivered_again(self, service: Service, back: int) -> None:
         self.world.group(service).reset(back)
 
-    @rule(service=A_SERVICE, which=WHICH, task=st.integers(0, 2), fault=st.sampled_from(("before", "after")))
-    def the_next_call_is_cut(self, service: Service, which: int, task: int, fault: Fault) -> None:
-        if self.world.processes(service):
-            self.world.cut_next_call(service, which, task, fault)
-
     # --------------------------------------------------------------------------------------- Redis, operators, time
 
     @rule()
@@ -173,30 +182,38 @@ class ProtocolMachine(RuleBasedStateMachine):
         self._do(self.world.save())
 
     @rule(comes_back=st.sampled_from(("empty", "older")))
-    def redis_is_lost(self, comes_back: Literal["empty", "older"]) -> None:
+    def redis_is_lost(self, comes_back: ComesBack) -> None:
         self._do(self.world.lose(older=comes_back == "older"))
 
-    @rule(petition_id=st.sampled_from(PETITIONS))
-    def an_operator_asks_for_a_rebuild(self, petition_id: str) -> None:
-        self.world.rebuild(petition_id)
+    @rule(
+        which=WHICH,
+        signatures=st.lists(SIGNATURES, min_size=1, max_size=4),
+        where=AMID,
+        most_records=MOST_RECORDS,
+        comes_back=st.sampled_from(("empty", "older")),
+    )
+    def redis_is_lost_amid_a_batch(
+        self, which: int, signatures: list[Signature], where: int | Point, most_records: int, comes_back: ComesBack
+    ) -> None:
+        """It lacks at least what this batch counts."""
+        self.signers_sign(signatures)
+        self._do(self.world.all_go_on("verify"))
+        self._do(self.world.save())
+        if self.world.tallies:
+            self._do(self.world.begin_a_batch("tally", which, where, most_records))
+        self._do(self.world.lose(older=comes_back == "older"))
 
     @rule(
         petition_id=st.sampled_from(PETITIONS),
         signatures=st.lists(SIGNATURES, min_size=1, max_size=4),
-        before=A_FEW_STEPS,
+        where=AMID,
     )
-    def signers_sign_amid_a_rebuild(self, petition_id: str, signatures: list[Signature], before: int) -> None:
+    def signers_sign_amid_a_rebuild(self, petition_id: str, signatures: list[Signature], where: int | Point) -> None:
         self.world.rebuild(petition_id)
-        self._do(self.world.step(self.world.operators[-1], before))
+        self._do(self.world.step_to(self.world.operators[-1], where))
         self.signers_sign(signatures)
         self._do(self.world.all_go_on("verify", "tally"))
         self._do(self.world.step(self.world.operators[-1], 3))
-
-    @precondition(lambda self: self.world.operators)
-    @rule(which=WHICH, steps=STEPS)
-    def a_rebuild_goes_on(self, which: int, steps: int) -> None:
-        operators = self.world.operators
-        self._do(self.world.step(operators[which % len(operators)], steps))
 
     @rule()
     def five_minutes_pass(self) -> None:

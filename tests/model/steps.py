@@ -25,6 +25,10 @@ T = TypeVar("T")
 Fault = Literal["before", "after"]
 """Where a connection is cut: before the call arrived, or after it did and before its answer came back."""
 
+Point = Literal["statement", "commit", "command", "script", "publish", "offset"]
+"""What an actor stands before: in PostgreSQL a statement or a commit; in Redis plain commands or a script; in Kafka a record
+to publish or an offset to commit."""
+
 DEADLOCK_TIMEOUT_MS = 5
 """Of the model's database. PostgreSQL looks for a deadlock once, that long after a wait began."""
 
@@ -37,6 +41,8 @@ class StepActor(Actor):
     def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
         super().__init__(work)
         self.fault: Fault | None = None
+        self.before: Point | None = None
+        """What it does next. None: it has just begun, or waits for something that is no effect."""
         self.backend: int | None = None
         """The PostgreSQL process that it last had a connection to."""
         self.rounds = 0
@@ -121,7 +127,7 @@ def round_done() -> None:
         actor.rounds += 1
 
 
-async def effect(call: Callable[[], Awaitable[T]]) -> T:
+async def effect(call: Callable[[], Awaitable[T]], point: Point) -> T:
     """Do one thing that others can see; they may go on before it.
 
     Raises:
@@ -130,7 +136,9 @@ async def effect(call: Callable[[], Awaitable[T]]) -> T:
     actor = _current.get()
     if actor is None:
         return await call()
+    actor.before = point
     await actor.pause()
+    actor.before = None
     fault, actor.fault = actor.fault, None
     if fault == "before":
         raise ConnectionResetError("cut on the way there")
@@ -157,13 +165,13 @@ class _Statements:
         self._real, self._changes = real, changes
 
     async def fetch(self, query: str, *arguments: Any, **options: Any) -> list[asyncpg.Record]:
-        return await effect(lambda: self._real.fetch(query, *arguments, **options))
+        return await effect(lambda: self._real.fetch(query, *arguments, **options), "statement")
 
     async def fetchrow(self, query: str, *arguments: Any, **options: Any) -> asyncpg.Record | None:
-        return await effect(lambda: self._real.fetchrow(query, *arguments, **options))
+        return await effect(lambda: self._real.fetchrow(query, *arguments, **options), "statement")
 
     async def fetchval(self, query: str, *arguments: Any, **options: Any) -> Any:
-        return await effect(lambda: self._real.fetchval(query, *arguments, **options))
+        return await effect(lambda: self._real.fetchval(query, *arguments, **options), "statement")
 
     async def execute(self, query: str, *arguments: Any, **options: Any) -> str:
         async def execute() -> str:
@@ -171,7 +179,7 @@ class _Statements:
             status: str = await self._real.execute(query, *arguments, **options)
             return status
 
-        return await effect(execute)
+        return await effect(execute, "statement")
 
 
 class _Connection(_Statements):
@@ -189,7 +197,7 @@ class _Connection(_Statements):
 
         try:
             yield
-            await effect(commit)
+            await effect(commit, "commit")
         except BaseException:
             if not committed:
                 await transaction.rollback()
@@ -226,12 +234,12 @@ class _SteppedPipeline(Pipeline):
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         if not self.scripts:
-            return await effect(lambda: super(_SteppedPipeline, self).execute(raise_on_error))
+            return await effect(lambda: super(_SteppedPipeline, self).execute(raise_on_error), "command")
         commands, scripts = [*self.command_stack], {*self.scripts}
         replies: list[Any] = []
         for command in commands:
             self.command_stack, self.scripts = [command], {*scripts}
-            replies += await effect(lambda: super(_SteppedPipeline, self).execute(raise_on_error))
+            replies += await effect(lambda: super(_SteppedPipeline, self).execute(raise_on_error), "script")
         return replies
 
 
@@ -240,7 +248,9 @@ class SteppedRedis(Redis):
 
     async def execute_command(self, *arguments: Any, **options: Any) -> Any:
         execute: Any = super().execute_command
-        return await effect(lambda: execute(*arguments, **options))
+        return await effect(
+            lambda: execute(*arguments, **options), "script" if arguments[0] == "EVALSHA" else "command"
+        )
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         return _SteppedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)

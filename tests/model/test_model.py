@@ -36,7 +36,7 @@ EXAMPLES = int(os.environ.get("GROUNDSWELL_MODEL_EXAMPLES", "0"))
 SETTINGS = settings(
     max_examples=EXAMPLES or 100,
     derandomize=not EXAMPLES,
-    stateful_step_count=50,
+    stateful_step_count=30,
     deadline=None,
     print_blob=True,
     report_multiple_bugs=False,
@@ -134,7 +134,8 @@ def without_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TallyStore, "swap_in", always)
 
 
-WITHOUT_SHRINKING = settings(SETTINGS, phases=(Phase.generate,), print_blob=False)
+UNTIL_FOUND = settings(SETTINGS, max_examples=400, phases=(Phase.generate,), print_blob=False)
+"""The same programs, but as many as it takes, and none is cut down: that it breaks is all there is to know."""
 
 
 @pytest.mark.parametrize(
@@ -152,4 +153,4 @@ def test_a_protocol_that_is_broken_on_purpose_is_found_out(
 ) -> None:
     broken(monkeypatch)
     with pytest.raises(Violation):
-        run_state_machine_as_test(machine, settings=WITHOUT_SHRINKING)
+        run_state_machine_as_test(machine, settings=UNTIL_FOUND)

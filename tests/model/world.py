@@ -30,7 +30,7 @@ from shared.topics import (
 )
 from tests.model.log import Group, Log, LogProducer
 from tests.model.processes import TallyProcess, VerifyProcess
-from tests.model.steps import Fault, StepActor, SteppedDatabase, all_at_rest
+from tests.model.steps import Fault, Point, StepActor, SteppedDatabase, all_at_rest
 from tests.signing import FERRY, NOON, PATH, change, event_id_of, petition, sign, signer_key_of
 
 SUBMITTED, VERIFIED = SIGNATURES_SUBMITTED.name, SIGNATURES_VERIFIED.name
@@ -43,6 +43,7 @@ MOST_PROCESSES: Final = 3
 """Of a service: an owner, one that has just lost its partitions, and one that lost them long ago."""
 
 Service = Literal["verify", "tally"]
+Accident = Fault | Literal["kill"]
 
 
 class Violation(AssertionError):
@@ -75,7 +76,7 @@ class World:
         self.log = Log({SUBMITTED: 2, VERIFIED: 2, REJECTED: 2, TALLIES: 2, MILESTONES: 2})
         self._producer = LogProducer(self.log)
         self.database = SteppedDatabase(parts.database)
-        self.thresholds: dict[str, list[int]] = {PATH: [2, 4], FERRY: [1, 3]}
+        self.thresholds: dict[str, list[int]] = {PATH: [2, 4, 6, 9], FERRY: [1, 3, 5]}
         self._catalogue = Catalogue()
         for petition_id in PETITIONS:
             self._catalogue.apply(self._petition(petition_id))
@@ -180,29 +181,60 @@ class World:
         group.members.append(process.consumer)
         group.rebalance()
 
-    async def kill(self, service: Service, which: int) -> None:
-        """A process ends right where it is. The group notices with its next rebalance."""
-        processes = self.processes(service)
-        process = processes.pop(which % len(processes))
+    async def _kill(self, service: Service, process: VerifyProcess | TallyProcess) -> None:
+        self.verifies = [one for one in self.verifies if one is not process]
+        self.tallies = [one for one in self.tallies if one is not process]
         self.group(service).members.remove(process.consumer)
         for actor in process.actors:
             await actor.kill()
         await self.rest()
 
-    async def hand_over(self, service: Service, which: int, steps: tuple[int, int, int], most_records: int) -> None:
-        """A process goes on, loses its partitions without knowing; another one goes on; then the first."""
+    async def begin_a_batch(
+        self, service: Service, which: int, where: int | Point, most_records: int
+    ) -> VerifyProcess | TallyProcess:
+        """A process takes a batch, if there is anything to read, and goes on up to somewhere in it."""
+        for process in self.processes(service):
+            process.consumer.most_records = most_records
+        all_ = [self._process(service, which + place) for place in range(len(self.processes(service)))]
+        process = next((one for one in all_ if not one.consumer.idle and not one.consumer.is_stale), all_[0])
+        for _ in range(3):
+            if not process.consumer.in_hand:
+                await self.step(process.actors[0], 1)
+        await self.step_to(process.actors[0], where)
+        return process
+
+    async def hand_over(
+        self, service: Service, which: int, where: int | Point, steps: tuple[int, int], most_records: int
+    ) -> None:
+        """A process loses its partitions amid a batch without knowing; the others go on; then the first."""
         while len(self.processes(service)) < 2:
             self.start(service)
-        zombie, heir = self._process(service, which), self._process(service, which + 1)
-        before, meanwhile, after = steps
-        zombie.consumer.most_records = heir.consumer.most_records = most_records
-        for _ in range(3):
-            if not zombie.consumer.in_hand:
-                await self.step(zombie.actors[0], 1)
-        await self.step(zombie.actors[0], before)
+        meanwhile, after = steps
+        zombie = await self.begin_a_batch(service, which, where, most_records)
         self.group(service).rebalance(without=zombie.consumer)
-        await self.step(heir.actors[0], meanwhile)
+        for process in self.processes(service):
+            if process is not zombie:
+                await self.step(process.actors[0], meanwhile)
         await self.step(zombie.actors[0], after)
+
+    async def accident_amid_a_batch(
+        self, service: Service, which: int, where: int | Point, most_records: int, what: Accident
+    ) -> None:
+        """A process is killed somewhere in a batch, or its connection is cut there."""
+        process = await self.begin_a_batch(service, which, where, most_records)
+        await self._happens_to(process, 0, service, what)
+
+    async def accident(self, service: Service, which: int, task: int, what: Accident) -> None:
+        """A process is killed wherever it is, or the next call of one of its actors is cut."""
+        await self._happens_to(self._process(service, which), task, service, what)
+
+    async def _happens_to(
+        self, process: VerifyProcess | TallyProcess, task: int, service: Service, what: Accident
+    ) -> None:
+        if what == "kill":
+            await self._kill(service, process)
+        else:
+            process.actors[task % len(process.actors)].fault = what
 
     async def tell(self, service: Service, which: int) -> None:
         """A process hears of the rebalance while it has a batch in hand that it could not finish in time."""
@@ -215,17 +247,6 @@ class World:
         group = self.group(service)
         late = None if without is None or len(group.members) < 2 else group.members[without % len(group.members)]
         group.rebalance(without=late)
-
-    def cut_next_call(self, service: Service, which: int, actor: int, fault: Fault) -> None:
-        """The next call of one of a process's actors fails: on its way there, or on its way back."""
-        actors = self._process(service, which).actors
-        actors[actor % len(actors)].fault = fault
-
-    async def go_on(self, service: Service, which: int, actor: int, steps: int, most_records: int) -> None:
-        """A process does that many effects with one of its actors."""
-        process = self._process(service, which)
-        process.consumer.most_records = most_records
-        await self.step(process.actors[actor % len(process.actors)], steps)
 
     async def take_turns(self, turns: Sequence[tuple[int, int]]) -> None:
         """One actor goes on after the other: (which, how many effects)."""
@@ -252,6 +273,16 @@ class World:
             await self.rest()
             if actor.waits or actor.ended or actor.rounds != rounds:
                 return
+
+    async def step_to(self, actor: StepActor, where: int | Point) -> None:
+        """So many effects, or up to where the next one is of that kind, if that comes soon."""
+        if isinstance(where, int):
+            await self.step(actor, where)
+            return
+        for _ in range(20):
+            if actor.before == where or actor.waits or actor.ended:
+                return
+            await self.step(actor, 1)
 
     async def rest(self) -> None:
         """Wait until everything stands still."""
@@ -338,14 +369,18 @@ class World:
         Raises:
             Violation: they never come to an end.
         """
-        rounds = [(actor, actor.rounds + 2) for process in self.tallies for actor in process.actors[1:]]
+        for task in (1, 2):  # the snapshots of what the watch found
+            rounds = [(process.actors[task], process.actors[task].rounds + 2) for process in self.tallies]
+            await self._go_round(rounds)
+
+    async def _go_round(self, rounds: Sequence[tuple[StepActor, int]]) -> None:
         for _ in range(500):
             busy = [actor for actor, wanted in rounds if actor.rounds < wanted]
             busy += [process.actors[0] for process in self.tallies if not process.consumer.idle]
             if not busy:
                 return
             await self._all_go_on(busy)
-        raise Violation("the watch never came to an end")
+        raise Violation("the watch or the snapshots never came to an end")
 
     async def _all_go_on(self, actors: Sequence[StepActor]) -> None:
         for actor in actors:
