@@ -1,0 +1,93 @@
+"""``python -m tests.bench``: see ``--help``, or `groundswell bench`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from deploy.local import STATE_DIR
+from deploy.local.process import PartFailed
+from tests.bench.arena import Arena
+from tests.bench.figures import Figure, Result, show
+from tests.bench.load import wrk
+from tests.bench.machine import commit, machine
+from tests.bench.scale import Scale
+
+SCENARIOS = ("accept", "road", "drain", "tally", "read", "surge", "growth", "notify", "overload")
+"""In the order in which they run."""
+
+
+def _arguments() -> Namespace:
+    parser = ArgumentParser(
+        prog="groundswell bench", description="Groundswell against its floors and its alternatives."
+    )
+    parser.add_argument(
+        "scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; all, if none named"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, commit and figures there")
+    parser.add_argument("--quick", action="store_true", help="small numbers, to see that everything runs")
+    parser.add_argument("--repeat", type=int, metavar="N", help="measured rounds, interleaved with the peers' (3)")
+    parser.add_argument("--state-dir", type=Path, default=STATE_DIR / "bench", help="for data and logs")
+    arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.scenarios) - set(SCENARIOS)):
+        parser.error(f"no such scenario: {', '.join(unknown)}")
+    if arguments.repeat is not None and arguments.repeat < 1:
+        parser.error("--repeat must be at least 1")
+    return arguments
+
+
+async def _bench(
+    scenarios: Sequence[str], scale: Scale, state_dir: Path, result: Result, console: Console
+) -> list[str]:
+    """Run the scenarios, each on new parts; return those that failed. What was measured before stays in `result`."""
+    failed = []
+    for name in scenarios:
+        began = time.monotonic()
+        console.print(f"{name} …", highlight=False)
+        try:
+            figures: list[Figure] = []
+            async with Arena(state_dir / name) as arena:
+                figures = await importlib.import_module(f"tests.bench.scenarios.{name}").run(arena, scale)
+            result.figures += figures
+        except Exception as error:
+            failed.append(name)
+            console.print(f"{name} [red]failed[/]: ", end="")
+            console.print(str(error) if isinstance(error, PartFailed) else repr(error), markup=False, soft_wrap=True)
+            if not isinstance(error, PartFailed):
+                console.print_exception()
+        else:
+            console.print(f"{name}: {len(figures)} figures in {time.monotonic() - began:.0f} s", highlight=False)
+    return failed
+
+
+def main() -> int:
+    """Run scenarios; exit code 1 when a goal was missed, 2 when a scenario could not be run."""
+    arguments = _arguments()
+    console = Console(stderr=True)
+    scale = Scale.quick(arguments.repeat) if arguments.quick else Scale.full(arguments.repeat)
+    chosen = [name for name in SCENARIOS if not arguments.scenarios or name in arguments.scenarios]
+    result = Result(machine=machine(), commit=commit())
+    try:
+        wrk()
+        failed = asyncio.run(_bench(chosen, scale, arguments.state_dir, result, console))
+    except PartFailed as error:
+        print(error, file=sys.stderr)
+        return 2
+    show(result, Console(width=200) if not sys.stdout.isatty() else Console())
+    if arguments.json is not None:
+        arguments.json.write_text(result.as_json(), encoding="utf-8")
+    if failed:
+        console.print(f"could not be run: {', '.join(failed)}", style="red", highlight=False)
+        return 2
+    return 1 if result.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
