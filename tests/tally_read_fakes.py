@@ -60,6 +60,7 @@ class MemoryReader:
     def __init__(self) -> None:
         self.stored: dict[str, TallyUpdated] = {}
         self.away: Exception | None = None
+        self.dead_connections = 0
         self.calls: list[list[str]] = []
 
     def put(self, *tallies: TallyUpdated) -> None:
@@ -71,6 +72,9 @@ class MemoryReader:
     async def tallies(self, petition_ids: Sequence[str]) -> dict[str, TallyUpdated]:
         self.calls.append(list(petition_ids))
         await asyncio.sleep(0)
+        if self.dead_connections:
+            self.dead_connections -= 1
+            raise RedisConnectionError("closed by the server")
         if self.away is not None:
             raise self.away
         return {one: self.stored.get(one) or tally(one) for one in petition_ids}

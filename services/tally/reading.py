@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 import structlog
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from services.tally.live import LiveHub
@@ -56,13 +57,21 @@ class CurrentTallies:
         if not petition_ids:
             return {}
         try:
-            read = await self._reader.tallies(petition_ids)
+            read = await self._read(petition_ids)
         except (RedisError, OSError) as error:
             cause = type(error).__name__
             self._metrics.store_failures.labels(cause=cause).inc()
             log.warning("counts_away", cause=cause, petitions=len(petition_ids))
             raise CountsAway from error
         return {petition_id: self._newest(read[petition_id]) for petition_id in petition_ids}
+
+    async def _read(self, petition_ids: Sequence[str]) -> dict[str, TallyUpdated]:
+        try:
+            return await self._reader.tallies(petition_ids)
+        except (RedisConnectionError, OSError):
+            # A connection that has lain idle since before Redis was restarted is found dead only now. Reading again does
+            # no harm, and the pool gives another connection.
+            return await self._reader.tallies(petition_ids)
 
     def _newest(self, read: TallyUpdated) -> TallyUpdated:
         newest = self._hub.newest(read)

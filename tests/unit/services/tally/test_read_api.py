@@ -130,6 +130,16 @@ async def test_while_redis_is_away_clients_are_told_when_to_try_again(
     assert read_side.metric("stream_subscribers") == 0
 
 
+async def test_a_connection_that_died_while_it_was_idle_costs_no_reader_an_error(
+    client: httpx.AsyncClient, read_side: ReadSide
+) -> None:
+    read_side.reader.put(tally(HARBOUR, 7))
+    read_side.reader.dead_connections = 1
+    answer = await client.get(f"/v1/petitions/{HARBOUR}/tally")
+    assert (answer.status_code, answer.json()["count"]) == (200, 7)
+    assert not read_side.metric("store_failures_total", cause="ConnectionError")
+
+
 async def test_a_count_that_redis_has_lost_is_served_from_what_was_announced(
     client: httpx.AsyncClient, read_side: ReadSide
 ) -> None:
