@@ -17,7 +17,7 @@ from tests.faults.report import Report, last_line
 
 def _arguments() -> Namespace:
     parser = ArgumentParser(prog="groundswell faults", description="Surges under faults; the count must be exact.")
-    parser.add_argument("--runs", type=int, default=12, help="how many runs (12)")
+    parser.add_argument("--runs", type=int, default=16, help="how many runs (16)")
     parser.add_argument("--seed", type=int, default=1, help="decides people, order and faults of every run (1)")
     parser.add_argument("--first", type=int, default=1, help="number of the first run: to repeat a later one alone (1)")
     parser.add_argument("--signatures", type=int, default=20_000, help="submissions of a run's surge (20,000)")
