@@ -3,6 +3,7 @@
 #   make up      the whole system on this machine, until Ctrl-C
 #   make test    all tests, on real parts        (ARGS="tests/unit -k signer" for some)
 #   make faults  surges while everything fails   (ARGS="--runs 100 --seed 1 --json"); make faults-mutants checks the check
+#   make bench   against floors and alternatives (ARGS="accept road --quick --json bench.json"); an hour when whole
 #   make check   style, types, architecture, deploy files, generated files
 #   make audit-packages   known vulnerabilities of all pinned packages (asks osv.dev: needs the internet)
 #   make setup   only what the others need first; quick when it is up to date
@@ -15,7 +16,7 @@ UV := .tools/uv/bin/uv
 BIN := .venv/bin
 
 .DEFAULT_GOAL := setup
-.PHONY: setup up demo test faults faults-mutants check audit-packages clean
+.PHONY: setup up demo test faults faults-mutants bench check audit-packages clean
 
 setup: .venv/.up-to-date
 
@@ -50,6 +51,12 @@ faults: setup
 faults-mutants: setup
 	$(BIN)/python -m deploy.local.test_needs kafka
 	$(BIN)/python -m tests.faults.mutants $(ARGS)
+
+# What only the benchmark needs comes on top of what is there.
+bench: setup
+	$(UV) sync --locked --inexact --group bench --no-python-downloads --python $(PYTHON)
+	$(BIN)/python -m deploy.local.test_needs bench
+	$(BIN)/groundswell bench $(ARGS)
 
 check: setup
 	$(BIN)/ruff check

@@ -91,7 +91,7 @@ def demo(
     )
 
 
-# Faults ---------------------------------------------------------------------------------------------------------------
+# Faults and benchmark --------------------------------------------------------------------------------------------------
 
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -103,6 +103,16 @@ def faults(context: typer.Context) -> None:
     `groundswell faults --help` names the options. Needs a checkout of the source: the harness is part of the tests.
     """
     raise typer.Exit(_run_from_checkout("tests.faults", context.args))
+
+
+@app.command(context_settings=_PASSED_ON)
+def bench(context: typer.Context) -> None:
+    """Measure the whole system against its floors and against what would be built instead, on real parts.
+
+    `groundswell bench --help` names scenarios and options. Needs a checkout of the source, and `make bench` once for
+    what it measures with.
+    """
+    raise typer.Exit(_run_from_checkout("tests.bench", context.args))
 
 
 def _run_from_checkout(module: str, arguments: list[str]) -> int:

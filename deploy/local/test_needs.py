@@ -1,5 +1,5 @@
 """Brings what the tests need beyond Python packages: `python -m deploy.local.test_needs`, called by `make test`.
-With the argument `kafka` only what the fault runs need: Apache Kafka.
+With the argument `kafka` only what the fault runs need: Apache Kafka. With `bench` what the benchmark needs.
 
 Only what is missing is fetched, so a second run takes a second. System packages are installed where this may be done
 (root, on a system with apt-get); anywhere else the run stops and names them. Java and Maven are the exception: without
@@ -57,6 +57,8 @@ FOR_ALL_TESTS = (
     Program(names=("node",), package="nodejs", needed_for="the AsyncAPI parser"),
     Program(names=("npm",), package="npm", needed_for="installing the AsyncAPI parser"),
 )
+
+FOR_BENCHMARK = (Program(names=("wrk",), package="wrk", needed_for="the load of the benchmark"),)
 
 
 def missing(programs: Sequence[Program]) -> list[Program]:
@@ -157,9 +159,14 @@ async def bring_apache_kafka(*, required: bool = False) -> None:
 
 
 def main(only: Sequence[str] = ()) -> int:
-    """Bring everything, or only Apache Kafka if ``kafka`` is asked for; return the exit code."""
+    """Bring everything the tests need; with ``kafka`` only Apache Kafka, with ``bench`` that and the load generator.
+
+    Returns the exit code.
+    """
     try:
-        asyncio.run(bring_apache_kafka(required="kafka" in only))
+        asyncio.run(bring_apache_kafka(required=bool(only)))
+        if "bench" in only:
+            install(missing(FOR_BENCHMARK))
         if only:
             return 0
         install(missing(FOR_ALL_TESTS))

@@ -48,7 +48,7 @@ function init(arguments)
     else
       heads[#heads + 1] = "GET " .. arguments[number] .. " HTTP/1.1\r\n" .. common .. "\r\n"
     end
-    sum = sum + 1 / (#heads ^ 1.1)
+    sum = sum + 1 / ((#heads) ^ 1.1)
     shares[#heads] = sum
   end
   math.randomseed(id * 7919)

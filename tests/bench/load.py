@@ -186,9 +186,7 @@ def wrk() -> str:
     Raises:
         LoadFailed: it is not installed.
     """
-    from deploy.local.test_needs import UNPACKED
-
-    found = shutil.which("wrk", path=f"{UNPACKED}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
+    found = shutil.which("wrk")
     if found is None:
         raise LoadFailed("the load generator wrk is missing: python -m deploy.local.test_needs bench")
     return found
