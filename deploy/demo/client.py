@@ -64,15 +64,27 @@ class Connection:
             ConnectionLost: no answer; nobody knows whether the request was carried out.
             OSError: nobody listens there.
         """
+        return await self._ask(f"POST {path}", {**headers, "Content-Length": str(len(body))}, body)
+
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        """GET and wait for the whole answer.
+
+        Raises:
+            ConnectionLost: no answer.
+            OSError: nobody listens there.
+        """
+        return await self._ask(f"GET {path}", headers or {}, b"")
+
+    async def _ask(self, what: str, headers: Mapping[str, str], body: bytes) -> Answer:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        head = f"POST {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
+        head = f"{what} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n{lines}\r\n"
         protocol = await self._connected()
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 return await protocol.ask(head.encode() + body)
         except TimeoutError:
             self.close()
-            raise ConnectionLost(f"no answer to POST {path} within {_ANSWER_SECONDS:.0f} s") from None
+            raise ConnectionLost(f"no answer to {what} within {_ANSWER_SECONDS:.0f} s") from None
         except asyncio.CancelledError:
             self.close()  # the answer may still come, and would be taken for that of the next request
             raise
