@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -11,6 +11,9 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from deploy import performance
+from deploy.capacity.costs import read_costs
+from deploy.capacity.show import page_costs, page_tables
 from deploy.operate import SERVICES, settings_of
 from services.ingest.openapi import document as ingest_document
 from services.tally.openapi import document as tally_document
@@ -23,12 +26,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def generated_files() -> dict[str, str]:
     """Every generated file's path, from the project's root, and what it must hold."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     return {
         "docs/openapi.json": _json(ingest_document()),
         "docs/openapi-tally.json": _json(tally_document()),
         "docs/reason-codes.md": _reason_codes(),
-        "README.md": _between(_between(readme, "settings", _settings), "topics", _topics),
+        "README.md": _filled("README.md", {"settings": _settings, "topics": _topics}),
+        "docs/capacity.md": _filled("docs/capacity.md", _capacity()),
+        "docs/performance.md": _filled("docs/performance.md", _performance()),
     }
 
 
@@ -55,14 +59,32 @@ def _json(document: dict[str, object]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def _between(text: str, name: str, make: Callable[[], str]) -> str:
-    """`text` with what stands between the markers of `name` made anew."""
-    start, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
-    before, found, rest = text.partition(start)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise ValueError(f"README.md needs the markers {start} and {end}")
-    return f"{before}{start}\n{make()}\n{end}{after}"
+def _filled(path: str, parts: Mapping[str, Callable[[], str]]) -> str:
+    """The file with what stands between the markers of each part made anew."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    for name, make in parts.items():
+        start, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
+        before, found, rest = text.partition(start)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise ValueError(f"{path} needs the markers {start} and {end}")
+        text = f"{before}{start}\n{make()}\n{end}{after}"
+    return text
+
+
+def _capacity() -> dict[str, Callable[[], str]]:
+    costs = read_costs()
+    return {"capacity": lambda: page_tables(costs), "costs": lambda: page_costs(costs)}
+
+
+def _performance() -> dict[str, Callable[[], str]]:
+    results = performance.read_results()
+    return {
+        "machine": lambda: performance.machine(results),
+        "goals": lambda: performance.goals(results),
+        "plots": performance.plots,
+        "others": lambda: performance.others(results),
+    }
 
 
 def _reason_codes() -> str:

@@ -1,0 +1,111 @@
+"""The tables of `docs/performance.md`, made from what `groundswell bench --json` wrote. No figure is typed by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+BENCH_DIR: Final = ROOT / "docs" / "bench"
+RESULTS_FILE: Final = BENCH_DIR / "results.json"
+
+NOTHING: Final = "Nothing has been measured yet."
+
+PLOTS: Final[Mapping[str, str]] = {
+    "peers.svg": "Each figure beside what it is compared with",
+    "latency.svg": "Latency by rate",
+    "cpu.svg": "CPU per signature by process, at steady rates",
+    "stages.svg": "Where a service's CPU goes, stage by stage",
+}
+"""What `tests.bench.plots` draws, in the order of the page."""
+
+Document = Mapping[str, Any]
+
+
+def read_results(path: Path = RESULTS_FILE) -> Document | None:
+    """The newest results; None before the first measurement."""
+    if not path.exists():
+        return None
+    document: Document = json.loads(path.read_text(encoding="utf-8"))
+    return document
+
+
+def machine(results: Document | None) -> str:
+    """On what, and of which commit."""
+    if results is None:
+        return NOTHING
+    rows = [f"| commit | `{results['commit']}` |"]
+    for name, value in results["machine"].items():
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else value
+        rows.append(f"| {name.replace('_', ' ')} | {shown} |")
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def goals(results: Document | None) -> str:
+    """The figures that have a goal, and whether they reach it."""
+    if results is None:
+        return NOTHING
+    with_goal = [figure for figure in results["figures"] if figure["goal"]]
+    reached = sum(figure["pass"] is True for figure in with_goal)
+    missed = [figure["name"] for figure in with_goal if figure["pass"] is False]
+    said = f"{reached} of {len(with_goal)} goals are reached."
+    if missed:
+        said += f" Missed: {', '.join(f'`{name}`' for name in missed)}."
+    rows = [
+        f"| `{figure['name']}` | {number(figure['value'])} {figure['unit']} | {spread(figure)} | {figure['goal']}"
+        f" | {compared(figure)} | {_passed(figure['pass'])} | {figure.get('note') or ''} |"
+        for figure in with_goal
+    ]
+    head = "| figure | median | spread | goal | compared with | | |"
+    return "\n".join([said, "", head, "|---|---|---|---|---|---|---|", *rows])
+
+
+def others(results: Document | None) -> str:
+    """The figures without a goal, by scenario."""
+    if results is None:
+        return NOTHING
+    rows = [
+        f"| `{figure['name']}` | {number(figure['value'])} {figure['unit']} | {spread(figure)} | {compared(figure)}"
+        f" | {figure.get('note') or ''} |"
+        for figure in results["figures"]
+        if not figure["goal"]
+    ]
+    return "\n".join(["| figure | median | spread | compared with | |", "|---|---|---|---|---|", *rows])
+
+
+def plots(directory: Path = BENCH_DIR) -> str:
+    """The plots that are there."""
+    drawn = _drawn(directory, PLOTS)
+    return "\n\n".join(drawn) or NOTHING
+
+
+def _drawn(directory: Path, names: Iterable[str]) -> list[str]:
+    return [f"![{PLOTS[name]}](bench/{name})" for name in names if (directory / name).exists()]
+
+
+def compared(figure: Document) -> str:
+    """With what a figure is compared, and how many times as much or as little that is."""
+    if figure["peer_value"] is None:
+        return ""
+    ratio = "" if figure["ratio"] is None else f", ratio {figure['ratio']:.2f}"
+    return f"{figure['peer']}: {number(figure['peer_value'])} {figure['unit']}{ratio}"
+
+
+def spread(figure: Document) -> str:
+    """Least and most of the rounds."""
+    ends = figure.get("spread")
+    return "" if ends is None else f"{number(ends[0])} – {number(ends[1])}"
+
+
+def number(value: float) -> str:
+    """Three digits at least, and no more behind the point than help."""
+    size = abs(value)
+    if size >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+
+
+def _passed(passes: bool | None) -> str:
+    return {True: "reached", False: "**missed**", None: "not compared"}[passes]
