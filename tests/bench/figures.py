@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -188,6 +189,8 @@ def show(result: Result, console: Console) -> None:
 
 
 def _for_people(value: float) -> str:
+    if not math.isfinite(value):
+        return "never"
     magnitude = abs(value)
     if magnitude >= 100 or value == int(value):
         return f"{value:,.0f}"
@@ -195,5 +198,5 @@ def _for_people(value: float) -> str:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Four digits after the point are more than any of these is exact to."""
-    return None if value is None else round(float(value), 4)
+    """Four digits after the point are more than any of these is exact to. JSON has no infinity (what never came)."""
+    return None if value is None or not math.isfinite(value) else round(float(value), 4)
