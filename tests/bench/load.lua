@@ -5,6 +5,7 @@
 --   THREADS   how many threads share the rate
 --   ACCEPT    value of the header `accept`, `-` for none
 --   HEADER    one further header as `name: value`, `-` for none
+--   AGAIN     the part of signatures, 0 to 1, whose signer has signed before in this run (drawn among all of them)
 --   PATHS...  addresses; with more than one, they are drawn by a power law (Zipf, exponent 1.1)
 -- At the end one line of JSON follows the word RESULT. CPU seconds are of the whole wrk process.
 --
@@ -30,18 +31,20 @@ behind = 0.0 -- global: `done` reads it from each thread
 asked = 0
 
 local COUNTRIES = { "DE", "NL", "BE", "AT", "FR", "DK", "SE", "PL", "IT", "GB" }
-local kind, run, interval, next_slot
+local kind, run, again, interval, next_slot
+local signers = 0
 local heads, shares = {}, {}
 
 function init(arguments)
   kind, run = arguments[1], arguments[2]
   local rate, sharing = tonumber(arguments[3]), tonumber(arguments[4])
+  again = tonumber(arguments[7])
   interval = rate > 0 and sharing / rate or 0
   local common = "host: " .. wrk.host .. "\r\n"
   if arguments[5] ~= "-" then common = common .. "accept: " .. arguments[5] .. "\r\n" end
   if arguments[6] ~= "-" then common = common .. arguments[6] .. "\r\n" end
   local sum = 0
-  for number = 7, #arguments do
+  for number = 8, #arguments do
     if kind == "sign" then
       heads[#heads + 1] = "POST " .. arguments[number] .. " HTTP/1.1\r\n" .. common
         .. "content-type: application/json\r\ncontent-length: "
@@ -68,8 +71,15 @@ end
 function request()
   asked = asked + 1
   if kind ~= "sign" then return drawn() end
-  local body = '{"email":"maya.' .. run .. "." .. id .. "x" .. asked
-    .. '@lakepost.example","name":"Maya Lindqvist","country":"' .. COUNTRIES[asked % 10 + 1]
+  local signer
+  if again > 0 and signers > 0 and math.random() < again then
+    signer = math.random(signers)
+  else
+    signers = signers + 1
+    signer = signers
+  end
+  local body = '{"email":"maya.' .. run .. "." .. id .. "x" .. signer
+    .. '@lakepost.example","name":"Maya Lindqvist","country":"' .. COUNTRIES[signer % 10 + 1]
     .. '","postcode":"1011 AB","consent":true}'
   return drawn() .. #body .. "\r\n\r\n" .. body
 end

@@ -83,6 +83,7 @@ async def sign(
     rate: float = 0.0,
     connections: int = 64,
     threads: int = 1,
+    again: float = 0.0,
 ) -> LoadResult:
     """Post signatures, each of a signer that nobody else is in this process's lifetime.
 
@@ -93,12 +94,21 @@ async def sign(
         rate: signatures a second; 0: as fast as answers come, `connections` at once.
         connections: kept open. With a rate, at least as many as there may be answers awaited.
         threads: of wrk; one sends 30,000 a second and leaves the other core alone.
+        again: the part of signatures whose signer has signed before in this call: duplicates, where one petition is
+            signed.
 
     Raises:
         LoadFailed: wrk could not run.
     """
     return await _run(
-        "sign", url, signature_paths(petition_ids), seconds=seconds, rate=rate, connections=connections, threads=threads
+        "sign",
+        url,
+        signature_paths(petition_ids),
+        seconds=seconds,
+        rate=rate,
+        connections=connections,
+        threads=threads,
+        again=again,
     )
 
 
@@ -143,12 +153,13 @@ async def _run(
     threads: int,
     accept: str = "-",
     header: str = "-",
+    again: float = 0.0,
 ) -> LoadResult:
     program = wrk()
     command = [
         *(program, f"-t{threads}", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s"),
         *("-s", str(_SCRIPT), url, "--"),
-        *(kind, f"{_process}-{next(_runs)}", f"{rate:g}", str(threads), accept, header, *paths),
+        *(kind, f"{_process}-{next(_runs)}", f"{rate:g}", str(threads), accept, header, f"{again:g}", *paths),
     ]
     code, output = await run_to_end(command)
     return parsed(code, output)

@@ -128,7 +128,9 @@ def tally() -> FastStream:
     async def handle(verified: Verified) -> None:
         key = f"peer:{verified.petition_id}"
         async with redis.pipeline(transaction=True) as pipeline:
-            await pipeline.hincrby(key, "count", 1).hincrby(key, f"country:{verified.country}", 1).execute()
+            pipeline.hincrby(key, "count", 1)
+            pipeline.hincrby(key, f"country:{verified.country}", 1)
+            await pipeline.execute()
 
     return FastStream(broker, lifespan=lifespan, logger=None)
 

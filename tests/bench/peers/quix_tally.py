@@ -24,7 +24,7 @@ GROUP = "peer-quix-tally"  # tests.bench.processes has it too: this file is not 
 TOPIC = os.environ.get("VERIFIED_TOPIC", "signatures.verified.v1")
 
 
-def count(fact: dict[str, Any], state: State) -> None:
+def count(fact: dict[str, Any], state: State[str, int]) -> None:
     """Add one fact to its petition's count; the state is that of the record's key."""
     state.set("count", state.get("count", 0) + fact["delta"])
 

@@ -1,0 +1,227 @@
+"""Fills topics with valid records, fast: the work that waits when a consumer has been away.
+
+Records are made by Groundswell's own event classes and look as ingest and verify write them. They are produced by another
+client than Groundswell's (librdkafka), with batches as small as those of a busy ingest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import Random
+from typing import Final
+from uuid import UUID
+
+import confluent_kafka
+from pydantic import TypeAdapter
+
+from shared.events import Event, MilestoneReached, SignatureVerified, SignCommand
+from shared.identity import canonical_email, new_signature_id, signer_key
+from shared.kafka.headers import event_headers
+from shared.kafka.producer import Record
+from shared.topics import DEFAULT_PARTITIONS, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED
+
+DUPLICATES: Final = 0.08
+"""The part of submissions in a surge whose signer has signed before."""
+
+_SKEW: Final = 1.1
+"""Exponent of the power law by which signers spread over petitions; the load generator's too (load.lua)."""
+
+_FLUSH_SECONDS: Final = 60.0
+_COUNTRIES: Final = ("DE", "NL", "BE", "AT", "FR", "DK", "SE", "PL", "IT", "GB")
+_DOMAINS: Final = ("lakepost.example", "gmail.com", "outlook.com", "mail.quillmere.example", "proton.me", "uni.example")
+"""Some of them have spelling rules to be folded, as most people's have."""
+
+_command_json: Final = TypeAdapter(SignCommand).dump_json
+_fact_json: Final = TypeAdapter(SignatureVerified).dump_json
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What a topic was filled with.
+
+    Attributes:
+        records: how many records.
+        counts: by petition, how many of them must count in the end: of a signer's several signatures the first.
+    """
+
+    records: int
+    counts: Mapping[str, int]
+
+    @property
+    def signers(self) -> int:
+        """How many must count, over all petitions."""
+        return sum(self.counts.values())
+
+
+async def submitted(
+    bootstrap_servers: str,
+    pepper: str,
+    petition_ids: Sequence[str],
+    records: int,
+    *,
+    duplicates: float = DUPLICATES,
+    first_signer: int = 0,
+) -> Filled:
+    """Put `records` signatures on ``signatures.submitted``; returns when all are acknowledged.
+
+    Args:
+        pepper: SIGNER_PEPPER of the services.
+        petition_ids: what is signed, by a power law if they are several.
+        duplicates: the part whose signer has signed before, in another signature.
+        first_signer: where signers are numbered from. Two fillings of one topic must not share numbers, unless all of the
+            second's are to be duplicates.
+    """
+    counts: Counter[str] = Counter()
+    made = _commands(pepper.encode(), petition_ids, records, duplicates, first_signer, counts)
+    # A busy ingest sends what has come within two milliseconds.
+    await publish(bootstrap_servers, SIGNATURES_SUBMITTED.name, made, linger_ms=2)
+    return Filled(records, dict(counts))
+
+
+async def verified(
+    bootstrap_servers: str, petition_ids: Sequence[str], records: int, *, lanes: int = DEFAULT_PARTITIONS
+) -> Filled:
+    """Put `records` facts on ``signatures.verified``, as a verify that owns all lanes would; each counts."""
+    counts: Counter[str] = Counter()
+    made = _facts(petition_ids, records, lanes, counts)
+    # verify publishes batch by batch; a petition's facts of one batch are together in one partition.
+    await publish(bootstrap_servers, SIGNATURES_VERIFIED.name, made, linger_ms=20)
+    return Filled(records, dict(counts))
+
+
+async def publish(bootstrap_servers: str, topic: str, records: Iterable[Record], *, linger_ms: int = 2) -> None:
+    """Produce `records` as they come; returns when all are acknowledged by all replicas.
+
+    Raises:
+        RuntimeError: some were not.
+    """
+    await asyncio.to_thread(_publish, bootstrap_servers, topic, records, linger_ms)
+
+
+def _publish(bootstrap_servers: str, topic: str, records: Iterable[Record], linger_ms: int) -> None:
+    failed: list[str] = []
+
+    def delivered(error: confluent_kafka.KafkaError | None, _: confluent_kafka.Message) -> None:
+        if error is not None:
+            failed.append(str(error))
+
+    producer = confluent_kafka.Producer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "enable.idempotence": True,
+            "compression.type": "lz4",
+            "linger.ms": linger_ms,
+            "batch.size": 512 * 1024,
+            "queue.buffering.max.messages": 200_000,
+            # The partitioner that Java and our own services use; librdkafka's own default is another.
+            "partitioner": "murmur2_random",
+        }
+    )
+    for number, record in enumerate(records):
+        while True:
+            try:
+                producer.produce(topic, record.value, record.key, headers=list(record.headers), on_delivery=delivered)
+                break
+            except BufferError:
+                producer.poll(0.1)  # the queue is full; let it drain
+        if number % 1_000 == 0:
+            producer.poll(0)
+    left = producer.flush(_FLUSH_SECONDS)
+    if left or failed:
+        raise RuntimeError(f"{left} records of {topic} were not acknowledged; refused: {failed[:3]}")
+
+
+def event_record(event: Event, *, key: str, event_id: str | UUID, source: str, time: datetime | None = None) -> Record:
+    """Any event as its topic holds it, keyed by petition."""
+    headers = event_headers(type(event), event_id=event_id, source=source, subject=key, time=time)
+    return Record(key.encode(), event.model_dump_json().encode(), headers)
+
+
+def milestone(petition_id: str, threshold: int) -> Record:
+    """A milestone that was reached just now."""
+    event = MilestoneReached(
+        petition_id=petition_id,
+        threshold=threshold,
+        count=threshold,
+        revision=threshold,
+        reached_at=datetime.now(UTC),
+    )
+    return event_record(event, key=petition_id, event_id=f"{petition_id}/{threshold}", source="/groundswell/tally")
+
+
+def power_law(choices: int) -> list[float]:
+    """Cumulative weights of `choices` things of which the first is the most popular."""
+    return list(itertools.accumulate(1 / rank**_SKEW for rank in range(1, choices + 1)))
+
+
+def _commands(
+    pepper: bytes,
+    petition_ids: Sequence[str],
+    records: int,
+    duplicates: float,
+    first_signer: int,
+    counts: Counter[str],
+) -> Iterator[Record]:
+    random = Random(first_signer)  # the same at every run
+    homes = random.choices(petition_ids, cum_weights=power_law(len(petition_ids)), k=records)
+    signers = 0
+    for _ in range(records):
+        if signers and random.random() < duplicates:
+            signer = int(random.random() * signers)
+        else:
+            signer = signers
+            signers += 1
+            counts[homes[signer]] += 1
+        yield command(pepper, homes[signer], first_signer + signer)
+
+
+def command(pepper: bytes, petition_id: str, signer: int) -> Record:
+    """A signature of one signer, submitted now; another one at every call."""
+    email = f"Maya.Lindqvist{signer}@{_DOMAINS[signer % len(_DOMAINS)]}"
+    now = datetime.now(UTC)
+    event = SignCommand(
+        signature_id=new_signature_id(pepper),
+        petition_id=petition_id,
+        email=email,
+        name="Maya Lindqvist",
+        country=_COUNTRIES[signer % len(_COUNTRIES)],
+        postcode="1011 AB",
+        comment=None,
+        consent=True,
+        submitted_at=now,
+    )
+    key = signer_key(pepper, petition_id, canonical_email(email)).hex.encode()
+    headers = event_headers(
+        SignCommand, event_id=event.signature_id, source="/groundswell/ingest", subject=petition_id, time=now
+    )
+    return Record(key, _command_json(event), headers)
+
+
+def _facts(petition_ids: Sequence[str], records: int, lanes: int, counts: Counter[str]) -> Iterator[Record]:
+    random = Random(records)
+    homes = random.choices(petition_ids, cum_weights=power_law(len(petition_ids)), k=records)
+    for number, petition_id in enumerate(homes):
+        counts[petition_id] += 1
+        now = datetime.now(UTC)
+        fact = SignatureVerified(
+            signature_id=UUID(int=number + 1),
+            petition_id=petition_id,
+            lane=number % lanes,
+            position=number // lanes + 1,
+            country=_COUNTRIES[number % len(_COUNTRIES)],
+            signed_at=now,
+            occurred_at=now,
+        )
+        headers = event_headers(
+            SignatureVerified,
+            event_id=fact.signature_id,
+            source="/groundswell/verify",
+            subject=petition_id,
+            time=now,
+        )
+        yield Record(petition_id.encode(), _fact_json(fact), headers)
