@@ -38,11 +38,11 @@ async def quix(arena: Arena) -> Command:
     code, output = await run_to_end([_UV, "sync", "--quiet", "--locked", *script, "--python", sys.executable])
     if code != 0:
         raise PartFailed(f"the environment of {_QUIX.name} could not be made:\n{output}")
-    code, output = await run_to_end([_UV, "python", "find", "--quiet", *script])
+    code, output = await run_to_end([_UV, "python", "find", *script])
     if code != 0:
         raise PartFailed(f"the environment of {_QUIX.name} was not found:\n{output}")
     return await arena.process(
-        "quix-tally", [output.strip(), _QUIX], environ={"STATE_DIR": str(arena.state_dir / "data" / "quix")}
+        "quix-tally", [output.splitlines()[-1], _QUIX], environ={"STATE_DIR": str(arena.state_dir / "data" / "quix")}
     )
 
 

@@ -54,7 +54,8 @@ app = FastAPI(lifespan=lifespan)
 
 async def producer_of(request: Request) -> AIOKafkaProducer:
     """The application's producer. A coroutine: FastAPI calls plain functions in another thread, which costs more."""
-    return request.app.state.producer
+    producer: AIOKafkaProducer = request.app.state.producer
+    return producer
 
 
 @app.post("/v1/petitions/{petition_id}/signatures", status_code=202)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from quixstreams import Application, State
+from quixstreams import Application, State  # type: ignore[import-not-found]  # not in the project's environment
 
 GROUP = "peer-quix-tally"  # tests.bench.processes has it too: this file is not imported there
 TOPIC = os.environ.get("VERIFIED_TOPIC", "signatures.verified.v1")
