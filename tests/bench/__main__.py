@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import importlib
 import sys
+import tempfile
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -43,6 +46,18 @@ def _arguments() -> Namespace:
     return arguments
 
 
+@contextlib.contextmanager
+def _turn(console: Console) -> Iterator[None]:
+    """Wait until nothing else that fills the machine runs: another benchmark, or fault runs, which take the same lock."""
+    with (Path(tempfile.gettempdir()) / "groundswell-world.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print("waiting for another benchmark or fault run to end …", highlight=False)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 async def _bench(
     scenarios: Sequence[str], scale: Scale, state_dir: Path, result: Result, console: Console
 ) -> list[str]:
@@ -76,7 +91,8 @@ def main() -> int:
     result = Result(machine=machine(), commit=commit())
     try:
         wrk()
-        failed = asyncio.run(_bench(chosen, scale, arguments.state_dir, result, console))
+        with _turn(console):
+            failed = asyncio.run(_bench(chosen, scale, arguments.state_dir, result, console))
     except PartFailed as error:
         print(error, file=sys.stderr)
         return 2

@@ -226,12 +226,17 @@ class Arena:
     def _empty_kafka(self) -> None:
         """Delete all topics and groups, and wait until the broker no longer names them."""
         admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": self.bootstrap_servers})
-        groups = [group.group_id for group in admin.list_consumer_groups().result(timeout=_GONE_SECONDS).valid]
-        if groups:
-            _all_done(admin.delete_consumer_groups(groups))
+        deadline = time.monotonic() + _GONE_SECONDS
+        while groups := [group.group_id for group in admin.list_consumer_groups().result(timeout=_GONE_SECONDS).valid]:
+            try:
+                _all_done(admin.delete_consumer_groups(groups))
+            except confluent_kafka.KafkaException:
+                # A member that was killed is missed only when its session has run out.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
         if topics := _topics(admin):
             _all_done(admin.delete_topics(topics, operation_timeout=_GONE_SECONDS))
-        deadline = time.monotonic() + _GONE_SECONDS
         while _topics(admin):
             if time.monotonic() > deadline:
                 raise TimeoutError("Kafka did not delete its topics")

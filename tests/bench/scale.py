@@ -28,7 +28,7 @@ class Scale:
     @classmethod
     def full(cls, repeat: int | None = None) -> Scale:
         """The numbers that the goals are about."""
-        return cls(is_quick=False, repeat=repeat or 3, warm_seconds=5.0, seconds=20.0)
+        return cls(is_quick=False, repeat=repeat or 3, warm_seconds=5.0, seconds=10.0)
 
     @classmethod
     def quick(cls, repeat: int | None = None) -> Scale:
