@@ -153,6 +153,12 @@ class _Computation:
             Line("PostgreSQL", "rows of the ledger", Estimate(float(demand.signatures)), ""),
             Line("PostgreSQL", "stored, with indexes", stored, "B"),
             Line("PostgreSQL", "write-ahead log", self._times("wal_bytes", demand.rate), "B/s"),
+            Line(
+                "PostgreSQL",
+                "write-ahead log after a checkpoint",
+                self._times("wal_bytes_after_checkpoint", demand.rate),
+                "B/s",
+            ),
             Line("PostgreSQL", "CPU", self._cores("postgres_cpu", demand.rate), "cores"),
         ]
 

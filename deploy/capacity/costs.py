@@ -44,7 +44,7 @@ COSTS: Final[Mapping[str, Cost]] = {
     "ingest_cpu": Cost("µs/submission", "accept", "CPU of ingest: read the request, admit it, publish it, answer"),
     "verify_cpu": Cost("µs/submission", "drain", "CPU of verify: decode, decide, write to PostgreSQL, publish"),
     "tally_cpu": Cost("µs/fact", "tally", "CPU of tally: decode, group, apply in Redis"),
-    "kafka_cpu": Cost("µs/submission", "road", "CPU of one broker that keeps the only copy, all topics"),
+    "kafka_cpu": Cost("µs/submission", "road", "CPU of one broker that keeps the only copy, all topics, at 1,000/s"),
     "postgres_cpu": Cost("µs/submission", "growth", "CPU of PostgreSQL, with the most rows that were tried"),
     "postgres_rows": Cost("rows", "growth", "signatures in PostgreSQL when its CPU was measured"),
     "redis_cpu": Cost("µs/fact", "tally", "CPU of Redis (Valkey)"),
@@ -53,20 +53,25 @@ COSTS: Final[Mapping[str, Cost]] = {
     "tally_rss": Cost("MB", "drain", "memory of a tally process without live streams, at most"),
     "notify_rss": Cost("MB", "notify", "memory of a notify process, at most"),
     "submitted_bytes": Cost(
-        "B/submission", "road", "a record of signatures.submitted.v1 on disk, compressed, one copy"
+        "B/submission", "sizes", "a record of signatures.submitted.v1 on disk, compressed, one copy"
     ),
-    "verified_bytes": Cost("B/fact", "road", "a record of signatures.verified.v1 on disk, compressed, one copy"),
-    "rejected_bytes": Cost("B/record", "surge", "a record of signatures.rejected.v1 on disk, compressed, one copy"),
-    "snapshot_bytes": Cost("B/snapshot", "road", "a record of tallies.updated.v1 on disk, compressed, one copy"),
-    "signature_row_bytes": Cost("B/row", "growth", "a row of the table signatures and its entries in all indexes"),
-    "ledger_row_bytes": Cost("B/row", "growth", "a row of the table ledger and its entries in all indexes"),
-    "wal_bytes": Cost("B/submission", "growth", "PostgreSQL's write-ahead log"),
-    "redis_petition_bytes": Cost("B/petition", "tally", "a petition in Redis: count, fences, countries, milestones"),
-    "redis_minute_bytes": Cost("B/minute", "tally", "one minute of a petition in Redis"),
+    "verified_bytes": Cost("B/fact", "sizes", "a record of signatures.verified.v1 on disk, compressed, one copy"),
+    "rejected_bytes": Cost("B/record", "sizes", "a record of signatures.rejected.v1 on disk, compressed, one copy"),
+    "snapshot_bytes": Cost("B/snapshot", "sizes", "a record of tallies.updated.v1 on disk, compressed, one copy"),
+    "signature_row_bytes": Cost("B/row", "sizes", "a row of the table signatures and its entries in all indexes"),
+    "ledger_row_bytes": Cost("B/row", "sizes", "a row of the table ledger and its entries in all indexes"),
+    "wal_bytes": Cost("B/submission", "drain", "PostgreSQL's write-ahead log"),
+    "wal_bytes_after_checkpoint": Cost(
+        "B/submission",
+        "growth",
+        "the same just after a checkpoint, when each page is written whole once, with the most rows",
+    ),
+    "redis_petition_bytes": Cost("B/petition", "sizes", "a petition in Redis: count, fences, countries, milestones"),
+    "redis_minute_bytes": Cost("B/minute", "sizes", "one minute of a petition in Redis"),
     "redis_aof_bytes": Cost("B/fact", "tally", "Redis's append-only file"),
     "stream_rss": Cost("KB/viewer", "read", "memory of a live stream (server-sent events) in tally"),
     "stream_cpu": Cost("µs/update", "read", "CPU of tally for one update to one viewer"),
-    "stream_bytes": Cost("B/update", "read", "one update on the wire to one viewer"),
+    "stream_bytes": Cost("B/update", "sizes", "one update on the wire to one viewer"),
 }
 """Every cost by name. MB and KB are 1,048,576 and 1,024 bytes, as operating systems count memory."""
 

@@ -40,6 +40,7 @@ ROUND = {
     "signature_row_bytes": 250.0,
     "ledger_row_bytes": 300.0,
     "wal_bytes": 900.0,
+    "wal_bytes_after_checkpoint": 4_000.0,
     "redis_petition_bytes": 5_000.0,
     "redis_minute_bytes": 50.0,
     "redis_aof_bytes": 12.0,
@@ -146,6 +147,7 @@ def test_postgres_by_hand() -> None:
     assert value(answer, "PostgreSQL", "rows of the ledger") == 4_000_000
     assert value(answer, "PostgreSQL", "stored, with indexes") == pytest.approx(5_000_000 * 250 + 4_000_000 * 300)
     assert value(answer, "PostgreSQL", "write-ahead log") == pytest.approx(1_800_000)
+    assert value(answer, "PostgreSQL", "write-ahead log after a checkpoint") == pytest.approx(8_000_000)
     assert value(answer, "PostgreSQL", "CPU") == pytest.approx(0.16)
 
 
