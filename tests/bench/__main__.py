@@ -23,7 +23,7 @@ from tests.bench.load import wrk
 from tests.bench.machine import commit, machine
 from tests.bench.scale import Scale
 
-SCENARIOS = ("accept", "road", "drain", "tally", "read", "surge", "growth", "notify", "overload")
+SCENARIOS = ("accept", "road", "drain", "tally", "read", "surge", "growth", "notify", "overload", "sizes", "stages")
 """In the order in which they run."""
 
 
