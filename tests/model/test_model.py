@@ -22,6 +22,7 @@ from deploy.local.valkey import Valkey
 from services.tally import healing, store
 from services.tally.announce import MilestoneAnnouncer, _milestone_record
 from services.tally.store import Reached, TallyState, TallyStore
+from services.verify import store as verify_store
 from shared.kafka.consumer import Received
 from shared.topics import MILESTONES_REACHED
 from tests.integration.databases import database_named, redis_numbered
@@ -48,7 +49,7 @@ SETTINGS = settings(
 async def parts_on(postgres: Postgres, valkey: Valkey) -> AsyncIterator[Parts]:
     async with (
         database_named(postgres, "model", deadlock_timeout=f"{DEADLOCK_TIMEOUT_MS}ms") as database,
-        redis_numbered(valkey, 9) as redis,
+        redis_numbered(valkey, 11) as redis,
     ):
         stepped = SteppedRedis(connection_pool=redis.connection_pool)
         connection = await asyncpg.connect(postgres.url_of("model"))
@@ -102,6 +103,15 @@ def with_commits_before_publishing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Consumer, "finish", finish)
 
 
+def without_replays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What verify has decided before is not published again."""
+
+    async def nothing(*_: object) -> list[object]:
+        return []
+
+    monkeypatch.setattr(verify_store, "_replayed", nothing)
+
+
 def without_witness(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody notices that this is another Redis than before."""
 
@@ -143,6 +153,7 @@ UNTIL_FOUND = settings(SETTINGS, max_examples=400, phases=(Phase.generate,), pri
     [
         without_fence,
         with_commits_before_publishing,
+        without_replays,
         without_witness,
         with_milestones_marked_before_publishing,
         without_guard,

@@ -43,6 +43,8 @@ MOST_PROCESSES: Final = 3
 """Of a service: an owner, one that has just lost its partitions, and one that lost them long ago."""
 
 Service = Literal["verify", "tally"]
+Afterwards = Literal["confirmed", "not confirmed", "earlier again"]
+"""What follows a signature at once: its confirmation, nothing, or a client's retry of the one that it repeats."""
 Accident = Fault | Literal["kill"]
 
 
@@ -94,33 +96,36 @@ class World:
 
     # ----------------------------------------------------------------------------------------------- signers and ingest
 
-    def sign(self, earlier: int | None, petition_id: str, country: str, *, confirmed: bool) -> None:
-        """Somebody signs: a new signer, or the one of an earlier signature."""
+    def sign(self, again: int | None, petition_id: str, country: str, then: Afterwards) -> None:
+        """A new signer signs; or the signer of an earlier signature does again, counted back from the last."""
         number = len(self.signed) + 1
-        signer = number if earlier is None else earlier % number + 1
-        command = sign(
-            number,
-            signer=signer,
-            petition_id=petition_id,
-            country=country,
-            at=NOON + timedelta(seconds=20 * number),
-        )
+        email: dict[str, Any] = {}
+        if again is not None and self.signed:
+            before, _ = self._signed(again)
+            petition_id, email = before.petition_id, {"email": before.email}
+        at = NOON + timedelta(seconds=20 * number)
+        command = sign(number, petition_id=petition_id, country=country, at=at, **email)
         self.signed.append((command, signer_key_of(command).hex.encode()))
         self._submit(*self.signed[-1])
-        if confirmed:
-            self.change(number - 1, ConfirmCommand)
+        if then == "confirmed" and petition_id == FERRY:
+            self.change(0, ConfirmCommand)
+        elif then == "earlier again":
+            self.retry(0 if again is None else again + 1)
 
     def retry(self, which: int) -> None:
-        """A client sends again what it has sent, some time later."""
-        command, key = self.signed[which % len(self.signed)]
+        """A client sends again what it has sent, some time later. Which: counted back from the last."""
+        command, key = self._signed(which)
         later = command.submitted_at + timedelta(hours=1)
         self._submit(command.model_copy(update={"submitted_at": later}), key)
 
     def change(self, which: int, kind: type[ChangeCommand]) -> None:
-        """A signature is confirmed, withdrawn or invalidated."""
-        command, key = self.signed[which % len(self.signed)]
+        """A signature is confirmed, withdrawn or invalidated. Which: counted back from the last."""
+        command, key = self._signed(which)
         at = command.submitted_at + timedelta(minutes=5)
         self._submit(change(kind, command.signature_id.int, petition_id=command.petition_id, at=at), key)
+
+    def _signed(self, which: int) -> tuple[SignCommand, bytes]:
+        return self.signed[-1 - which % len(self.signed)]
 
     def _submit(self, command: Command, key: bytes) -> None:
         headers = event_headers(
