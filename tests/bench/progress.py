@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # documented there
 
 from deploy.local.process import PartFailed, Process
@@ -49,7 +49,12 @@ class Broker:
         asked = self._admin.list_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(reader.group)], request_timeout=_ASK_SECONDS
         )
-        answer = await asyncio.wrap_future(asked[reader.group])
+        try:
+            answer = await asyncio.wrap_future(asked[reader.group])
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return 0  # it has not joined yet
+            raise
         return sum(
             found.offset for found in answer.topic_partitions if found.topic == reader.topic and found.offset > 0
         )

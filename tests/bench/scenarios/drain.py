@@ -79,7 +79,7 @@ async def _ours(arena: Arena, size: _Size, rounds: _Rounds) -> None:
         Broker(arena.bootstrap_servers),
         [VERIFY, TALLY],
         [verify, tally, arena.kafka, arena.postgres, arena.valkey],
-        every=0.1 if total < 100_000 else 0.25,
+        every=0.1 if total < 100_000 else 0.5,
     )
     await watch.until({VERIFY: total, TALLY: filled.signers}, timeout_seconds=60 + total / 1_000)
     await require_counts(tally.url, filled.counts)
