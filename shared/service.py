@@ -54,6 +54,8 @@ _SLACK_SECONDS = 5.0
 """A stop may take its drain budget for HTTP requests, for the batch in hand, and for what the producer has not sent; beyond
 that and this slack it hangs."""
 
+_CANCEL_AGAIN_SECONDS = 0.5
+
 _OWN_FILES = 200
 """Open files besides the clients' connections: those to Kafka, PostgreSQL and Redis, logs, libraries."""
 
@@ -334,9 +336,19 @@ async def background(fail: Callable[[BaseException], None], *work: Coroutine[Any
     try:
         yield
     finally:
+        await _end(set(tasks))
+
+
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel tasks until all of them have ended.
+
+    Once is not enough: before Python 3.12 a cancellation that meets `asyncio.wait_for` at the moment of its result is lost
+    (python/cpython issue 86296), and drivers use that. A loop in which it was lost would go on for ever.
+    """
+    while tasks:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        _, tasks = await asyncio.wait(tasks, timeout=_CANCEL_AGAIN_SECONDS)
 
 
 def where(task: asyncio.Task[Any]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from shared import service as shared_service
-from shared.service import Check, Service, new_broker, new_registry
+from shared.service import Check, Service, background, new_broker, new_registry
 from shared.settings import CommonSettings
 
 
@@ -107,3 +107,32 @@ async def test_the_metrics_say_what_is_wrong_and_whether_the_service_is_ready_wi
     there = True
     await service.readiness()
     assert (failing("kafka", "yes"), failing("redis", "yes"), failing("side_postgres", "no")) == (0, 0, 0)
+
+
+async def test_background_work_ends_also_when_its_first_cancellation_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_service, "_CANCEL_AGAIN_SECONDS", 0.01)
+    lost = 0
+
+    async def loses_one() -> None:
+        nonlocal lost
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if lost:
+                    raise
+                lost += 1
+
+    async with asyncio.timeout(5), background(pytest.fail, loses_one(), loses_one()):
+        await asyncio.sleep(0)
+    assert lost == 1
+
+
+async def test_background_work_that_has_ended_before_is_no_trouble() -> None:
+    async def ends() -> None:
+        await asyncio.sleep(0)
+
+    async with asyncio.timeout(5), background(pytest.fail, ends()):
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(5), background(pytest.fail):
+        pass
