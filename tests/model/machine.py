@@ -11,20 +11,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from shared.events import InvalidateCommand, WithdrawCommand
 from tests.model.invariants import Invariants
-from tests.model.steps import Point
-from tests.model.world import MOST_PROCESSES, PETITIONS, Accident, Afterwards, Parts, Service, World
+from tests.model.steps import Where
+from tests.model.world import MOST_PROCESSES, PETITIONS, Accident, Afterwards, Parts, Regrouping, Service, World
 
 SERVICES: Final[tuple[Service, ...]] = ("verify", "tally")
 A_SERVICE = st.sampled_from(SERVICES)
 WHICH = st.integers(0, MOST_PROCESSES - 1)
 """A process, the eldest first."""
+REGROUPINGS: st.SearchStrategy[Regrouping] = st.sampled_from(("all join", "one is late", "one more", "one hears of it"))
 AN_ACCIDENT: st.SearchStrategy[Accident] = st.sampled_from(("kill", "before", "after"))
 STEPS = st.integers(1, 40)
 """Effects: from one to several batches."""
-AMID: st.SearchStrategy[int | Point] = st.sampled_from(
-    ("script", "commit", "publish", "offset", "script", 0, 1, 2, 3, 5, 8, 12)
+AMID: st.SearchStrategy[Where] = st.sampled_from(
+    (("commit", 1), ("publish", 1), ("offset", 1), ("script", 1), ("script", 2), ("publish", 2), 0, 1, 2, 3, 5, 8, 12)
 )
-"""Where in a batch: after so many effects, or before the next one of that kind."""
+# A process that has not counted since it was assigned asks with its first script where the fences are.
+AMID_A_COUNT: st.SearchStrategy[Where] = st.sampled_from((("script", 2), ("script", 1), ("offset", 1), 0, 1, 4, 8))
 MOST_RECORDS = st.integers(1, 5)
 COUNTRIES = st.sampled_from(("NL", "BE", "NL", "BE", "ZZ"))
 """The last one does not exist."""
@@ -37,6 +39,7 @@ SIGNATURES: st.SearchStrategy[Signature] = st.tuples(
     st.sampled_from(("confirmed", "confirmed", "confirmed", "not confirmed", "earlier again")),
 )
 """Of a new signer, or of an earlier one; the petition; the country; what follows at once."""
+A_FEW_SIGNATURES = st.lists(SIGNATURES, min_size=1, max_size=4)
 
 
 class ProtocolMachine(RuleBasedStateMachine):
@@ -84,15 +87,6 @@ class ProtocolMachine(RuleBasedStateMachine):
         else:
             self.world.change(which, kind)
 
-    @precondition(lambda self: self.world.signed and not self.world.grown)
-    @rule()
-    def a_lane_is_added(self) -> None:
-        self.world.add_lane()
-
-    @rule(petition_id=st.sampled_from(PETITIONS), threshold=st.integers(1, 5))
-    def a_milestone_is_added(self, petition_id: str, threshold: int) -> None:
-        self._do(self.world.add_milestone(petition_id, threshold))
-
     # ------------------------------------------------------------------------------------------------- processes
 
     @rule(turns=st.lists(st.tuples(st.integers(0, 11), STEPS), min_size=1, max_size=12))
@@ -103,49 +97,46 @@ class ProtocolMachine(RuleBasedStateMachine):
     def all_go_on_for_long(self) -> None:
         self._do(self.world.all_go_on("verify", "tally"))
 
-    @rule(service=A_SERVICE)
-    def a_process_starts(self, service: Service) -> None:
-        if len(self.world.processes(service)) < MOST_PROCESSES:
-            self.world.start(service)
-
     @rule(service=A_SERVICE, which=WHICH, task=st.integers(0, 2), what=AN_ACCIDENT)
     def an_accident(self, service: Service, which: int, task: int, what: Accident) -> None:
         if self.world.processes(service):
             self._do(self.world.accident(service, which, task, what))
 
-    @rule(service=A_SERVICE, late=st.none() | WHICH)
-    def partitions_change_hands(self, service: Service, late: int | None) -> None:
-        self.world.rebalance(service, late)
+    @rule(service=A_SERVICE, how=REGROUPINGS, which=WHICH)
+    def the_group_changes(self, service: Service, how: Regrouping, which: int) -> None:
+        self._do(self.world.regroup(service, how, which))
 
-    @rule(
-        service=A_SERVICE,
-        which=WHICH,
-        signatures=st.lists(SIGNATURES, min_size=1, max_size=4),
-        where=AMID,
-        meanwhile=st.integers(5, 40),
-        after=STEPS,
-        most_records=MOST_RECORDS,
-    )
-    def a_zombie_goes_on(
+    @rule(service=A_SERVICE, back=st.integers(1, 20))
+    def records_are_delivered_again(self, service: Service, back: int) -> None:
+        self.world.group(service).reset(back)
+
+    @rule(which=WHICH, signatures=A_FEW_SIGNATURES, where=AMID, meanwhile=STEPS, after=STEPS, most_records=MOST_RECORDS)
+    def a_zombie_decides(
         self,
-        service: Service,
         which: int,
         signatures: list[Signature],
-        where: int | Point,
+        where: Where,
         meanwhile: int,
         after: int,
         most_records: int,
     ) -> None:
-        """Partitions change hands amid a batch, and its process does not know: it was paused, or cut off."""
+        """Lanes change hands amid a batch, and their process does not know: it was paused, or cut off."""
         self.signers_sign(signatures)
-        if service == "tally":
-            self._do(self.world.all_go_on("verify"))
-        self._do(self.world.hand_over(service, which, where, (meanwhile, after), most_records))
+        self._do(self.world.hand_over("verify", which, where, (meanwhile, after), most_records))
+
+    @rule(which=WHICH, signatures=A_FEW_SIGNATURES, where=AMID_A_COUNT, after=STEPS, most_records=MOST_RECORDS)
+    def a_zombie_counts(
+        self, which: int, signatures: list[Signature], where: Where, after: int, most_records: int
+    ) -> None:
+        """The same of tally; the others count all of its batch meanwhile."""
+        self.signers_sign(signatures)
+        self._do(self.world.all_go_on("verify"))
+        self._do(self.world.hand_over("tally", which, where, (40, after), most_records))
 
     @rule(
         service=A_SERVICE,
         which=WHICH,
-        signatures=st.lists(SIGNATURES, min_size=1, max_size=4),
+        signatures=A_FEW_SIGNATURES,
         where=AMID,
         most_records=MOST_RECORDS,
         what=AN_ACCIDENT,
@@ -155,7 +146,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         service: Service,
         which: int,
         signatures: list[Signature],
-        where: int | Point,
+        where: Where,
         most_records: int,
         what: Accident,
     ) -> None:
@@ -165,34 +156,21 @@ class ProtocolMachine(RuleBasedStateMachine):
         if self.world.processes(service):
             self._do(self.world.accident_amid_a_batch(service, which, where, most_records, what))
 
-    @rule(service=A_SERVICE, which=WHICH)
-    def a_process_hears_of_it_amid_its_batch(self, service: Service, which: int) -> None:
-        if self.world.processes(service):
-            self._do(self.world.tell(service, which))
-
-    @rule(service=A_SERVICE, back=st.integers(1, 20))
-    def records_are_delivered_again(self, service: Service, back: int) -> None:
-        self.world.group(service).reset(back)
-
     # --------------------------------------------------------------------------------------- Redis, operators, time
 
-    @rule()
-    def redis_is_saved(self) -> None:
-        self._do(self.world.save())
-
-    @rule(comes_back=st.sampled_from(("empty", "older")))
-    def redis_is_lost(self, comes_back: ComesBack) -> None:
-        self._do(self.world.lose(older=comes_back == "older"))
+    @rule(what=st.sampled_from(("saved", "empty", "older")))
+    def redis_is_saved_or_lost(self, what: Literal["saved"] | ComesBack) -> None:
+        self._do(self.world.save() if what == "saved" else self.world.lose(older=what == "older"))
 
     @rule(
         which=WHICH,
-        signatures=st.lists(SIGNATURES, min_size=1, max_size=4),
+        signatures=A_FEW_SIGNATURES,
         where=AMID,
         most_records=MOST_RECORDS,
         comes_back=st.sampled_from(("empty", "older")),
     )
     def redis_is_lost_amid_a_batch(
-        self, which: int, signatures: list[Signature], where: int | Point, most_records: int, comes_back: ComesBack
+        self, which: int, signatures: list[Signature], where: Where, most_records: int, comes_back: ComesBack
     ) -> None:
         """It lacks at least what this batch counts."""
         self.signers_sign(signatures)
@@ -204,19 +182,28 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     @rule(
         petition_id=st.sampled_from(PETITIONS),
-        signatures=st.lists(SIGNATURES, min_size=1, max_size=4),
+        signatures=A_FEW_SIGNATURES,
         where=AMID,
     )
-    def signers_sign_amid_a_rebuild(self, petition_id: str, signatures: list[Signature], where: int | Point) -> None:
+    def signers_sign_amid_a_rebuild(self, petition_id: str, signatures: list[Signature], where: Where) -> None:
         self.world.rebuild(petition_id)
         self._do(self.world.step_to(self.world.operators[-1], where))
         self.signers_sign(signatures)
         self._do(self.world.all_go_on("verify", "tally"))
         self._do(self.world.step(self.world.operators[-1], 3))
 
-    @rule()
-    def five_minutes_pass(self) -> None:
-        self.world.wait_five_minutes()
+    @rule(
+        what=st.sampled_from(("five minutes pass", "a lane is added", "a milestone is added")),
+        petition_id=st.sampled_from(PETITIONS),
+        threshold=st.integers(1, 5),
+    )
+    def time_goes_by(self, what: str, petition_id: str, threshold: int) -> None:
+        if what == "five minutes pass":
+            self.world.wait_five_minutes()
+        elif what == "a milestone is added":
+            self._do(self.world.add_milestone(petition_id, threshold))
+        elif not self.world.grown:
+            self.world.add_lane()
 
     # ------------------------------------------------------------------------------------------------- what must hold
 

@@ -32,6 +32,9 @@ to publish or an offset to commit."""
 DEADLOCK_TIMEOUT_MS = 5
 """Of the model's database. PostgreSQL looks for a deadlock once, that long after a wait began."""
 
+Where = int | tuple[Point, int]
+"""Somewhere in a batch: after so many effects, or before the first, second, ... effect of a kind from here on."""
+
 _current: ContextVar[StepActor | None] = ContextVar("step_actor", default=None)
 
 

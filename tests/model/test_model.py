@@ -35,7 +35,7 @@ EXAMPLES = int(os.environ.get("GROUNDSWELL_MODEL_EXAMPLES", "0"))
 """How many programs, each another one every time; without it a few that are always the same."""
 
 SETTINGS = settings(
-    max_examples=EXAMPLES or 100,
+    max_examples=EXAMPLES or 80,
     derandomize=not EXAMPLES,
     stateful_step_count=30,
     deadline=None,

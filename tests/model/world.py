@@ -30,7 +30,7 @@ from shared.topics import (
 )
 from tests.model.log import Group, Log, LogProducer
 from tests.model.processes import TallyProcess, VerifyProcess
-from tests.model.steps import Fault, Point, StepActor, SteppedDatabase, all_at_rest
+from tests.model.steps import Fault, StepActor, SteppedDatabase, Where, all_at_rest
 from tests.signing import FERRY, NOON, PATH, change, event_id_of, petition, sign, signer_key_of
 
 SUBMITTED, VERIFIED = SIGNATURES_SUBMITTED.name, SIGNATURES_VERIFIED.name
@@ -45,6 +45,9 @@ MOST_PROCESSES: Final = 3
 Service = Literal["verify", "tally"]
 Afterwards = Literal["confirmed", "not confirmed", "earlier again"]
 """What follows a signature at once: its confirmation, nothing, or a client's retry of the one that it repeats."""
+Regrouping = Literal["all join", "one is late", "one more", "one hears of it"]
+"""The group divides the partitions among all its members, without one that was too slow to join, or with one more; or one
+that lost its partitions hears of it, perhaps amid a batch that it could not finish in time."""
 Accident = Fault | Literal["kill"]
 
 
@@ -195,7 +198,7 @@ class World:
         await self.rest()
 
     async def begin_a_batch(
-        self, service: Service, which: int, where: int | Point, most_records: int
+        self, service: Service, which: int, where: Where, most_records: int
     ) -> VerifyProcess | TallyProcess:
         """A process takes a batch, if there is anything to read, and goes on up to somewhere in it."""
         for process in self.processes(service):
@@ -209,7 +212,7 @@ class World:
         return process
 
     async def hand_over(
-        self, service: Service, which: int, where: int | Point, steps: tuple[int, int], most_records: int
+        self, service: Service, which: int, where: Where, steps: tuple[int, int], most_records: int
     ) -> None:
         """A process loses its partitions amid a batch without knowing; the others go on; then the first."""
         while len(self.processes(service)) < 2:
@@ -223,7 +226,7 @@ class World:
         await self.step(zombie.actors[0], after)
 
     async def accident_amid_a_batch(
-        self, service: Service, which: int, where: int | Point, most_records: int, what: Accident
+        self, service: Service, which: int, where: Where, most_records: int, what: Accident
     ) -> None:
         """A process is killed somewhere in a batch, or its connection is cut there."""
         process = await self.begin_a_batch(service, which, where, most_records)
@@ -241,17 +244,18 @@ class World:
         else:
             process.actors[task % len(process.actors)].fault = what
 
-    async def tell(self, service: Service, which: int) -> None:
-        """A process hears of the rebalance while it has a batch in hand that it could not finish in time."""
-        consumer = self._process(service, which).consumer
-        if consumer.is_stale:
-            await consumer.learn()
-
-    def rebalance(self, service: Service, without: int | None) -> None:
-        """Partitions change hands. One of several members may have been too slow to join."""
+    async def regroup(self, service: Service, how: Regrouping, which: int) -> None:
+        """Partitions change hands, or a process hears that they have."""
         group = self.group(service)
-        late = None if without is None or len(group.members) < 2 else group.members[without % len(group.members)]
-        group.rebalance(without=late)
+        if how == "one more":
+            if len(group.members) < MOST_PROCESSES:
+                self.start(service)
+        elif how == "one hears of it":
+            if group.members and (member := group.members[which % len(group.members)]).is_stale:
+                await member.learn()
+        else:
+            late = how == "one is late" and len(group.members) > 1
+            group.rebalance(without=group.members[which % len(group.members)] if late else None)
 
     async def take_turns(self, turns: Sequence[tuple[int, int]]) -> None:
         """One actor goes on after the other: (which, how many effects)."""
@@ -279,13 +283,15 @@ class World:
             if actor.waits or actor.ended or actor.rounds != rounds:
                 return
 
-    async def step_to(self, actor: StepActor, where: int | Point) -> None:
-        """So many effects, or up to where the next one is of that kind, if that comes soon."""
+    async def step_to(self, actor: StepActor, where: Where) -> None:
+        """On to there, unless it does not come there soon."""
         if isinstance(where, int):
             await self.step(actor, where)
             return
-        for _ in range(20):
-            if actor.before == where or actor.waits or actor.ended:
+        point, left = where
+        for _ in range(25):
+            left -= actor.before == point
+            if not left or actor.waits or actor.ended:
                 return
             await self.step(actor, 1)
 
