@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 import uvloop
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from deploy.local.postgres import Postgres
@@ -32,11 +32,13 @@ from tests.model.steps import DEADLOCK_TIMEOUT_MS, SteppedRedis
 from tests.model.world import Parts, Violation
 
 EXAMPLES = int(os.environ.get("GROUNDSWELL_MODEL_EXAMPLES", "0"))
-"""How many programs, each another one every time; without it a few that are always the same."""
+"""How many programs, others every time. Without it a few, and always the same: those of `SEED`."""
+
+SEED = 4
 
 SETTINGS = settings(
     max_examples=EXAMPLES or 80,
-    derandomize=not EXAMPLES,
+    database=None,  # nor does what a broken protocol fails in come back as an example for the right one
     stateful_step_count=30,
     deadline=None,
     print_blob=True,
@@ -68,7 +70,7 @@ def machine(postgres: Postgres, valkey: Valkey) -> Iterator[type[ProtocolMachine
             pass
 
         OnTheseParts.runner, OnTheseParts.parts = runner, parts
-        yield OnTheseParts
+        yield OnTheseParts if EXAMPLES else seed(SEED)(OnTheseParts)
         runner.run(stack.aclose())
 
 
