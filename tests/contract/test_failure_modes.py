@@ -38,7 +38,7 @@ def tables() -> dict[str, list[list[str]]]:
 
 
 TABLES = tables()
-FAULTS = [row for heading, rows in TABLES.items() if heading != "Alerts" for row in rows]
+FAULTS = [row for heading, rows in TABLES.items() if heading not in ("Alerts", "Campaigns") for row in rows]
 SHOWN_BY = [re.findall(r"`([^`]+)`", row[-1]) for row in FAULTS]
 
 
