@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -41,9 +42,9 @@ async def quix(arena: Arena) -> Command:
     code, output = await run_to_end([_UV, "python", "find", *script])
     if code != 0:
         raise PartFailed(f"the environment of {_QUIX.name} was not found:\n{output}")
-    return await arena.process(
-        "quix-tally", [output.splitlines()[-1], _QUIX], environ={"STATE_DIR": str(arena.state_dir / "data" / "quix")}
-    )
+    state_dir = arena.state_dir / "data" / "quix"
+    shutil.rmtree(state_dir, ignore_errors=True)  # of a round before, whose topics are gone
+    return await arena.process("quix-tally", [output.splitlines()[-1], _QUIX], environ={"STATE_DIR": str(state_dir)})
 
 
 async def consume_floor(arena: Arena) -> Command:
