@@ -180,6 +180,7 @@ class Service:
             check.set(1)  # until the first look
         self._server: uvicorn.Server | None = None
         self._failed: BaseException | None = None
+        self._force: asyncio.TimerHandle | None = None
         self._connections = Connections(
             most=settings.max_connections,
             head_seconds=settings.http_head_seconds,
@@ -191,6 +192,8 @@ class Service:
         async def around() -> AsyncIterator[None]:
             async with lifespan():
                 yield
+            if self._force is not None:
+                self._force.cancel()  # all is closed
 
         self.app = _Application(
             broker,
@@ -224,8 +227,8 @@ class Service:
 
         Nothing is lost by that which a crash would not lose: what is not finished was not committed.
         """
-        loop = asyncio.get_running_loop()
-        loop.call_later(3 * self.settings.drain_seconds + _SLACK_SECONDS, self._stop_hangs)
+        seconds = 3 * self.settings.drain_seconds + _SLACK_SECONDS
+        self._force = asyncio.get_running_loop().call_later(seconds, self._stop_hangs)
 
     def _stop_hangs(self) -> None:
         log.error("stop_hangs", tasks=[where(task) for task in asyncio.all_tasks() if not task.done()])

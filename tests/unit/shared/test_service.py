@@ -136,3 +136,12 @@ async def test_background_work_that_has_ended_before_is_no_trouble() -> None:
         await asyncio.sleep(0.01)
     async with asyncio.timeout(5), background(pytest.fail):
         pass
+
+
+async def test_a_stop_that_ended_in_time_leaves_nothing_that_would_end_the_process() -> None:
+    service = service_with(kafka=fine)
+    async with service.app.lifespan_context():
+        service._limit_the_stop()
+        assert service._force is not None
+        assert not service._force.cancelled()
+    assert service._force.cancelled()
