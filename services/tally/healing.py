@@ -57,16 +57,22 @@ class Healer:
         suspect = {partition for partition in partitions if self._witnessed.get(partition) != current}
         if not suspect:
             return {}
+        # A partition without a witness was never counted: nothing can be lost, but facts may be on their way already.
+        lost = suspect.intersection(self._witnessed)
         rebuilt = {}
         for petition_id in await self._ledger.petitions():
-            if partition_of(petition_id) in suspect:
-                rebuilt[petition_id] = await self.rebuild(petition_id, cause="another_redis")
+            if (partition := partition_of(petition_id)) in suspect:
+                cause = "another_redis" if partition in lost else "first_count"
+                rebuilt[petition_id] = await self.rebuild(petition_id, cause=cause)
         if await identity(self._redis) != current:
             raise RebuildOvertaken("Redis was replaced again during the rebuild")
         await failpoint("tally.rebuilt")
         await self._ledger.set_witness(list(suspect), current)
         self._witnessed.update(dict.fromkeys(suspect, current))
-        log.warning("redis_state_rebuilt", partitions=sorted(suspect), petitions=len(rebuilt))
+        if lost:
+            log.warning("redis_state_rebuilt", partitions=sorted(suspect), petitions=len(rebuilt))
+        else:
+            log.info("redis_first_used", partitions=sorted(suspect), petitions=len(rebuilt))
         return rebuilt
 
     async def rebuild(self, petition_id: str, *, cause: str, force: bool = False) -> TallyState:

@@ -23,14 +23,15 @@ class TallyMetrics:
         )
         self.rebuilds = Counter(
             "groundswell_tally_rebuilds",
-            "Petitions rebuilt from the ledger, by cause: another_redis (flushed, restarted, failed over, or the first"
-            " start), fence_behind (Redis forgot a count it had confirmed), missing (Redis has not counted what came before:"
-            " it lost a petition since the last start, or evicts, which it must not), command",
+            "Petitions rebuilt from the ledger, by cause: another_redis (flushed, restarted, failed over),"
+            " fence_behind (Redis forgot a count it had confirmed), missing (Redis has not counted what came before:"
+            " it lost a petition since the last start, or evicts, which it must not), first_count (a partition that tally never"
+            " counted before), command",
             ["cause"],
             registry=registry,
         )
         # A count that is there from the start, at 0: a rise from nothing to 1 is none to Prometheus.
-        for cause in ("another_redis", "fence_behind", "missing", "command"):
+        for cause in ("another_redis", "fence_behind", "missing", "first_count", "command"):
             self.rebuilds.labels(cause=cause)
         self.apply_seconds = Histogram(
             "groundswell_tally_apply_seconds",

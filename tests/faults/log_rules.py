@@ -102,7 +102,6 @@ RULES: Final = (
     Rule("postgres_away", (POSTGRES, CLOCK), "PostgreSQL was away when the service started"),
     # Redis.
     Rule("redis_state_rebuilt", (REDIS,), "Redis lost its state or was restarted"),
-    Rule("redis_state_rebuilt", (ALWAYS,), "the first start: there is nothing to rebuild yet", fields={"petitions": 0}),
     Rule("counts_away", (REDIS,), "Redis did not answer a reader"),
     Rule("watch_delayed|snapshots_delayed|audit_not_made", (KAFKA,), "the broker is away", cause=_KAFKA_ERROR),
     Rule("watch_delayed|snapshots_delayed|audit_not_made", (POSTGRES,), "PostgreSQL is away", cause=_POSTGRES_ERROR),

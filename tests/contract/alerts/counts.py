@@ -70,7 +70,10 @@ CASES: Final = (
             'groundswell_tally_rebuilds_total{job="tally",instance="a",cause="missing"}': "0+0x208",
         },
         labels=({"cause": "another_redis"},),
-        stays=({'groundswell_tally_rebuilds_total{job="tally",instance="a",cause="command"}': "0+1x240"},),
+        stays=(
+            {'groundswell_tally_rebuilds_total{job="tally",instance="a",cause="command"}': "0+1x240"},
+            {'groundswell_tally_rebuilds_total{job="tally",instance="a",cause="first_count"}': "0+0x8 7+0x200"},
+        ),
     ),
     Case(
         "GroundswellRedisLostAgain",
