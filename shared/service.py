@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import AsyncGeneratorType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import structlog
 import uvicorn
@@ -55,6 +55,8 @@ _SLACK_SECONDS = 5.0
 that and this slack it hangs."""
 
 _CANCEL_AGAIN_SECONDS = 0.5
+
+_OWN_PATHS = "/v1/"
 
 _OWN_FILES = 200
 """Open files besides the clients' connections: those to Kafka, PostgreSQL and Redis, logs, libraries."""
@@ -99,6 +101,12 @@ class _Application(AsgiFastStream):
     ) -> None:
         super().__init__(broker, **options)
         self._own_routes, self._on_bug = routes, on_bug
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        # Straight to the service's own API, which no whole path of FastStream's is in.
+        if self._own_routes is not None and scope["type"] == "http" and scope["path"].startswith(_OWN_PATHS):
+            return cast("Coroutine[Any, Any, None]", self._own_routes(scope, receive, send))
+        return super().__call__(scope, receive, send)
 
     async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._own_routes is None or scope["type"] != "http":
@@ -283,10 +291,12 @@ class Service:
             access_log=False,
             server_header=False,
             date_header=True,
+            interface="asgi3",  # uvicorn takes an application that is no coroutine function for an older kind
             timeout_graceful_shutdown=max(1, int(self.settings.drain_seconds)),
             backlog=4096,
             **uvicorn_options(self._connections),
         )
+        _collect_seldom()
         raise_open_files(self.settings.max_connections + _OWN_FILES)
         self._server = uvicorn.Server(config)
         log.info("starting", port=self.port)
@@ -340,6 +350,17 @@ async def background(fail: Callable[[BaseException], None], *work: Coroutine[Any
         yield
     finally:
         await _end(set(tasks))
+
+
+def _collect_seldom() -> None:
+    """Tell the garbage collector that little here is its business: reference counts free what requests and batches leave.
+
+    With its defaults it walks over what is open, thousands of requests, after every 700 new objects: a tenth of the time of
+    a busy ingest, and pauses of 30 ms. What modules and frameworks have made by now stays for good.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 async def _end(tasks: set[asyncio.Task[None]]) -> None:

@@ -28,8 +28,9 @@ from shared.events import (
     WithdrawCommand,
 )
 
-DEFAULT_PARTITIONS: Final = 12
-"""Divides evenly among 1, 2, 3, 4, 6 and 12 instances of a service."""
+DEFAULT_PARTITIONS: Final = 6
+"""Divides evenly among 1, 2, 3 and 6 instances of a service, of which one does for 10,000 signatures a second. Each more
+makes every batch smaller, and it is batches that cost (docs/performance.md)."""
 
 MAX_RECORD_BYTES: Final = 1_048_588
 """Kafka's own default for one record batch (message.max.bytes)."""

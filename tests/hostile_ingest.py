@@ -29,7 +29,7 @@ from services.ingest.signatures import SignatureEndpoints
 from services.ingest.store import OutcomeStore
 from services.verify.handlers import VerifyHandler
 from shared.catalogue import Catalogue
-from shared.kafka.headers import Headers
+from shared.kafka.record import Headers
 from shared.topics import SIGNATURES_SUBMITTED
 from tests.hostile import CANARY, as_json, broken_json, damaged, emails, mutated, scalars, texts, values
 from tests.signing import PATH, PEPPER, MemoryProducer, petition, record

@@ -20,8 +20,9 @@ from shared.events import (
     Target,
 )
 from shared.identity import canonical_email, command_id, signer_key
-from shared.kafka.headers import Headers, event_headers
-from shared.kafka.producer import EventProducer, Record
+from shared.kafka.headers import event_headers
+from shared.kafka.producer import EventProducer
+from shared.kafka.record import Headers, Record
 
 PEPPER = b"a pepper that only tests know"
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -15,7 +15,8 @@ from uuid import UUID
 
 from deploy.demo.people import Person
 from shared.events import SignatureVerified, SignCommand
-from shared.kafka.headers import Headers, event_headers
+from shared.kafka.headers import event_headers
+from shared.kafka.record import Headers
 from shared.topics import DEFAULT_PARTITIONS
 
 _SOURCE: Final = "/elsewhere"

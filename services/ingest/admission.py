@@ -145,8 +145,8 @@ def admit(
     if not _COUNTRY.match(submission.country):
         errors.append(_error("country", "must be a country code of two letters, such as NL"))
     name = _one_line("name", submission.name, errors, required=True)
-    postcode = _one_line("postcode", submission.postcode or "", errors) or None
-    comment = _text("comment", submission.comment or "", errors) or None
+    postcode = _one_line("postcode", submission.postcode, errors) or None if submission.postcode else None
+    comment = _text("comment", submission.comment, errors) or None if submission.comment else None
     if errors:
         raise NotAdmitted("invalid_fields", errors=tuple(errors))
     signer = signer_key(pepper, petition_id, canonical)
@@ -208,10 +208,13 @@ def _error(field: str, problem: str) -> FieldError:
 
 
 def _one_line(field: str, text: str, errors: list[FieldError], *, required: bool = False) -> str:
-    if _NOT_IN_LINE.search(text):
+    if text.isascii() and text.isprintable():  # nearly every line, and there is nothing to normalise
+        line = text.strip()
+    elif _NOT_IN_LINE.search(text):
         errors.append(_error(field, "must not contain line breaks or control characters"))
         return ""
-    line = unicodedata.normalize("NFC", text).strip()
+    else:
+        line = unicodedata.normalize("NFC", text).strip()
     if required and not line:
         errors.append(_error(field, "must not be empty"))
     return line

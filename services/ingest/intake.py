@@ -19,7 +19,8 @@ from shared.failpoints import failpoint
 from shared.http import field_errors
 from shared.kafka.errors import is_transient
 from shared.kafka.headers import event_headers
-from shared.kafka.producer import EventProducer, Record
+from shared.kafka.producer import EventProducer
+from shared.kafka.record import Record
 from shared.topics import SIGNATURES_SUBMITTED, Topic
 
 SOURCE: Final = "/groundswell/ingest"
@@ -91,21 +92,26 @@ class Intake:
         except ValidationError as error:
             raise problem("invalid_fields", errors=field_errors(error)) from None
 
-    async def sign(self, admitted: Admitted) -> None:
+    async def sign(self, admitted: Admitted) -> str:
         """Publish a sign command and wait for the acknowledgement. The caller bounds the time.
+
+        Returns:
+            The signature's id.
 
         Raises:
             Problem: 503, not acknowledged.
         """
         command = admitted.command
+        signature_id = str(command.signature_id)
         headers = event_headers(
             SignCommand,
-            event_id=command.signature_id,
+            event_id=signature_id,
             source=SOURCE,
             subject=command.petition_id,
             time=command.submitted_at,
         )
         await self._publish(SIGNATURES_SUBMITTED, Record(admitted.key, _to_json(command), headers))
+        return signature_id
 
     async def publish(
         self, topic: Topic, event: Event, *, key: str, event_id: UUID, petition_id: str, moment: datetime

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from shared.histogram import HotHistogram
+
 
 class IngestMetrics:
     """The metrics of one ingest process."""
@@ -31,7 +33,7 @@ class IngestMetrics:
             ["reason"],
             registry=registry,
         )
-        self.acknowledged_seconds = Histogram(
+        self.acknowledged_seconds = HotHistogram(
             "groundswell_ingest_acknowledged_seconds",
             "Seconds from a signature's request to Kafka's acknowledgement: what a signer waits",
             buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),

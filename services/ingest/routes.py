@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -30,11 +31,15 @@ class Dispatcher:
     def __init__(self, *, sign: SignEndpoint, others: ASGIApp, in_flight: InFlight, answers: Answers) -> None:
         self._sign, self._others, self._in_flight, self._answers = sign, others, in_flight, answers
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path: str = scope["path"]
         if scope["method"] == "POST" and path.startswith(PREFIX) and path.endswith(SUFFIX):
-            await self._sign(scope, receive, send)  # it bounds itself, not counting those whose bodies are on their way
-            return
+            return self._sign(
+                scope, receive, send
+            )  # it bounds itself, not counting those whose bodies are on their way
+        return self._bounded(scope, receive, send)
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._in_flight.full:
             await self._answers.refuse(problem("overloaded"))(scope, receive, send)
             return

@@ -122,6 +122,6 @@ def public_petition(petition: PetitionChanged, moment: AwareDatetime) -> PublicP
     return PublicPetition(**fields, admission=admission_at(petition, moment))
 
 
-def status_url(signature_id: UUID) -> str:
+def status_url(signature_id: UUID | str) -> str:
     """Where to ask for a signature's outcome, relative to ingest's own address."""
     return f"/v1/signatures/{signature_id}"

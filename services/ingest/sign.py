@@ -6,12 +6,10 @@ classes cost as much again as all the rest of the work.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
-from uuid import UUID
 
 from starlette.types import Receive, Scope, Send
 
@@ -20,11 +18,13 @@ from services.ingest.admission import NotAdmitted, valid_idempotency_key
 from services.ingest.answers import Answers
 from services.ingest.bodies import ClientDisconnected, read_body, read_submission
 from services.ingest.clients import Clients
+from services.ingest.deadline import Deadline
 from services.ingest.intake import ANSWER_SECONDS, Intake
 from services.ingest.limits import ClientRate, InFlight
 from services.ingest.metrics import IngestMetrics
 from services.ingest.pages import prefers_html
 from services.ingest.problems import problem, problem_of
+from services.ingest.schemas import status_url
 from shared.http import Problem
 
 PREFIX: Final = "/v1/petitions/"
@@ -48,6 +48,7 @@ class SignEndpoint:
     ) -> None:
         self._intake, self._access, self._clients, self._rate = intake, access, clients, rate
         self._in_flight, self._answers, self._metrics = in_flight, answers, metrics
+        self._deadline = Deadline(ANSWER_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -70,11 +71,11 @@ class SignEndpoint:
             # 303: the browser fetches the thank-you page with GET, and reloading that does not sign again.
             await _send(send, 303, [(b"location", self._answers.thanks_url(petition_id).encode())], b"")
         else:
-            url = b"/v1/signatures/%s" % str(signature_id).encode()
-            body = b'{"signature_id":"%s","status":"submitted","status_url":"%s"}' % (url[15:], url)
-            await _send(send, 202, [(b"content-type", b"application/json"), (b"location", url)], body)
+            url = status_url(signature_id)
+            body = f'{{"signature_id":"{signature_id}","status":"submitted","status_url":"{url}"}}'
+            await _send(send, 202, [(b"content-type", b"application/json"), (b"location", url.encode())], body.encode())
 
-    async def _accept(self, scope: Scope, headers: Mapping[bytes, bytes], petition_id: str, receive: Receive) -> UUID:
+    async def _accept(self, scope: Scope, headers: Mapping[bytes, bytes], petition_id: str, receive: Receive) -> str:
         """The id of the signature, once it is durable.
 
         Raises:
@@ -92,16 +93,15 @@ class SignEndpoint:
             raise problem_of(refusal) from None
         body: bytes | None = None
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):  # one for both waits: it costs four microseconds
+            with self._deadline:
                 body = await read_body(headers, receive, BODY_BYTES)
                 # In work from here on: who sends a body slowly, or never, takes nobody's place.
                 with self._in_flight:
                     submission = await read_submission(headers, body)
                     admitted = self._intake.admit(submission, petition_id, idempotency_key, moment)
-                    await self._intake.sign(admitted)
+                    return await self._intake.sign(admitted)
         except TimeoutError:
             raise problem("body_too_slow" if body is None else "kafka_away") from None
-        return admitted.command.signature_id
 
     def _admit_client(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         if self._access.role(headers) is not None:

@@ -16,7 +16,8 @@ from shared.events import MilestoneReached, TallyUpdated
 from shared.failpoints import failpoint
 from shared.kafka.errors import is_transient
 from shared.kafka.headers import event_headers
-from shared.kafka.producer import EventProducer, Record
+from shared.kafka.producer import EventProducer
+from shared.kafka.record import Record
 from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED
 
 log = structlog.get_logger(__name__)

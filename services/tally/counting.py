@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from shared.events import CountedFact, SignatureRevoked, SignatureVerified, minute_of
+from services.tally.facts import CountedFact
+from shared.events import minute_of
 
 UNKNOWN: Final = -1
 """An expected fence that no stored fence equals: asks the store for what it has."""
@@ -40,12 +41,6 @@ class Step:
         return {**before, **{lane: after for lane, (_, after) in self.lanes.items()}}
 
 
-def delta_of(fact: CountedFact) -> int:
-    """+1 for a verified signature, -1 for a revoked one."""
-    assert isinstance(fact, SignatureVerified | SignatureRevoked)
-    return fact.delta
-
-
 def step(facts: Sequence[CountedFact], fences: Fences) -> Step:
     """What `facts`, in the order of the topic, add to a tally whose fences are `fences`.
 
@@ -53,22 +48,26 @@ def step(facts: Sequence[CountedFact], fences: Fences) -> Step:
         facts: Facts of one petition. Within a lane positions rise, except where records were delivered again.
         fences: The stored fences as far as known. A lane that is not known asks the store, which then applies nothing.
     """
-    lanes: dict[int, tuple[int, int]] = {}
+    reached: dict[int, int] = {}
     countries: dict[str, int] = {}
     minutes: dict[int, int] = {}
     total = peak = changes = 0
     for fact in facts:
-        expected, reached = lanes.setdefault(fact.lane, (fences.get(fact.lane, UNKNOWN),) * 2)
-        if expected == UNKNOWN or fact.position <= reached:
+        lane = fact.lane
+        fence = reached.get(lane)
+        if fence is None:
+            fence = reached[lane] = fences.get(lane, UNKNOWN)
+        if fence == UNKNOWN or fact.position <= fence:
             continue
-        lanes[fact.lane] = (expected, fact.position)
-        delta = delta_of(fact)
+        reached[lane] = fact.position
+        delta = fact.delta
         total += delta
         peak = max(peak, total)
         changes += 1
         countries[fact.country] = countries.get(fact.country, 0) + delta
         minute = minute_of(fact.signed_at)
         minutes[minute] = minutes.get(minute, 0) + delta
+    lanes = {lane: (fences.get(lane, UNKNOWN), fence) for lane, fence in reached.items()}
     return Step(lanes, total, peak, changes, countries, minutes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,29 +13,34 @@ from aiokafka import ConsumerRecord
 
 from services.tally.announce import MilestoneAnnouncer, SnapshotAnnouncer
 from services.tally.counting import Step, by_petition, first_positions, lost_state, step
+from services.tally.facts import CountedFact, RevokedFact, VerifiedFact
 from services.tally.healing import Healer
 from services.tally.ledger import Ledger
 from services.tally.metrics import TallyMetrics
 from services.tally.store import Applied, Reached, Refused, TallyStore
 from shared.catalogue import Catalogue
-from shared.events import CountedFact, Fact, PetitionChanged, SignatureRevoked, SignatureVerified
+from shared.events import PetitionChanged, SignatureRevoked, SignatureVerified
 from shared.failpoints import failpoint
 from shared.kafka.consumer import Received
-from shared.kafka.decode import by_type, read_event
+from shared.kafka.decode import read_event, reader
 from shared.kafka.errors import InvalidRecord, is_transient
-from shared.kafka.producer import EventProducer, partition_of
+from shared.kafka.partitioner import partition_of
+from shared.kafka.producer import EventProducer
 from shared.topics import SIGNATURES_VERIFIED
 
 log = structlog.get_logger(__name__)
 
-_FACTS: Final[dict[str, type[Fact]]] = by_type(SignatureVerified, SignatureRevoked)
-
-_ROUNDS = 20
-"""A step is computed again each time that its fences turn out to be elsewhere; that often means two owners at work."""
+_FACTS: Final[dict[str, Callable[[bytes], CountedFact]]] = {
+    SignatureVerified.TYPE: reader(VerifiedFact),
+    SignatureRevoked.TYPE: reader(RevokedFact),
+}
 
 # What PostgreSQL's integer and Lua's numbers hold exactly: a fence beyond would drop every later fact of its lane.
 _MOST_LANE: Final = 2**31 - 1
 _MOST_POSITION: Final = 2**53
+
+_ROUNDS = 20
+"""A step is computed again each time that its fences turn out to be elsewhere; that often means two owners at work."""
 
 _WATCH_SECONDS = 1.0
 """How long a loss of Redis may go unnoticed while nobody signs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -38,15 +39,29 @@ class CountsAway(Exception):
     """The counts cannot be read now; the cause is the exception it was raised from."""
 
 
+class _Round:
+    """Petitions that are read together, for everyone who asked for one of them meanwhile."""
+
+    def __init__(self) -> None:
+        self.petition_ids: set[str] = set()
+        # What it ends with, also if that is an error: each who waits raises its own.
+        self.outcome: asyncio.Future[dict[str, TallyUpdated] | Exception] = asyncio.get_running_loop().create_future()
+
+
 class CurrentTallies:
     """The newest tally that this process can know of: Redis', or the one that was announced, if that is newer.
 
     Redis is older for a moment after it lost state: until a writer has rebuilt it, a petition would show 0 supporters.
     The announced snapshots (`LiveHub`) carry revisions of the same ledger, so the higher revision is the right one.
+
+    However many ask at once, Redis is asked by one of them: while it answers, whoever comes joins the next round, so that
+    nobody is given a count of before the request. A crowd costs as much as a reader, and no connection each.
     """
 
     def __init__(self, reader: TallyReader, hub: LiveHub, metrics: ReadMetrics) -> None:
         self._reader, self._hub, self._metrics = reader, hub, metrics
+        self._next: _Round | None = None
+        self._rounds: asyncio.Task[None] | None = None
 
     async def of(self, petition_ids: Sequence[str]) -> dict[str, TallyUpdated]:
         """The tally of each petition.
@@ -56,14 +71,30 @@ class CurrentTallies:
         """
         if not petition_ids:
             return {}
-        try:
-            read = await self._read(petition_ids)
-        except (RedisError, OSError) as error:
-            cause = type(error).__name__
-            self._metrics.store_failures.labels(cause=cause).inc()
-            log.warning("counts_away", cause=cause, petitions=len(petition_ids))
-            raise CountsAway from error
-        return {petition_id: self._newest(read[petition_id]) for petition_id in petition_ids}
+        coming = self._next
+        if coming is None:
+            coming = self._next = _Round()
+            if self._rounds is None or self._rounds.done():
+                self._rounds = asyncio.create_task(self._read_rounds())
+        coming.petition_ids.update(petition_ids)
+        outcome = await asyncio.shield(coming.outcome)  # who gives up does not end it for the others
+        if isinstance(outcome, RedisError | OSError):
+            raise CountsAway from outcome
+        if isinstance(outcome, Exception):
+            raise outcome
+        return {petition_id: self._newest(outcome[petition_id]) for petition_id in petition_ids}
+
+    async def _read_rounds(self) -> None:
+        while (current := self._next) is not None:
+            self._next = None
+            try:
+                current.outcome.set_result(await self._read(list(current.petition_ids)))
+            except Exception as error:  # noqa: BLE001  theirs to raise, who wait for it
+                if isinstance(error, RedisError | OSError):
+                    cause = type(error).__name__
+                    self._metrics.store_failures.labels(cause=cause).inc()
+                    log.warning("counts_away", cause=cause, petitions=len(current.petition_ids))
+                current.outcome.set_result(error)
 
     async def _read(self, petition_ids: Sequence[str]) -> dict[str, TallyUpdated]:
         try:

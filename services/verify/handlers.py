@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -13,16 +13,14 @@ from aiokafka import ConsumerRecord
 
 from services.verify.decide import NEEDS_NO_PETITION, Judgement, Submission, is_sign, judge
 from services.verify.metrics import VerifyMetrics
-from services.verify.store import Decided, LaneTaken, LedgerRow, Refused, VerifyStore
+from services.verify.records import fact_record, rejection_record
+from services.verify.store import Decided, LaneTaken, VerifyStore
 from shared.catalogue import Catalogue
 from shared.events import (
     ChangeCommand,
     Command,
     ConfirmCommand,
     InvalidateCommand,
-    SignatureRejected,
-    SignatureRevoked,
-    SignatureVerified,
     SignCommand,
     WithdrawCommand,
 )
@@ -32,13 +30,12 @@ from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import Received
 from shared.kafka.decode import by_type, read_event
 from shared.kafka.errors import InvalidRecord
-from shared.kafka.headers import event_headers
-from shared.kafka.producer import EventProducer, Record
+from shared.kafka.producer import EventProducer
 from shared.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED
 
-SOURCE: Final = "/groundswell/verify"
-
-_COMMANDS: Final[dict[str, type[Command]]] = by_type(SignCommand, ConfirmCommand, WithdrawCommand, InvalidateCommand)
+_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = by_type(
+    SignCommand, ConfirmCommand, WithdrawCommand, InvalidateCommand
+)
 
 # PostgreSQL's range and Python's differ at their ends, and one signature of the year 9999 would be the newest one of its
 # petition for ever, so that the break-down by minute would show no other.
@@ -169,42 +166,3 @@ def _key(key: bytes | None) -> UUID:
         return UUID(hex=(key or b"").decode("ascii"))
     except ValueError:
         raise InvalidRecord("key", "the record key must be a signer key: 32 hexadecimal digits") from None
-
-
-def fact_record(row: LedgerRow) -> Record:
-    """The fact of a ledger row, the same at every replay: times in UTC, as PostgreSQL gives them back."""
-    occurred_at = row.occurred_at.astimezone(UTC)
-    shared: dict[str, Any] = {
-        "signature_id": row.signature_id,
-        "petition_id": row.petition_id,
-        "lane": row.lane,
-        "position": row.position,
-        "country": row.country,
-        "signed_at": row.signed_at.astimezone(UTC),
-        "occurred_at": occurred_at,
-    }
-    fact = SignatureVerified(**shared) if row.kind == "verified" else SignatureRevoked(**shared, cause=row.kind)
-    headers = event_headers(type(fact), event_id=row.event_id, source=SOURCE, subject=row.petition_id, time=occurred_at)
-    return Record(row.petition_id.encode(), fact.model_dump_json().encode(), headers)
-
-
-def rejection_record(refused: Refused) -> Record:
-    """The event that says that a submission does not count, the same at every replay."""
-    command = refused.submission.command
-    assert isinstance(command, SignCommand)
-    submitted_at = refused.submitted_at.astimezone(UTC)
-    event = SignatureRejected(
-        signature_id=command.signature_id,
-        petition_id=command.petition_id,
-        outcome=refused.outcome,
-        reason=refused.reason,
-        submitted_at=submitted_at,
-    )
-    headers = event_headers(
-        SignatureRejected,
-        event_id=command_id(command.signature_id, SignatureRejected.TYPE),
-        source=SOURCE,
-        subject=command.petition_id,
-        time=submitted_at,
-    )
-    return Record(command.petition_id.encode(), event.model_dump_json().encode(), headers)

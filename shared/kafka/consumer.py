@@ -25,7 +25,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -56,8 +56,7 @@ producer try for as long as it takes, without an error that would tell."""
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Received(Generic[T]):
+class Received(NamedTuple, Generic[T]):
     """A valid record: what `decode` made of it, and where it stood."""
 
     value: T

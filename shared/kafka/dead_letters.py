@@ -10,8 +10,8 @@ from typing import Any
 from aiokafka import ConsumerRecord
 
 from shared.kafka.errors import InvalidRecord
-from shared.kafka.headers import Headers
-from shared.kafka.producer import EventProducer, Record, fits
+from shared.kafka.producer import EventProducer, fits
+from shared.kafka.record import Headers, Record
 
 
 @dataclass(frozen=True, slots=True)

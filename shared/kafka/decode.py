@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from aiokafka import ConsumerRecord
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from shared.events import Event
 from shared.http import field_errors
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.headers import NotACloudEvent, read_attributes
 
+T = TypeVar("T")
 E = TypeVar("E", bound=Event)
 
 
-def by_type(*events: type[E]) -> dict[str, type[E]]:
-    """Events by their CloudEvents type, as `read_event` takes them."""
-    return {event.TYPE: event for event in events}
+def reader(form: type[T]) -> Callable[[bytes], T]:
+    """Reads JSON as `form`, a model or a dataclass, by the shortest way: what a model's own method adds to it is seen when
+    a hundred thousand are read a second."""
+    read: Callable[[bytes], T] = TypeAdapter(form).validator.validate_json
+    return read
 
 
-def read_event(record: ConsumerRecord[Any, Any], events: Mapping[str, type[E]]) -> tuple[str, E]:
+def by_type(*events: type[E]) -> dict[str, Callable[[bytes], E]]:
+    """How events are read, by their CloudEvents type, as `read_event` takes it."""
+    return {event.TYPE: reader(event) for event in events}
+
+
+def read_event(record: ConsumerRecord[Any, Any], events: Mapping[str, Callable[[bytes], T]]) -> tuple[str, T]:
     """The event's id and the event.
 
     Args:
-        events: The topic's events by their type.
+        events: How to read the topic's events, by their type.
 
     Raises:
         InvalidRecord: the record is none of them. The message says where it is wrong and never holds its content.
@@ -34,13 +42,13 @@ def read_event(record: ConsumerRecord[Any, Any], events: Mapping[str, type[E]]) 
         attributes = read_attributes(record.headers)
     except NotACloudEvent as error:
         raise InvalidRecord("not_a_cloud_event", str(error)) from None
-    event_type = events.get(attributes.type)
-    if event_type is None:
+    read = events.get(attributes.type)
+    if read is None:
         raise InvalidRecord("unknown_type", "header ce_type names no event of this topic")
     if record.value is None:
         raise InvalidRecord("no_value", "an event needs a value")
     try:
-        return attributes.id, event_type.model_validate_json(record.value)
+        return attributes.id, read(record.value)
     except ValidationError as error:
         detail = "; ".join(f"{item['field']}: {item['problem']}" for item in field_errors(error))
         raise InvalidRecord("schema", detail) from None

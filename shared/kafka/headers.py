@@ -7,14 +7,13 @@ an event, more than counting one; its decoder reads what this module writes (tes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from shared.events import Event
-
-Headers = list[tuple[str, bytes]]
+from shared.kafka.record import Headers
 
 _SPEC: Final = ("ce_specversion", b"1.0")
 _JSON: Final = ("content-type", b"application/json")
@@ -33,19 +32,25 @@ def event_headers(
         time: When it happened; now, if not given.
     """
     moment = time or datetime.now(UTC)
+    from_source, of_type = _repeated(source, event.TYPE)
     return [
         _SPEC,
         ("ce_id", str(event_id).encode()),
-        ("ce_source", source.encode()),
-        ("ce_type", event.TYPE.encode()),
+        from_source,
+        of_type,
         ("ce_subject", subject.encode()),
         ("ce_time", moment.isoformat().encode()),
         _JSON,
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+@lru_cache
+def _repeated(source: str, event_type: str) -> tuple[tuple[str, bytes], tuple[str, bytes]]:
+    """The two headers that a service writes again and again."""
+    return ("ce_source", source.encode()), ("ce_type", event_type.encode())
+
+
+class Attributes(NamedTuple):
     """The CloudEvents attributes that a reader here needs."""
 
     id: str

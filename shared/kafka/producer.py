@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -18,13 +17,14 @@ from aiokafka.errors import (
     ProducerFenced,
     UnknownProducerId,
 )
-from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from shared.failpoints import failpoint
 from shared.kafka.errors import is_transient
-from shared.kafka.headers import Headers
+from shared.kafka.gathering import Gathering, UnderWay
+from shared.kafka.partitioner import partition_of
+from shared.kafka.record import Record
 from shared.kafka.security import client_options, why_unreachable
 from shared.settings import CommonSettings
 from shared.topics import DLQ_MAX_RECORD_BYTES, max_record_bytes
@@ -33,6 +33,9 @@ log = structlog.get_logger(__name__)
 
 _BATCH_BYTES = 512 * 1024
 """A batch in `publish_in_order`. Half of the brokers' default limit: compression could also make a batch grow."""
+
+_GATHER_SECONDS = 0.003
+"""How long a single record waits for others."""
 
 _BROKEN_SEQUENCE = (OutOfOrderSequenceNumber, UnknownProducerId, InvalidProducerIdMapping, ProducerFenced)
 """An idempotent producer numbers its batches. aiokafka spends a number on a batch even when that batch then fails for
@@ -49,20 +52,6 @@ def _is_broken_by(error: KafkaError) -> bool:
 
 class ProducerReplaced(KafkaConnectionError):
     """This producer cannot send any more; another one takes its place. Transient: send again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record to publish."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-
-
-def partition_of(key: bytes, partitions: int) -> int:
-    """The partition that Kafka's default partitioner gives `key` (murmur2), as every other client computes it."""
-    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
 def fits(topic: str, record: Record) -> bool:
@@ -84,13 +73,15 @@ def require_fits(topic: str, record: Record) -> None:
 class EventProducer:
     """An aiokafka producer with ``acks=all``, and one way to publish that keeps order when a send fails.
 
-    `publish` is for single records. `publish_in_order` is for facts: within a partition it sends the next batch only
-    after the last one was acknowledged. A plain sequence of sends does not give that: if an earlier batch fails for good
-    and a later one gets through, a reader sees position 7 before 6, moves its fence past 6, and 6 is never counted.
+    `publish` is for single records, which travel with what others publish at the same time (`Gathering`).
+    `publish_in_order` is for facts: within a partition it sends the next batch only after the last one was acknowledged. A
+    plain sequence of sends does not give that: if an earlier batch fails for good and a later one gets through, a reader
+    sees position 7 before 6, moves its fence past 6, and 6 is never counted.
     """
 
-    def __init__(self, settings: CommonSettings, *, linger_ms: int = 2) -> None:
-        self._settings, self._linger_ms = settings, linger_ms
+    def __init__(self, settings: CommonSettings) -> None:
+        self._settings = settings
+        self._gathering = Gathering(self._send, seconds=_GATHER_SECONDS)
         self._producer: AIOKafkaProducer | None = None
         self._replacement: asyncio.Task[None] | None = None
         self._away = "Kafka has not answered yet"
@@ -118,7 +109,6 @@ class EventProducer:
             acks="all",
             enable_idempotence=settings.kafka_idempotence,
             compression_type=None if settings.kafka_compression == "none" else settings.kafka_compression,
-            linger_ms=self._linger_ms,
             max_batch_size=_BATCH_BYTES,
             max_request_size=DLQ_MAX_RECORD_BYTES,
             # How long one request may take, longer than a leader election. Without idempotence it is also how long a
@@ -131,6 +121,7 @@ class EventProducer:
         except BaseException:
             await producer.stop()
             raise
+        self._gathering.forget_under_way()
         self._producer = producer
 
     async def start_when_reachable(self) -> None:
@@ -191,13 +182,8 @@ class EventProducer:
             aiokafka.errors.KafkaError: not acknowledged; the record may or may not be on the topic.
         """
         require_fits(topic, record)
-        producer = self._connected
-        try:
-            await producer.send_and_wait(topic, value=record.value, key=record.key, headers=record.headers)
-        except KafkaError as error:
-            if _is_broken_by(error):
-                raise self._replace(producer, error) from error
-            raise
+        partition = partition_of(record.key or b"", self._partitions(topic) or await self.partitions(topic))
+        await self._gathering.publish(topic, partition, record)
 
     async def publish_in_order(self, topic: str, records: Iterable[Record]) -> None:
         """Publish records, each partition's in the given order, and wait until all are acknowledged.
@@ -208,10 +194,15 @@ class EventProducer:
                 then a prefix of those given, so publishing all of them again keeps the order of first appearances.
         """
         partitions = await self.partitions(topic)
+        by_key: dict[bytes | None, list[Record]] = {}  # petitions, mostly: few keys, of which each is hashed once
         by_partition: dict[int, list[Record]] = {}
         for record in records:
             require_fits(topic, record)
-            by_partition.setdefault(partition_of(record.key or b"", partitions), []).append(record)
+            home = by_key.get(record.key)
+            if home is None:
+                partition = partition_of(record.key or b"", partitions)
+                home = by_key[record.key] = by_partition.setdefault(partition, [])
+            home.append(record)
         results = await asyncio.gather(
             *(self._publish_partition(topic, partition, part) for partition, part in by_partition.items()),
             return_exceptions=True,  # all must have ended before the caller may start again: no send outlives this call
@@ -224,31 +215,41 @@ class EventProducer:
         """How many partitions `topic` has."""
         return len(await self._connected.partitions_for(topic))
 
+    def _partitions(self, topic: str) -> int:
+        """The same as far as it is known without asking; 0 if it is not."""
+        return len(self._connected.client.cluster.partitions_for_topic(topic) or ())
+
     async def _publish_partition(self, topic: str, partition: int, records: list[Record]) -> None:
-        batch: BatchBuilder = self._connected.create_batch()
-        for record in records:
-            if self._append(batch, record) is None:
-                await self._send(batch, topic, partition)
-                batch = self._connected.create_batch()
-                if self._append(batch, record) is None:
-                    raise ValueError("an empty batch did not take one record")
-        await self._send(batch, topic, partition)
+        sent = 0
+        while sent < len(records):
+            batch = await self._send(topic, partition, records[sent:])
+            try:
+                await batch.acknowledged
+            except KafkaError as error:
+                raise batch.told(error) from error
+            sent += batch.records
+            await failpoint("producer.batch_acknowledged")
 
-    @staticmethod
-    def _append(batch: BatchBuilder, record: Record) -> Any:
-        return batch.append(key=record.key, value=record.value, timestamp=None, headers=record.headers)
-
-    async def _send(self, batch: BatchBuilder, topic: str, partition: int) -> None:
-        batch.close()
+    async def _send(self, topic: str, partition: int, records: Sequence[Record]) -> UnderWay:
+        """Give records to the sender, as many as one batch takes; it tries until the brokers acknowledge them."""
         producer = self._connected
+        batch: BatchBuilder = producer.create_batch()
+        for record in records:
+            if batch.append(key=record.key, value=record.value, timestamp=None, headers=record.headers) is None:
+                break
+        if not (taken := batch.record_count()):
+            raise ValueError("an empty batch did not take one record")
+        batch.close()
+        told = partial(self._told, producer)
         try:
             acknowledged = await producer.send_batch(batch, topic, partition=partition)
-            await acknowledged
         except KafkaError as error:
-            if _is_broken_by(error):
-                raise self._replace(producer, error) from error
-            raise
-        await failpoint("producer.batch_acknowledged")
+            raise told(error) from error
+        return UnderWay(taken, acknowledged, told)
+
+    def _told(self, producer: AIOKafkaProducer, error: BaseException) -> BaseException:
+        """What whoever publishes is told of a failure of `producer`, which is replaced if it will never send again."""
+        return self._replace(producer, error) if isinstance(error, KafkaError) and _is_broken_by(error) else error
 
     def _replace(self, broken: AIOKafkaProducer, error: KafkaError) -> ProducerReplaced:
         if self._producer is broken:  # else another send was refused first

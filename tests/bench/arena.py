@@ -32,6 +32,8 @@ _GONE_SECONDS: Final = 60.0
 _SETTINGS: Final = {
     # All load comes from one address here.
     "INGEST_CLIENT_RATE": "off",
+    # Where mails say that the pages are; nobody follows that here.
+    "PUBLIC_PAGES_URL": "http://petitions.quillmere.example",
 }
 
 
@@ -168,7 +170,6 @@ class Arena:
             PartFailed: it did not become ready.
         """
         number = self._instances[name] = self._instances.get(name, 0) + 1
-        # Pages name where to sign, and forms lead back to pages; nobody follows these addresses here.
         process = ServiceProcess(name, environment={**self.environment, **settings}, log_dir=self.logs, instance=number)
         await self._start(process)
         return process

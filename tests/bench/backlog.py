@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from shared.events import Event, MilestoneReached, SignatureVerified, SignCommand
 from shared.identity import canonical_email, new_signature_id, signer_key
 from shared.kafka.headers import event_headers
-from shared.kafka.producer import Record
+from shared.kafka.record import Record
 from shared.topics import DEFAULT_PARTITIONS, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED
 
 DUPLICATES: Final = 0.08

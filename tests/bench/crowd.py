@@ -123,8 +123,10 @@ class _Crowd:
                 await subscriber.first_event
 
         ended = await asyncio.gather(*(one() for _ in range(count)), return_exceptions=True)
-        failed = sum(isinstance(each, BaseException) for each in ended)
-        return {"failed": failed, "seconds": time.monotonic() - began}
+        errors = [repr(each) for each in ended if isinstance(each, BaseException)]
+        if errors:
+            print(f"{len(errors)} streams had no first event: {set(errors)}", file=sys.stderr, flush=True)
+        return {"failed": len(errors), "seconds": time.monotonic() - began}
 
     def seen(self, revision: int) -> dict[str, float]:
         """Who has an event with this id or a higher one."""

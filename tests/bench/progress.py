@@ -20,6 +20,12 @@ from deploy.local.process import PartFailed, Process
 from tests.bench.measure import cpu_seconds, rss_bytes
 
 _ASK_SECONDS: Final = 20.0
+_COORDINATOR_STARTS: Final = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
+"""What a broker says of its groups in its first moments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +52,20 @@ class Broker:
 
     async def committed(self, reader: Reader) -> int:
         """How many records of its topic the group has committed."""
-        asked = self._admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(reader.group)], request_timeout=_ASK_SECONDS
-        )
-        try:
-            answer = await asyncio.wrap_future(asked[reader.group])
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return 0  # it has not joined yet
-            raise
+        while True:
+            asked = self._admin.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(reader.group)], request_timeout=_ASK_SECONDS
+            )
+            try:
+                answer = await asyncio.wrap_future(asked[reader.group])
+                break
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code == KafkaError.GROUP_ID_NOT_FOUND:
+                    return 0  # it has not joined yet
+                if code not in _COORDINATOR_STARTS:
+                    raise
+                await asyncio.sleep(0.1)
         return sum(
             found.offset for found in answer.topic_partitions if found.topic == reader.topic and found.offset > 0
         )

@@ -11,7 +11,7 @@ from services.tally.handlers import decode as decode_fact
 from shared.events import SignCommand
 from shared.identity import canonical_email, signer_key
 from shared.kafka.decode import by_type, read_event
-from shared.kafka.producer import Record
+from shared.kafka.record import Record
 from tests.bench import backlog
 
 PEPPER = b"a pepper of the benchmark"

@@ -17,9 +17,10 @@ from prometheus_client import CollectorRegistry
 from deploy.local.kafka import KafkaBroker
 from shared.kafka.consumer import BatchConsumer, ConsumerLimits, Received
 from shared.kafka.errors import InvalidRecord
-from shared.kafka.headers import Headers, NotACloudEvent, read_attributes
+from shared.kafka.headers import NotACloudEvent, read_attributes
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
+from shared.kafka.record import Headers
 from shared.service import new_broker
 from shared.settings import CommonSettings
 from shared.topics import DLQ_MAX_RECORD_BYTES, Topic

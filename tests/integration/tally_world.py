@@ -23,7 +23,7 @@ from shared.catalogue import Catalogue
 from shared.events import CountedFact, MilestoneReached, TallyUpdated
 from shared.kafka.consumer import Received
 from shared.kafka.errors import is_transient
-from shared.kafka.producer import Record
+from shared.kafka.record import Record
 from shared.postgres import Database
 from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED
 from tests.integration.tallying import put_into_ledger

@@ -4,7 +4,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from services.tally.counting import Step, delta_of, step
+from services.tally.counting import Step, step
 from services.tally.store import Applied, Refused, TallyStore
 from shared.events import CountedFact, minute_of
 from shared.postgres import Database
@@ -59,8 +59,8 @@ async def put_into_ledger(database: Database, *facts: CountedFact) -> None:
             one.position,
             one.petition_id,
             one.signature_id,
-            "verified" if delta_of(one) > 0 else "withdrawn",
-            delta_of(one),
+            "verified" if one.delta > 0 else "withdrawn",
+            one.delta,
             one.country,
             one.signed_at,
         )

@@ -15,7 +15,8 @@ from shared.kafka import catalogue_feed
 from shared.kafka.catalogue_feed import CatalogueBehind, CatalogueFeed
 from shared.kafka.errors import is_transient
 from shared.kafka.headers import event_headers
-from shared.kafka.producer import EventProducer, Record
+from shared.kafka.producer import EventProducer
+from shared.kafka.record import Record
 from shared.service import new_broker
 from shared.topics import PETITIONS_CHANGED, apply_topics
 from tests.integration.consuming import eventually, settings_for

@@ -15,7 +15,9 @@ from deploy.local.embedded_kafka import EmbeddedKafka
 from deploy.local.kafka import KafkaBroker
 from shared.kafka import producer as producer_module
 from shared.kafka.errors import is_transient
-from shared.kafka.producer import EventProducer, ProducerReplaced, Record, partition_of
+from shared.kafka.partitioner import partition_of
+from shared.kafka.producer import EventProducer, ProducerReplaced
+from shared.kafka.record import Record
 from shared.topics import MAX_RECORD_BYTES, Topic
 from tests.integration.consuming import eventually, new_topic, read, settings_for
 

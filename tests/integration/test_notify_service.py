@@ -21,7 +21,8 @@ from deploy.local.postgres import Postgres
 from deploy.local.service import ServiceProcess
 from shared.events import MilestoneReached, Organisation, PetitionChanged, Target
 from shared.kafka.headers import event_headers
-from shared.kafka.producer import EventProducer, Record
+from shared.kafka.producer import EventProducer
+from shared.kafka.record import Record
 from shared.topics import MILESTONES_REACHED, PETITIONS_CHANGED, apply_topics
 from tests.integration import consuming
 from tests.integration.consuming import settings_for

@@ -20,7 +20,7 @@ from services.tally.store import Reached, TallyState, TallyStore
 from shared.catalogue import Catalogue
 from shared.events import CountedFact, MilestoneReached
 from shared.kafka.consumer import Received
-from shared.kafka.producer import partition_of
+from shared.kafka.partitioner import partition_of
 from shared.postgres import Database
 from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED
 from tests.integration.databases import database_named, redis_numbered

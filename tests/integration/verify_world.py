@@ -31,7 +31,7 @@ from shared.events import (
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import Received
 from shared.kafka.errors import is_transient
-from shared.kafka.producer import Record
+from shared.kafka.record import Record
 from shared.postgres import Database
 from shared.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED
 from tests.integration.turns import Actor, turn

@@ -14,7 +14,8 @@ from services.tally.store import TallyState, TallyStore
 from services.verify.decide import Submission
 from shared.catalogue import Catalogue
 from shared.events import CountedFact, MilestoneReached, SignCommand, TallyUpdated, minute_of
-from shared.kafka.producer import Record, partition_of
+from shared.kafka.partitioner import partition_of
+from shared.kafka.record import Record
 from shared.redis import INCARNATION_KEY
 from tests.integration.verify_world import Outcome
 from tests.model.log import LogProducer, polled

@@ -9,7 +9,9 @@ from aiokafka import ConsumerRecord
 
 from shared.kafka.consumer import Received
 from shared.kafka.errors import is_transient
-from shared.kafka.producer import EventProducer, Record, partition_of, require_fits
+from shared.kafka.partitioner import partition_of
+from shared.kafka.producer import EventProducer, require_fits
+from shared.kafka.record import Record
 from tests.integration.turns import turn
 from tests.model.steps import effect, round_done
 from tests.signing import record as received_record

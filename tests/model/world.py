@@ -19,7 +19,7 @@ from shared.catalogue import Catalogue
 from shared.events import ChangeCommand, Command, ConfirmCommand, Policy, SignCommand
 from shared.kafka.errors import is_transient
 from shared.kafka.headers import event_headers
-from shared.kafka.producer import Record
+from shared.kafka.record import Record
 from shared.postgres import Database
 from shared.topics import (
     MILESTONES_REACHED,

@@ -16,7 +16,7 @@ from typing import Final
 import httpx
 
 from deploy.local.service import SERVICES, ServiceName, ServiceProcess
-from shared.kafka.producer import partition_of
+from shared.kafka.partitioner import partition_of
 from shared.topics import DEFAULT_PARTITIONS, SIGNATURES_SUBMITTED
 from tests.bench import load, petitions
 from tests.bench.arena import Arena

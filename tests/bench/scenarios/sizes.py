@@ -21,7 +21,7 @@ import redis.asyncio
 from deploy.local.service import ServiceProcess
 from shared.events import SignatureVerified
 from shared.kafka.headers import event_headers
-from shared.kafka.producer import Record
+from shared.kafka.record import Record
 from shared.topics import (
     DEFAULT_PARTITIONS,
     SIGNATURES_REJECTED,

@@ -90,9 +90,8 @@ async def run(arena: Arena, scale: Scale) -> list[Figure]:
 
 
 async def _surge(arena: Arena, steps: tuple[_Step, ...], scale: Scale) -> _Round:
-    public = {"PUBLIC_PAGES_URL": "http://petitions.quillmere.example"}
     services = await asyncio.gather(
-        arena.service("ingest"), arena.service("verify"), arena.service("tally"), arena.service("notify", **public)
+        arena.service("ingest"), arena.service("verify"), arena.service("tally"), arena.service("notify")
     )
     ingest, _, tally, _ = services
     broker = Broker(arena.bootstrap_servers)

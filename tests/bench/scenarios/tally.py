@@ -49,7 +49,6 @@ class _Rounds:
 async def run(arena: Arena, scale: Scale) -> list[Figure]:
     """Fill, count, and let the others count the same topic."""
     size = scale.pick(
-        # Quix Streams commits every five seconds: what it is measured over must be several of these.
         _Size(200_000, 1_000_000, 100_000, 500_000, 2_000, 20_000, 200),
         quick=_Size(50_000, 200_000, 20_000, 200_000, 500, 2_000, 50),
     )

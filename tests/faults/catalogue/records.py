@@ -22,8 +22,9 @@ from services.tally.app import GROUP as TALLY
 from services.verify.app import GROUP as VERIFY
 from shared.events import SignCommand
 from shared.identity import canonical_email, signer_key
-from shared.kafka.headers import Headers, event_headers
-from shared.kafka.producer import partition_of
+from shared.kafka.headers import event_headers
+from shared.kafka.partitioner import partition_of
+from shared.kafka.record import Headers
 from shared.topics import MILESTONES_REACHED, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED, Topic
 from tests.faults.fault import Fault
 from tests.faults.groups import Groups

@@ -111,11 +111,11 @@ def test_a_full_core_needs_no_second_because_of_a_rounding_error() -> None:
 
 def test_partitions_divide_as_evenly_as_the_default_and_give_every_instance_one() -> None:
     few, many = computed(rate=10_000.0), computed(rate=130_000.0)
-    assert value(few, "Kafka", "partitions of signatures.submitted") == 12
+    assert value(few, "Kafka", "partitions of signatures.submitted") == 6
     assert value(many, "verify", "instances") == 13
-    assert value(many, "Kafka", "partitions of signatures.submitted") == 24
+    assert value(many, "Kafka", "partitions of signatures.submitted") == 18
     # 104,000 facts of 10 µs are 1.04 cores: three instances, had they many petitions.
-    assert value(many, "Kafka", "partitions of signatures.verified") == 12
+    assert value(many, "Kafka", "partitions of signatures.verified") == 6
 
 
 def test_broker_bytes_by_hand() -> None:

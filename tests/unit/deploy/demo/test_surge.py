@@ -13,6 +13,7 @@ from deploy.demo.submission import Submission
 from deploy.demo.surge import Surge
 from shared.countries import COUNTRIES
 from shared.identity import InvalidEmail, canonical_email
+from shared.topics import DEFAULT_PARTITIONS
 
 SURGE = Surge()
 
@@ -80,7 +81,7 @@ def test_the_mixture_is_8_percent_repeats_2_percent_invalid_and_1_percent_elsewh
 
 def test_there_are_200_poison_records_over_all_partitions_and_of_every_kind() -> None:
     assert len(SURGE.poison) == sum(SURGE.expectation.dead_letters.values()) == 200
-    assert {record.partition for record in SURGE.poison} == set(range(12))
+    assert {record.partition for record in SURGE.poison} == set(range(DEFAULT_PARTITIONS))
     assert set(SURGE.expectation.dead_letters) == {
         "not_a_cloud_event",
         "unknown_type",

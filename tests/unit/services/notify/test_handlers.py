@@ -9,7 +9,8 @@ from aiokafka import ConsumerRecord
 from services.notify.handlers import decode
 from shared.events import MilestoneReached
 from shared.kafka.errors import InvalidRecord
-from shared.kafka.headers import Headers, event_headers
+from shared.kafka.headers import event_headers
+from shared.kafka.record import Headers
 
 REACHED = MilestoneReached(
     petition_id="night-ferry", threshold=1000, count=1003, revision=1010, reached_at=datetime(2026, 11, 22, tzinfo=UTC)

@@ -14,7 +14,7 @@ from services.tally.ledger import Ledger
 from services.tally.metrics import TallyMetrics
 from services.tally.store import Reached, TallyStore
 from shared.events import MilestoneReached, TallyUpdated
-from shared.kafka.producer import Record
+from shared.kafka.record import Record
 from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED
 from tests.signing import FERRY, NOON, PATH, MemoryProducer
 

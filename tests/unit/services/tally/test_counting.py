@@ -13,7 +13,6 @@ from services.tally.counting import (
     UNKNOWN,
     Step,
     by_petition,
-    delta_of,
     first_positions,
     lost_state,
     minute_text,
@@ -92,14 +91,14 @@ def test_a_tally_is_the_set_of_its_facts_however_they_are_cut_and_delivered_agai
         known = stored.count_in(batch, {} if forgotten else known)  # a new owner knows nothing
         done = max(done, start + len(batch))
     counted = stream[:done]
-    assert stored.count == sum(delta_of(one) for one in counted)
+    assert stored.count == sum(one.delta for one in counted)
     assert stored.revision == len(counted)
     assert stored.fences == {one.lane: one.position for one in counted}
     assert {code: n for code, n in stored.countries.items() if n} == _sums((one.country, one) for one in counted)
     assert {minute: n for minute, n in stored.minutes.items() if n} == _sums(
         (minute_of(one.signed_at), one) for one in counted
     )
-    assert stored.highest == max(accumulate((delta_of(one) for one in counted), initial=0)), (
+    assert stored.highest == max(accumulate((one.delta for one in counted), initial=0)), (
         "a threshold that was passed for a moment was passed, whatever the batches"
     )
 
@@ -107,7 +106,7 @@ def test_a_tally_is_the_set_of_its_facts_however_they_are_cut_and_delivered_agai
 def _sums(pairs: Iterable[tuple[Any, CountedFact]]) -> dict[Any, int]:
     sums: Counter[Any] = Counter()
     for key, one in pairs:
-        sums[key] += delta_of(one)
+        sums[key] += one.delta
     return {key: number for key, number in sums.items() if number}
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from services.verify.decide import Kind
-from services.verify.handlers import VerifyHandler, fact_record, rejection_record
+from services.verify.handlers import VerifyHandler
 from services.verify.metrics import VerifyMetrics
+from services.verify.records import fact_record, rejection_record
 from services.verify.store import LedgerRow, Refused, VerifyStore
 from shared.catalogue import Catalogue
 from shared.events import (
@@ -27,8 +28,7 @@ from shared.events import (
 from shared.identity import command_id
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import InvalidRecord
-from shared.kafka.headers import Headers
-from shared.kafka.producer import Record
+from shared.kafka.record import Headers, Record
 from tests.signing import NOON, PATH, PEPPER, MemoryProducer, change, record, sign, signer_key_of, submission
 
 HANDLER = VerifyHandler(
@@ -227,6 +227,14 @@ def attribute(record: Record, name: str) -> bytes:
 def test_a_fact_is_the_same_at_every_replay(kind: Kind, signed_at: datetime, occurred_at: datetime) -> None:
     first = row(kind, signed_at=signed_at, occurred_at=occurred_at)
     assert fact_record(first) == fact_record(as_stored(first))
+
+
+@given(kind=st.sampled_from(["verified", "withdrawn", "invalidated"]), signed_at=moments, occurred_at=moments)
+def test_a_fact_is_written_as_its_model_would_write_it(kind: Kind, signed_at: datetime, occurred_at: datetime) -> None:
+    told = as_stored(row(kind, signed_at=signed_at, occurred_at=occurred_at))
+    fields = {name: value for name, value in told._asdict().items() if name not in ("event_id", "kind")}
+    model = SignatureVerified(**fields) if kind == "verified" else SignatureRevoked(**fields, cause=kind)
+    assert fact_record(told).value == model.model_dump_json().encode()
 
 
 @pytest.mark.parametrize(

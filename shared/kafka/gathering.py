@@ -1,0 +1,141 @@
+"""Many callers, few batches: records that are published at the same time travel together.
+
+A service that publishes for every request has thousands of requests open. aiokafka would take each record by itself, and
+does for it what can be done once for all: find the partition's metadata, queue, wake the sender, make a result. Here the
+records of a few milliseconds are gathered by partition and given to it as whole batches, and every caller still waits for
+the acknowledgement of its own record.
+
+While a partition's batch is under way, its next one is gathered: the busier the brokers, the larger the batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from aiokafka.errors import KafkaConnectionError
+
+from shared.kafka.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """A batch that was given to the sender."""
+
+    records: int
+    """How many of the records offered it took, from the first on."""
+    acknowledged: asyncio.Future[Any]
+    told: Callable[[BaseException], BaseException]
+    """What callers are told of an error with which it ended."""
+
+
+Send = Callable[[str, int, Sequence[Record]], Awaitable[UnderWay]]
+"""Gives records of a topic's partition to the sender, as many as one batch takes, and does not wait for the brokers."""
+
+Waiting = asyncio.Future[None]
+
+
+class _Partition:
+    """What waits for one partition, in the order of arrival."""
+
+    __slots__ = ("under_way", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: dict[Waiting, Record] = {}
+        self.under_way: object | None = None
+
+
+class Gathering:
+    """Gathers records by partition, and sends what has come together.
+
+    Args:
+        send: See `Send`.
+        seconds: How long the first record of a batch waits for others.
+    """
+
+    def __init__(self, send: Send, *, seconds: float) -> None:
+        self._send, self._seconds = send, seconds
+        self._partitions: defaultdict[tuple[str, int], _Partition] = defaultdict(_Partition)
+        self._next_turn: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._turns: set[asyncio.Task[None]] = set()
+
+    async def publish(self, topic: str, partition: int, record: Record) -> None:
+        """Returns when the brokers have acknowledged `record`.
+
+        Cancelled before its batch was made, it is not sent.
+
+        Raises:
+            Exception: what the sender failed with; the record may or may not be on the topic.
+        """
+        home = self._partitions[topic, partition]
+        loop = asyncio.get_running_loop()
+        waiting: Waiting = loop.create_future()
+        home.waiting[waiting] = record
+        if self._next_turn is None:
+            self._next_turn = loop.call_later(self._seconds, self._take_turn)
+        try:
+            await waiting
+        finally:
+            home.waiting.pop(waiting, None)
+
+    def forget_under_way(self) -> None:
+        """The sender was replaced: what the old one still has may never end, and holds nothing up any longer."""
+        for partition in self._partitions.values():
+            partition.under_way = None
+
+    def _take_turn(self) -> None:
+        self._next_turn = None
+        turn = asyncio.create_task(self._send_all())
+        self._turns.add(turn)  # the loop itself keeps no task
+        turn.add_done_callback(self._turns.discard)
+
+    async def _send_all(self) -> None:
+        for (topic, number), partition in list(self._partitions.items()):
+            if partition.waiting and partition.under_way is None:
+                await self._send_one(topic, number, partition)
+
+    async def _send_one(self, topic: str, number: int, partition: _Partition) -> None:
+        mark = partition.under_way = object()
+        waiting, records = list(partition.waiting), list(partition.waiting.values())
+        try:
+            batch = await self._send(topic, number, records)
+        except Exception as error:  # noqa: BLE001  theirs to know what it is
+            self._end(partition, mark, waiting, error)
+            return
+        taken = waiting[: batch.records]
+        for one in taken:
+            partition.waiting.pop(one, None)
+        batch.acknowledged.add_done_callback(partial(self._acknowledged, partition, mark, taken, batch.told))
+
+    def _acknowledged(
+        self,
+        partition: _Partition,
+        mark: object,
+        taken: list[Waiting],
+        told: Callable[[BaseException], BaseException],
+        outcome: asyncio.Future[Any],
+    ) -> None:
+        if outcome.cancelled():
+            self._end(partition, mark, taken, KafkaConnectionError("the producer was closed"))
+        else:
+            error = outcome.exception()
+            self._end(partition, mark, taken, None if error is None else told(error))
+
+    def _end(self, partition: _Partition, mark: object, taken: list[Waiting], error: BaseException | None) -> None:
+        for one in taken:
+            if one.done():  # whoever waited has given up
+                continue
+            if error is None:
+                one.set_result(None)
+            else:
+                one.set_exception(copy.copy(error))  # each raises it, and adds to its traceback
+        if partition.under_way is mark:
+            partition.under_way = None
+        if partition.waiting and self._next_turn is None:
+            # They have waited long enough. Others, acknowledged by the same answer, are told before the turn begins.
+            self._next_turn = asyncio.get_running_loop().call_soon(self._take_turn)
