@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from services.ingest.metrics import IngestMetrics
 from services.ingest.pages import prefers_html, problem_page
+from services.ingest.problems import problem as problem_named
 from shared.http import Problem
 
 
@@ -21,11 +22,14 @@ class Answers:
 
     def __init__(self, *, pages_url: str, metrics: IngestMetrics) -> None:
         self._pages_url, self._metrics = pages_url, metrics
+        self._overloaded = problem_named(
+            "overloaded"
+        ).response()  # made once: what turning away costs is missing where work is done
 
     def refuse(self, problem: Problem) -> Response:
         """The problem as JSON, for programs."""
         self._metrics.refused.labels(reason=problem.code).inc()
-        return problem.response()
+        return self._overloaded if problem.code == "overloaded" else problem.response()
 
     def refuse_form(self, problem: Problem, headers: Mapping[bytes, bytes], petition_id: str) -> Response:
         """The problem as a page if a browser's form is waiting for it, else as JSON."""

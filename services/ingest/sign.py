@@ -26,10 +26,13 @@ from services.ingest.pages import prefers_html
 from services.ingest.problems import problem, problem_of
 from services.ingest.schemas import status_url
 from shared.http import Problem
+from shared.whole_answers import send_whole
 
 PREFIX: Final = "/v1/petitions/"
 SUFFIX: Final = "/signatures"
 BODY_BYTES: Final = 16 * 1024
+
+_JSON: Final = (b"content-type", b"application/json")
 
 
 class SignEndpoint:
@@ -57,7 +60,8 @@ class SignEndpoint:
         try:
             signature_id = await self._accept(scope, headers, petition_id, receive)
         except Problem as refusal:
-            await self._answers.refuse_form(refusal, headers, petition_id)(scope, receive, send)
+            answer = self._answers.refuse_form(refusal, headers, petition_id)
+            await send_whole(send, answer.status_code, answer.raw_headers, bytes(answer.body))
             return
         except ClientDisconnected:
             self._metrics.disconnected.inc()
@@ -69,11 +73,14 @@ class SignEndpoint:
         self._metrics.acknowledged_seconds.observe(time.perf_counter() - started)
         if prefers_html(headers.get(b"accept")):
             # 303: the browser fetches the thank-you page with GET, and reloading that does not sign again.
-            await _send(send, 303, [(b"location", self._answers.thanks_url(petition_id).encode())], b"")
+            location = self._answers.thanks_url(petition_id).encode()
+            await send_whole(send, 303, [(b"location", location), (b"content-length", b"0")], b"")
         else:
             url = status_url(signature_id)
-            body = f'{{"signature_id":"{signature_id}","status":"submitted","status_url":"{url}"}}'
-            await _send(send, 202, [(b"content-type", b"application/json"), (b"location", url.encode())], body.encode())
+            body = f'{{"signature_id":"{signature_id}","status":"submitted","status_url":"{url}"}}'.encode()
+            length = str(len(body)).encode()
+            headers_sent = [_JSON, (b"location", url.encode()), (b"content-length", length)]
+            await send_whole(send, 202, headers_sent, body)
 
     async def _accept(self, scope: Scope, headers: Mapping[bytes, bytes], petition_id: str, receive: Receive) -> str:
         """The id of the signature, once it is durable.
@@ -108,9 +115,3 @@ class SignEndpoint:
             return  # partners speak for many signers
         if wait := self._rate.wait(self._clients.of(scope)):
             raise problem("too_many_requests", retry_after=int(wait) + 1)
-
-
-async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": body})

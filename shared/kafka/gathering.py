@@ -55,13 +55,15 @@ class Gathering:
 
     Args:
         send: See `Send`.
-        seconds: How long the first record of a batch waits for others.
+        seconds: Least time between two turns at sending. A record that comes alone does not wait; in a surge all that
+            comes within this time travels together.
     """
 
     def __init__(self, send: Send, *, seconds: float) -> None:
         self._send, self._seconds = send, seconds
         self._partitions: defaultdict[tuple[str, int], _Partition] = defaultdict(_Partition)
-        self._next_turn: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._next_turn: asyncio.TimerHandle | None = None
+        self._last_turn = float("-inf")
         self._turns: set[asyncio.Task[None]] = set()
 
     async def publish(self, topic: str, partition: int, record: Record) -> None:
@@ -73,11 +75,9 @@ class Gathering:
             Exception: what the sender failed with; the record may or may not be on the topic.
         """
         home = self._partitions[topic, partition]
-        loop = asyncio.get_running_loop()
-        waiting: Waiting = loop.create_future()
+        waiting: Waiting = asyncio.get_running_loop().create_future()
         home.waiting[waiting] = record
-        if self._next_turn is None:
-            self._next_turn = loop.call_later(self._seconds, self._take_turn)
+        self._want_turn()
         try:
             await waiting
         finally:
@@ -88,8 +88,14 @@ class Gathering:
         for partition in self._partitions.values():
             partition.under_way = None
 
+    def _want_turn(self) -> None:
+        if self._next_turn is None:
+            loop = asyncio.get_running_loop()
+            self._next_turn = loop.call_at(max(loop.time(), self._last_turn + self._seconds), self._take_turn)
+
     def _take_turn(self) -> None:
         self._next_turn = None
+        self._last_turn = asyncio.get_running_loop().time()
         turn = asyncio.create_task(self._send_all())
         self._turns.add(turn)  # the loop itself keeps no task
         turn.add_done_callback(self._turns.discard)
@@ -136,6 +142,5 @@ class Gathering:
                 one.set_exception(copy.copy(error))  # each raises it, and adds to its traceback
         if partition.under_way is mark:
             partition.under_way = None
-        if partition.waiting and self._next_turn is None:
-            # They have waited long enough. Others, acknowledged by the same answer, are told before the turn begins.
-            self._next_turn = asyncio.get_running_loop().call_soon(self._take_turn)
+        if partition.waiting:
+            self._want_turn()

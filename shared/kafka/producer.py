@@ -34,8 +34,8 @@ log = structlog.get_logger(__name__)
 _BATCH_BYTES = 512 * 1024
 """A batch in `publish_in_order`. Half of the brokers' default limit: compression could also make a batch grow."""
 
-_GATHER_SECONDS = 0.003
-"""How long a single record waits for others."""
+_GATHER_SECONDS = 0.005
+"""How long a single record waits for others at most."""
 
 _BROKEN_SEQUENCE = (OutOfOrderSequenceNumber, UnknownProducerId, InvalidProducerIdMapping, ProducerFenced)
 """An idempotent producer numbers its batches. aiokafka spends a number on a batch even when that batch then fails for

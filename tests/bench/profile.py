@@ -112,7 +112,8 @@ async def sampled(service: str, pid: int, seconds: float, directory: Path) -> di
     """
     output = directory / f"{service}.stacks"
     command: list[str | Path] = [_PY_SPY, "record", "--pid", str(pid), "--duration", str(max(1, round(seconds)))]
-    command += ["--rate", str(_SAMPLES_A_SECOND), "--format", "raw", "--output", output]
+    # Not stopping the process: where it can be stopped is mostly in system calls, which would seem to take all the time.
+    command += ["--nonblocking", "--rate", str(_SAMPLES_A_SECOND), "--format", "raw", "--output", output]
     code, said = await run_to_end(command)
     if code != 0 or not output.exists():
         raise PartFailed(f"py-spy ended with exit code {code}:\n{said}")
