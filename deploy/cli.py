@@ -156,7 +156,7 @@ app.add_typer(topics, name="topics")
 
 @topics.command("apply")
 def topics_apply(
-    partitions: Annotated[int, typer.Option(help="Partitions of topics that are created.")] = 12,
+    partitions: Annotated[int, typer.Option(help="Partitions of topics that are created.")] = 6,
     replication_factor: Annotated[int, typer.Option(help="Copies of each partition; 3 in production.")] = 1,
     as_json: AsJson = False,
 ) -> None:

@@ -1,11 +1,14 @@
 """The topics' contract: names, keys, what is kept."""
 
+import inspect
 from datetime import timedelta
 
+from deploy import cli
 from shared import events
 from shared.events import Event, Organisation, PetitionState, Policy, Target
 from shared.topics import (
     CONSUMED,
+    DEFAULT_PARTITIONS,
     DLQ_MAX_RECORD_BYTES,
     MAX_RECORD_BYTES,
     MILESTONES_REACHED,
@@ -72,3 +75,7 @@ def test_no_two_events_share_a_type_and_each_type_ends_in_its_version() -> None:
     for name in types:
         assert name.startswith("groundswell.")
         assert name.rpartition(".v")[2].isdigit()
+
+
+def test_the_command_makes_as_many_partitions_as_the_default_says() -> None:
+    assert inspect.signature(cli.topics_apply).parameters["partitions"].default == DEFAULT_PARTITIONS

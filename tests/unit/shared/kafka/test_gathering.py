@@ -59,6 +59,17 @@ async def test_what_is_published_at_the_same_time_travels_together_by_partition(
     assert not any(caller.done() for caller in callers)
 
 
+async def test_the_first_goes_at_once_and_what_comes_soon_after_it_goes_together() -> None:
+    sender = Sender()
+    gathering = Gathering(sender.send, seconds=0.3)
+    for number in range(4):
+        start(gathering, number, partition=number % 2)
+        await settle()
+    assert sender.batches == [(0, [0])]
+    await asyncio.sleep(0.3)
+    assert sender.batches == [(0, [0]), (1, [1, 3])]  # 2 waits for the acknowledgement of 0
+
+
 async def test_each_waits_for_its_own_acknowledgement() -> None:
     sender = Sender()
     gathering = Gathering(sender.send, seconds=0)
