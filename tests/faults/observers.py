@@ -93,7 +93,7 @@ class Observer:
             planted=self.notes.planted,
             planted_before=self.notes.earlier,
             direct=self.notes.accepted,
-            not_ready=await self.not_ready(),
+            not_ready=await self._world.not_ready(),
             leaks=await self._metrics_leaks(),
         )
 
@@ -105,19 +105,6 @@ class Observer:
         """
         answer = await self._world.http.get(f"{self._world.tally_url}/v1/petitions/{petition_id}/tally")
         return Shown.of(answer.raise_for_status().json())
-
-    async def not_ready(self) -> list[str]:
-        """The services that do not say that they are ready, each with the reason."""
-        names = []
-        for process in list(self._world.service_processes):
-            try:
-                answer = await self._world.http.get(f"{process.url}/readyz")
-            except httpx.TransportError as error:
-                names.append(f"{process.name}: {type(error).__name__}")
-                continue
-            if answer.status_code != httpx.codes.OK:
-                names.append(f"{process.name}: {answer.text[:300]}")
-        return names
 
     async def _metrics_leaks(self) -> list[str]:
         leaks = []

@@ -77,7 +77,7 @@ async def _missing(world: World, surge: Surge, observer: Observer) -> list[str]:
         if threshold <= standing[petition_id].standing and (petition_id, threshold) not in announced
     ]
     lines += await _unmailed(surge, observer, announced)
-    return lines + [f"readiness of {why}" for why in await observer.not_ready()]
+    return lines + [f"readiness of {why}" for why in await world.not_ready()]
 
 
 def _undecided(surge: Surge, observer: Observer) -> list[str]:

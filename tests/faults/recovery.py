@@ -45,7 +45,7 @@ class Recovery:
                 while not await self.all_ready():
                     await asyncio.sleep(_LOOK_SECONDS)
         except TimeoutError:
-            missing = await self._not_ready()
+            missing = await self._world.not_ready()
             raise NotRecovered(
                 f"not whole again after {MOST_SECONDS:.0f} s: {await self.count(self._surge.probe)} of"
                 f" {self._accepted} probes counted; not ready: {', '.join(missing) or 'none'}"
@@ -62,16 +62,4 @@ class Recovery:
 
     async def all_ready(self) -> bool:
         """Whether every service says, at this moment, that it is ready."""
-        return not await self._not_ready()
-
-    async def _not_ready(self) -> list[str]:
-        names = []
-        for process in list(self._world.service_processes):
-            try:
-                answer = await self._world.http.get(f"{process.url}/readyz")
-            except httpx.TransportError as error:
-                names.append(f"{process.name} ({type(error).__name__})")
-                continue
-            if answer.status_code != httpx.codes.OK:
-                names.append(f"{process.name} ({answer.text[:200]})")
-        return names
+        return not await self._world.not_ready()

@@ -248,6 +248,19 @@ class World:
         """
         await asyncio.gather(*(process.wait_ready() for process in self.service_processes))
 
+    async def not_ready(self) -> list[str]:
+        """The services that do not say at this moment that they are ready, each with the reason."""
+        names = []
+        for process in list(self.service_processes):
+            try:
+                answer = await self.http.get(f"{process.url}/readyz")
+            except httpx.TransportError as error:
+                names.append(f"{process.name}: {type(error).__name__}")
+                continue
+            if answer.status_code != httpx.codes.OK:
+                names.append(f"{process.name}: {answer.text[:300]}")
+        return names
+
     @property
     def ingest_urls(self) -> list[str]:
         """Where signatures may be sent to, at this moment."""
