@@ -213,7 +213,7 @@ async def test_who_takes_no_answer_is_cut_off_and_others_are_served(server: Guar
     async with asyncio.timeout(10):
         while server.cut("stalled") < 2:
             await asyncio.sleep(0.05)
-    assert time.monotonic() - started >= 2 * STALL_SECONDS
+    assert time.monotonic() - started >= STALL_SECONDS  # by the system; twice as long if that does not see it
     for client in (unread, last):
         client.close()
 
