@@ -23,7 +23,7 @@ from tests.bench.load import wrk
 from tests.bench.machine import commit, machine
 from tests.bench.scale import Scale
 
-SCENARIOS = ("accept", "road", "drain", "tally", "read", "surge", "growth", "notify", "overload", "sizes", "stages")
+SCENARIOS = ("accept", "road", "drain", "tally", "read", "overload", "sizes", "stages", "notify", "surge", "growth")
 """In the order in which they run."""
 
 
@@ -59,9 +59,10 @@ def _turn(console: Console) -> Iterator[None]:
 
 
 async def _bench(
-    scenarios: Sequence[str], scale: Scale, state_dir: Path, result: Result, console: Console
+    scenarios: Sequence[str], scale: Scale, state_dir: Path, result: Result, console: Console, file: Path | None
 ) -> list[str]:
-    """Run the scenarios, each on new parts; return those that failed. What was measured before stays in `result`."""
+    """Run the scenarios, each on new parts; return those that failed. What was measured before stays in `result`, and in
+    `file`, which is written after each."""
     failed = []
     for name in scenarios:
         began = time.monotonic()
@@ -79,6 +80,8 @@ async def _bench(
                 console.print_exception()
         else:
             console.print(f"{name}: {len(figures)} figures in {time.monotonic() - began:.0f} s", highlight=False)
+            if file is not None:
+                file.write_text(result.as_json(), encoding="utf-8")
     return failed
 
 
@@ -92,13 +95,13 @@ def main() -> int:
     try:
         wrk()
         with _turn(console):
-            failed = asyncio.run(_bench(chosen, scale, arguments.state_dir, result, console))
+            failed = asyncio.run(_bench(chosen, scale, arguments.state_dir, result, console, arguments.json))
     except PartFailed as error:
         print(error, file=sys.stderr)
         return 2
     show(result, Console(width=200) if not sys.stdout.isatty() else Console())
     if arguments.json is not None:
-        arguments.json.write_text(result.as_json(), encoding="utf-8")
+        arguments.json.write_text(result.as_json(), encoding="utf-8")  # also when nothing could be measured
     if failed:
         console.print(f"could not be run: {', '.join(failed)}", style="red", highlight=False)
         return 2

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Self
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
@@ -40,6 +41,13 @@ VERIFY: Final = Reader("groundswell-verify", "signatures.submitted.v1")
 TALLY: Final = Reader("groundswell-tally", "signatures.verified.v1")
 
 
+@cache
+def _client(bootstrap_servers: str) -> AdminClient:
+    """A client for as long as the process lives: librdkafka crashes when one is destroyed that still waits for an answer,
+    and whoever asks here may be cancelled."""
+    return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+
+
 class Broker:
     """Asks Kafka for offsets, summed over a topic's partitions.
 
@@ -48,7 +56,7 @@ class Broker:
     """
 
     def __init__(self, bootstrap_servers: str) -> None:
-        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+        self._admin = _client(bootstrap_servers)
 
     async def committed(self, reader: Reader) -> int:
         """How many records of its topic the group has committed."""
