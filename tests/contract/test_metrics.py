@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.service import SERVICES, ServiceName
 from deploy.local.test_needs import UNPACKED
-from shared.topics import SIGNATURES_SUBMITTED
+from shared.topics import DEFAULT_PARTITIONS, SIGNATURES_SUBMITTED
 from tests.integration.system import System, eventually
 
 MOVED: dict[ServiceName, dict[str, float | None]] = {
@@ -149,9 +149,9 @@ async def test_the_lag_of_every_partition_is_shown_and_falls_to_0(service: Servi
     async def caught_up() -> bool:
         now = await samples(system, service)
         lags = [value for name, value in now.items() if name.startswith("groundswell_consumer_lag_records{")]
-        return lags == [0] * 12
+        return lags == [0] * DEFAULT_PARTITIONS
 
-    await eventually(caught_up, f"{service} shows no lag in 12 partitions", seconds=20)
+    await eventually(caught_up, f"{service} shows no lag in any partition", seconds=20)
 
 
 async def test_the_drift_is_measured_and_is_0(system: System) -> None:
