@@ -93,7 +93,7 @@ async def _fill(url: str, have: int, wanted: int) -> None:
 async def _measured(arena: Arena, size: _Size, first_signer: int) -> _Cost:
     await _settle(arena.postgres.url)
     broker = Broker(arena.bootstrap_servers)
-    done = await broker.committed(VERIFY)
+    done = first_signer  # one record each. Asking is not safe yet: librdkafka crashes while groups are being loaded
     total = size.warm + size.records
     await backlog.submitted(
         arena.bootstrap_servers,
