@@ -145,8 +145,8 @@ def admit(
     if not _COUNTRY.match(submission.country):
         errors.append(_error("country", "must be a country code of two letters, such as NL"))
     name = _one_line("name", submission.name, errors, required=True)
-    postcode = _one_line("postcode", submission.postcode, errors) or None if submission.postcode else None
-    comment = _text("comment", submission.comment, errors) or None if submission.comment else None
+    postcode = _one_line("postcode", submission.postcode or "", errors) or None
+    comment = _text("comment", submission.comment or "", errors) or None
     if errors:
         raise NotAdmitted("invalid_fields", errors=tuple(errors))
     signer = signer_key(pepper, petition_id, canonical)

@@ -22,9 +22,8 @@ class Answers:
 
     def __init__(self, *, pages_url: str, metrics: IngestMetrics) -> None:
         self._pages_url, self._metrics = pages_url, metrics
-        self._overloaded = problem_named(
-            "overloaded"
-        ).response()  # made once: what turning away costs is missing where work is done
+        # Made once: what turning away costs is missing where signatures are taken in.
+        self._overloaded = problem_named("overloaded").response()
 
     def refuse(self, problem: Problem) -> Response:
         """The problem as JSON, for programs."""

@@ -41,15 +41,10 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
     digits = announced.lstrip(b"0") if announced.isdigit() else b""
     if len(digits) > len(str(limit)) or (digits and int(digits) > limit):
         raise too_large(limit)
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):  # nearly always it is there, in one piece
-        body: bytes = message.get("body", b"")
-        if len(body) > limit:
-            raise too_large(limit)
-        return body
     chunks: list[bytes] = []
     size = 0
     while True:
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnected
         chunk = message.get("body", b"")
@@ -59,7 +54,6 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)
-        message = await receive()
 
 
 def too_large(limit: int) -> Exception:

@@ -21,20 +21,21 @@ def fact_record(row: LedgerRow) -> Record:
     model costs 8 µs of a signature's 60. No field can need escaping: ids, slugs, codes of two letters, numbers, times.
     """
     event: type[CountedFact] = SignatureVerified if row.kind == "verified" else SignatureRevoked
-    petition_id, occurred_at = row.petition_id, row.occurred_at.astimezone(UTC)
+    petition_id = row.petition_id
+    signed_at, occurred_at = row.signed_at.astimezone(UTC), row.occurred_at.astimezone(UTC)
     cause = "" if row.kind == "verified" else f',"cause":"{row.kind}"'
     value = (
         f'{{"signature_id":"{row.signature_id}","petition_id":"{petition_id}","lane":{row.lane},'
-        f'"position":{row.position},"country":"{row.country}","signed_at":"{_utc(row.signed_at)}",'
-        f'"occurred_at":"{_utc(occurred_at)}","delta":{row.delta}{cause}}}'
+        f'"position":{row.position},"country":"{row.country}","signed_at":"{_rfc3339(signed_at)}",'
+        f'"occurred_at":"{_rfc3339(occurred_at)}","delta":{row.delta}{cause}}}'
     )
     headers = event_headers(event, event_id=row.event_id, source=SOURCE, subject=petition_id, time=occurred_at)
     return Record(petition_id.encode(), value.encode(), headers)
 
 
-def _utc(moment: datetime) -> str:
-    """RFC 3339 in UTC, as the models write it."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def _rfc3339(moment: datetime) -> str:
+    """A moment in UTC as the models write it."""
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def rejection_record(refused: Refused) -> Record:

@@ -154,8 +154,8 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             # session timeout, and the drain budget would be cut short: the group goes on without the member.
             rebalance_timeout_ms=int(self._settings.drain_seconds * 1000) + self._settings.kafka_session_timeout_ms,
             max_partition_fetch_bytes=4 * 1024 * 1024,
-            # The brokers answer when there are some hundred signatures, or after this long: a moment's patience halves what
-            # a signature costs the brokers and everyone behind them at 1,000 a second (docs/performance.md).
+            # The brokers answer when there are some hundred signatures, or after this long: a moment's patience takes a
+            # third off what a signature costs at 1,000 a second (docs/adr/0010-hot-paths.md).
             fetch_min_bytes=16 * 1024,
             fetch_max_wait_ms=20,
             listener=self,

@@ -55,16 +55,7 @@ async def _round(arena: Arena, petitions: int, instances: int, rounds: _Rounds) 
     names = [f"petition-{number}" for number in range(petitions)]
     await _publish(arena, names)
     deliveries = petitions * _TARGETS
-    notify = await asyncio.gather(
-        *(
-            arena.service(
-                "notify",
-                NOTIFY_COALESCE_SECONDS="0",
-                PUBLIC_PAGES_URL="http://petitions.quillmere.example",
-            )
-            for _ in range(instances)
-        )
-    )
+    notify = await asyncio.gather(*(arena.service("notify", NOTIFY_COALESCE_SECONDS="0") for _ in range(instances)))
     connection = await asyncpg.connect(arena.postgres.url)
     try:
         # The first tenth is not measured: connections, templates, first plans.
