@@ -23,12 +23,13 @@ from services.ingest.sign import SignEndpoint
 from services.ingest.signatures import SignatureEndpoints
 from services.ingest.store import OutcomeStore
 from shared.asyncapi import document_writes
+from shared.background import background
 from shared.catalogue import Catalogue
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import is_transient
 from shared.kafka.producer import EventProducer
 from shared.postgres import Database
-from shared.service import Service, background, new_broker, new_registry
+from shared.service import Service, new_broker, new_registry
 from shared.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
 
 _CATALOGUE_POLL_SECONDS = 0.1

@@ -13,13 +13,14 @@ from services.notify.settings import Settings
 from services.notify.smtp import SmtpRelay, SmtpServer
 from services.notify.store import DeliveryStore
 from services.notify.upkeep import Upkeep
+from shared.background import background
 from shared.catalogue import Catalogue
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
 from shared.postgres import Database
-from shared.service import Service, background, new_broker, new_registry
+from shared.service import Service, new_broker, new_registry
 from shared.topics import MILESTONES_REACHED
 
 GROUP = "groundswell-notify"

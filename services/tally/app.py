@@ -23,13 +23,14 @@ from services.tally.settings import Settings
 from services.tally.store import TallyStore
 from shared import redis as shared_redis
 from shared.asyncapi import document_writes
+from shared.background import background
 from shared.catalogue import Catalogue
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
 from shared.postgres import Database
-from shared.service import Service, background, new_broker, new_registry
+from shared.service import Service, new_broker, new_registry
 from shared.topics import MILESTONES_REACHED, SIGNATURES_VERIFIED, TALLIES_UPDATED
 
 GROUP = "groundswell-tally"

@@ -10,13 +10,14 @@ from services.verify.metrics import VerifyMetrics
 from services.verify.settings import Settings
 from services.verify.store import VerifyStore
 from shared.asyncapi import document_writes
+from shared.background import background
 from shared.catalogue import Catalogue
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
 from shared.postgres import Database
-from shared.service import Service, background, new_broker, new_registry
+from shared.service import Service, new_broker, new_registry
 from shared.topics import SIGNATURES_REJECTED, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED
 
 GROUP = "groundswell-verify"

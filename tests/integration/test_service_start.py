@@ -19,10 +19,11 @@ from prometheus_client import CollectorRegistry
 from deploy.local.embedded_kafka import EmbeddedKafka
 from deploy.local.kafka import KafkaBroker
 from deploy.local.ports import free_port
+from shared.background import background
 from shared.kafka.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
-from shared.service import Service, background, new_broker
+from shared.service import Service, new_broker
 from shared.topics import Topic
 from tests.integration.consuming import (
     Batch,

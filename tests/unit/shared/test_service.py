@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 from prometheus_client import CollectorRegistry
 
+from shared import background as shared_background
 from shared import service as shared_service
-from shared.service import Check, Service, background, new_broker, new_registry
+from shared.background import background
+from shared.service import Check, Service, new_broker, new_registry
 from shared.settings import CommonSettings
 
 
@@ -110,7 +112,7 @@ async def test_the_metrics_say_what_is_wrong_and_whether_the_service_is_ready_wi
 
 
 async def test_background_work_ends_also_when_its_first_cancellation_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_service, "_CANCEL_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(shared_background, "_CANCEL_AGAIN_SECONDS", 0.01)
     lost = 0
 
     async def loses_one() -> None:
