@@ -7,6 +7,7 @@ from uuid import UUID
 
 from aiokafka import ConsumerRecord
 
+from services.tally.facts import CountedFact as ReadFact
 from services.verify.decide import Submission
 from shared.events import (
     ChangeCommand,
@@ -85,7 +86,8 @@ def submission(
         key = key or signer_key_of(command)
         email_domain = email_domain or command.email.rpartition("@")[2]
     assert key is not None
-    return Submission(event_id_of(command), key, lane, offset, command, email_domain or "")
+    moment = command.requested_at if isinstance(command, ChangeCommand) else command.submitted_at
+    return Submission(event_id_of(command), key, lane, offset, moment.astimezone(UTC), command, email_domain or "")
 
 
 def record(
@@ -135,6 +137,11 @@ def fact(
         "occurred_at": NOON + timedelta(minutes=minute),
     }
     return SignatureVerified(**fields) if delta > 0 else SignatureRevoked(**fields, cause="withdrawn")
+
+
+def as_read(*facts: Any) -> list[ReadFact]:
+    """Facts as tally has read them off the topic."""
+    return [one.model_dump() for one in facts]
 
 
 class MemoryProducer(EventProducer):

@@ -16,7 +16,6 @@ from shared.catalogue import Catalogue
 from shared.events import MilestoneReached
 from shared.failpoints import failpoint
 from shared.kafka.catalogue_feed import CatalogueFeed
-from shared.kafka.consumer import Received
 from shared.kafka.decode import by_type, read_event
 from shared.kafka.errors import InvalidRecord
 
@@ -65,7 +64,7 @@ class MilestoneHandler:
         self._store, self._metrics = store, metrics
         self._due_in = timedelta(seconds=coalesce_seconds)
 
-    async def process(self, batch: Sequence[Received[MilestoneReached]]) -> None:
+    async def process(self, batch: Sequence[MilestoneReached]) -> None:
         """Write the deliveries of a batch; durable when this returns. Again and again is as good as once.
 
         Raises:
@@ -75,8 +74,7 @@ class MilestoneHandler:
         await self._feed.catch_up()
         deliveries: list[Delivery] = []
         waiting: list[MilestoneReached] = []
-        for received in batch:
-            milestone = received.value
+        for milestone in batch:
             if self._catalogue.get(milestone.petition_id) is None:
                 waiting.append(milestone)
             else:

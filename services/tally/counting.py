@@ -53,19 +53,20 @@ def step(facts: Sequence[CountedFact], fences: Fences) -> Step:
     minutes: dict[int, int] = {}
     total = peak = changes = 0
     for fact in facts:
-        lane = fact.lane
+        lane = fact["lane"]
         fence = reached.get(lane)
         if fence is None:
             fence = reached[lane] = fences.get(lane, UNKNOWN)
-        if fence == UNKNOWN or fact.position <= fence:
+        if fence == UNKNOWN or fact["position"] <= fence:
             continue
-        reached[lane] = fact.position
-        delta = fact.delta
+        reached[lane] = fact["position"]
+        delta = fact["delta"]
         total += delta
-        peak = max(peak, total)
+        if total > peak:  # noqa: PLR1730  max() costs as much as all of the loop's arithmetic
+            peak = total
         changes += 1
-        countries[fact.country] = countries.get(fact.country, 0) + delta
-        minute = minute_of(fact.signed_at)
+        countries[fact["country"]] = countries.get(fact["country"], 0) + delta
+        minute = minute_of(fact["signed_at"])
         minutes[minute] = minutes.get(minute, 0) + delta
     lanes = {lane: (fences.get(lane, UNKNOWN), fence) for lane, fence in reached.items()}
     return Step(lanes, total, peak, changes, countries, minutes)
@@ -80,7 +81,7 @@ def by_petition(facts: Iterable[CountedFact]) -> dict[str, list[CountedFact]]:
     """Facts grouped by petition, each group in the given order."""
     grouped: dict[str, list[CountedFact]] = {}
     for fact in facts:
-        grouped.setdefault(fact.petition_id, []).append(fact)
+        grouped.setdefault(fact["petition_id"], []).append(fact)
     return grouped
 
 
@@ -88,7 +89,7 @@ def first_positions(facts: Iterable[CountedFact]) -> dict[int, int]:
     """Per lane, the lowest position among `facts`."""
     first: dict[int, int] = {}
     for fact in facts:
-        first[fact.lane] = min(fact.position, first.get(fact.lane, fact.position))
+        first[fact["lane"]] = min(fact["position"], first.get(fact["lane"], fact["position"]))
     return first
 
 

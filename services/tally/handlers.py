@@ -21,7 +21,6 @@ from services.tally.store import Applied, Reached, Refused, TallyStore
 from shared.catalogue import Catalogue
 from shared.events import PetitionChanged, SignatureRevoked, SignatureVerified
 from shared.failpoints import failpoint
-from shared.kafka.consumer import Received
 from shared.kafka.decode import read_event, reader
 from shared.kafka.errors import InvalidRecord, is_transient
 from shared.kafka.partitioner import partition_of
@@ -62,9 +61,9 @@ def decode(record: ConsumerRecord[Any, Any]) -> CountedFact:
         InvalidRecord: it is no fact that this version knows.
     """
     _, fact = read_event(record, _FACTS)
-    if fact.lane > _MOST_LANE or fact.position > _MOST_POSITION or not 2000 <= fact.signed_at.year < 2100:
+    if fact["lane"] > _MOST_LANE or fact["position"] > _MOST_POSITION or not 2000 <= fact["signed_at"].year < 2100:
         raise InvalidRecord("out_of_range", "lane, position or signed_at cannot be one of the ledger's")
-    if record.key != fact.petition_id.encode():
+    if record.key != fact["petition_id"].encode():
         # Facts of one petition in two partitions would have two writers.
         raise InvalidRecord("key", "the record key must be the petition id")
     return fact
@@ -145,16 +144,17 @@ class TallyHandler:
 
     # ---------------------------------------------------------------------------------------------------- the batch
 
-    async def process(self, batch: Sequence[Received[CountedFact]]) -> None:
+    async def process(self, batch: Sequence[CountedFact]) -> None:
         """Count a batch and announce what it reached. Repeating it, or a part of it, changes nothing."""
-        facts = [received.value for received in batch]
+        grouped = by_petition(batch)
         async with self._counting:
-            await self._heal({received.partition for received in batch})
+            partitions = await self._partition_count()
+            await self._heal({partition_of(petition.encode(), partitions) for petition in grouped})
             started = time.perf_counter()
-            reached = await self._count(by_petition(facts))
+            reached = await self._count(grouped)
             self._metrics.apply_seconds.observe(time.perf_counter() - started)
         await self._milestones.announce(reached)
-        oldest = min(fact.occurred_at for fact in facts)
+        oldest = min(facts[0]["occurred_at"] for facts in grouped.values())  # the first of each has waited longest
         self._metrics.age_seconds.observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))
 
     async def _count(self, grouped: dict[str, list[CountedFact]]) -> list[Reached]:

@@ -63,6 +63,8 @@ class Submission(NamedTuple):
     """Whose command it is: commands of one signer take effect in their order."""
     lane: int
     offset: int
+    moment: datetime
+    """When the command was given, in UTC."""
     command: Command
     email_domain: str = ""
     """Of a sign command: the canonical e-mail's domain. The rest of the address is not needed any more."""
@@ -85,23 +87,23 @@ def judge(submission: Submission, petition: PetitionChanged | None) -> Judgement
     """Apply the petition's rules to a sign command. The first rule that refuses gives the reason."""
     command = submission.command
     assert isinstance(command, SignCommand)
-    reason = _refusal(command, submission.email_domain, petition)
+    reason = _refusal(command, submission, petition)
     if reason is not None:
         return Judgement("rejected", reason)
     assert petition is not None
     return Judgement("pending" if petition.policy.confirmation == "required" else "verified")
 
 
-def _refusal(command: SignCommand, email_domain: str, petition: PetitionChanged | None) -> Reason | None:
+def _refusal(command: SignCommand, submission: Submission, petition: PetitionChanged | None) -> Reason | None:
     if petition is None:
         return Reason.PETITION_UNKNOWN
-    admission = admission_at(petition, command.submitted_at)
+    admission = admission_at(petition, submission.moment)
     if admission is Admission.NOT_YET_OPEN:
         return Reason.PETITION_NOT_OPEN
     if admission is Admission.CLOSED:
         return Reason.PETITION_CLOSED
     policy = petition.policy
-    if policy.blocks(email_domain):
+    if policy.blocks(submission.email_domain):
         return Reason.EMAIL_DOMAIN_BLOCKED
     if command.country not in COUNTRIES:
         return Reason.COUNTRY_UNKNOWN

@@ -27,7 +27,6 @@ from shared.events import (
 from shared.failpoints import failpoint
 from shared.identity import InvalidEmail, canonical_email, command_id, signer_key
 from shared.kafka.catalogue_feed import CatalogueFeed
-from shared.kafka.consumer import Received
 from shared.kafka.decode import by_type, read_event
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.producer import EventProducer
@@ -39,8 +38,8 @@ _COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = by_type(
 
 # PostgreSQL's range and Python's differ at their ends, and one signature of the year 9999 would be the newest one of its
 # petition for ever, so that the break-down by minute would show no other.
-_FIRST_MOMENT: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_LAST_MOMENT: Final = datetime(2100, 1, 1, tzinfo=UTC)
+_FIRST_YEAR: Final = 2000
+_LAST_YEAR: Final = 2099
 
 
 class VerifyHandler:
@@ -66,41 +65,38 @@ class VerifyHandler:
         Raises:
             InvalidRecord: it is no command that this version knows. The message never holds the content.
         """
-        text, command = read_event(record, _COMMANDS)
-        try:
-            event_id = UUID(text)
-        except ValueError:
-            raise InvalidRecord("event_id", "header ce_id must be a UUID") from None
-        if not _FIRST_MOMENT <= _moment(command) < _LAST_MOMENT:
+        event_id, command = read_event(record, _COMMANDS)
+        moment = _moment(command)
+        if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
             raise InvalidRecord("out_of_range", "a command must be of the years 2000 to 2099")
-        key = _key(record.key)
-        domain = ""
-        if isinstance(command, SignCommand):
-            key, domain = self._check_signer(command, event_id, key)
-        elif event_id != command_id(command.signature_id, command.TYPE):
-            # The ledger has each event once. Another id for the same command would be a second one to it, and an id
-            # that is taken would hold the lane for ever.
-            raise InvalidRecord("event_id", "header ce_id must be the id derived from signature_id and ce_type")
-        return Submission(event_id, key, record.partition, record.offset, command, domain)
+        # Once, and for all that look at it: comparing and storing a time with another time zone converts it each time.
+        moment = moment.astimezone(UTC)
+        place = record.partition, record.offset
+        if not isinstance(command, SignCommand):
+            return Submission(_change_id(command, event_id), _key(record.key), *place, moment, command)
+        if event_id != str(command.signature_id):
+            raise InvalidRecord("event_id", "header ce_id of a sign command must be its signature_id, in lower case")
+        key, domain = self._signer(command, record.key)
+        return Submission(command.signature_id, key, *place, moment, command, domain)
 
-    def _check_signer(self, command: SignCommand, event_id: UUID, key: UUID) -> tuple[UUID, str]:
-        if event_id != command.signature_id:
-            raise InvalidRecord("event_id", "header ce_id of a sign command must be its signature_id")
+    def _signer(self, command: SignCommand, record_key: bytes | None) -> tuple[UUID, str]:
+        """Signer key and e-mail domain."""
         try:
             canonical = canonical_email(command.email)
         except InvalidEmail as error:
             raise InvalidRecord("email_invalid", str(error)) from None
-        if signer_key(self._pepper, command.petition_id, canonical) != key:
+        key = signer_key(self._pepper, command.petition_id, canonical)
+        if record_key != key.hex.encode():
+            _key(record_key)
             # Another pepper, or a producer that keys by something else. Counting it would let one person sign twice.
             raise InvalidRecord(
                 "signer_key_mismatch", "the record key is not the signer key of its e-mail and petition"
             )
         return key, canonical.rpartition("@")[2]
 
-    async def process(self, batch: Sequence[Received[Submission]]) -> None:
+    async def process(self, batch: Sequence[Submission]) -> None:
         """Decide, store and publish a batch; returns when every fact is acknowledged."""
-        submissions = [received.value for received in batch]
-        judged = await self._judge(submissions)
+        judged = await self._judge(batch)
         decided = await self._apply(judged)
         await failpoint("verify.committed")
         started = time.perf_counter()
@@ -110,9 +106,9 @@ class VerifyHandler:
             SIGNATURES_REJECTED.name, (rejection_record(refused) for refused in decided.refused)
         )
         self._metrics.publish_seconds.observe(time.perf_counter() - started)
-        self._observe(submissions, decided)
+        self._observe(batch, decided)
 
-    async def _judge(self, submissions: list[Submission]) -> list[tuple[Submission, Judgement | None]]:
+    async def _judge(self, submissions: Sequence[Submission]) -> list[tuple[Submission, Judgement | None]]:
         judged = [(item, self._judge_one(item)) for item in submissions]
         if any(
             judgement is not None and judgement.reason is not None and judgement.reason not in NEEDS_NO_PETITION
@@ -139,26 +135,40 @@ class VerifyHandler:
         self._metrics.store_seconds.observe(time.perf_counter() - started)
         return decided
 
-    def _observe(self, submissions: list[Submission], decided: Decided) -> None:
+    def _observe(self, submissions: Sequence[Submission], decided: Decided) -> None:
         replays = decided.replays
         self._metrics.replays.inc(len(replays))
         self._metrics.not_applicable.inc(decided.not_applicable)
-        counts: Counter[tuple[str, str]] = Counter()
-        counts.update((row.kind, "") for row in decided.ledger if row.event_id not in replays)
-        counts.update(
-            (refused.outcome, refused.reason)
-            for refused in decided.refused
-            if refused.submission.event_id not in replays
-        )
-        counts["pending", ""] += decided.pending
+        ledger, refusals = decided.ledger, decided.refused
+        if replays:  # rarely
+            ledger = [row for row in ledger if row.event_id not in replays]
+            refusals = [refused for refused in refusals if refused.submission.event_id not in replays]
+        counts: Counter[tuple[str, str]] = Counter((refused.outcome, refused.reason) for refused in refusals)
+        counts["pending", ""] = decided.pending
+        for kind, number in Counter(row.kind for row in ledger).items():
+            counts[kind, ""] = number
         for (outcome, reason), number in counts.items():
             self._metrics.decided.labels(outcome=outcome, reason=reason).inc(number)
-        oldest = min(_moment(submission.command) for submission in submissions)
+        oldest = min(submission.moment for submission in submissions)
         self._metrics.age_seconds.observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))
 
 
 def _moment(command: Command) -> datetime:
     return command.requested_at if isinstance(command, ChangeCommand) else command.submitted_at
+
+
+def _change_id(command: ChangeCommand, text: str) -> UUID:
+    """The event id of a command about an existing signature.
+
+    The ledger has each event once. Another id for the same command would be a second one to it, and an id that is taken
+    would hold the lane for ever.
+    """
+    wanted = command_id(command.signature_id, command.TYPE)
+    if text != str(wanted):
+        raise InvalidRecord(
+            "event_id", "header ce_id must be the id derived from signature_id and ce_type, in lower case"
+        )
+    return wanted
 
 
 def _key(key: bytes | None) -> UUID:

@@ -22,20 +22,28 @@ def fact_record(row: LedgerRow) -> Record:
     """
     event: type[CountedFact] = SignatureVerified if row.kind == "verified" else SignatureRevoked
     petition_id = row.petition_id
-    signed_at, occurred_at = row.signed_at.astimezone(UTC), row.occurred_at.astimezone(UTC)
+    occurred_at = _iso(row.occurred_at)
+    # A sign command gives the signature its id, and happens when it is signed; what is the same is written out once.
+    signed_at = occurred_at if row.signed_at == row.occurred_at else _iso(row.signed_at)
+    event_id = str(row.event_id)
+    signature_id = event_id if row.signature_id is row.event_id else str(row.signature_id)
     cause = "" if row.kind == "verified" else f',"cause":"{row.kind}"'
     value = (
-        f'{{"signature_id":"{row.signature_id}","petition_id":"{petition_id}","lane":{row.lane},'
-        f'"position":{row.position},"country":"{row.country}","signed_at":"{_rfc3339(signed_at)}",'
-        f'"occurred_at":"{_rfc3339(occurred_at)}","delta":{row.delta}{cause}}}'
+        f'{{"signature_id":"{signature_id}","petition_id":"{petition_id}","lane":{row.lane},'
+        f'"position":{row.position},"country":"{row.country}","signed_at":"{_zulu(signed_at)}",'
+        f'"occurred_at":"{_zulu(occurred_at)}","delta":{row.delta}{cause}}}'
     )
-    headers = event_headers(event, event_id=row.event_id, source=SOURCE, subject=petition_id, time=occurred_at)
+    headers = event_headers(event, event_id=event_id, source=SOURCE, subject=petition_id, time=occurred_at)
     return Record(petition_id.encode(), value.encode(), headers)
 
 
-def _rfc3339(moment: datetime) -> str:
-    """A moment in UTC as the models write it."""
-    return moment.isoformat().replace("+00:00", "Z")
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat()
+
+
+def _zulu(utc: str) -> str:
+    """A moment as the models write it."""
+    return utc.replace("+00:00", "Z")
 
 
 def rejection_record(refused: Refused) -> Record:

@@ -139,7 +139,6 @@ class VerifyStore:
         for submission, judgement in batch:
             if judgement is not None:
                 judgements.setdefault(submission.event_id, judgement)  # a retry may come after the petition closed
-        here = {(submission.event_id, submission.lane) for submission, _ in batch}
         work = _Work()
         try:
             async with self._database.pool.acquire() as connection, connection.transaction():
@@ -157,9 +156,12 @@ class VerifyStore:
             if collision.constraint_name in ("ledger_pkey", "ledger_event"):
                 raise LaneTaken("another verify wrote to this lane") from collision
             raise
+        if not replayed:  # nearly always
+            return Decided(new, work.refused, work.pending, frozenset(work.replays), len(work.unmatched))
         # A row of a lane that the command did not come in here (it was sent again, and partitions were added meanwhile) is
         # published by that lane's own reader, in that lane's order. Publishing it here could overtake a row before it,
         # and the readers' fences would drop that one for ever.
+        here = {(submission.event_id, submission.lane) for submission, _ in batch}
         mine = new + [row for row in replayed if (row.event_id, row.lane) in here]
         ledger = sorted(mine, key=lambda row: (row.lane, row.position))
         known = work.replays | {row.event_id for row in replayed}
@@ -192,12 +194,12 @@ async def _apply_signs(
 ) -> None:
     rows = [_signature_row(submission, judgements[submission.event_id]) for submission in signs]
     inserted = await _insert_signatures(connection, rows)
-    left = [submission for submission in signs if submission.event_id not in inserted]
-    for submission in signs:
-        if submission.event_id in inserted:
-            _note_new(submission, judgements[submission.event_id], work)
-    if not left:
+    new = signs if len(inserted) == len(signs) else [each for each in signs if each.event_id in inserted]
+    for submission in new:
+        _note_new(submission, judgements[submission.event_id], work)
+    if len(new) == len(signs):
         return
+    left = [submission for submission in signs if submission.event_id not in inserted]
     # What was not inserted is either known by its id (a replay) or lost against another signature of its signer.
     stored = {
         row["signature_id"]: row
@@ -220,7 +222,7 @@ async def _apply_signs(
 
 def _refused(submission: Submission, outcome: Literal["duplicate", "rejected"], reason: Reason) -> Refused:
     assert isinstance(submission.command, SignCommand)
-    return Refused(submission, outcome, reason, submission.command.submitted_at)
+    return Refused(submission, outcome, reason, submission.moment)
 
 
 def _note_new(submission: Submission, judgement: Judgement, work: _Work) -> None:
@@ -240,8 +242,8 @@ def _note_new(submission: Submission, judgement: Judgement, work: _Work) -> None
                 petition_id=command.petition_id,
                 signature_id=command.signature_id,
                 country=command.country,
-                signed_at=command.submitted_at,
-                occurred_at=command.submitted_at,
+                signed_at=submission.moment,
+                occurred_at=submission.moment,
             )
         )
 
@@ -273,7 +275,7 @@ def _change_of(submission: Submission, row: Any) -> Change:
         signature_id=row["signature_id"],
         country=row["country"],
         signed_at=row["submitted_at"],
-        occurred_at=submission.command.requested_at,
+        occurred_at=submission.moment,
     )
 
 
@@ -322,7 +324,7 @@ def _signature_row(submission: Submission, judgement: Judgement) -> tuple[Any, .
         judgement.state,
         judgement.reason,
         command.country,
-        command.submitted_at,
+        submission.moment,
     )
 
 

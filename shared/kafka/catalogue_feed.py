@@ -125,9 +125,9 @@ class CatalogueFeed:
             self._catalogue.remove((record.key or b"").decode("utf-8", "replace"))
             return
         try:
-            attributes = read_attributes(record.headers)
-            if attributes.type != PetitionChanged.TYPE:
-                raise NotACloudEvent(f"type {attributes.type} does not belong on this topic")
+            _, event_type = read_attributes(record.headers)
+            if event_type != PetitionChanged.TYPE:
+                raise NotACloudEvent(f"type {event_type} does not belong on this topic")
             petition = PetitionChanged.model_validate_json(record.value)
         except (ValidationError, NotACloudEvent) as error:
             self._unreadable.inc()

@@ -25,7 +25,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -54,14 +54,6 @@ _SLOW_SECONDS = 10.0
 producer try for as long as it takes, without an error that would tell."""
 
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 5.0
-
-
-class Received(NamedTuple, Generic[T]):
-    """A valid record: what `decode` made of it, and where it stood."""
-
-    value: T
-    partition: int
-    offset: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +97,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         topic: Topic,
         group: str,
         decode: Callable[[ConsumerRecord[Any, Any]], T],
-        process: Callable[[Sequence[Received[T]]], Awaitable[None]],
+        process: Callable[[Sequence[T]], Awaitable[None]],
         producer: EventProducer,
         metrics: ConsumerMetrics,
         settings: CommonSettings,
@@ -326,15 +318,16 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         await self._hold(lambda: self._commit(records, epoch), "commit", epoch)
         await failpoint("consumer.committed")
 
-    def _decode_all(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> tuple[list[Received[T]], list[DeadLetter]]:
-        valid: list[Received[T]] = []
+    def _decode_all(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> tuple[list[T], list[DeadLetter]]:
+        valid: list[T] = []
         letters: list[DeadLetter] = []
         for record in records:
             try:
-                valid.append(Received(self._decode(record), record.partition, record.offset))
+                valid.append(self._decode(record))
+                self._recent_invalid.append(False)
             except InvalidRecord as error:
                 letters.append(DeadLetter(record, error))
-            self._recent_invalid.append(bool(letters) and letters[-1].record is record)
+                self._recent_invalid.append(True)
         return valid, letters
 
     def _check_ratio(self, records: tuple[ConsumerRecord[Any, Any], ...], letters: list[DeadLetter]) -> None:
@@ -408,10 +401,8 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
     async def _commit(self, records: tuple[ConsumerRecord[Any, Any], ...], epoch: int) -> None:
         if epoch != self._epoch:
             raise BatchAbandoned("the partitions were handed over meanwhile")
-        ends: dict[TopicPartition, int] = {}
-        for record in records:
-            partition = TopicPartition(record.topic, record.partition)
-            ends[partition] = max(ends.get(partition, 0), record.offset + 1)
+        last = {record.partition: record for record in records}  # within a partition they are in order
+        ends = {TopicPartition(record.topic, partition): record.offset + 1 for partition, record in last.items()}
         try:
             await self._consumer.commit({tp: OffsetAndMetadata(end, "") for tp, end in ends.items()})
         except (CommitFailedError, IllegalStateError) as error:

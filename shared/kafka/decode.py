@@ -39,16 +39,16 @@ def read_event(record: ConsumerRecord[Any, Any], events: Mapping[str, Callable[[
         InvalidRecord: the record is none of them. The message says where it is wrong and never holds its content.
     """
     try:
-        attributes = read_attributes(record.headers)
+        event_id, event_type = read_attributes(record.headers)
     except NotACloudEvent as error:
         raise InvalidRecord("not_a_cloud_event", str(error)) from None
-    read = events.get(attributes.type)
+    read = events.get(event_type)
     if read is None:
         raise InvalidRecord("unknown_type", "header ce_type names no event of this topic")
     if record.value is None:
         raise InvalidRecord("no_value", "an event needs a value")
     try:
-        return attributes.id, read(record.value)
+        return event_id, read(record.value)
     except ValidationError as error:
         detail = "; ".join(f"{item['field']}: {item['problem']}" for item in field_errors(error))
         raise InvalidRecord("schema", detail) from None

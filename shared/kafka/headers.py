@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 from shared.events import Event
@@ -20,7 +20,7 @@ _JSON: Final = ("content-type", b"application/json")
 
 
 def event_headers(
-    event: type[Event], *, event_id: str | UUID, source: str, subject: str, time: datetime | None = None
+    event: type[Event], *, event_id: str | UUID, source: str, subject: str, time: datetime | str | None = None
 ) -> Headers:
     """The headers of one event.
 
@@ -29,9 +29,9 @@ def event_headers(
         event_id: Unique within the source; the same for every copy of the same event.
         source: The service that says so, e.g. ``/groundswell/verify``.
         subject: The petition's id.
-        time: When it happened; now, if not given.
+        time: When it happened, as a text in the form of RFC 3339 too; now, if not given.
     """
-    moment = time or datetime.now(UTC)
+    moment = time if isinstance(time, str) else (time or datetime.now(UTC)).isoformat()
     from_source, of_type = _repeated(source, event.TYPE)
     return [
         _SPEC,
@@ -39,7 +39,7 @@ def event_headers(
         from_source,
         of_type,
         ("ce_subject", subject.encode()),
-        ("ce_time", moment.isoformat().encode()),
+        ("ce_time", moment.encode()),
         _JSON,
     ]
 
@@ -50,30 +50,29 @@ def _repeated(source: str, event_type: str) -> tuple[tuple[str, bytes], tuple[st
     return ("ce_source", source.encode()), ("ce_type", event_type.encode())
 
 
-class Attributes(NamedTuple):
-    """The CloudEvents attributes that a reader here needs."""
-
-    id: str
-    type: str
-
-
 class NotACloudEvent(ValueError):
     """A record without the headers that every event has. The message names what is missing."""
 
 
-def read_attributes(headers: Sequence[tuple[str, bytes | None]]) -> Attributes:
-    """The attributes of a record.
+def read_attributes(headers: Sequence[tuple[str, bytes | None]]) -> tuple[str, str]:
+    """Id and type of the event in a record.
 
     Raises:
         NotACloudEvent: a required header is missing, is not UTF-8, or names another version of the specification.
     """
-    found = dict(headers)
-    if found.get("ce_specversion") != b"1.0":
+    event_id = event_type = version = None
+    for name, value in headers:
+        if name == "ce_id":
+            event_id = value
+        elif name == "ce_type":
+            event_type = value
+        elif name == "ce_specversion":
+            version = value
+    if version != b"1.0":
         raise NotACloudEvent("header ce_specversion must be 1.0")
-    event_id, event_type = found.get("ce_id"), found.get("ce_type")
     if not event_id or not event_type:
         raise NotACloudEvent("headers ce_id and ce_type are required")
     try:
-        return Attributes(id=event_id.decode(), type=event_type.decode())
+        return event_id.decode(), event_type.decode()
     except UnicodeDecodeError:
         raise NotACloudEvent("headers ce_id and ce_type must be UTF-8") from None

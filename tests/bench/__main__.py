@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import fcntl
 import importlib
+import multiprocessing
 import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -58,19 +60,43 @@ def _turn(console: Console) -> Iterator[None]:
         yield
 
 
-async def _bench(
+async def _run(name: str, scale: Scale, state_dir: Path) -> list[Figure]:
+    async with Arena(state_dir / name) as arena:
+        figures: list[Figure] = await importlib.import_module(f"tests.bench.scenarios.{name}").run(arena, scale)
+    return figures
+
+
+def _figures_of(name: str, scale: Scale, state_dir: Path) -> list[Figure]:
+    """One scenario, on new parts.
+
+    Raises:
+        PartFailed: it could not be run.
+    """
+    return asyncio.run(_run(name, scale, state_dir))
+
+
+def _apart(name: str, scale: Scale, state_dir: Path) -> list[Figure]:
+    """`_figures_of` in a process of its own: what a client of one scenario leaves behind is nothing to the next, and if one
+    crashes, the others still run.
+
+    Raises:
+        PartFailed, BrokenProcessPool: it could not be run.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_figures_of, name, scale, state_dir).result()
+
+
+def _bench(
     scenarios: Sequence[str], scale: Scale, state_dir: Path, result: Result, console: Console, file: Path | None
 ) -> list[str]:
-    """Run the scenarios, each on new parts; return those that failed. What was measured before stays in `result`, and in
-    `file`, which is written after each."""
+    """Run the scenarios; return those that failed. What was measured before stays in `result`, and in `file`, which is
+    written after each."""
     failed = []
     for name in scenarios:
         began = time.monotonic()
         console.print(f"{name} …", highlight=False)
         try:
-            figures: list[Figure] = []
-            async with Arena(state_dir / name) as arena:
-                figures = await importlib.import_module(f"tests.bench.scenarios.{name}").run(arena, scale)
+            figures = _apart(name, scale, state_dir)
             result.figures += figures
         except Exception as error:
             failed.append(name)
@@ -95,7 +121,7 @@ def main() -> int:
     try:
         wrk()
         with _turn(console):
-            failed = asyncio.run(_bench(chosen, scale, arguments.state_dir, result, console, arguments.json))
+            failed = _bench(chosen, scale, arguments.state_dir, result, console, arguments.json)
     except PartFailed as error:
         print(error, file=sys.stderr)
         return 2

@@ -236,11 +236,12 @@ class Arena:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
+        deadline = time.monotonic() + _GONE_SECONDS
         if topics := _topics(admin):
             _all_done(admin.delete_topics(topics, operation_timeout=_GONE_SECONDS))
-        while _topics(admin):
+        while topics := _topics(admin):
             if time.monotonic() > deadline:
-                raise TimeoutError("Kafka did not delete its topics")
+                raise TimeoutError(f"Kafka did not delete its topics; it still names {', '.join(topics)}")
             time.sleep(0.1)
 
     async def _empty_postgres(self) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -15,7 +15,7 @@ from faststream.kafka import KafkaBroker as FastStreamBroker
 from prometheus_client import CollectorRegistry
 
 from deploy.local.kafka import KafkaBroker
-from shared.kafka.consumer import BatchConsumer, ConsumerLimits, Received
+from shared.kafka.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.headers import NotACloudEvent, read_attributes
 from shared.kafka.metrics import ConsumerMetrics
@@ -28,21 +28,30 @@ from shared.topics import DLQ_MAX_RECORD_BYTES, Topic
 NUMBER_TYPE = "groundswell.test.number.v1"
 HEADERS: Headers = [("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_type", NUMBER_TYPE.encode())]
 
-Batch = Sequence[Received[int]]
+
+class Numbered(NamedTuple):
+    """A record of these tests as read: where it stood, and the number that it says."""
+
+    partition: int
+    offset: int
+    value: int
 
 
-def decode_number(record: ConsumerRecord[Any, Any]) -> int:
+Batch = Sequence[Numbered]
+
+
+def decode_number(record: ConsumerRecord[Any, Any]) -> Numbered:
     """Read a record of these tests: the event says a number. It fails as the services' own readers do."""
     try:
-        attributes = read_attributes(record.headers)
+        _, event_type = read_attributes(record.headers)
     except NotACloudEvent as error:
         raise InvalidRecord("not_a_cloud_event", str(error)) from None
-    if attributes.type != NUMBER_TYPE:
+    if event_type != NUMBER_TYPE:
         raise InvalidRecord("unknown_type", "header ce_type names no event of this topic")
     if record.value is None:
         raise InvalidRecord("no_value", "an event needs a value")
     try:
-        return int(json.loads(record.value))
+        return Numbered(record.partition, record.offset, int(json.loads(record.value)))
     except ValueError:
         raise InvalidRecord("schema", "(body): not a number") from None
 
@@ -241,7 +250,7 @@ class Worker:
         self.attempts.append([received.value for received in batch])
         if self._own_process is not None:
             await self._own_process(batch)
-        self.seen.extend((received.partition, received.offset, received.value) for received in batch)
+        self.seen.extend(batch)
 
     def why_not_ready(self) -> str:
         """What the consumer says of itself; empty when it is ready."""

@@ -21,14 +21,13 @@ from services.tally.store import Applied, Reached, Refused, TallyState, TallySto
 from shared import redis as shared_redis
 from shared.catalogue import Catalogue
 from shared.events import CountedFact, MilestoneReached, TallyUpdated
-from shared.kafka.consumer import Received
 from shared.kafka.errors import is_transient
 from shared.kafka.record import Record
 from shared.postgres import Database
 from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED
 from tests.integration.tallying import put_into_ledger
 from tests.integration.turns import Actor, TurnLock, turn
-from tests.signing import FERRY, PATH, MemoryProducer, fact, petition
+from tests.signing import FERRY, PATH, MemoryProducer, as_read, fact, petition
 
 PETITIONS = (PATH, FERRY)
 LANES = 3
@@ -137,9 +136,8 @@ class Instance:
             world.committed = position
 
     async def _count(self, batch: list[CountedFact], position: int) -> bool:
-        received = [Received(one, 0, position + place) for place, one in enumerate(batch)]
         try:
-            await self.handler.process(received)
+            await self.handler.process(as_read(*batch))
         except Exception as error:
             if not is_transient(error):
                 raise

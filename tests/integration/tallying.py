@@ -8,7 +8,7 @@ from services.tally.counting import Step, step
 from services.tally.store import Applied, Refused, TallyStore
 from shared.events import CountedFact, minute_of
 from shared.postgres import Database
-from tests.signing import NOON, PATH, fact
+from tests.signing import NOON, PATH, as_read, fact
 
 LANE = 3
 MINUTE = minute_of(NOON)
@@ -29,13 +29,13 @@ async def refused(store: TallyStore, part: Step, *thresholds: int) -> dict[int, 
 def signed(first: int, last: int, fence: int | None = None, **fields: Any) -> Step:
     """The step of one signature at each position from `first` to `last` of the lane."""
     return step(
-        [fact(position, lane=LANE, **fields) for position in range(first, last + 1)],
+        as_read(*(fact(position, lane=LANE, **fields) for position in range(first, last + 1))),
         {LANE: first - 1 if fence is None else fence},
     )
 
 
 def withdrawn(position: int, **fields: Any) -> Step:
-    return step([fact(position, -1, lane=LANE, **fields)], {LANE: position - 1})
+    return step(as_read(fact(position, -1, lane=LANE, **fields)), {LANE: position - 1})
 
 
 async def everything(redis: Redis) -> dict[str, Any]:

@@ -19,13 +19,12 @@ from services.tally.metrics import TallyMetrics
 from services.tally.store import Reached, TallyState, TallyStore
 from shared.catalogue import Catalogue
 from shared.events import CountedFact, MilestoneReached
-from shared.kafka.consumer import Received
 from shared.kafka.partitioner import partition_of
 from shared.postgres import Database
 from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED
 from tests.integration.databases import database_named, redis_numbered
 from tests.integration.tallying import put_into_ledger
-from tests.signing import FERRY, NOON, PATH, MemoryProducer, fact, petition
+from tests.signing import FERRY, NOON, PATH, MemoryProducer, as_read, fact, petition
 
 PARTITIONS = 12
 HERE, THERE = partition_of(PATH.encode(), PARTITIONS), partition_of(FERRY.encode(), PARTITIONS)
@@ -105,8 +104,7 @@ class Process:
 
     async def takes(self, facts: Sequence[CountedFact]) -> None:
         """A batch arrives."""
-        place = {name: partition_of(name.encode(), PARTITIONS) for name in (PATH, FERRY)}
-        await self.handler.process([Received(one, place[one.petition_id], 0) for one in facts])
+        await self.handler.process(as_read(*facts))
 
     async def looks_after(self) -> None:
         """One round of the watch."""

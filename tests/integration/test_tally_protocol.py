@@ -12,6 +12,7 @@ from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
 from services.tally import counting, handlers, healing
 from services.tally.counting import Step
+from services.tally.facts import CountedFact as ReadFact
 from services.tally.healing import Healer
 from services.tally.store import Applied, Refused, TallyState
 from shared.events import CountedFact
@@ -52,7 +53,7 @@ async def test_counts_are_the_ledgers_whatever_happens_on_the_way(first: int, re
 def without_fence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Facts are counted whether or not they were counted before."""
 
-    def count_all(facts: Sequence[CountedFact], fences: Mapping[int, int]) -> Step:
+    def count_all(facts: Sequence[ReadFact], fences: Mapping[int, int]) -> Step:
         part = counting.step(facts, fences)
         if any(expected == counting.UNKNOWN for expected, _ in part.lanes.values()):
             return part

@@ -14,7 +14,7 @@ from services.tally.store import Applied, Reached, Refused, TallyState, TallySto
 from shared import redis as shared_redis
 from tests.integration.databases import redis_numbered
 from tests.integration.tallying import LANE, MINUTE, apply, everything, refused, signed, told, withdrawn
-from tests.signing import PATH, fact
+from tests.signing import PATH, as_read, fact
 
 _numbers = counting_from()
 
@@ -56,7 +56,7 @@ async def test_a_step_is_refused_whole_when_any_fence_is_elsewhere(
 ) -> None:
     await apply(store, signed(1, 3))
     before = await everything(redis)
-    part = step([fact(7, lane=LANE, country="SE", minute=1), fact(9, lane=5)], fences)
+    part = step(as_read(fact(7, lane=LANE, country="SE", minute=1), fact(9, lane=5)), fences)
     assert await refused(store, part, 1, 4) == {LANE: 3, 5: 0}
     assert await everything(redis) == before, "no count, no break-down, no milestone, no fence"
 
@@ -64,7 +64,7 @@ async def test_a_step_is_refused_whole_when_any_fence_is_elsewhere(
 async def test_asking_for_fences_changes_nothing_even_of_a_petition_that_is_not_there(
     store: TallyStore, redis: Redis
 ) -> None:
-    asked = step([fact(1), fact(2, lane=5)], {})
+    asked = step(as_read(fact(1), fact(2, lane=5)), {})
     assert asked.lanes == {0: (UNKNOWN, UNKNOWN), 5: (UNKNOWN, UNKNOWN)}
     assert await refused(store, asked, 1) == {0: 0, 5: 0}
     assert await everything(redis) == {}
@@ -149,16 +149,18 @@ async def test_a_milestone_passed_for_a_moment_within_a_batch_is_reached_with_th
     store: TallyStore,
 ) -> None:
     await apply(store, signed(1, 4), 5)
-    part = step([fact(5, lane=LANE), fact(6, lane=LANE), fact(7, -1, lane=LANE), fact(8, -1, lane=LANE)], {LANE: 4})
+    part = step(
+        as_read(fact(5, lane=LANE), fact(6, lane=LANE), fact(7, -1, lane=LANE), fact(8, -1, lane=LANE)), {LANE: 4}
+    )
     assert told(await apply(store, part, 5)) == [(5, 6, 8)]
 
 
 async def test_a_milestone_whose_announcement_was_killed_is_told_again_though_the_count_has_fallen(
     store: TallyStore,
 ) -> None:
-    first = await apply(store, step([fact(1), fact(2), fact(3, -1)], {0: 0}), 2)
+    first = await apply(store, step(as_read(fact(1), fact(2), fact(3, -1)), {0: 0}), 2)
     assert told(first) == [(2, 2, 3)]
-    replayed = step([fact(1), fact(2), fact(3, -1)], {0: 3})
+    replayed = step(as_read(fact(1), fact(2), fact(3, -1)), {0: 3})
     assert (await apply(store, replayed, 2)).unannounced == first.unannounced
     assert (await apply(store, Step(), 2)).unannounced == first.unannounced
 
@@ -220,7 +222,9 @@ async def test_a_stored_tally_is_what_its_facts_say_however_they_were_cut(
     store: TallyStore, made: list[tuple[int, str, int]], cuts: list[int], thresholds: set[int]
 ) -> None:
     petition_id = f"cut-{next(_numbers)}"
-    signed_once = [fact(at + 1, delta, country=country, minute=m) for at, (delta, country, m) in enumerate(made)]
+    signed_once = as_read(
+        *(fact(at + 1, delta, country=country, minute=m) for at, (delta, country, m) in enumerate(made))
+    )
     whole = step(signed_once, {0: 0})
     marks = sorted(thresholds)
     reached: set[Reached] = set()

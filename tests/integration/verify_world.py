@@ -29,7 +29,6 @@ from shared.events import (
     WithdrawCommand,
 )
 from shared.kafka.catalogue_feed import CatalogueFeed
-from shared.kafka.consumer import Received
 from shared.kafka.errors import is_transient
 from shared.kafka.record import Record
 from shared.postgres import Database
@@ -166,7 +165,7 @@ class Instance:
     async def decide(self, batch: Sequence[Submission], _: list[int]) -> bool:
         """Whether the batch was decided and published; else it is held, and tried again."""
         try:
-            await self.handler.process([Received(one, one.lane, one.offset) for one in batch])
+            await self.handler.process(batch)
         except Exception as error:
             if not is_transient(error):
                 raise

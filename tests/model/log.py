@@ -7,7 +7,6 @@ from typing import Any, Generic, TypeVar
 
 from aiokafka import ConsumerRecord
 
-from shared.kafka.consumer import Received
 from shared.kafka.errors import is_transient
 from shared.kafka.partitioner import partition_of
 from shared.kafka.producer import EventProducer, require_fits
@@ -140,7 +139,7 @@ class Consumer(Generic[T]):
         group: Group,
         *,
         decode: Callable[[ConsumerRecord[Any, Any]], T],
-        process: Callable[[Sequence[Received[T]]], Awaitable[None]],
+        process: Callable[[Sequence[T]], Awaitable[None]],
         on_assigned: Callable[[set[int]], Awaitable[None]] | None = None,
         on_revoked: Callable[[set[int]], Awaitable[None]] | None = None,
     ) -> None:
@@ -204,8 +203,8 @@ class Consumer(Generic[T]):
 
     async def finish(self, records: Sequence[ConsumerRecord[Any, Any]], epoch: int) -> None:
         """Process a batch and commit it, or give it up because the partitions went elsewhere."""
-        received = [Received(self._decode(one), one.partition, one.offset) for one in records]
-        if await self.hold(lambda: self._process(received), epoch):
+        decoded = [self._decode(one) for one in records]
+        if await self.hold(lambda: self._process(decoded), epoch):
             await self.hold(lambda: self.commit(records, epoch), epoch)
 
     async def commit(self, records: Sequence[ConsumerRecord[Any, Any]], epoch: int) -> None:

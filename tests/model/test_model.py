@@ -23,7 +23,6 @@ from services.tally import healing, store
 from services.tally.announce import MilestoneAnnouncer, _milestone_record
 from services.tally.store import Reached, TallyState, TallyStore
 from services.verify import store as verify_store
-from shared.kafka.consumer import Received
 from shared.topics import MILESTONES_REACHED
 from tests.integration.databases import database_named, redis_numbered
 from tests.model.log import Consumer
@@ -99,8 +98,8 @@ def with_commits_before_publishing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def finish(self: Consumer[object], records: Sequence[Any], epoch: int) -> None:
         if await self.hold(lambda: self.commit(records, epoch), epoch):
-            received = [Received(self._decode(one), one.partition, one.offset) for one in records]
-            await self.hold(lambda: self._process(received), epoch)
+            decoded = [self._decode(one) for one in records]
+            await self.hold(lambda: self._process(decoded), epoch)
 
     monkeypatch.setattr(Consumer, "finish", finish)
 

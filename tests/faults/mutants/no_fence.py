@@ -7,7 +7,7 @@ from typing import Any
 
 from services.tally import handlers, store
 from services.tally.counting import Fences, Step
-from shared.events import CountedFact
+from services.tally.facts import CountedFact
 from tests.faults.mutants.mutant import Mutant, replace, without
 
 _STANDS_IN_THE_WAY = "if fence ~= move[1] then moved = true end"
@@ -15,7 +15,7 @@ _STANDS_IN_THE_WAY = "if fence ~= move[1] then moved = true end"
 
 def _break() -> None:
     def counting_all(step: Callable[[Sequence[CountedFact], Fences], Step]) -> Any:
-        return lambda facts, _: step(facts, dict.fromkeys({fact.lane for fact in facts}, 0))
+        return lambda facts, _: step(facts, dict.fromkeys({fact["lane"] for fact in facts}, 0))
 
     def moving_always(script: Callable[[str], str]) -> Any:
         return lambda name: without(script(name), _STANDS_IN_THE_WAY) if name == "apply.lua" else script(name)

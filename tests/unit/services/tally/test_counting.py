@@ -19,8 +19,16 @@ from services.tally.counting import (
     next_milestone,
     step,
 )
-from shared.events import CountedFact, minute_of
-from tests.signing import FERRY, NOON, PATH, fact
+from services.tally.facts import CountedFact
+from shared.events import minute_of
+from tests import signing
+from tests.signing import FERRY, NOON, PATH
+
+
+def fact(position: int, delta: int = 1, **fields: Any) -> CountedFact:
+    """See `signing.fact`; as tally reads it."""
+    (read,) = signing.as_read(signing.fact(position, delta, **fields))
+    return read
 
 
 @dataclass
@@ -91,14 +99,14 @@ def test_a_tally_is_the_set_of_its_facts_however_they_are_cut_and_delivered_agai
         known = stored.count_in(batch, {} if forgotten else known)  # a new owner knows nothing
         done = max(done, start + len(batch))
     counted = stream[:done]
-    assert stored.count == sum(one.delta for one in counted)
+    assert stored.count == sum(one["delta"] for one in counted)
     assert stored.revision == len(counted)
-    assert stored.fences == {one.lane: one.position for one in counted}
-    assert {code: n for code, n in stored.countries.items() if n} == _sums((one.country, one) for one in counted)
+    assert stored.fences == {one["lane"]: one["position"] for one in counted}
+    assert {code: n for code, n in stored.countries.items() if n} == _sums((one["country"], one) for one in counted)
     assert {minute: n for minute, n in stored.minutes.items() if n} == _sums(
-        (minute_of(one.signed_at), one) for one in counted
+        (minute_of(one["signed_at"]), one) for one in counted
     )
-    assert stored.highest == max(accumulate((one.delta for one in counted), initial=0)), (
+    assert stored.highest == max(accumulate((one["delta"] for one in counted), initial=0)), (
         "a threshold that was passed for a moment was passed, whatever the batches"
     )
 
@@ -106,7 +114,7 @@ def test_a_tally_is_the_set_of_its_facts_however_they_are_cut_and_delivered_agai
 def _sums(pairs: Iterable[tuple[Any, CountedFact]]) -> dict[Any, int]:
     sums: Counter[Any] = Counter()
     for key, one in pairs:
-        sums[key] += one.delta
+        sums[key] += one["delta"]
     return {key: number for key, number in sums.items() if number}
 
 
@@ -115,7 +123,7 @@ def test_fences_never_fall_and_only_in_the_lanes_of_the_facts(
     stream: list[CountedFact], fences: dict[int, int]
 ) -> None:
     part = step(stream, fences)
-    assert part.lanes.keys() == {one.lane for one in stream}
+    assert part.lanes.keys() == {one["lane"] for one in stream}
     after = part.fences_after(fences)
     assert all(after[lane] >= position for lane, position in fences.items())
     assert {lane: after[lane] for lane in fences.keys() - part.lanes.keys()} == {
@@ -126,7 +134,7 @@ def test_fences_never_fall_and_only_in_the_lanes_of_the_facts(
 @given(stream=streams.filter(bool))
 def test_a_lane_whose_fence_is_not_known_asks_and_counts_nothing(stream: list[CountedFact]) -> None:
     part = step(stream, {})
-    assert part == Step(lanes=dict.fromkeys({one.lane for one in stream}, (UNKNOWN, UNKNOWN)))
+    assert part == Step(lanes=dict.fromkeys({one["lane"] for one in stream}, (UNKNOWN, UNKNOWN)))
     stored = Stored(fences={0: 5})
     assert stored.apply(part) == {lane: 5 if lane == 0 else 0 for lane in part.lanes}
     assert stored == Stored(fences={0: 5})

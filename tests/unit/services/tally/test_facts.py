@@ -1,6 +1,5 @@
 """Facts as tally reads them, beside the models that others write."""
 
-import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -34,12 +33,12 @@ fields = st.fixed_dictionaries(
 def test_what_a_model_writes_is_read_with_the_same_fields(values: dict[str, Any], cause: str | None) -> None:
     model = SignatureVerified(**values) if cause is None else SignatureRevoked(**values, cause=cause)
     fact = reader(FORMS[type(model)])(model.model_dump_json().encode())
-    assert dataclasses.asdict(fact) == model.model_dump()
+    assert fact == model.model_dump()
 
 
 @pytest.mark.parametrize("model", FORMS)
 def test_it_has_the_fields_of_its_model_and_no_others(model: type[CountedFact]) -> None:
-    assert {field.name for field in dataclasses.fields(FORMS[model])} == set(model.model_fields)
+    assert set(FORMS[model].__annotations__) == set(model.model_fields)
 
 
 ODD: list[Any] = [None, True, 0, -1, 1, 1.5, "", "x", "DE", "withdrawn", "2026-11-22T10:00:00", "not-a-uuid", [], {}]

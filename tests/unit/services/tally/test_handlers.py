@@ -1,7 +1,6 @@
 """What tally takes for a fact, and which petitions a process counts."""
 
 import json
-from dataclasses import asdict
 from typing import Any, cast
 
 import pytest
@@ -44,12 +43,12 @@ def invalid(value: bytes | None, *, key: bytes | None = PATH.encode(), headers: 
 
 @pytest.mark.parametrize("told", [SIGNED, WITHDRAWN])
 def test_a_fact_is_read(told: CountedFact) -> None:
-    assert asdict(decode(record(told, key=PATH.encode()))) == told.model_dump()
+    assert decode(record(told, key=PATH.encode())) == told.model_dump()
 
 
 def test_a_field_that_a_later_version_added_is_ignored() -> None:
     fact = decode(record(with_field("mood", "calm"), key=PATH.encode(), headers=headers_of()))
-    assert asdict(fact) == SIGNED.model_dump()
+    assert fact == SIGNED.model_dump()
 
 
 @pytest.mark.parametrize("headers", [[("ce_id", b"1")], headers_of(specversion=b"0.3"), headers_of(id=None)])
