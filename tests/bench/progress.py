@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final, Self
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    NotCoordinatorForGroupError,
+)
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # documented there
 
 from deploy.local.process import PartFailed, Process
@@ -22,9 +28,9 @@ from tests.bench.measure import cpu_seconds, rss_bytes
 
 _ASK_SECONDS: Final = 20.0
 _COORDINATOR_STARTS: Final = (
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
+    GroupLoadInProgressError,
+    GroupCoordinatorNotAvailableError,
+    NotCoordinatorForGroupError,
 )
 """What a broker says of its groups in its first moments."""
 
@@ -48,6 +54,19 @@ def _client(bootstrap_servers: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
 
 
+_groups: dict[str, AIOKafkaAdminClient] = {}
+
+
+async def _group_client(bootstrap_servers: str) -> AIOKafkaAdminClient:
+    """Another client, for the groups' offsets, as long-lived: librdkafka 2.16 crashes when it is asked for those while the
+    broker still loads its groups."""
+    if bootstrap_servers not in _groups:
+        client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+        await client.start()
+        _groups[bootstrap_servers] = client
+    return _groups[bootstrap_servers]
+
+
 class Broker:
     """Asks Kafka for offsets, summed over a topic's partitions.
 
@@ -56,27 +75,19 @@ class Broker:
     """
 
     def __init__(self, bootstrap_servers: str) -> None:
+        self._bootstrap_servers = bootstrap_servers
         self._admin = _client(bootstrap_servers)
 
     async def committed(self, reader: Reader) -> int:
-        """How many records of its topic the group has committed."""
+        """How many records of its topic the group has committed; 0 if it has not joined yet."""
+        client = await _group_client(self._bootstrap_servers)
         while True:
-            asked = self._admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(reader.group)], request_timeout=_ASK_SECONDS
-            )
             try:
-                answer = await asyncio.wrap_future(asked[reader.group])
+                found = await client.list_consumer_group_offsets(reader.group)
                 break
-            except KafkaException as error:
-                code = error.args[0].code()
-                if code == KafkaError.GROUP_ID_NOT_FOUND:
-                    return 0  # it has not joined yet
-                if code not in _COORDINATOR_STARTS:
-                    raise
+            except _COORDINATOR_STARTS:
                 await asyncio.sleep(0.1)
-        return sum(
-            found.offset for found in answer.topic_partitions if found.topic == reader.topic and found.offset > 0
-        )
+        return sum(end.offset for place, end in found.items() if place.topic == reader.topic and end.offset > 0)
 
     async def written(self, topic: str) -> int:
         """How many records the topic has."""
