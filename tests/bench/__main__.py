@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
-import importlib
-import multiprocessing
 import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
 
 from deploy.local import STATE_DIR
 from deploy.local.process import PartFailed
-from tests.bench.arena import Arena
-from tests.bench.figures import Figure, Result, show
+from tests.bench.apart import run_apart
+from tests.bench.figures import Result, show
 from tests.bench.load import wrk
 from tests.bench.machine import commit, machine
 from tests.bench.scale import Scale
@@ -60,32 +56,6 @@ def _turn(console: Console) -> Iterator[None]:
         yield
 
 
-async def _run(name: str, scale: Scale, state_dir: Path) -> list[Figure]:
-    async with Arena(state_dir / name) as arena:
-        figures: list[Figure] = await importlib.import_module(f"tests.bench.scenarios.{name}").run(arena, scale)
-    return figures
-
-
-def _figures_of(name: str, scale: Scale, state_dir: Path) -> list[Figure]:
-    """One scenario, on new parts.
-
-    Raises:
-        PartFailed: it could not be run.
-    """
-    return asyncio.run(_run(name, scale, state_dir))
-
-
-def _apart(name: str, scale: Scale, state_dir: Path) -> list[Figure]:
-    """`_figures_of` in a process of its own: what a client of one scenario leaves behind is nothing to the next, and if one
-    crashes, the others still run.
-
-    Raises:
-        PartFailed, BrokenProcessPool: it could not be run.
-    """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_figures_of, name, scale, state_dir).result()
-
-
 def _bench(
     scenarios: Sequence[str], scale: Scale, state_dir: Path, result: Result, console: Console, file: Path | None
 ) -> list[str]:
@@ -96,7 +66,7 @@ def _bench(
         began = time.monotonic()
         console.print(f"{name} …", highlight=False)
         try:
-            figures = _apart(name, scale, state_dir)
+            figures = run_apart(name, scale, state_dir)
             result.figures += figures
         except Exception as error:
             failed.append(name)
