@@ -28,6 +28,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared import event_loop, failpoints
+from shared.accepting import PromptServer
 from shared.asyncapi import TopicsDocument
 from shared.background import background, where
 from shared.connections import Connections, raise_open_files, uvicorn_options
@@ -295,7 +296,7 @@ class Service:
         )
         _collect_seldom()
         raise_open_files(self.settings.max_connections + _OWN_FILES)
-        self._server = uvicorn.Server(config)
+        self._server = PromptServer(config)
         log.info("starting", port=self.port)
         async with background(self.fail, self._connections.sweep(), self._watch_readiness()):
             await self._server.serve()

@@ -53,7 +53,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
             raise too_large(limit)
         chunks.append(chunk)
         if not message.get("more_body", False):
-            return b"".join(chunks)
+            return chunk if len(chunks) == 1 else b"".join(chunks)
 
 
 def too_large(limit: int) -> Exception:

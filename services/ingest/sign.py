@@ -90,6 +90,7 @@ class SignEndpoint:
             ClientDisconnected: the request never became whole.
         """
         if self._in_flight.full:
+            await self._in_flight.linger()
             raise problem("overloaded")
         self._admit_client(scope, headers)
         moment = datetime.now(UTC)
