@@ -58,12 +58,11 @@ class InFlight:
     """Counts what is in work, and says when it is too much. A plain counter: the hot path goes through it twice.
 
     Args:
-        most: Requests in work at once, and as many again that linger.
+        most: Requests in work at once.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._lingering = 0
         self.count = 0
 
     @property
@@ -76,15 +75,9 @@ class InFlight:
 
         A client that asks again as soon as it is turned away would otherwise be turned away ten times a second, and
         refusals would take the time in which signatures could be taken in: at three times the capacity, four fifths of it
-        (the benchmark `overload`). Where too many linger already the refusal goes out at once.
+        (the benchmark `overload`). How many may linger is bounded as connections are: each has one request at a time.
         """
-        if self._lingering >= self._most:
-            return
-        self._lingering += 1
-        try:
-            await asyncio.sleep(LINGER_SECONDS)
-        finally:
-            self._lingering -= 1
+        await asyncio.sleep(LINGER_SECONDS)
 
     def __enter__(self) -> None:
         self.count += 1

@@ -58,7 +58,7 @@ class Settings(PostgresSettings, SignerSettings):
         ge=1,
         description="Requests in work at once. One more is refused with 503: at the rate of one process, these are about"
         " a third of a second of waiting, and whoever waits longer tries again anyway. The refusal goes out a second"
-        " later, so that whoever tries again at once does not keep the process busy; that many wait for theirs at most.",
+        " later, so that whoever tries again at once does not keep the process busy.",
     )
     max_batches: int = Field(
         4, ge=1, description="Batches in work at once. Each may hold 4 MiB, so this bounds the memory they take."

@@ -1,7 +1,5 @@
 """How much one client may send, and how much is worked on at once."""
 
-import asyncio
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,21 +85,6 @@ def test_in_flight_is_full_at_its_bound_and_has_room_again_when_one_is_done():
             assert in_flight.full
         assert not in_flight.full
     assert in_flight.count == 0
-
-
-async def test_a_refusal_waits_a_moment_unless_too_many_do_already(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "LINGER_SECONDS", 3_600.0)
-    in_flight = InFlight(1)
-    first = asyncio.create_task(in_flight.linger())
-    await asyncio.sleep(0)
-    await in_flight.linger()  # one lingers, as many as may: this one goes at once
-    assert not first.done()
-    first.cancel()
-    await asyncio.wait([first])
-    second = asyncio.create_task(in_flight.linger())
-    await asyncio.sleep(0.01)
-    assert not second.done(), "there is a place again"
-    second.cancel()
 
 
 async def test_who_lingers_is_not_in_work(monkeypatch: pytest.MonkeyPatch) -> None:
