@@ -105,14 +105,16 @@ def _figures(turns: dict[str, list[Turn]]) -> list[Figure]:
     for how in ("hot", "spread"):
         for speed, said in (("full", ""), ("paced", f"at {RATE:,.0f}/s")):
             case = f"{how}.{speed}"
+            # The goals are of a busy process. At a steady rate most of the cost is waking up, whoever wakes.
+            busy = speed == "full"
             ours = cpu("ingest", case)
             made += [
                 figure(
-                    f"accept.cpu_floor.{case}", ours, "µs", at_most_times(1.3, "the raw floor"),
+                    f"accept.cpu_floor.{case}", ours, "µs", at_most_times(1.3, "the raw floor") if busy else None,
                     peer=FLOOR, peer_values=cpu(FLOOR, case), note=said,
                 ),
                 figure(
-                    f"accept.cpu_peer.{case}", ours, "µs", times_less(2.3, "peer (e)"),
+                    f"accept.cpu_peer.{case}", ours, "µs", times_less(2.3, "peer (e)") if busy else None,
                     peer=PEER, peer_values=cpu(PEER, case), note=said,
                 ),
             ]  # fmt: skip

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from tests.bench import backlog, petitions
+from tests.bench import backlog, petitions, plans
 from tests.bench.arena import Arena
 from tests.bench.figures import Figure, at_most_times, figure
 from tests.bench.measure import written
@@ -67,6 +67,7 @@ async def run(arena: Arena, scale: Scale) -> list[Figure]:
     await arena.fresh()
     await petitions.publish(arena.bootstrap_servers, [petitions.HOT])
     costs: dict[int, list[_Cost]] = {rows: [] for rows in size.rows}
+    explained: dict[int, dict[str, plans.Plan]] = {}
     filled = signers = 0
     for rows in size.rows:
         await _fill(arena.postgres.url, filled, rows)
@@ -75,7 +76,10 @@ async def run(arena: Arena, scale: Scale) -> list[Figure]:
             costs[rows].append(await _measured(arena, size, signers))
             signers += size.warm + size.records
             await _forget_measured(arena.postgres.url)
-    return _figures(costs, size)
+        await _settle(arena.postgres.url)
+        explained[rows] = await plans.explained(arena.postgres.url, petitions.HOT)
+        plans.write(explained[rows], arena.logs / f"plans-{rows}.json")
+    return _figures(costs, size) + _plan_figures(explained)
 
 
 async def _fill(url: str, have: int, wanted: int) -> None:
@@ -93,7 +97,7 @@ async def _fill(url: str, have: int, wanted: int) -> None:
 async def _measured(arena: Arena, size: _Size, first_signer: int) -> _Cost:
     await _settle(arena.postgres.url)
     broker = Broker(arena.bootstrap_servers)
-    done = first_signer  # one record each. Asking is not safe yet: librdkafka crashes while groups are being loaded
+    done = first_signer  # one record each
     total = size.warm + size.records
     await backlog.submitted(
         arena.bootstrap_servers,
@@ -159,3 +163,20 @@ def _figures(costs: dict[int, list[_Cost]], size: _Size) -> list[Figure]:
             ),
         ]
     return figures
+
+
+def _plan_figures(explained: dict[int, dict[str, plans.Plan]]) -> list[Figure]:
+    made = []
+    for rows in (min(explained), max(explained)):
+        for name, plan in explained[rows].items():
+            note = f"EXPLAIN (ANALYZE, BUFFERS) of {plans.BATCH:,}, with {rows:,} rows"
+            made += [
+                figure(f"growth.plan.{name}.{rows}", [plan.milliseconds * 1_000 / plans.BATCH], "µs", note=note),
+                figure(
+                    f"growth.blocks.{name}.{rows}",
+                    [plan.blocks / plans.BATCH],
+                    "blocks",
+                    note="of 8 KiB, looked at per signature",
+                ),
+            ]
+    return made

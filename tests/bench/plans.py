@@ -1,0 +1,108 @@
+"""What PostgreSQL says of verify's statements: EXPLAIN (ANALYZE, BUFFERS) of one batch, which is rolled back."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from services.verify import store
+from shared.identity import new_signature_id
+from shared.topics import DEFAULT_PARTITIONS
+
+BATCH: Final = 1_000
+"""Signatures of the batch that is explained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one statement took for the batch.
+
+    Attributes:
+        milliseconds: in PostgreSQL, planning included, without the way there.
+        blocks: of 8 KiB, found in memory or read, each time that one was looked at.
+        text: the whole plan, as JSON.
+    """
+
+    milliseconds: float
+    blocks: int
+    text: str
+
+
+async def explained(url: str, petition_id: str) -> dict[str, Plan]:
+    """The plans of what verify does for a batch of new signatures of one petition, by the statement's purpose.
+
+    Each statement runs twice, and the second run is told of: caches are as in the middle of a surge.
+    """
+    connection = await asyncpg.connect(url)
+    try:
+        statements = {
+            "insert_signatures": (store._INSERT_SIGNATURES, _signatures(petition_id)),
+            "look_up_signatures": (store._STORED_SIGNATURES, await _known(connection)),
+            "last_positions": (store._LAST_POSITIONS, [list(range(DEFAULT_PARTITIONS))]),
+            "append_ledger": (store._APPEND_LEDGER, await _facts(connection, petition_id)),
+        }
+        return {
+            name: [await _explain(connection, sql, arguments) for _ in range(2)][-1]
+            for name, (sql, arguments) in statements.items()
+        }
+    finally:
+        await connection.close()
+
+
+def write(plans: dict[str, Plan], file: Path) -> None:
+    """Keep the whole plans, to be read."""
+    file.write_text("".join(f"{name}\n{plan.text}\n\n" for name, plan in plans.items()), encoding="utf-8")
+
+
+async def _explain(connection: Any, sql: str, arguments: list[Any]) -> Plan:
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        text = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *arguments)
+    finally:
+        await transaction.rollback()
+    (said,) = json.loads(text)
+    plan = said["Plan"]
+    blocks = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+    return Plan(said["Planning Time"] + said["Execution Time"], blocks, text)
+
+
+def _signatures(petition_id: str) -> list[Any]:
+    now = datetime.now(UTC)
+    return [
+        [new_signature_id(b"a pepper") for _ in range(BATCH)],
+        [UUID(bytes=os.urandom(16)) for _ in range(BATCH)],
+        [petition_id] * BATCH,
+        ["verified"] * BATCH,
+        [None] * BATCH,
+        ["NL"] * BATCH,
+        [now] * BATCH,
+    ]
+
+
+async def _known(connection: Any) -> list[Any]:
+    rows = await connection.fetch("SELECT signature_id FROM signatures TABLESAMPLE SYSTEM (1) LIMIT $1", BATCH)
+    return [[row["signature_id"] for row in rows]]
+
+
+async def _facts(connection: Any, petition_id: str) -> list[Any]:
+    rows = await connection.fetch(store._LAST_POSITIONS, list(range(DEFAULT_PARTITIONS)))
+    last = {row["lane"]: row["position"] for row in rows}
+    now = datetime.now(UTC)
+    lanes = sorted(number % DEFAULT_PARTITIONS for number in range(BATCH))
+    positions = []
+    for lane in lanes:
+        last[lane] += 1
+        positions.append(last[lane])
+    ids = [new_signature_id(b"a pepper") for _ in range(BATCH)]
+    return [
+        *(lanes, positions, ids, [petition_id] * BATCH, ids, ["verified"] * BATCH),
+        *([1] * BATCH, ["NL"] * BATCH, [now] * BATCH, [now] * BATCH),
+    ]
