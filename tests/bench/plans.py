@@ -88,7 +88,11 @@ def _signatures(petition_id: str) -> list[Any]:
 
 
 async def _known(connection: Any) -> list[Any]:
-    rows = await connection.fetch("SELECT signature_id FROM signatures TABLESAMPLE SYSTEM (1) LIMIT $1", BATCH)
+    """As many of the stored ones, from all over the table; it was analysed a moment ago."""
+    stored = await connection.fetchval("SELECT reltuples FROM pg_class WHERE relname = 'signatures'")
+    percent = min(100.0, 100.0 * 3 * BATCH / stored)
+    sample = "SELECT signature_id FROM signatures TABLESAMPLE BERNOULLI ($1) LIMIT $2"
+    rows = await connection.fetch(sample, percent, BATCH)
     return [[row["signature_id"] for row in rows]]
 
 
