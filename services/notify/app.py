@@ -68,7 +68,14 @@ def build(settings: Settings) -> Service:
         metrics=ConsumerMetrics(registry),
         settings=settings,
         on_bug=on_bug,
-        limits=ConsumerLimits(max_records=_MAX_RECORDS, dlq_ratio_limit=settings.dlq_ratio_limit),
+        # Milestones are rare, and a mail may come half a second later: hardly anything is asked while there are none.
+        limits=ConsumerLimits(
+            max_records=_MAX_RECORDS,
+            batch_timeout_ms=200,
+            fetch_min_bytes=1,
+            fetch_max_wait_ms=500,
+            dlq_ratio_limit=settings.dlq_ratio_limit,
+        ),
     )
     feed.subscribe(broker)
     consumer.subscribe(broker)

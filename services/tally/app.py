@@ -74,7 +74,13 @@ def build(settings: Settings) -> Service:
         metrics=ConsumerMetrics(registry),
         settings=settings,
         on_bug=on_bug,
-        limits=ConsumerLimits(max_records=settings.max_records, dlq_ratio_limit=settings.dlq_ratio_limit),
+        # A fact costs less than fetching, committing and one call of Redis do: larger batches than verify's.
+        limits=ConsumerLimits(
+            max_records=settings.max_records,
+            fetch_min_bytes=32 * 1024,
+            fetch_max_wait_ms=40,
+            dlq_ratio_limit=settings.dlq_ratio_limit,
+        ),
         on_assigned=handler.on_assigned,
         on_revoked=handler.on_revoked,
     )

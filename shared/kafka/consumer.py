@@ -65,6 +65,11 @@ class ConsumerLimits:
     batch_timeout_ms: int = 20
     """Longest wait for a first record. It is also how long FastStream sleeps after an empty poll, so it bounds latency
     when little arrives."""
+    fetch_min_bytes: int = 16 * 1024
+    """The brokers answer when there is so much, some hundred signatures, …"""
+    fetch_max_wait_ms: int = 20
+    """… or after so long: a moment's patience takes a third off what a signature costs at 1,000 a second
+    (docs/adr/0010-hot-paths.md)."""
     dlq_ratio_limit: float = 0.5
     dlq_window: int = 1_000
 
@@ -146,10 +151,8 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             # session timeout, and the drain budget would be cut short: the group goes on without the member.
             rebalance_timeout_ms=int(self._settings.drain_seconds * 1000) + self._settings.kafka_session_timeout_ms,
             max_partition_fetch_bytes=4 * 1024 * 1024,
-            # The brokers answer when there are some hundred signatures, or after this long: a moment's patience takes a
-            # third off what a signature costs at 1,000 a second (docs/adr/0010-hot-paths.md).
-            fetch_min_bytes=16 * 1024,
-            fetch_max_wait_ms=20,
+            fetch_min_bytes=self._limits.fetch_min_bytes,
+            fetch_max_wait_ms=self._limits.fetch_max_wait_ms,
             listener=self,
             # FastStream would decode the whole batch before the handler runs, and one bad record or header would fail
             # all of it. Records are read one by one here.

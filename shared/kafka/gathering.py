@@ -55,12 +55,15 @@ class Gathering:
 
     Args:
         send: See `Send`.
-        seconds: Least time between two turns at sending. A record that comes alone does not wait; in a surge all that
-            comes within this time travels together.
+        seconds: Time between two turns at sending. A record that comes alone does not wait; in a surge all that comes
+            within this time travels together.
+        many: So many records do not wait for longer than half of that: whoever sends them waits for the answers before
+            there are more.
     """
 
-    def __init__(self, send: Send, *, seconds: float) -> None:
-        self._send, self._seconds = send, seconds
+    def __init__(self, send: Send, *, seconds: float, many: int) -> None:
+        self._send, self._seconds, self._many = send, seconds, many
+        self._come = 0  # records since the last turn
         self._partitions: defaultdict[tuple[str, int], _Partition] = defaultdict(_Partition)
         self._next_turn: asyncio.TimerHandle | None = None
         self._last_turn = float("-inf")
@@ -77,6 +80,10 @@ class Gathering:
         home = self._partitions[topic, partition]
         waiting: Waiting = asyncio.get_running_loop().create_future()
         home.waiting[waiting] = record
+        self._come += 1
+        if self._come == self._many and self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
         self._want_turn()
         try:
             await waiting
@@ -91,10 +98,11 @@ class Gathering:
     def _want_turn(self) -> None:
         if self._next_turn is None:
             loop = asyncio.get_running_loop()
-            self._next_turn = loop.call_at(max(loop.time(), self._last_turn + self._seconds), self._take_turn)
+            pause = self._seconds if self._come < self._many else self._seconds / 2
+            self._next_turn = loop.call_at(max(loop.time(), self._last_turn + pause), self._take_turn)
 
     def _take_turn(self) -> None:
-        self._next_turn = None
+        self._next_turn, self._come = None, 0
         self._last_turn = asyncio.get_running_loop().time()
         turn = asyncio.create_task(self._send_all())
         self._turns.add(turn)  # the loop itself keeps no task

@@ -52,7 +52,7 @@ async def settle() -> None:
 
 async def test_what_is_published_at_the_same_time_travels_together_by_partition() -> None:
     sender = Sender()
-    gathering = Gathering(sender.send, seconds=0.002)
+    gathering = Gathering(sender.send, seconds=0.002, many=100)
     callers = [*start(gathering, 1, 2), *start(gathering, 3, partition=1), *start(gathering, 4)]
     await settle()
     assert sorted(sender.batches) == [(0, [1, 2, 4]), (1, [3])]
@@ -61,7 +61,7 @@ async def test_what_is_published_at_the_same_time_travels_together_by_partition(
 
 async def test_the_first_goes_at_once_and_what_comes_soon_after_it_goes_together() -> None:
     sender = Sender()
-    gathering = Gathering(sender.send, seconds=0.3)
+    gathering = Gathering(sender.send, seconds=0.3, many=100)
     for number in range(4):
         start(gathering, number, partition=number % 2)
         await settle()
@@ -70,9 +70,24 @@ async def test_the_first_goes_at_once_and_what_comes_soon_after_it_goes_together
     assert sender.batches == [(0, [0]), (1, [1, 3])]  # 2 waits for the acknowledgement of 0
 
 
+async def test_many_wait_half_as_long() -> None:
+    sender = Sender()
+    gathering = Gathering(sender.send, seconds=3_600, many=3)
+    gathering._last_turn = asyncio.get_running_loop().time() - 2_000  # more than half of the time ago
+    start(gathering, 1, 2)
+    await settle()
+    assert sender.batches == []
+    start(gathering, 3)
+    await settle()
+    assert sender.batches == [(0, [1, 2, 3])]
+    start(gathering, 4, 5, 6, partition=1)
+    await settle()
+    assert len(sender.batches) == 1, "half of the time has not passed since the last turn"
+
+
 async def test_each_waits_for_its_own_acknowledgement() -> None:
     sender = Sender()
-    gathering = Gathering(sender.send, seconds=0)
+    gathering = Gathering(sender.send, seconds=0, many=100)
     here, there = *start(gathering, 1), *start(gathering, 2, partition=1)
     await settle()
     sender.open[0].set_result(None)
@@ -82,7 +97,7 @@ async def test_each_waits_for_its_own_acknowledgement() -> None:
 
 async def test_a_partition_has_one_batch_under_way_and_gathers_the_next() -> None:
     sender = Sender()
-    gathering = Gathering(sender.send, seconds=0)
+    gathering = Gathering(sender.send, seconds=0, many=100)
     start(gathering, 1)
     await settle()
     for number in (2, 3, 4):
@@ -99,7 +114,7 @@ async def test_a_partition_has_one_batch_under_way_and_gathers_the_next() -> Non
 
 async def test_what_does_not_fit_a_batch_comes_with_the_next_in_its_order() -> None:
     sender = Sender(most=2)
-    gathering = Gathering(sender.send, seconds=0)
+    gathering = Gathering(sender.send, seconds=0, many=100)
     callers = start(gathering, 1, 2, 3)
     await settle()
     assert sender.batches == [(0, [1, 2])]
@@ -111,7 +126,7 @@ async def test_what_does_not_fit_a_batch_comes_with_the_next_in_its_order() -> N
 
 async def test_a_failure_is_told_to_those_of_its_batch_each_in_a_copy() -> None:
     sender = Sender(most=2)
-    gathering = Gathering(sender.send, seconds=0)
+    gathering = Gathering(sender.send, seconds=0, many=100)
     first, second, third = start(gathering, 1, 2, 3)
     await settle()
     sender.open[0].set_exception(OSError("gone"))
@@ -124,7 +139,7 @@ async def test_a_failure_is_told_to_those_of_its_batch_each_in_a_copy() -> None:
 
 async def test_what_cannot_be_given_to_the_sender_is_told_at_once() -> None:
     sender = Sender()
-    gathering = Gathering(sender.send, seconds=0)
+    gathering = Gathering(sender.send, seconds=0, many=100)
     sender.refuses = ConnectionError("away")
     with pytest.raises(ConnectionError, match="away"):
         await gathering.publish(TOPIC, 0, record(1))
@@ -137,7 +152,7 @@ async def test_what_cannot_be_given_to_the_sender_is_told_at_once() -> None:
 
 async def test_who_gives_up_before_the_batch_is_made_is_not_sent() -> None:
     sender = Sender()
-    gathering = Gathering(sender.send, seconds=0)
+    gathering = Gathering(sender.send, seconds=0, many=100)
     start(gathering, 1)
     await settle()
     gave_up, stays = start(gathering, 2, 3)
@@ -153,7 +168,7 @@ async def test_who_gives_up_before_the_batch_is_made_is_not_sent() -> None:
 
 async def test_who_gives_up_later_does_not_disturb_the_others() -> None:
     sender = Sender()
-    gathering = Gathering(sender.send, seconds=0)
+    gathering = Gathering(sender.send, seconds=0, many=100)
     gave_up, stays = start(gathering, 1, 2)
     await settle()
     gave_up.cancel()
@@ -164,7 +179,7 @@ async def test_who_gives_up_later_does_not_disturb_the_others() -> None:
 
 async def test_a_sender_that_is_closed_tells_of_a_lost_connection() -> None:
     sender = Sender()
-    gathering = Gathering(sender.send, seconds=0)
+    gathering = Gathering(sender.send, seconds=0, many=100)
     (caller,) = start(gathering, 1)
     await settle()
     sender.open[0].cancel()
@@ -174,7 +189,7 @@ async def test_a_sender_that_is_closed_tells_of_a_lost_connection() -> None:
 
 async def test_what_a_replaced_sender_never_ends_holds_nothing_up() -> None:
     sender = Sender()
-    gathering = Gathering(sender.send, seconds=0)
+    gathering = Gathering(sender.send, seconds=0, many=100)
     start(gathering, 1)
     await settle()
     gathering.forget_under_way()
