@@ -86,8 +86,8 @@ class VerifyHandler:
         except InvalidEmail as error:
             raise InvalidRecord("email_invalid", str(error)) from None
         key = signer_key(self._pepper, command.petition_id, canonical)
-        if record_key != key.hex.encode():
-            _key(record_key)
+        if record_key != key.hex.encode():  # byte for byte: these bytes have chosen the lane
+            _key(record_key)  # says so if it is no signer key at all
             # Another pepper, or a producer that keys by something else. Counting it would let one person sign twice.
             raise InvalidRecord(
                 "signer_key_mismatch", "the record key is not the signer key of its e-mail and petition"
