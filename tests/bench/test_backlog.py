@@ -52,7 +52,7 @@ def test_facts_are_those_of_a_verify_that_owns_every_lane() -> None:
     last: dict[int, int] = {}
     for record in backlog._facts(["ferry", "bridge"], 500, 12, counts):
         fact = decode_fact(_received(record))
-        assert fact.position == last.get(fact.lane, 0) + 1
-        last[fact.lane] = fact.position
+        assert fact["position"] == last.get(fact["lane"], 0) + 1
+        last[fact["lane"]] = fact["position"]
     assert len(last) == 12
     assert counts.total() == 500
