@@ -27,7 +27,7 @@ from tests.faults.mutants.mutant import Mutant, PatchMisfit, replace, without
 from tests.faults.mutants.play import Commands, Outcome
 from tests.integration.databases import database_named
 from tests.integration.verifying import apply, lane, told
-from tests.signing import fact, sign
+from tests.signing import as_read, fact, sign
 
 _PATCHED = (
     (handlers, "step"),
@@ -93,7 +93,7 @@ def test_a_patch_of_something_that_is_not_there_is_refused() -> None:
 
 @pytest.mark.usefixtures("product")
 def test_without_a_fence_a_fact_that_was_counted_is_counted_again() -> None:
-    facts = [fact(1), fact(2)]
+    facts = as_read(fact(1), fact(2))
     assert counting.step(facts, {0: 2}).changes == 0
     _break(mutants()["no-fence"])
     assert vars(handlers)["step"](facts, {0: 2}).changes == 2
