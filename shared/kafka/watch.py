@@ -111,7 +111,7 @@ class ConsumerWatch:
         ends = dict(await client.end_offsets(partitions))
         for tp in client.assignment() & set(partitions):  # a rebalance may have taken some while the brokers answered
             ends[tp] = max(ends[tp], client.highwater(tp) or 0)
-        starts = {tp: await self._start(client, tp) for tp in partitions if tp not in self._committed}
+        starts = await self._starts(client, [tp for tp in partitions if tp not in self._committed])
         if assignment != self._assignment:
             return
         self._committed = {**starts, **self._committed}
@@ -121,13 +121,13 @@ class ConsumerWatch:
         self._note_progress(position, waiting=sum(ends.values()) - position)
 
     @staticmethod
-    async def _start(client: AIOKafkaConsumer, partition: TopicPartition) -> int:
-        """Where the group stands that has not committed through this process yet."""
-        committed: int | None = await client.committed(partition)
-        if committed is not None:
-            return committed
-        beginnings: dict[TopicPartition, int] = await client.beginning_offsets([partition])
-        return beginnings[partition]
+    async def _starts(client: AIOKafkaConsumer, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """Where the group stands in partitions in which it has not committed through this process yet."""
+        committed = {tp: await client.committed(tp) for tp in partitions}
+        never = [tp for tp, offset in committed.items() if offset is None]
+        # In one question: each waits behind the fetch that is under way.
+        beginnings = dict(await client.beginning_offsets(never)) if never else {}
+        return {tp: beginnings[tp] if offset is None else offset for tp, offset in committed.items()}
 
     def _note_progress(self, position: int, *, waiting: int) -> None:
         moved_at, before = self._moved
