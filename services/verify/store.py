@@ -164,6 +164,7 @@ class VerifyStore:
             if judgement is not None:
                 judgements.setdefault(submission.event_id, judgement)  # a retry may come after the petition closed
         submissions = [submission for submission, _ in batch]
+        _look_for_shared_ids(submissions)
         decided: set[UUID] = set()
         while True:  # each time with more events that are known to be in the ledger
             try:
@@ -179,7 +180,7 @@ class VerifyStore:
         """Decide a batch. Nothing is written for events in `decided`: the ledger has them."""
         work = _Work()
         work.replays |= decided
-        todo = [submission for submission in _first_of_each(batch) if submission.event_id not in decided]
+        todo = [submission for event_id, submission in _first_of_each(batch).items() if event_id not in decided]
         async with self._database.pool.acquire() as connection, connection.transaction():
             for turn in in_rounds(todo):
                 signs = [submission for submission in turn if is_sign(submission)]
@@ -285,12 +286,34 @@ class _Work:
         self.pending = 0
 
 
-def _first_of_each(submissions: Sequence[Submission]) -> list[Submission]:
+def _first_of_each(submissions: Sequence[Submission]) -> dict[UUID, Submission]:
     """Of a command that is in the batch more than once (a client's retry), the first; the others say the same."""
     first: dict[UUID, Submission] = {}
     for submission in submissions:
         first.setdefault(submission.event_id, submission)
-    return list(first.values())
+    return first
+
+
+def _look_for_shared_ids(batch: Sequence[Submission]) -> None:
+    """Look for sign commands that share their id with an earlier one of another signer or petition.
+
+    Raises:
+        SetAside: there are some.
+    """
+    first = _first_of_each(batch)
+    if len(first) == len(batch):  # nearly always
+        return
+    refused = {}
+    for place, submission in enumerate(batch):
+        one = first[submission.event_id]
+        if is_sign(submission) and (submission.signer_key, submission.command.petition_id) != (
+            one.signer_key,
+            one.command.petition_id,
+        ):
+            why = "its signature_id is that of an earlier command, of another signer or petition"
+            refused[place] = InvalidRecord(CANNOT_BE_APPLIED, why)
+    if refused:
+        raise SetAside(refused)
 
 
 async def _apply_signs(

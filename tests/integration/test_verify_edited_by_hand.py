@@ -153,6 +153,19 @@ async def test_a_signature_id_that_is_stored_for_another_signer_or_petition_is_s
     assert refused == {1: "its signature_id is stored for another signer or petition"}
 
 
+async def test_two_signatures_of_one_id_in_a_batch_are_told_apart_by_signer_and_petition(
+    store: VerifyStore, database: Database
+) -> None:
+    batch = lane(sign(1), sign(2), sign(1, petition_id=FERRY), sign(1, signer=7), sign(1))
+    with pytest.raises(SetAside) as named:
+        await apply(store, batch)
+    assert sorted(named.value.refused) == [2, 3]
+    assert told(await apply(store, [batch[0], batch[1], batch[4]])) == [(1, "verified 1"), (2, "verified 2")]
+    with pytest.raises(SetAside):
+        await apply(store, [batch[2]])
+    assert await states(database) == {1: "verified", 2: "verified"}
+
+
 async def test_what_the_ledger_counts_is_answered_whatever_became_of_its_signature(
     store: VerifyStore, database: Database
 ) -> None:
