@@ -78,6 +78,9 @@ RULES: Final = (
     Rule("bug", (ITSELF,), "a fault asked for a bug", traceback=r"(?m)^shared\.failpoints\.FailpointRaised: "),
     # Records.
     Rule("dead_letter", ("poison", "megabytes", "redelivery"), "poison was written, or is delivered again"),
+    Rule(
+        "dead_letter", ("contradictions",), "what cannot be applied was written", fields={"reason": "cannot_be_applied"}
+    ),
     # Kafka is away, or the group moved.
     Rule("kafka_away|kafka_away_at_start", (KAFKA,), "the broker was away when the service started"),
     Rule("group_trouble|consumer_stalled", (KAFKA, ITSELF), "the client lost the broker or its place in the group"),
