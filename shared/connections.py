@@ -94,10 +94,9 @@ class Connections:
             ["cause"],
             registry=registry,
         )
-        self._refusals: dict[str, ASGIApp] = {}
+        self.refusals: dict[str, ASGIApp] = {cause: refusal(cause).response() for cause in CAUSES}
         for cause in CAUSES:
             self._malformed.labels(cause=cause)
-            self._refusals[cause] = refusal(cause).response()
         Gauge("groundswell_http_connections", "Open HTTP connections", registry=registry).set_function(
             lambda: len(self._all)
         )
@@ -150,10 +149,9 @@ class Connections:
             self.cut(oldest, "crowded")
         return oldest is not None
 
-    def malformed(self, cause: str) -> ASGIApp:
-        """A request is refused for one of `shared.malformed.CAUSES`. Returns what answers it."""
+    def malformed(self, cause: str) -> None:
+        """A request is refused for one of `shared.malformed.CAUSES`."""
         self._malformed.labels(cause=cause).inc()
-        return self._refusals[cause]
 
     def waits(self, connection: GuardedProtocol) -> None:
         """A connection has no request in work: the time for its next head runs."""
@@ -184,8 +182,9 @@ class GuardedProtocol(HttpToolsProtocol):
     _block = 0
     _received = 0
     _in_head = False
-    # Nothing that comes can be parsed any more.
+    # Nothing that comes can be parsed any more; a request was refused, whose answer ends the connection.
     _unreadable = False
+    _refused = False
     # For how many seconds, counted by the sweeps: the buffer has been full without a pause; the connection is closing.
     _full_for = 0.0
     _closing_for = 0.0
@@ -210,7 +209,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._received += self._block
         self._unset_keepalive_if_required()
         self._read(data)
-        if self._in_head and data[-1:] == b"\n" and not self.headers and not self._unreadable:
+        if self._in_head and data[-1:] == b"\n" and not self.headers:
             self._end_of_first_line()
         if self._received > HEAD_BYTES and not self.transport.is_closing():
             # `headers` are those of a head that is not whole yet, or what comes after the body (trailers).
@@ -220,7 +219,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _end_of_first_line(self) -> None:
         """A request of HTTP/0.9 ends here, and its client waits; to the parser the line is one of a later version."""
-        if self.url and self.parser.get_http_version() in ("0.0", "0.9"):
+        ended = self._unreadable or self._refused
+        if self.url and not ended and self.parser.get_http_version() in ("0.0", "0.9"):
             self._cannot_read("version")
 
     def _read(self, data: bytes) -> None:
@@ -230,7 +230,8 @@ class GuardedProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            if not self._unreadable:  # the parser says it again of everything that comes later
+            # The parser says it again of everything that comes later.
+            if not (self._unreadable or self._refused):
                 self._cannot_read("too_much" if isinstance(error.__context__, TooMuch) else "unreadable")
 
     def _cannot_read(self, cause: str) -> None:
@@ -280,7 +281,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._received + self._block > HEAD_BYTES and _size(self.url, self.headers) > HEAD_BYTES:
             raise TooMuch
         if is_ambiguous(self.url):
-            self.app = self.watch.malformed("target")  # its answer ends the connection: it is the last request
+            self.app = self.watch.refusals["target"]  # its answer ends the connection: it is the last request
         super().on_headers_complete()
         if self.expect_100_continue and self.scope["http_version"] == "1.0":
             self.cycle.waiting_for_100_continue = False  # such a client knows no interim answers (RFC 9110 10.1.1)
@@ -291,8 +292,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         # Here every request comes by, in its turn: a refusal does not overtake the answers before it.
         scope: Any = cycle.scope
-        if (cause := cause_to_refuse(scope)) is not None:
-            app = self.watch.malformed(cause)
+        cause = "target" if app is self.watch.refusals["target"] else cause_to_refuse(scope)
+        if cause is not None:
+            self._refused, app = True, self.watch.refusals[cause]
+            self.watch.malformed(cause)
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
