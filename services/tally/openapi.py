@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic.json_schema import models_json_schema
 
 from services.tally.views import OrganisationBody, TallyBody
+from shared import malformed
 from shared.events import TallyUpdated
 
 _SLUG: Final = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$"}
@@ -71,6 +72,7 @@ def document() -> dict[str, Any]:
         "components": {
             "schemas": {**schemas["$defs"], "Problem": _PROBLEM},
             "responses": {
+                "Malformed": _problem(malformed.DETAIL),
                 "NotFound": _problem("There is no such petition or organisation."),
                 "Invalid": _problem("A parameter is wrong; `errors` says which and why."),
                 "Away": {
@@ -152,6 +154,7 @@ def _streamed(
 
 def _refusals() -> dict[str, Any]:
     return {
+        "400": {"$ref": "#/components/responses/Malformed"},
         "404": {"$ref": "#/components/responses/NotFound"},
         "503": {"$ref": "#/components/responses/Away"},
     }

@@ -187,10 +187,11 @@ class _Api:
         return petitions
 
     def _form(self, request: Request) -> Form:
-        detail = request.query_params.get("detail", "full")
-        if detail not in {"full", "count"}:
+        given = request.query_params.getlist("detail")
+        detail = given[0] if given else "full"
+        if detail not in {"full", "count"} or len(given) > 1:
             self._answered("tally_stream", "invalid")
-            problem = "must be full or count"
+            problem = "must be full or count" if len(given) <= 1 else "must be given once"
             raise Problem(422, "invalid_fields", f"detail {problem}.", errors=[{"field": "detail", "problem": problem}])
         return Form.COUNT if detail == "count" else Form.TALLY
 

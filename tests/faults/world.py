@@ -55,6 +55,7 @@ _SETTINGS: Final = {
     # An audit that rebuilds would hide what the protocol itself failed to keep.
     "TALLY_AUDIT_SECONDS": "86400",
     "INGEST_CLIENT_RATE": "off",
+    "INGEST_WRONG_CREDENTIALS_RATE": "off",
 }
 
 Command = Callable[[ServiceName], Sequence[str | Path]]
