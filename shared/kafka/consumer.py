@@ -6,9 +6,10 @@ Contract
 and all that it published is acknowledged; only then are the offsets committed, explicitly, as ``{partition: last + 1}``.
 Killed anywhere before that, the records come again: `process` must be idempotent.
 
-* **invalid** (`decode` raises `InvalidRecord`, or the Kafka client cannot unpack it, see `shared.kafka.unpacking`): the record goes to the dead-letter topic, awaited, before the offset
-  passes it; its neighbours are not affected. More than `dlq_ratio_limit` of the last `dlq_window` records: consumption
-  stops with its position held, because draining a topic into its dead letters is a loss too.
+* **invalid** (`decode` raises `InvalidRecord`, or the Kafka client cannot unpack it: `shared.kafka.unpacking`): the
+  record goes to the dead-letter topic, awaited, before the offset passes it; its neighbours are not affected. More than
+  `dlq_ratio_limit` of the last `dlq_window` records: consumption stops with its position held, because draining a topic
+  into its dead letters is a loss too.
 * **transient** (`is_transient`): the position is held and the same batch is tried again with backoff; the consumer stays
   in its group, is not ready meanwhile, and gives the batch up only when its partitions are taken away or the service stops.
 * **bug** (anything else): nothing is committed and the process ends with exit code 1.
