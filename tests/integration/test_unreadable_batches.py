@@ -21,7 +21,7 @@ from shared.kafka.consumer import ConsumerLimits
 from shared.kafka.partitioner import partition_of
 from shared.service import new_broker
 from shared.topics import PETITIONS_CHANGED, TALLIES_UPDATED, Topic
-from tests.contract.golden_events import GOLDEN
+from tests.contract.golden_events import EXAMPLES
 from tests.integration.consuming import (
     HEADERS,
     Raw,
@@ -296,15 +296,15 @@ async def test_live_counts_go_on_past_a_batch_that_cannot_be_read(
     feed = LiveFeed(hub, metrics, on_bug=bugs.append, on_overtaken=lambda *_: None)
     broker = new_broker(settings_for(kafka), registry, "test")
     feed.subscribe(broker)
+    golden = next(example for example in EXAMPLES if isinstance(example, TallyUpdated))
     for revision in (1, 2, 3):
-        snapshot = GOLDEN[TallyUpdated].model_copy(update={"revision": revision})
+        snapshot = golden.model_copy(update={"revision": revision})
         await write(kafka, topic.name, [Raw(snapshot.model_dump_json().encode())])
     with spoilt(kafka, topic.name, 1, bad_checksum):
         await broker.start()
         try:
-            await eventually(
-                lambda: hub.newest(GOLDEN[TallyUpdated].model_copy(update={"revision": 0})).revision == 3, "followed"
-            )
+            before = golden.model_copy(update={"revision": 0})
+            await eventually(lambda: hub.newest(before).revision == 3, "followed")
         finally:
             await broker.stop()
     assert registry.get_sample_value("groundswell_tally_read_unreadable_batches_total") == 1
