@@ -14,6 +14,7 @@ from services.tally.live import LiveHub
 from services.tally.read_metrics import ReadMetrics
 from shared.events import TallyUpdated
 from shared.kafka.broadcast import BroadcastReader
+from shared.kafka.unpacking import Unreadable
 from shared.topics import TALLIES_UPDATED
 
 log = structlog.get_logger(__name__)
@@ -47,11 +48,23 @@ class LiveFeed:
     ) -> None:
         self._hub, self._metrics = hub, metrics
         self._on_overtaken, self._on_announced = on_overtaken, on_announced
-        self._reader = BroadcastReader(TALLIES_UPDATED, self._on_records, start="earliest", on_bug=on_bug)
+        self._reader = BroadcastReader(
+            TALLIES_UPDATED,
+            self._on_records,
+            start="earliest",
+            on_bug=on_bug,
+            on_unreadable=self._count_unreadable,
+        )
 
     def subscribe(self, broker: KafkaBroker) -> None:
         """Register the FastStream subscriber. Call before the broker starts."""
         self._reader.subscribe(broker)
+
+    def _count_unreadable(self, record: Unreadable) -> None:
+        if record.is_batch:
+            self._metrics.unreadable_batches.inc()
+        else:
+            self._metrics.snapshots.labels(kind="unreadable").inc()
 
     async def _on_records(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> None:
         newest: dict[str, tuple[TallyUpdated, bytes]] = {}

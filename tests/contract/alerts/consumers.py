@@ -94,6 +94,20 @@ CASES: Final = (
         stays=(),
     ),
     Case(
+        "GroundswellBatchUnreadable",
+        at="15m",
+        fires={
+            'groundswell_consumer_unreadable_batches_total{job="verify",instance="a"}': "0+0x20 1+0x200",
+            'groundswell_catalogue_unreadable_batches_total{job="ingest",instance="a"}': "_x20 1+0x200",
+            'groundswell_tally_read_unreadable_batches_total{job="tally",instance="a"}': "0+0x20 1+0x200",
+        },
+        labels=({"job": "verify"}, {"job": "ingest"}, {"job": "tally"}),
+        stays=(
+            {'groundswell_consumer_unreadable_batches_total{job="verify",instance="a"}': "0+0x240"},
+            {'groundswell_catalogue_unreadable_batches_total{job="ingest",instance="a"}': "0+0x240"},
+        ),
+    ),
+    Case(
         "GroundswellBug",
         at="4m",
         fires={
