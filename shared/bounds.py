@@ -40,7 +40,9 @@ FACT_AHEAD: Final = COMMAND_AHEAD + 1
 """The same for what is written about a command that was accepted. It is more, because it must never be refused: the fact
 arrives on another topic, perhaps at another broker, whose clock may be behind that of the first, or set back since."""
 
-_LOG_APPEND_TIME: Final = 1
+LOG_APPEND_TIME: Final = 1
+"""The type of a timestamp that is the brokers'. All others are the producer's word."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_MILLISECONDS: Final = int((FAR_END - _EPOCH).total_seconds() * 1000)
 
@@ -53,9 +55,9 @@ def arrival(timestamp: int | None, timestamp_type: int | None) -> int | None:
 
     Args:
         timestamp: Of the record, or of the acknowledgement.
-        timestamp_type: 1 where the timestamp is the brokers'. Otherwise it is the producer's word.
+        timestamp_type: `LOG_APPEND_TIME`, or another.
     """
-    return timestamp if timestamp_type == _LOG_APPEND_TIME and timestamp is not None and timestamp > 0 else None
+    return timestamp if timestamp_type == LOG_APPEND_TIME and timestamp is not None and timestamp > 0 else None
 
 
 @lru_cache(maxsize=256)  # the records of a batch have one time of arrival
