@@ -60,6 +60,11 @@ def arrival(timestamp: int | None, timestamp_type: int | None) -> int | None:
     return timestamp if timestamp_type == LOG_APPEND_TIME and timestamp is not None and timestamp > 0 else None
 
 
+def as_time(milliseconds: int) -> datetime:
+    """An `arrival` in UTC; `FAR_END` for all that is later, or no time of the calendar at all."""
+    return _EPOCH + timedelta(milliseconds=milliseconds) if milliseconds < _MOST_MILLISECONDS else FAR_END
+
+
 @lru_cache(maxsize=256)  # the records of a batch have one time of arrival
 def latest_time(timestamp: int | None, timestamp_type: int | None, ahead: int) -> datetime:
     """The latest time that a record may speak of, in UTC.
@@ -70,9 +75,7 @@ def latest_time(timestamp: int | None, timestamp_type: int | None, ahead: int) -
         ahead: days: `COMMAND_AHEAD` or `FACT_AHEAD`.
     """
     arrived = arrival(timestamp, timestamp_type)
-    if arrived is None or arrived >= _MOST_MILLISECONDS:
-        return FAR_END
-    return min(FAR_END, _EPOCH + timedelta(milliseconds=arrived) + timedelta(days=ahead))
+    return FAR_END if arrived is None else min(FAR_END, as_time(arrived) + timedelta(days=ahead))
 
 
 def in_utc(moment: datetime, latest: datetime) -> datetime | None:

@@ -16,14 +16,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final, Literal
 
 import structlog
 
 from services.ingest.metrics import IngestMetrics
-from shared.bounds import COMMAND_AHEAD, EARLIEST, FAR_END, LOG_APPEND_TIME, latest_time
+from shared.bounds import COMMAND_AHEAD, EARLIEST, FAR_END, LOG_APPEND_TIME, as_time, latest_time
 from shared.kafka.errors import is_transient
 from shared.postgres import Database
 
@@ -150,7 +150,7 @@ class Clock:
         if not self._offsets:
             return f"the clock is in the year {time.gmtime(self._wall()).tm_year}; {_NOTHING}"
         against = " and ".join(
-            f"{_amount(offset)} {NAMES[source]}'s" for source, offset in sorted(self._offsets.items())
+            f"{self._compared(offset)} {NAMES[source]}'s" for source, offset in sorted(self._offsets.items())
         )
         return f"the clock is {against}; {_NOTHING}"
 
@@ -173,6 +173,11 @@ class Clock:
                 if not is_transient(error):
                     raise
             await asyncio.sleep(_ASK_SECONDS if "postgres" in self._readings else _LOOK_SECONDS)
+
+    def _compared(self, offset: float) -> str:
+        if abs(offset) <= self._tolerance:
+            return "right by"
+        return f"{abs(offset):,.0f} s {'ahead of' if offset > 0 else 'behind'}"
 
     def _is_fresh(self, reading: _Reading) -> bool:
         return self._monotonic() - reading.at < _KEEP_SECONDS
@@ -197,10 +202,6 @@ def _span(arrival: int | None, tolerance: float) -> tuple[datetime, datetime]:
     latest = latest_time(arrival, LOG_APPEND_TIME, COMMAND_AHEAD)
     if arrival is None:
         return EARLIEST, latest
-    arrived = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=min(arrival, int(_LAST * 1000)))
+    arrived = as_time(arrival)
     earliest = arrived - timedelta(seconds=tolerance + _IN_WORK_SECONDS)
     return max(EARLIEST, earliest), min(latest, arrived + timedelta(seconds=tolerance))
-
-
-def _amount(offset: float) -> str:
-    return f"{abs(offset):,.0f} s {'ahead of' if offset > 0 else 'behind'}"

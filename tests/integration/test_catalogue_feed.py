@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from deploy.local.embedded_kafka import EmbeddedKafka
+from deploy.local.kafka import KafkaBroker
 from shared.catalogue import Catalogue
 from shared.events import PetitionChanged, TallyUpdated
 from shared.kafka import catalogue_feed
@@ -51,7 +52,7 @@ def changed(event: PetitionChanged) -> Record:
 class Reader:
     """A process's catalogue and its feed."""
 
-    def __init__(self, kafka: EmbeddedKafka, on_change: Callable[[PetitionChanged], Awaitable[None]] | None) -> None:
+    def __init__(self, kafka: KafkaBroker, on_change: Callable[[PetitionChanged], Awaitable[None]] | None) -> None:
         self.catalogue, self.registry, self.bugs = Catalogue(), CollectorRegistry(), list[BaseException]()
         self.feed = CatalogueFeed(self.catalogue, self.registry, on_bug=self.bugs.append, on_change=on_change)
         self.broker = new_broker(settings_for(kafka), self.registry, "test")
@@ -68,7 +69,7 @@ class Reader:
 
 @asynccontextmanager
 async def reading(
-    kafka: EmbeddedKafka, on_change: Callable[[PetitionChanged], Awaitable[None]] | None = None
+    kafka: KafkaBroker, on_change: Callable[[PetitionChanged], Awaitable[None]] | None = None
 ) -> AsyncIterator[Reader]:
     reader = Reader(kafka, on_change)
     await reader.broker.start()
