@@ -71,7 +71,7 @@ class PetitionEndpoints:
                     }
                 ],
             )
-        known = self._intake.petition(petition_id) is not None
+        known = self._intake.petition(petition_id)
         state = await self._read(request, headers)
         moment = datetime.now(UTC)
         changed = PetitionChanged(**dict(state), petition_id=petition_id, changed_at=moment)
@@ -84,8 +84,8 @@ class PetitionEndpoints:
             moment=moment,
         )
         self._metrics.petition_accepted.inc()
-        await self._wait_until_seen(changed)
-        return Response(changed.model_dump_json(), 200 if known else 201, media_type="application/json")
+        await self._wait_until_seen(changed, known)
+        return Response(changed.model_dump_json(), 201 if known is None else 200, media_type="application/json")
 
     @staticmethod
     async def _read(request: Request, headers: Mapping[bytes, bytes]) -> PetitionState:
@@ -105,14 +105,15 @@ class PetitionEndpoints:
             raise problem("invalid_fields", errors=errors)
         return state
 
-    async def _wait_until_seen(self, changed: PetitionChanged) -> None:
+    async def _wait_until_seen(self, changed: PetitionChanged, before: PetitionChanged | None) -> None:
         """Wait until this instance has read the change back, so that whoever made it can go on with signatures.
 
-        The change is durable already; if reading it back takes long, the answer does not wait for it.
+        The change is durable already; if reading it back takes long, the answer does not wait for it. The state `before`
+        the change is not it, whatever its time says: another instance's clock may have been ahead.
         """
         deadline = asyncio.get_running_loop().time() + _SEEN_SECONDS
         while asyncio.get_running_loop().time() < deadline:
             known = self._intake.petition(changed.petition_id)
-            if known is not None and known.changed_at >= changed.changed_at:
+            if known is not None and known is not before and known.changed_at >= changed.changed_at:
                 return
             await asyncio.sleep(_SEEN_POLL_SECONDS)

@@ -69,6 +69,13 @@ class Settings(PostgresSettings, SignerSettings):
     max_batches: int = Field(
         4, ge=1, description="Batches in work at once. Each may hold 4 MiB, so this bounds the memory they take."
     )
+    clock_tolerance_seconds: float = Field(
+        60,
+        ge=1,
+        le=3_600,
+        description="Seconds that this machine's clock may differ from PostgreSQL's and Kafka's. Beyond, nothing is"
+        " accepted (503 `clock_wrong`) and `/readyz` says so, until it is right again.",
+    )
     cors_origins: str = Field(
         "",
         description="Origins, comma separated, whose scripts may sign and ask for a status from the browser. Empty:"

@@ -12,6 +12,7 @@ from aiokafka import ConsumerRecord
 from services.notify.deliveries import Delivery, deliveries_for
 from services.notify.metrics import NotifyMetrics
 from services.notify.store import DeliveryStore
+from shared.bounds import FACT_AHEAD, MOST_BIGINT, fit
 from shared.catalogue import Catalogue
 from shared.events import MilestoneReached
 from shared.failpoints import failpoint
@@ -20,10 +21,6 @@ from shared.kafka.decode import by_type, read_event
 from shared.kafka.errors import InvalidRecord
 
 log = structlog.get_logger(__name__)
-
-_MOST: Final = 2**63 - 1
-"""PostgreSQL's bigint."""
-
 
 _EVENTS: Final = by_type(MilestoneReached)
 
@@ -36,10 +33,10 @@ def decode(record: ConsumerRecord[Any, Any]) -> MilestoneReached:
     """
     _, milestone = read_event(record, _EVENTS)
     # PostgreSQL would refuse the whole batch for one of these.
-    if max(milestone.threshold, milestone.count, milestone.revision) > _MOST:
+    if max(milestone.threshold, milestone.count, milestone.revision) > MOST_BIGINT:
         raise InvalidRecord("out_of_range", "threshold, count and revision must be below 2**63")
-    if not 2000 <= milestone.reached_at.year < 3000:
-        raise InvalidRecord("out_of_range", "reached_at must be a time of this millennium")
+    if not fit(record, FACT_AHEAD, milestone.reached_at):
+        raise InvalidRecord("out_of_range", "reached_at is of the year 2000 or later, and not ahead")
     return milestone
 
 

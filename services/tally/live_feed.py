@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from services.tally.live import LiveHub
 from services.tally.read_metrics import ReadMetrics
+from shared.bounds import COMMAND_AHEAD, latest_time
 from shared.events import TallyUpdated
 from shared.kafka.broadcast import BroadcastReader
 from shared.kafka.unpacking import Unreadable
@@ -22,8 +23,6 @@ log = structlog.get_logger(__name__)
 
 _NO_VERSION: Final = (0, -1)
 """Below every version: there is no snapshot."""
-
-_DAY_MILLISECONDS: Final = 24 * 60 * 60 * 1000
 
 
 class LiveFeed:
@@ -93,8 +92,8 @@ class LiveFeed:
             self._passed_over("unreadable", record)
             return None
         # By the brokers' clock. Were an epoch of a later year believed, nothing could ever stand above it.
-        now = record.timestamp if record.timestamp and record.timestamp > 0 else None
-        too_late = now is not None and snapshot.epoch > now + _DAY_MILLISECONDS
+        latest = latest_time(record.timestamp, record.timestamp_type, COMMAND_AHEAD)
+        too_late = snapshot.epoch > latest.timestamp() * 1000
         if record.key != snapshot.petition_id.encode() or too_late:
             self._passed_over("foreign", record)
             return None

@@ -15,6 +15,7 @@ from services.verify.decide import NEEDS_NO_PETITION, Judgement, Submission, is_
 from services.verify.metrics import VerifyMetrics
 from services.verify.records import fact_record, rejection_record
 from services.verify.store import Decided, LaneTaken, VerifyStore
+from shared.bounds import COMMAND_AHEAD, in_utc, latest_time
 from shared.catalogue import Catalogue
 from shared.events import (
     ChangeCommand,
@@ -35,11 +36,6 @@ from shared.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED
 _COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = by_type(
     SignCommand, ConfirmCommand, WithdrawCommand, InvalidateCommand
 )
-
-# PostgreSQL's range and Python's differ at their ends, and one signature of the year 9999 would be the newest one of its
-# petition for ever, so that the break-down by minute would show no other.
-_FIRST_YEAR: Final = 2000
-_LAST_YEAR: Final = 2099
 
 
 class VerifyHandler:
@@ -66,11 +62,10 @@ class VerifyHandler:
             InvalidRecord: it is no command that this version knows. The message never holds the content.
         """
         event_id, command = read_event(record, _COMMANDS)
-        moment = _moment(command)
-        if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
-            raise InvalidRecord("out_of_range", "a command must be of the years 2000 to 2099")
         # Once, and for all that look at it: comparing and storing a time with another time zone converts it each time.
-        moment = moment.astimezone(UTC)
+        moment = in_utc(_moment(command), latest_time(record.timestamp, record.timestamp_type, COMMAND_AHEAD))
+        if moment is None:
+            raise InvalidRecord("out_of_range", "a command is of the year 2000 or later, and a day ahead at most")
         place = record.partition, record.offset
         if not isinstance(command, SignCommand):
             return Submission(_change_id(command, event_id), _key(record.key), *place, moment, command)

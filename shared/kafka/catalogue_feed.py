@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from faststream.kafka import KafkaBroker
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from shared.bounds import COMMAND_AHEAD, EARLIEST, arrival, as_time, fit
 from shared.catalogue import Catalogue
 from shared.events import PetitionChanged
 from shared.kafka.broadcast import BroadcastReader
@@ -238,4 +239,16 @@ def _read(record: ConsumerRecord[Any, Any]) -> PetitionChanged:
     for moment in (petition.opens_at, petition.closes_at, petition.changed_at):
         if moment is not None:
             moment.astimezone(UTC)
-    return petition
+    return _of_the_present(petition, record)
+
+
+def _of_the_present(petition: PetitionChanged, record: ConsumerRecord[Any, Any]) -> PetitionChanged:
+    """The petition, changed when its record arrived if it says another day.
+
+    The order of the topic decides which state is the newest, so the state holds. But where the latest change of several
+    petitions is looked for, one from a clock in the year 2101 would be it for ever.
+    """
+    if fit(record, COMMAND_AHEAD, petition.changed_at):
+        return petition
+    arrived = arrival(record.timestamp, record.timestamp_type)
+    return petition.model_copy(update={"changed_at": EARLIEST if arrived is None else as_time(arrived)})

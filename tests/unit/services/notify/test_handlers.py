@@ -17,15 +17,17 @@ REACHED = MilestoneReached(
 )
 
 
-def record(value: bytes | None, headers: Headers | None = None) -> ConsumerRecord[bytes | None, bytes | None]:
+def record(
+    value: bytes | None, headers: Headers | None = None, *, arrived: datetime | None = None
+) -> ConsumerRecord[bytes | None, bytes | None]:
     if headers is None:
         headers = event_headers(MilestoneReached, event_id="1", source="/groundswell/tally", subject="night-ferry")
     return ConsumerRecord(
         topic="milestones.reached.v1",
         partition=0,
         offset=7,
-        timestamp=0,
-        timestamp_type=0,
+        timestamp=0 if arrived is None else int(arrived.timestamp() * 1000),
+        timestamp_type=0 if arrived is None else 1,
         key=b"night-ferry",
         value=value,
         checksum=None,
@@ -66,6 +68,13 @@ def test_what_is_no_milestone_has_a_reason_that_does_not_repeat_it(value: bytes 
         decode(record(value))
     assert invalid.value.reason == reason
     assert "secret" not in str(invalid.value)
+
+
+def test_a_milestone_of_a_later_day_is_none() -> None:
+    arrived = datetime(2026, 11, 22, tzinfo=UTC)
+    assert decode(record(changed(reached_at="2026-11-23T12:00:00Z"), arrived=arrived))
+    with pytest.raises(InvalidRecord, match="out_of_range"):
+        decode(record(changed(reached_at="2026-11-25T12:00:00Z"), arrived=arrived))
 
 
 def test_a_record_without_the_headers_of_an_event_is_none() -> None:

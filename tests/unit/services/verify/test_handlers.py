@@ -29,7 +29,18 @@ from shared.identity import command_id
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.record import Headers, Record
-from tests.signing import NOON, PATH, PEPPER, MemoryProducer, change, record, sign, signer_key_of, submission
+from tests.signing import (
+    NOON,
+    PATH,
+    PEPPER,
+    MemoryProducer,
+    change,
+    event_id_of,
+    record,
+    sign,
+    signer_key_of,
+    submission,
+)
 
 HANDLER = VerifyHandler(
     catalogue=Catalogue(),
@@ -146,6 +157,25 @@ def test_a_value_that_is_no_command_is_told_by_its_field(value: bytes, field: st
 )
 def test_a_time_that_the_ledger_could_not_hold_or_nobody_can_have_signed_at_is_refused(moment: str) -> None:
     assert invalid(with_field("submitted_at", moment)).reason == "out_of_range"
+
+
+@pytest.mark.parametrize(
+    "arrived",
+    [NOON, datetime(2000, 1, 1, tzinfo=UTC), datetime(2099, 12, 30, tzinfo=UTC)],
+    ids=["now", "first", "last"],
+)
+def test_a_command_is_at_most_a_day_later_than_its_arrival_whatever_the_clock_of_this_process_says(
+    arrived: datetime,
+) -> None:
+    latest = arrived + timedelta(days=1)
+    told = sign(1, submitted_at=latest.astimezone(timezone(timedelta(hours=14))))
+    key, event_id = signer_key_of(told).hex.encode(), told.signature_id
+    assert HANDLER.decode(record(told, key=key, event_id=event_id, arrived=arrived)).moment == latest
+    late = told.model_copy(update={"submitted_at": latest + timedelta(microseconds=1)})
+    withdrawal = change(WithdrawCommand, 1, at=latest + timedelta(microseconds=1))
+    for command, under in ((late, event_id), (withdrawal, event_id_of(withdrawal))):
+        with pytest.raises(InvalidRecord, match=r"^out_of_range: "):
+            HANDLER.decode(record(command, key=key, event_id=under, arrived=arrived))
 
 
 @pytest.mark.parametrize("event_id", [b"42", b"no id", str(UUID(int=2)).encode()])
