@@ -12,6 +12,7 @@ from services.verify.decide import Submission
 from shared.events import (
     ChangeCommand,
     Command,
+    EraseCommand,
     Event,
     Organisation,
     PetitionChanged,
@@ -62,8 +63,9 @@ def sign(
 
 
 def change(command: type[ChangeCommand], number: int, *, petition_id: str = PATH, at: datetime = NOON) -> Any:
-    """The command to confirm, withdraw or invalidate the signature with the id `number`."""
-    return command(signature_id=UUID(int=number), petition_id=petition_id, requested_at=at)
+    """The command to confirm, withdraw, invalidate or erase the signature with the id `number`."""
+    words = {"actor": "Kim of the helpdesk", "reason": "ticket 4711"} if issubclass(command, EraseCommand) else {}
+    return command(signature_id=UUID(int=number), petition_id=petition_id, requested_at=at, **words)
 
 
 def event_id_of(command: Command) -> UUID:

@@ -24,7 +24,7 @@ class Settings(PostgresSettings, SignerSettings):
     )
     admin_token: Secret = Field(
         validation_alias="ADMIN_TOKEN",
-        description="Bearer token of those who may change petitions and invalidate signatures.",
+        description="Bearer token of those who may change petitions, and invalidate and erase signatures.",
     )
     api_keys: SecretStr = Field(
         SecretStr(""),

@@ -108,6 +108,21 @@ CASES: Final = (
         ),
     ),
     Case(
+        "GroundswellCommandsMismatched",
+        at="6m",
+        fires={
+            'groundswell_verify_commands_mismatched_total{job="verify",instance="a",reason="signer_key"}': "0+0x10 1+0x200",
+            'groundswell_verify_commands_mismatched_total{job="verify",instance="a",reason="petition_id"}': "0+0x240",
+        },
+        labels=({"job": "verify", "reason": "signer_key"},),
+        stays=(
+            {
+                'groundswell_verify_commands_mismatched_total{job="verify",instance="a",reason="signer_key"}': "3+0x240",
+                'groundswell_verify_changes_not_applicable_total{job="verify",instance="a"}': "0+1x240",
+            },
+        ),
+    ),
+    Case(
         "GroundswellBug",
         at="4m",
         fires={

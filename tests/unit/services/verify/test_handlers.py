@@ -18,6 +18,7 @@ from services.verify.store import LedgerRow, Refused, VerifyStore
 from shared.catalogue import Catalogue
 from shared.events import (
     ConfirmCommand,
+    EraseCommand,
     InvalidateCommand,
     SignatureRejected,
     SignatureRevoked,
@@ -52,7 +53,7 @@ HANDLER = VerifyHandler(
 )
 ADA = sign(1, email="Ada.Marsh@lakepost.example")
 KEY = signer_key_of(ADA).hex.encode()
-CHANGES = [ConfirmCommand, WithdrawCommand, InvalidateCommand]
+CHANGES = [ConfirmCommand, WithdrawCommand, InvalidateCommand, EraseCommand]
 
 
 def with_field(field: str, value: object, command: SignCommand = ADA) -> bytes:
@@ -91,6 +92,17 @@ def test_a_command_about_a_signature_is_read_with_its_signers_key(command: Any) 
     read = HANDLER.decode(record(told, key=KEY, event_id=command_id(told.signature_id, command.TYPE)))
     assert read.command == told
     assert read.signer_key == UUID(hex=KEY.decode())
+
+
+@pytest.mark.parametrize("field", ["actor", "reason"])
+@pytest.mark.parametrize("words", ["", "a\x00b", "two\nlines", "\x85", "\u202eright to left", "long" * 200])
+def test_an_erasure_with_words_that_could_not_be_written_down_is_refused(field: str, words: str) -> None:
+    """PostgreSQL takes no NUL in a text: a batch with one would be tried for ever."""
+    told = change(EraseCommand, 1)
+    value = json.dumps({**told.model_dump(mode="json"), field: words}).encode()
+    good = record(told, key=KEY, event_id=command_id(told.signature_id, EraseCommand.TYPE))
+    error = invalid(value, headers=cast("Headers", good.headers))
+    assert (error.reason, error.detail.partition(":")[0]) == ("schema", field)
 
 
 def test_a_field_that_a_later_version_added_is_ignored() -> None:
