@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from typing import Final
-from uuid import UUID, uuid5
 
 import structlog
 
@@ -14,6 +13,7 @@ from services.tally.metrics import TallyMetrics
 from services.tally.store import Reached, TallyStore
 from shared.events import MilestoneReached, TallyUpdated
 from shared.failpoints import failpoint
+from shared.identity import milestone_id
 from shared.kafka.errors import is_transient
 from shared.kafka.headers import event_headers
 from shared.kafka.producer import EventProducer
@@ -23,13 +23,6 @@ from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED
 log = structlog.get_logger(__name__)
 
 SOURCE: Final = "/groundswell/tally"
-
-_NAMESPACE: Final = UUID("5f0a6b1c-6f0e-5f7e-9a52-6b6d7f2f8c11")
-
-
-def milestone_id(petition_id: str, threshold: int) -> UUID:
-    """The event id of a milestone: derived, so that every copy of the announcement is the same event."""
-    return uuid5(_NAMESPACE, f"milestone/{petition_id}/{threshold}")
 
 
 class MilestoneAnnouncer:

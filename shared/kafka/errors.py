@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import asyncpg
 import redis.exceptions
@@ -24,6 +25,23 @@ class InvalidRecord(ValueError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class SetAside(Exception):
+    """Records of a batch that can be read and cannot be applied. `process` raises it when it knows which they are.
+
+    Nothing of the batch needs to be done yet. The consumer writes these records to the dead-letter topic and calls
+    `process` again with the others.
+
+    Args:
+        refused: By the record's index in the batch that `process` was given, why it cannot be applied.
+    """
+
+    def __init__(self, refused: Mapping[int, InvalidRecord]) -> None:
+        if not refused:
+            raise ValueError("SetAside without a record would be raised for ever")
+        super().__init__(f"{len(refused)} records cannot be applied")
+        self.refused = dict(refused)
 
 
 _TRANSIENT_POSTGRES: tuple[type[Exception], ...] = (
