@@ -137,7 +137,8 @@ class Desk:
 
     async def states(self) -> list[str]:
         """Their states, in the same order."""
-        return [row["state"] for row in await self.rows()]
+        found = await self.eyes.fetch("SELECT state FROM deliveries ORDER BY petition_id, threshold, target_id")
+        return [row["state"] for row in found]
 
     async def finished(self) -> None:
         """Wait until nothing is left to be sent."""
