@@ -40,7 +40,7 @@ from shared.events import (
     TallyUpdated,
     WithdrawCommand,
 )
-from shared.identity import canonical_email, command_id, signer_key
+from shared.identity import canonical_email, command_id, milestone_id, signer_key
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.dead_letters import DeadLetter, dead_letter_headers
 from shared.kafka.errors import InvalidRecord
@@ -74,6 +74,8 @@ def whole(event: Event) -> Record:
             event_id, key = event.signature_id, signer_key(PEPPER, event.petition_id, canonical_email(event.email)).hex
         case ConfirmCommand() | WithdrawCommand() | InvalidateCommand() | EraseCommand():
             event_id, key = command_id(event.signature_id, event.TYPE), UUID(int=7).hex
+        case MilestoneReached():
+            event_id, key = milestone_id(event.petition_id, event.threshold), event.petition_id
         case _:
             event_id, key = UUID(int=1), fields["petition_id"]
     headers = event_headers(type(event), event_id=event_id, source="/x", subject="night-bus", time=NOON)

@@ -127,9 +127,10 @@ CASES: Final = (
         at="4m",
         fires={
             'groundswell_consumer_bugs_total{job="tally",instance="a"}': "0+0x10 1+0x200",
+            'groundswell_notify_mail_bugs_total{job="notify",instance="a"}': "0+0x10 1+0x200",
             'groundswell_ingest_refused_total{job="ingest",instance="a",reason="internal_error"}': "_x10 1+0x200",
         },
-        labels=({"job": "tally"}, {"job": "ingest"}),
+        labels=({"job": "tally"}, {"job": "notify"}, {"job": "ingest"}),
         stays=(
             {
                 'groundswell_consumer_bugs_total{job="tally",instance="a"}': "0+0x240",
