@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from pydantic import ValidationError
@@ -46,7 +46,7 @@ class BatchEndpoint:
         headers = dict(request.scope["headers"])
         self._access.require(headers)
         petition_id: str = request.path_params["petition_id"]
-        moment = datetime.now(UTC)
+        moment = self._intake.moment()
         self._intake.require_open(petition_id, moment)
         if self._batches.full:
             raise problem("overloaded")
