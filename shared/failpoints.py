@@ -59,6 +59,7 @@ POINTS: Final[dict[str, str]] = {
     "tally.milestone_marked": "PostgreSQL has a milestone as announced; Redis does not.",
     "tally.shadow_written": "A rebuilt tally lies beside the stored one, in Redis.",
     "tally.swapped": "A rebuilt tally is in place; other petitions of the rebuild may not be.",
+    "tally.epoch_raised": "PostgreSQL has a new epoch of a petition; its tally and its snapshots are of the old one.",
     "tally.rebuilt": "All tallies are rebuilt; PostgreSQL still remembers the Redis before this one.",
     "tally.snapshots_read": "Snapshots are read from Redis; they are not published.",
     "tally.snapshots_published": "Snapshots are acknowledged; this process has not noted which.",

@@ -69,7 +69,7 @@ async def _consumer(arena: Arena, scale: Scale, found: _Stages, name: str, reade
         service = await arena.service("verify")
     else:
         warm, records = scale.pick((100_000, 1_500_000), quick=(20_000, 300_000))
-        await backlog.verified(arena.bootstrap_servers, [petitions.HOT], warm + records)
+        await backlog.verified(arena.bootstrap_servers, arena.postgres.url, [petitions.HOT], warm + records)
         # The facts have no ledger, with which an audit would compare the counts.
         service = await arena.service("tally", TALLY_AUDIT_SECONDS="0")
     broker = Broker(arena.bootstrap_servers)

@@ -15,7 +15,7 @@ from tests.bench.progress import TALLY, Broker, Reader, Stretch, Watch
 from tests.bench.scale import Scale
 
 _NO_AUDIT = {"TALLY_AUDIT_SECONDS": "0"}
-"""The facts here have no ledger, with which an audit would compare the counts."""
+"""Counting is measured here, and not the proof of it."""
 
 _QUICK_LOOKS = 0.1
 
@@ -104,7 +104,7 @@ async def _spread(arena: Arena, size: _Size, rounds: _Rounds) -> None:
 async def _filled(arena: Arena, petition_ids: Sequence[str], size: _Size) -> backlog.Filled:
     await arena.fresh()
     await petitions.publish(arena.bootstrap_servers, petition_ids)
-    return await backlog.verified(arena.bootstrap_servers, petition_ids, size.warm + size.facts)
+    return await backlog.verified(arena.bootstrap_servers, arena.postgres.url, petition_ids, size.warm + size.facts)
 
 
 async def _counted(arena: Arena, reader: Reader, measured: Sequence[Process], records: int) -> Watch:
