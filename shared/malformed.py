@@ -59,7 +59,8 @@ def refusal(cause: str) -> Problem:
 
 
 def cause_to_refuse(scope: MutableMapping[str, Any]) -> str | None:
-    """Why a request must be refused, as one of `CAUSES`; None for nearly all. Half a microsecond with ten fields.
+    """Why a request must be refused, as one of `CAUSES`; None for nearly all. 0.9 microseconds with ten
+    fields, of which half is the dictionary that endpoints then need not make (`fields_of`).
 
     Repeated fields that are lists become one, in the scope too (RFC 9110 section 5.3): the services look at one value.
 

@@ -81,6 +81,7 @@ async def ingest(
 @repeatable
 def test_every_call_answers_as_its_document_says_to_the_administrator(case: schemathesis.Case, ingest: Address) -> None:
     _known_signature(case, ingest)
+    _credentials_of_one_kind(case)
     response = case.call_and_validate(base_url=ingest.url, headers=AS_ADMIN)
     answered.setdefault(case.operation.definition.raw["operationId"], set()).add(response.status_code)
 
@@ -89,7 +90,13 @@ def test_every_call_answers_as_its_document_says_to_the_administrator(case: sche
 @repeatable
 def test_every_call_answers_as_its_document_says_to_anyone(case: schemathesis.Case, ingest: Address) -> None:
     _known_signature(case, ingest)
+    _credentials_of_one_kind(case)
     case.call_and_validate(base_url=ingest.url)
+
+
+def _credentials_of_one_kind(case: schemathesis.Case) -> None:
+    """The document says bearer or API key; schemathesis sends both, which is refused."""
+    (case.headers or {}).pop("X-API-Key", None)
 
 
 def test_the_requests_reached_what_each_call_is_for() -> None:

@@ -48,6 +48,19 @@ def test_off_admits_everyone():
     assert not any(rate.wait("one") for _ in range(10_000))
 
 
+def test_asking_whether_a_client_is_over_its_rate_counts_nothing_and_says_what_waiting_would():
+    clock = Clock()
+    rate = ClientRate("2/minute", clock)
+    for _ in range(10):
+        assert rate.overdrawn("one") == 0.0
+    rate.wait("one")
+    rate.wait("one")
+    assert rate.overdrawn("one") == rate.wait("one") > 0.0
+    clock.now += rate.overdrawn("one")
+    assert rate.overdrawn("one") == 0.0
+    assert ClientRate("off", clock).overdrawn("one") == 0.0
+
+
 @given(
     steps=st.lists(st.floats(min_value=0, max_value=3, allow_nan=False), min_size=1, max_size=300),
     amount=st.integers(min_value=1, max_value=10),

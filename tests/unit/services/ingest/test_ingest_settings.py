@@ -28,6 +28,7 @@ def test_two_secrets_are_enough(environment):
         ("ADMIN_TOKEN", "short"),
         ("API_KEYS", "long-enough-a-key,short"),
         ("INGEST_CLIENT_RATE", "many"),
+        ("INGEST_WRONG_CREDENTIALS_RATE", "few"),
         ("INGEST_PORT", "0"),
         ("INGEST_MAX_IN_FLIGHT", "none"),
         ("PUBLIC_PAGES_URL", "pages.example"),
