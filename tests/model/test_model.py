@@ -33,7 +33,7 @@ from tests.model.world import Parts, Violation
 EXAMPLES = int(os.environ.get("GROUNDSWELL_MODEL_EXAMPLES", "0"))
 """How many programs, others every time. Without it a few, and always the same: those of `SEED`."""
 
-SEED = 4
+SEED = 7
 
 SETTINGS = settings(
     max_examples=EXAMPLES or 80,
