@@ -180,7 +180,9 @@ class VerifyStore:
         """Decide a batch. Nothing is written for events in `decided`: the ledger has them."""
         work = _Work()
         work.replays |= decided
-        todo = [submission for event_id, submission in _first_of_each(batch).items() if event_id not in decided]
+        todo = _first_of_each(batch)
+        if decided:
+            todo = [submission for submission in todo if submission.event_id not in decided]
         async with self._database.pool.acquire() as connection, connection.transaction():
             for turn in in_rounds(todo):
                 signs = [submission for submission in turn if is_sign(submission)]
@@ -286,12 +288,12 @@ class _Work:
         self.pending = 0
 
 
-def _first_of_each(submissions: Sequence[Submission]) -> dict[UUID, Submission]:
+def _first_of_each(submissions: Sequence[Submission]) -> list[Submission]:
     """Of a command that is in the batch more than once (a client's retry), the first; the others say the same."""
     first: dict[UUID, Submission] = {}
     for submission in submissions:
         first.setdefault(submission.event_id, submission)
-    return first
+    return list(first.values())
 
 
 def _look_for_shared_ids(batch: Sequence[Submission]) -> None:
@@ -300,12 +302,12 @@ def _look_for_shared_ids(batch: Sequence[Submission]) -> None:
     Raises:
         SetAside: there are some.
     """
-    first = _first_of_each(batch)
-    if len(first) == len(batch):  # nearly always
+    if len({submission.event_id for submission in batch}) == len(batch):  # nearly always
         return
+    first: dict[UUID, Submission] = {}
     refused = {}
     for place, submission in enumerate(batch):
-        one = first[submission.event_id]
+        one = first.setdefault(submission.event_id, submission)
         if is_sign(submission) and (submission.signer_key, submission.command.petition_id) != (
             one.signer_key,
             one.command.petition_id,
