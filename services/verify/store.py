@@ -216,7 +216,9 @@ class VerifyStore:
         """Decide a batch. Nothing is written for events in `decided`: the ledger has them."""
         work = _Work()
         work.replays |= decided
-        todo = [submission for submission in _first_of_each(batch) if submission.event_id not in decided]
+        todo = _first_of_each(batch)
+        if decided:
+            todo = [submission for submission in todo if submission.event_id not in decided]
         async with self._database.pool.acquire() as connection, connection.transaction():
             for turn in in_rounds(todo):
                 signs = [submission for submission in turn if is_sign(submission)]
@@ -378,9 +380,10 @@ def _look_for_shared_ids(batch: Sequence[Submission]) -> None:
         first.setdefault(submission.event_id, submission)
     if len(first) == len(batch):  # nearly always
         return
+    first: dict[UUID, Submission] = {}
     refused = {}
     for place, submission in enumerate(batch):
-        one = first[submission.event_id]
+        one = first.setdefault(submission.event_id, submission)
         if is_sign(submission) and (submission.signer_key, submission.command.petition_id) != (
             one.signer_key,
             one.command.petition_id,
