@@ -375,10 +375,7 @@ def _look_for_shared_ids(batch: Sequence[Submission]) -> None:
     Raises:
         SetAside: there are some.
     """
-    first: dict[UUID, Submission] = {}
-    for submission in batch:
-        first.setdefault(submission.event_id, submission)
-    if len(first) == len(batch):  # nearly always
+    if len({submission.event_id for submission in batch}) == len(batch):  # nearly always
         return
     first: dict[UUID, Submission] = {}
     refused = {}
