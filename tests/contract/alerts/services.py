@@ -113,8 +113,20 @@ CASES: Final = (
         labels=({"job": "ingest", "instance": "a"},),
         stays=(
             {'groundswell_readiness_failing{job="ingest",instance="a",check="clock",needed="yes"}': "1+0x2 0+0x240"},
+            {'groundswell_readiness_failing{job="ingest",instance="a",check="clock",needed="yes"}': "0+0x20 1 0+0x220"},
             {'groundswell_readiness_failing{job="ingest",instance="a",check="kafka",needed="yes"}': "1+0x240"},
         ),
+    ),
+    Case(
+        "GroundswellClockWrong",
+        at="8m",
+        fires={
+            'groundswell_readiness_failing{job="ingest",instance="a",check="clock",needed="yes"}': " ".join(
+                ["0+0x12", *(["1+0x3", "0"] * 40)]  # accepts once a minute, and finds out again
+            )
+        },
+        labels=({"job": "ingest", "instance": "a"},),
+        stays=(),
     ),
     Case(
         "GroundswellSigningSlow",
