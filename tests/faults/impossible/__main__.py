@@ -1,0 +1,104 @@
+"""``python -m tests.faults.impossible``: plays acts, each on a petition of its own, and says what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+import traceback
+from argparse import ArgumentParser, Namespace
+from fnmatch import fnmatchcase
+from itertools import combinations
+from pathlib import Path
+from random import Random
+
+from deploy.local import STATE_DIR
+from tests.faults.impossible import acts
+from tests.faults.impossible.act import Act, Traces
+from tests.faults.impossible.honest import Honest
+from tests.faults.impossible.parts import parts_of_world
+from tests.faults.impossible.victim import PREFIX, Victim, goes_on, heals
+from tests.faults.world import World
+
+_SETTINGS = {"TALLY_AUDIT_SECONDS": "2"}
+
+
+def _arguments() -> Namespace:
+    parser = ArgumentParser(prog="python -m tests.faults.impossible", description=__doc__)
+    parser.add_argument("--only", action="append", metavar="NAME", help="this act; with * for several; may be repeated")
+    parser.add_argument(
+        "--pairs", type=int, default=0, help="so many pairs on one petition each, instead of single acts"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="decides what the acts draw, and the pairs (1)")
+    parser.add_argument("--seconds", type=float, default=20, help="for a petition to be right again (20)")
+    parser.add_argument("--list", action="store_true", help="print the names of the acts, and end")
+    parser.add_argument("--state-dir", type=Path, default=STATE_DIR / "impossible", help="for data and logs")
+    return parser.parse_args()
+
+
+async def _play(world: World, honest: Honest, name: str, chosen: tuple[Act, ...], arguments: Namespace) -> list[str]:
+    random = Random(f"{arguments.seed}/{name}")
+    parts = parts_of_world(world)
+    victim = Victim(parts, f"{PREFIX}{name}"[:60])
+    await victim.make()
+    traces = Traces()
+    for act in chosen:
+        await act.do(victim, random, traces)
+    for service in sorted({act.wakes for act in chosen if act.wakes}):
+        await parts.restart(service)
+    wrong = await honest.sign_ten()
+    wrong += await heals(victim, within=arguments.seconds)
+    if not wrong:
+        wrong = [f"afterwards: {line}" for line in await goes_on(victim, within=arguments.seconds)]
+    return wrong + [f"not ready: {line}" for line in await world.not_ready()]
+
+
+async def _main(arguments: Namespace) -> int:
+    known = {
+        name: act
+        for name, act in acts().items()
+        if not arguments.only or any(fnmatchcase(name, pattern) for pattern in arguments.only)
+    }
+    rounds: list[tuple[str, tuple[Act, ...]]] = [(name, (act,)) for name, act in known.items()]
+    if arguments.pairs:
+        every = list(combinations(known.values(), 2))
+        Random(arguments.seed).shuffle(every)
+        rounds = [(f"pair-{number}", pair) for number, pair in enumerate(every[: arguments.pairs])]
+    failed = 0
+    while rounds:
+        async with World(arguments.state_dir, settings=_SETTINGS) as world:
+            honest = Honest(parts_of_world(world), "honest")
+            await honest.make()
+            while rounds:
+                name, chosen = rounds.pop(0)
+                began = time.monotonic()
+                try:
+                    async with asyncio.timeout(180):
+                        wrong = await _play(world, honest, name, chosen, arguments)
+                except Exception:
+                    wrong = [traceback.format_exc(limit=-3)]
+                title = " + ".join(act.name for act in chosen)
+                print(f"{'FAILED' if wrong else 'ok    '} {title} ({time.monotonic() - began:.1f} s)", flush=True)
+                for line in wrong[:6]:
+                    print(f"         {line}", flush=True)
+                failed += bool(wrong)
+                if wrong:
+                    for process in world.service_processes:
+                        if not process.running:
+                            print(f"         {process.name} ended", flush=True)
+                    break  # what is broken now must not be counted against the next one
+    print(f"{failed} failed")
+    return 1 if failed else 0
+
+
+def main() -> int:
+    """Play; exit code 1 when something did not heal."""
+    arguments = _arguments()
+    if arguments.list:
+        print("\n".join(acts()))
+        return 0
+    return asyncio.run(_main(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
