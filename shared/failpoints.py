@@ -43,6 +43,7 @@ POINTS: Final[dict[str, str]] = {
     "ingest.acknowledged": "Kafka has the command; the client has no answer yet.",
     "consumer.decoded": "A batch is decoded; nothing has been done about it.",
     "consumer.dead_letters_published": "The unreadable records of a batch are dead letters; the others still wait.",
+    "consumer.set_aside": "A record that cannot be applied is a dead letter; the rest of its batch still waits.",
     "consumer.processed": "A batch's effects are durable and published; its offsets are not committed.",
     "consumer.committed": "A batch's offsets are committed.",
     "consumer.revoking": "The group asks for the partitions; the batch in hand has not been waited for.",

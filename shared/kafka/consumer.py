@@ -7,11 +7,15 @@ and all that it published is acknowledged; only then are the offsets committed, 
 Killed anywhere before that, the records come again: `process` must be idempotent.
 
 * **invalid** (`decode` raises `InvalidRecord`): the record goes to the dead-letter topic, awaited, before the offset
-  passes it; its neighbours are not affected. More than `dlq_ratio_limit` of the last `dlq_window` records: consumption
-  stops with its position held, because draining a topic into its dead letters is a loss too.
+  passes it; its neighbours are not affected. The same for a record that makes `decode` raise anything else: that is a bug,
+  but of one record only.
 * **transient** (`is_transient`): the position is held and the same batch is tried again with backoff; the consumer stays
   in its group, is not ready meanwhile, and gives the batch up only when its partitions are taken away or the service stops.
+* **about the data** (`SetAside`, `is_about_the_data`, and a `Collision` that does not pass): the records that cannot be
+  applied go to the dead-letter topic, awaited, and the rest of the batch goes on (`shared.kafka.isolation`).
 * **bug** (anything else): nothing is committed and the process ends with exit code 1.
+
+When too many records go to the dead letters, consumption stops with its position held (`shared.kafka.losses`).
 
 A rebalance or a stop waits for the batch in hand, but no longer than the drain budget; what is unfinished then is left
 uncommitted, and whoever reads on does it again.
@@ -20,9 +24,8 @@ uncommitted, and whoever reads on does it again.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections import deque
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
@@ -38,7 +41,10 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 from shared.asyncapi import document_writes
 from shared.failpoints import failpoint
 from shared.kafka.dead_letters import DeadLetter, publish_dead_letters
-from shared.kafka.errors import InvalidRecord, is_transient
+from shared.kafka.errors import CANNOT_BE_READ, InvalidRecord, without_content
+from shared.kafka.holding import BatchAbandoned, Holding
+from shared.kafka.isolation import Isolation, Item
+from shared.kafka.losses import Losses
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
 from shared.kafka.watch import ConsumerWatch
@@ -48,12 +54,6 @@ from shared.topics import Topic
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
-
-_SLOW_SECONDS = 10.0
-"""A step of a batch that takes longer than this waits for something that is away. aiokafka's commit and its idempotent
-producer try for as long as it takes, without an error that would tell."""
-
-_BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +71,11 @@ class ConsumerLimits:
     """… or after so long: a moment's patience takes a third off what a signature costs at 1,000 a second
     (docs/adr/0010-hot-paths.md)."""
     dlq_ratio_limit: float = 0.5
+    """Most of the last `dlq_window` records that may go to the dead letters, as a part of them."""
     dlq_window: int = 1_000
-
-
-class BatchAbandoned(Exception):
-    """The batch in hand was given up: its partitions were taken away or the service stops. Nothing was committed."""
+    dlq_run: int = 50
+    """Most records in a row that may go there by errors that nobody foresaw, with none between them that went well. A
+    client that repeats one bad request is below it; a constraint that refuses everything is found within a minute."""
 
 
 class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
@@ -118,12 +118,12 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         self._after_assigned, self._after_revoked = on_assigned, on_revoked
         self._subscriber: Any = None
         self._in_hand = asyncio.Lock()  # held while a batch is worked on; a rebalance waits for it
-        self._epoch = 0  # rises with every revocation: a batch of an older epoch may not commit
         self._assigned: set[int] | None = None
-        self._stopping = asyncio.Event()
-        self._handed_over = asyncio.Event()
-        self._recent_invalid: deque[bool] = deque(maxlen=limits.dlq_window)
-        self._held: str | None = None
+        self._holding = Holding(topic.name, metrics)
+        self._losses = Losses(topic.name, ratio=limits.dlq_ratio_limit, window=limits.dlq_window, run=limits.dlq_run)
+        self._isolation = Isolation(
+            topic.name, process=self._apply, set_aside=self._set_aside, holding=self._holding, metrics=metrics
+        )
         self._stopped_for_good: str | None = None
         self._watch = ConsumerWatch(
             topic.name,
@@ -181,7 +181,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
 
     def drain(self) -> None:
         """The service stops: finish the batch in hand if that is possible at once, hold nothing any longer."""
-        self._stopping.set()
+        self._holding.stopping.set()
         for task in self._tasks:
             task.cancel()
 
@@ -189,8 +189,8 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         """Why this consumer does not consume right now, or None when it does."""
         if self._stopped_for_good:
             return self._stopped_for_good
-        if self._held:
-            return self._held
+        if self._holding.why:
+            return self._holding.why
         if self._assigned is None or self._subscriber.consumer is None:
             return self._producer.away or "no partitions assigned yet"
         return self._watch.away or self._watch.stalled
@@ -208,7 +208,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Wait for the batch in hand, at most the drain budget, then let go of everything."""
-        self._handed_over.set()
+        self._holding.handed_over.set()
         await failpoint("consumer.revoking")
         try:
             async with asyncio.timeout(self._settings.drain_seconds):
@@ -218,7 +218,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             # From here on the batch in hand is a zombie's: it may finish, the fences keep it harmless, and the epoch
             # keeps it from committing.
             log.warning("batch_outlived_rebalance", topic=self._topic.name, seconds=self._settings.drain_seconds)
-        self._epoch += 1
+        self._holding.epoch += 1
         self._assigned = None
         self._watch.let_go()
         if self._after_revoked is not None and revoked:
@@ -226,7 +226,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """Take over partitions."""
-        self._handed_over.clear()
+        self._holding.handed_over.clear()
         self._assigned = {tp.partition for tp in assigned}
         self._watch.take_over()
         self._metrics.rebalances.inc()
@@ -249,13 +249,13 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
 
     async def _on_batch(self, message: KafkaMessage) -> None:
         records = cast("tuple[ConsumerRecord[Any, Any], ...]", message.raw_message)
-        if self._stopping.is_set():
+        if self._holding.stopping.is_set():
             return  # not committed, so it comes again
         if self._stopped_for_good:
             self._consumer.pause(*self._consumer.assignment())  # or it would read to the end, and drop all of it
             return
         async with self._in_hand:
-            epoch, started = self._epoch, time.perf_counter()
+            epoch, started = self._holding.epoch, time.perf_counter()
             try:
                 if records := await self._still_ours(records):
                     await self._handle(records, epoch)
@@ -263,7 +263,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
                 self._metrics.abandoned.inc()
                 log.info("batch_abandoned", topic=self._topic.name, records=len(records), reason=str(reason))
             except asyncio.CancelledError:
-                if not self._stopping.is_set():
+                if not self._holding.stopping.is_set():
                     raise
                 # The broker's client ends what outlasts the drain budget, as it should: that is no error to be logged.
                 self._metrics.abandoned.inc()
@@ -304,48 +304,78 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
 
     async def _handle(self, records: tuple[ConsumerRecord[Any, Any], ...], epoch: int) -> None:
         valid, letters = self._decode_all(records)
-        self._check_ratio(records, letters)
+        if letters:
+            self._stop_when_too_many()
         await failpoint("consumer.decoded")
         if letters:
-            await self._hold(
-                lambda: publish_dead_letters(self._producer, self._topic.dlq, letters), "dead letters", epoch
-            )
-            for letter in letters:
-                self._metrics.dead_letters.labels(reason=letter.error.reason).inc()
-                self._log_dead_letter(letter)
+            await self._publish_dead_letters(letters, epoch)
             await failpoint("consumer.dead_letters_published")
         if valid:
-            await self._hold(lambda: self._process(valid), "batch", epoch)
-            self._metrics.records.inc(len(valid))
+            self._metrics.records.inc(await self._isolation.apply(valid, epoch))
         await failpoint("consumer.processed")
-        await self._hold(lambda: self._commit(records, epoch), "commit", epoch)
+        await self._holding.until_done(lambda: self._commit(records, epoch), "commit", epoch)
         await failpoint("consumer.committed")
 
-    def _decode_all(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> tuple[list[T], list[DeadLetter]]:
-        valid: list[T] = []
+    def _decode_all(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> tuple[list[Item[T]], list[DeadLetter]]:
+        valid: list[Item[T]] = []
         letters: list[DeadLetter] = []
-        for record in records:
+        lost = [False] * len(records)
+        for place, record in enumerate(records):
             try:
-                valid.append(self._decode(record))
-                self._recent_invalid.append(False)
+                valid.append((record, self._decode(record)))
             except InvalidRecord as error:
                 letters.append(DeadLetter(record, error))
-                self._recent_invalid.append(True)
+                lost[place] = True
+            except MemoryError:
+                raise
+            except Exception as bug:  # noqa: BLE001  one record that meets a bug must not hold its partition for ever
+                letters.append(DeadLetter(record, self._unread(record, bug)))
+                lost[place] = True
+        self._losses.note_read(lost)
         return valid, letters
 
-    def _check_ratio(self, records: tuple[ConsumerRecord[Any, Any], ...], letters: list[DeadLetter]) -> None:
-        if not letters or len(self._recent_invalid) < self._limits.dlq_window:
-            return
-        invalid = sum(self._recent_invalid)
-        if invalid <= self._limits.dlq_ratio_limit * self._limits.dlq_window:
-            return
-        self._stopped_for_good = (
-            f"stopped: {invalid} of the last {self._limits.dlq_window} records of {self._topic.name} could not be read;"
-            " find the producer that writes them, then restart (a higher DLQ_RATIO_LIMIT lets them through)"
+    def _unread(self, record: ConsumerRecord[Any, Any], bug: Exception) -> InvalidRecord:
+        self._metrics.bugs.inc()
+        self._losses.note_unexplained()
+        log.error(
+            "decode_failed",
+            topic=self._topic.name,
+            partition=record.partition,
+            offset=record.offset,
+            cause=without_content(bug),
+            # The exception's own text may repeat the record's content. Lines of code do not.
+            traceback="".join(traceback.format_tb(bug.__traceback__)),
         )
+        return InvalidRecord(CANNOT_BE_READ, without_content(bug))
+
+    async def _apply(self, values: Sequence[T]) -> None:
+        await self._process(values)
+        self._losses.note_applied()
+
+    async def _set_aside(self, letters: Sequence[DeadLetter], epoch: int, found_alone: bool) -> None:
+        self._losses.note_refused(len(letters))
+        if found_alone:
+            self._losses.note_unexplained()
+        self._stop_when_too_many()
+        await self._publish_dead_letters(letters, epoch)
+        await failpoint("consumer.set_aside")
+
+    async def _publish_dead_letters(self, letters: Sequence[DeadLetter], epoch: int) -> None:
+        await self._holding.until_done(
+            lambda: publish_dead_letters(self._producer, self._topic.dlq, letters), "dead letters", epoch
+        )
+        for letter in letters:
+            self._metrics.dead_letters.labels(reason=letter.error.reason).inc()
+            self._log_dead_letter(letter)
+
+    def _stop_when_too_many(self) -> None:
+        why = self._losses.too_many()
+        if why is None:
+            return
+        self._stopped_for_good = why
         self._metrics.stopped.set(1)
-        log.error("dlq_ratio_exceeded", topic=self._topic.name, invalid=invalid, window=self._limits.dlq_window)
-        raise BatchAbandoned(self._stopped_for_good)
+        log.error("dlq_ratio_exceeded", topic=self._topic.name, why=why)
+        raise BatchAbandoned(why)
 
     def _log_dead_letter(self, letter: DeadLetter) -> None:
         log.warning(
@@ -357,52 +387,8 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             detail=letter.error.detail,
         )
 
-    async def _hold(self, step: Callable[[], Awaitable[None]], what: str, epoch: int) -> None:
-        """Do `step` until it succeeds, as long as its failures are transient and the partitions are ours."""
-        backoff = _BACKOFF_FIRST
-        while True:
-            slow = asyncio.get_running_loop().call_later(
-                _SLOW_SECONDS, self._set_held, f"{what} held: not done within {_SLOW_SECONDS:g} s"
-            )
-            try:
-                await step()
-            except Exception as error:
-                if not is_transient(error):
-                    self._set_held(None)
-                    raise
-                self._set_held(f"{what} held: {type(error).__name__}")
-                self._metrics.holds.labels(cause=type(error).__name__).inc()
-                log.warning("batch_held", topic=self._topic.name, step=what, cause=type(error).__name__, wait=backoff)
-                await self._pause(backoff, epoch)
-                backoff = min(backoff * 2, _BACKOFF_MOST)
-            else:
-                self._set_held(None)
-                return
-            finally:
-                slow.cancel()
-
-    def _set_held(self, why: str | None) -> None:
-        self._held = why
-        self._metrics.held.set(why is not None)
-
-    async def _pause(self, backoff: float, epoch: int) -> None:
-        """Wait out `backoff`, with jitter; end at once, by giving the batch up, when the partitions go or the service."""
-        waits = [asyncio.create_task(self._stopping.wait()), asyncio.create_task(self._handed_over.wait())]
-        try:
-            await asyncio.wait(
-                waits,
-                timeout=backoff * random.uniform(0.5, 1.0),  # noqa: S311  jitter, not a secret
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            for wait in waits:
-                wait.cancel()
-        if self._stopping.is_set() or self._handed_over.is_set() or epoch != self._epoch:
-            self._set_held(None)
-            raise BatchAbandoned("the service stops" if self._stopping.is_set() else "the partitions are handed over")
-
     async def _commit(self, records: tuple[ConsumerRecord[Any, Any], ...], epoch: int) -> None:
-        if epoch != self._epoch:
+        if epoch != self._holding.epoch:
             raise BatchAbandoned("the partitions were handed over meanwhile")
         last = {record.partition: record for record in records}  # within a partition they are in order
         ends = {TopicPartition(record.topic, partition): record.offset + 1 for partition, record in last.items()}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from shared.kafka.errors import CANNOT_BE_APPLIED, CANNOT_BE_READ
+
 
 class ConsumerMetrics:
     """The metrics of one batch consumer; one per process."""
@@ -16,6 +18,13 @@ class ConsumerMetrics:
             "groundswell_consumer_dead_letters",
             "Records moved to the dead-letter topic, by reason",
             ["reason"],
+            registry=registry,
+        )
+        for reason in (CANNOT_BE_APPLIED, CANNOT_BE_READ):
+            self.dead_letters.labels(reason=reason)  # there from the start: the first one pages
+        self.splits = Counter(
+            "groundswell_consumer_splits",
+            "Times that a batch or a part of it was split in halves to find the record that cannot be applied",
             registry=registry,
         )
         self.batch_records = Histogram(
@@ -59,10 +68,12 @@ class ConsumerMetrics:
             "groundswell_consumer_rebalances", "Times that partitions were assigned", registry=registry
         )
         self.bugs = Counter(
-            "groundswell_consumer_bugs", "Unexpected exceptions; each ends the process", registry=registry
+            "groundswell_consumer_bugs",
+            "Unexpected exceptions. Each ends the process; in reading one record, it sets that record aside instead",
+            registry=registry,
         )
         self.stopped = Gauge(
             "groundswell_consumer_stopped",
-            "1 when consumption stopped because too many records could not be read; needs a person",
+            "1 when consumption stopped because too many records could not be read or applied; needs a person",
             registry=registry,
         )

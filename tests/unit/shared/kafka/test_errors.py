@@ -9,7 +9,14 @@ import asyncpg
 import pytest
 import redis.exceptions
 
-from shared.kafka.errors import InvalidRecord, is_transient
+from shared.kafka.errors import (
+    Collision,
+    InvalidRecord,
+    SetAside,
+    is_about_the_data,
+    is_transient,
+    without_content,
+)
 
 
 def postgres_internal_error(function: str) -> asyncpg.PostgresError:
@@ -91,25 +98,86 @@ BUGS: list[BaseException] = [
     kafka.TopicAuthorizationFailedError(),
     kafka.IllegalStateError(),
     kafka.CommitFailedError(),
-    asyncpg.UniqueViolationError(),
     asyncpg.UndefinedTableError(),
+    asyncpg.InsufficientPrivilegeError(),
     asyncpg.PostgresSyntaxError(),
     postgres_internal_error("ExecEvalExpr"),
     asyncpg.InterfaceError("cannot perform operation: another operation is in progress"),
-    asyncpg.DataError("invalid input for query argument $1"),
     redis.exceptions.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"),
     redis.exceptions.DataError(),
+]
+
+
+def row_policy_error() -> asyncpg.PostgresError:
+    """Row-level security, as the server sends it: the same code as a missing privilege."""
+    told = {"S": "ERROR", "V": "ERROR", "C": "42501", "M": "new row violates", "R": "ExecWithCheckOptions"}
+    return asyncpg.PostgresError.new(told)
+
+
+ABOUT_THE_DATA: list[BaseException] = [
+    asyncpg.UniqueViolationError(),
+    asyncpg.CheckViolationError(),
+    asyncpg.NotNullViolationError(),
+    asyncpg.ForeignKeyViolationError(),
+    asyncpg.ExclusionViolationError(),
+    asyncpg.DataError("x"),
+    asyncpg.NumericValueOutOfRangeError(),
+    asyncpg.StringDataRightTruncationError(),
+    asyncpg.CharacterNotInRepertoireError(),
+    asyncpg.UntranslatableCharacterError(),
+    asyncpg.DatetimeFieldOverflowError(),
+    asyncpg.ProgramLimitExceededError(),
+    asyncpg.CardinalityViolationError(),
+    asyncpg.WithCheckOptionViolationError(),
+    asyncpg.RaiseError(),
+    asyncpg.AssertError(),
+    asyncpg.DataCorruptedError(),
+    asyncpg.IndexCorruptedError(),
+    row_policy_error(),
 ]
 
 
 @pytest.mark.parametrize("error", PASSING, ids=repr)
 def test_waiting_can_help(error: BaseException) -> None:
     assert is_transient(error)
+    assert not is_about_the_data(error)
+
+
+@pytest.mark.parametrize("error", ABOUT_THE_DATA, ids=repr)
+def test_waiting_cannot_help_and_leaving_out_what_is_refused_can(error: BaseException) -> None:
+    assert is_about_the_data(error)
+    assert not is_transient(error)
 
 
 @pytest.mark.parametrize("error", BUGS, ids=repr)
-def test_waiting_cannot_help(error: BaseException) -> None:
+def test_neither_waiting_nor_leaving_out_a_record_can_help(error: BaseException) -> None:
     assert not is_transient(error)
+    assert not is_about_the_data(error)
+
+
+def test_a_collision_passes_by_itself_at_first() -> None:
+    assert is_transient(Collision("another verify wrote to this lane"))
+    assert not is_about_the_data(Collision("another verify wrote to this lane"))
+
+
+def test_an_error_of_postgresql_is_named_without_the_values_that_it_repeats() -> None:
+    error = asyncpg.PostgresError.new(
+        {
+            "S": "ERROR",
+            "C": "23505",
+            "M": 'duplicate key value violates unique constraint "ledger_event"',
+            "D": "Key (email)=(robin@mail.example) already exists.",
+            "n": "ledger_event",
+            "t": "ledger",
+        }
+    )
+    assert without_content(error) == "UniqueViolationError, SQLSTATE 23505, constraint ledger_event, table ledger"
+    assert without_content(TypeError("robin@mail.example")) == "TypeError"
+
+
+def test_to_set_nothing_aside_would_be_tried_for_ever_and_is_refused() -> None:
+    with pytest.raises(ValueError, match="without a record"):
+        SetAside({})
 
 
 def test_a_file_of_ours_that_is_missing_is_a_bug_and_not_a_server_that_is_away(tmp_path: Path) -> None:
