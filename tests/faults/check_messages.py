@@ -138,7 +138,9 @@ def dead_letters_are_the_poison(sent: Sent, observed: Observed, verdict: Verdict
         "unreadable records that are no dead letters", observed.planted.keys() - letters.keys()
     )
     known = {**observed.planted_before, **observed.planted}
-    strangers = [found[0] for source, found in letters.items() if source not in known]
+    strangers = [
+        found[0] for source, found in letters.items() if source not in known and not _follows(observed, found[0])
+    ]
     verdict.lost += verdict.found("dead letters that nobody spoiled", strangers)
     wrong, changed = [], []
     for source, planted in known.items():
@@ -151,6 +153,14 @@ def dead_letters_are_the_poison(sent: Sent, observed: Observed, verdict: Verdict
     verdict.found("dead letters that are not the record, untouched", changed)
     if not sent.touched(*_REPEATS_DEAD_LETTERS):
         verdict.found("dead letters written again although nothing failed", [s for s, f in letters.items() if f[1:]])
+
+
+def _follows(observed: Observed, letter: DeadLetter) -> bool:
+    """Whether it is about a petition that was spoiled in a way that leads to such letters."""
+    return letter.petition is not None and any(
+        letter.petition.startswith(petition) and letter.reason in reasons
+        for petition, reasons in observed.spoiled.letters.items()
+    )
 
 
 def nothing_else_is_wrong(_sent: Sent, observed: Observed, verdict: Verdict) -> None:

@@ -25,7 +25,7 @@ class Rule:
         cause: a pattern that the whole field ``cause`` must match.
         logger: a pattern that the beginning of the logger's name must match.
         traceback: a pattern that must be found in the traceback that comes with it; none may come where this is None.
-        fields: what other fields must say.
+        fields: what other fields must say: a value, or a pattern that the whole field must match.
     """
 
     event: str
@@ -43,7 +43,7 @@ class Rule:
             and re.fullmatch(self.cause, str(fields.get("cause", ""))) is not None
             and re.match(self.logger, str(fields.get("logger", ""))) is not None
             and self._explains_traceback(fields.get("exception"))
-            and all(fields.get(name) == wanted for name, wanted in self.fields.items())
+            and all(_says(fields.get(name), wanted) for name, wanted in self.fields.items())
             and any(part == ALWAYS or (service if part == ITSELF else part) in touched for part in self.parts)
         )
 
@@ -51,6 +51,12 @@ class Rule:
         if traceback is None or self.traceback is None:
             return traceback is None and self.traceback is None
         return re.search(self.traceback, str(traceback)) is not None
+
+
+def _says(value: object, wanted: object) -> bool:
+    if isinstance(wanted, re.Pattern):
+        return wanted.fullmatch(str(value)) is not None
+    return value == wanted
 
 
 _KAFKA_ERROR: Final = (

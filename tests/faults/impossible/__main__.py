@@ -17,7 +17,8 @@ from tests.faults.impossible import acts
 from tests.faults.impossible.act import Act, Traces
 from tests.faults.impossible.honest import Honest
 from tests.faults.impossible.parts import parts_of_world
-from tests.faults.impossible.victim import PREFIX, Victim, goes_on, heals
+from tests.faults.impossible.victim import Victim, goes_on, heals
+from tests.faults.notes import SACRIFICE
 from tests.faults.world import World
 
 _SETTINGS = {"TALLY_AUDIT_SECONDS": "2"}
@@ -39,7 +40,7 @@ def _arguments() -> Namespace:
 async def _play(world: World, honest: Honest, name: str, chosen: tuple[Act, ...], arguments: Namespace) -> list[str]:
     random = Random(f"{arguments.seed}/{name}")
     parts = parts_of_world(world)
-    victim = Victim(parts, f"{PREFIX}{name}"[:60])
+    victim = Victim(parts, f"{SACRIFICE}{name}"[:60])
     await victim.make()
     traces = Traces()
     for act in chosen:

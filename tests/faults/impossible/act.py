@@ -8,8 +8,9 @@ from random import Random
 from typing import Literal
 
 from deploy.local.service import ServiceName
+from tests.faults.impossible.records import Written
 from tests.faults.impossible.victim import Victim
-from tests.faults.notes import Place
+from tests.faults.notes import Place, Planted
 
 Part = Literal["postgres", "redis", "kafka"]
 
@@ -19,16 +20,20 @@ class Traces:
     """What an act has written, for the checks that would find it.
 
     Attributes:
-        letters: records that have to become dead letters: where they are, and the reasons that may be given.
+        planted: records that have to become dead letters, with the reason that each must be given.
+        follow: reasons of dead letters that services may make of their own records about the petition.
         removed: (lane, position) of ledger rows that are not there any more.
         leapt: (lane, position) of ledger rows that were put far ahead: the positions right before them are empty.
-        petitions: other petitions that it named.
     """
 
-    letters: dict[Place, tuple[str, ...]] = field(default_factory=dict)
+    planted: dict[Place, Planted] = field(default_factory=dict)
+    follow: set[str] = field(default_factory=set)
     removed: set[tuple[int, int]] = field(default_factory=set)
     leapt: set[tuple[int, int]] = field(default_factory=set)
-    petitions: set[str] = field(default_factory=set)
+
+    def plant(self, written: Written, reason: str) -> None:
+        """This record has to become a dead letter."""
+        self.planted[written.place] = Planted(reason, written.digest)
 
 
 Do = Callable[[Victim, Random, Traces], Awaitable[None]]
@@ -42,13 +47,13 @@ class Act:
         name: begins with the part: ``redis-tally-deleted``.
         do: writes it, about a petition of its own. Raises an error of the part if that is away; nothing then happened.
         wakes: a service that looks at the state only when it starts.
-        shows: log events, one of which tells people of it. Empty: it heals without a word, or nothing needs healing.
+        touches: what it looks like, beside what it is: losing a key that stands for all of Redis looks like losing Redis.
     """
 
     name: str
     do: Do
     wakes: ServiceName | None = None
-    shows: tuple[str, ...] = ()
+    touches: tuple[str, ...] = ()
 
     @property
     def part(self) -> str:
@@ -63,15 +68,15 @@ class Acts:
         self._part = part
         self.found: list[Act] = []
 
-    def add(self, name: str, *, wakes: ServiceName | None = None, shows: tuple[str, ...] = ()) -> Callable[[Do], Do]:
+    def add(self, name: str, *, wakes: ServiceName | None = None, touches: tuple[str, ...] = ()) -> Callable[[Do], Do]:
         """A decorator for an act; its docstring says what cannot be about it."""
 
         def added(do: Do) -> Do:
-            self.put(name, do, wakes=wakes, shows=shows)
+            self.put(name, do, wakes=wakes, touches=touches)
             return do
 
         return added
 
-    def put(self, name: str, do: Do, *, wakes: ServiceName | None = None, shows: tuple[str, ...] = ()) -> None:
+    def put(self, name: str, do: Do, *, wakes: ServiceName | None = None, touches: tuple[str, ...] = ()) -> None:
         """Add an act that is made from parameters."""
-        self.found.append(Act(f"{self._part}-{name}", do, wakes=wakes, shows=shows))
+        self.found.append(Act(f"{self._part}-{name}", do, wakes=wakes, touches=touches))

@@ -40,7 +40,6 @@ _SOURCE: Final = "/elsewhere"
 _LETTERS: Final = frozenset({SIGNATURES_SUBMITTED.name, SIGNATURES_VERIFIED.name, MILESTONES_REACHED.name})
 """Topics whose unreadable records become dead letters; those of the others stay where they are."""
 
-UNREADABLE_HEADER: Final = ("unreadable",)
 _FAR: Final = 1_000_000
 _FOREIGN_KEY: Final = "somebody-else"
 
@@ -169,13 +168,13 @@ def _drafted(victim: Victim, topic: Topic) -> tuple[bytes, bytes, Headers]:
     return victim.petition_id.encode(), value, headers
 
 
-def _foreign(topic: Topic, key: bytes | None, reasons: tuple[str, ...]) -> Do:
+def _foreign(topic: Topic, key: bytes | None, reason: str) -> Do:
     async def act(victim: Victim, _: Random, traces: Traces) -> None:
         """A record that is not what its key says."""
         _own_key, value, headers = _drafted(victim, topic)
-        place = await put(victim.parts, topic.name, key, value, headers)
+        written = await put(victim.parts, topic.name, key, value, headers)
         if topic.name in _LETTERS:
-            traces.letters[place] = reasons
+            traces.plant(written, reason)
 
     return act
 
@@ -191,9 +190,9 @@ def _rubbish(topic: Topic) -> Do:
             (value, []),
             (json.dumps([json.loads(value)]).encode(), headers),
         )[how]
-        place = await put(victim.parts, topic.name, key, *spoiled)
+        written = await put(victim.parts, topic.name, key, *spoiled)
         if topic.name in _LETTERS:
-            traces.letters[place] = ("not_a_cloud_event",) if how == 2 else ("schema",)
+            traces.plant(written, "not_a_cloud_event" if how == 2 else "schema")
 
     return act
 
@@ -202,24 +201,24 @@ def _unreadable_header(topic: Topic) -> Do:
     async def act(victim: Victim, _: Random, traces: Traces) -> None:
         """A record that the client cannot unpack: a header's name is not UTF-8."""
         key, value, headers = _drafted(victim, topic)
-        await put(victim.parts, topic.name, key, value, headers, unreadable_header=True)
+        written = await put(victim.parts, topic.name, key, value, headers, unreadable_header=True)
+        if topic.name in _LETTERS:
+            traces.plant(written, "unreadable_headers")
 
     return act
 
 
-for _topic, _other_key, _reasons in (
-    (SIGNATURES_SUBMITTED, b"0" * 32, ("signer_key_mismatch",)),
-    (SIGNATURES_VERIFIED, _FOREIGN_KEY.encode(), ("key",)),
-    (SIGNATURES_REJECTED, _FOREIGN_KEY.encode(), ()),
-    (PETITIONS_CHANGED, _FOREIGN_KEY.encode(), ()),
-    (TALLIES_UPDATED, _FOREIGN_KEY.encode(), ()),
-    (MILESTONES_REACHED, _FOREIGN_KEY.encode(), ("key",)),
+for _topic, _other_key, _reason in (
+    (SIGNATURES_SUBMITTED, b"0" * 32, "signer_key_mismatch"),
+    (SIGNATURES_VERIFIED, _FOREIGN_KEY.encode(), "key"),
+    (SIGNATURES_REJECTED, _FOREIGN_KEY.encode(), ""),
+    (PETITIONS_CHANGED, _FOREIGN_KEY.encode(), ""),
+    (TALLIES_UPDATED, _FOREIGN_KEY.encode(), ""),
+    (MILESTONES_REACHED, _FOREIGN_KEY.encode(), "key"),
 ):
     _name = _topic.name.removesuffix(".v1").replace(".", "-")
-    _acts.put(f"{_name}-foreign", _foreign(_topic, _other_key, _reasons))
-    _acts.put(
-        f"{_name}-without-key", _foreign(_topic, None, _reasons if _topic is not SIGNATURES_SUBMITTED else ("key",))
-    )
+    _acts.put(f"{_name}-foreign", _foreign(_topic, _other_key, _reason))
+    _acts.put(f"{_name}-without-key", _foreign(_topic, None, _reason if _topic is not SIGNATURES_SUBMITTED else "key"))
     _acts.put(f"{_name}-rubbish", _rubbish(_topic))
     _acts.put(f"{_name}-unreadable-header", _unreadable_header(_topic))
 
@@ -284,16 +283,16 @@ async def _partition(victim: Victim, topic: Topic) -> int:
 async def _undecided(victim: Victim, _: Random, traces: Traces) -> None:
     """A milestone that nobody reached, under the right key."""
     value, headers = _milestone(victim, NEVER)
-    place = await put(victim.parts, MILESTONES_REACHED.name, victim.petition_id.encode(), value, headers)
-    traces.letters[place] = ("not_decided",)
+    written = await put(victim.parts, MILESTONES_REACHED.name, victim.petition_id.encode(), value, headers)
+    traces.plant(written, "not_decided")
 
 
 @_acts.add("milestones-reached-nobody-has")
 async def _nobody_has(victim: Victim, _: Random, traces: Traces) -> None:
     """A threshold that the petition does not have, below its count."""
     value, headers = _milestone(victim, 2)
-    place = await put(victim.parts, MILESTONES_REACHED.name, victim.petition_id.encode(), value, headers)
-    traces.letters[place] = ("not_decided",)
+    written = await put(victim.parts, MILESTONES_REACHED.name, victim.petition_id.encode(), value, headers)
+    traces.plant(written, "not_decided")
 
 
 @_acts.add("milestones-reached-again")
@@ -307,10 +306,10 @@ async def _again(victim: Victim, _: Random, __: Traces) -> None:
 # -------------------------------------------------------------------------------------------------- signatures.verified
 
 
-async def _put_fact(victim: Victim, traces: Traces, draft: Drafted, reasons: tuple[str, ...]) -> None:
-    place = await put(victim.parts, SIGNATURES_VERIFIED.name, victim.petition_id.encode(), *draft)
-    if reasons:
-        traces.letters[place] = reasons
+async def _put_fact(victim: Victim, traces: Traces, draft: Drafted, reason: str) -> None:
+    written = await put(victim.parts, SIGNATURES_VERIFIED.name, victim.petition_id.encode(), *draft)
+    if reason:
+        traces.plant(written, reason)
     await victim.sign(len(victim.signatures))
 
 
@@ -318,34 +317,34 @@ async def _put_fact(victim: Victim, traces: Traces, draft: Drafted, reasons: tup
 async def _fact_at_the_end(victim: Victim, random: Random, traces: Traces) -> None:
     """Every later fact of the lane would be behind it."""
     lane, _ = await _last(victim, random)
-    await _put_fact(victim, traces, _fact(victim, lane, 2**53), ("out_of_range", "not_in_ledger"))
+    await _put_fact(victim, traces, _fact(victim, lane, 2**53), "out_of_range")
 
 
 @_acts.add("signatures-verified-ahead")
 async def _fact_ahead(victim: Victim, random: Random, traces: Traces) -> None:
     """A position that the lane has not come to."""
     lane, last = await _last(victim, random)
-    await _put_fact(victim, traces, _fact(victim, lane, last + _FAR), ("not_in_ledger",))
+    await _put_fact(victim, traces, _fact(victim, lane, last + _FAR), "not_in_ledger")
 
 
 @_acts.add("signatures-verified-next")
 async def _fact_next(victim: Victim, random: Random, traces: Traces) -> None:
     """The very next position of the lane: a real fact will have it."""
     lane, last = await _last(victim, random)
-    await _put_fact(victim, traces, _fact(victim, lane, last + 1), ())
+    await _put_fact(victim, traces, _fact(victim, lane, last + 1), "")
 
 
 @_acts.add("signatures-verified-of-another-row")
 async def _fact_of_another(victim: Victim, random: Random, traces: Traces) -> None:
     """The position of the lane's last row, whosever it is, under another event."""
     lane, last = await _last(victim, random)
-    await _put_fact(victim, traces, _fact(victim, lane, last), ())
+    await _put_fact(victim, traces, _fact(victim, lane, last), "")
 
 
 @_acts.add("signatures-verified-in-no-lane")
 async def _fact_in_no_lane(victim: Victim, _: Random, traces: Traces) -> None:
     """A lane that there is not."""
-    await _put_fact(victim, traces, _fact(victim, 2_000_000_000, 1), ())
+    await _put_fact(victim, traces, _fact(victim, 2_000_000_000, 1), "")
 
 
 @_acts.add("signatures-verified-of-2099")
@@ -353,14 +352,14 @@ async def _fact_of_2099(victim: Victim, random: Random, traces: Traces) -> None:
     """A time that would be the newest of all for ever."""
     lane, last = await _last(victim, random)
     draft = _fact(victim, lane, last + 1, signed_at="2099-06-01T00:00:00Z", occurred_at="2099-06-01T00:00:00Z")
-    await _put_fact(victim, traces, draft, ("out_of_range",))
+    await _put_fact(victim, traces, draft, "out_of_range")
 
 
 @_acts.add("signatures-verified-tombstone")
 async def _fact_tombstone(victim: Victim, _: Random, traces: Traces) -> None:
     """A key and nothing else."""
-    place = await put(victim.parts, SIGNATURES_VERIFIED.name, victim.petition_id.encode(), None, [])
-    traces.letters[place] = ("not_a_cloud_event", "no_value")
+    written = await put(victim.parts, SIGNATURES_VERIFIED.name, victim.petition_id.encode(), None, [])
+    traces.plant(written, "not_a_cloud_event")
 
 
 # ---------------------------------------------------------------------------------------------------- petitions.changed
@@ -388,8 +387,8 @@ def _signed_at(moment: datetime) -> Do:
     async def act(victim: Victim, _: Random, traces: Traces) -> None:
         """A valid signature of another time."""
         key, value, headers = _command(victim, submitted_at=moment)
-        place = await put(victim.parts, SIGNATURES_SUBMITTED.name, key, value, headers)
-        traces.letters[place] = ("out_of_range",)
+        written = await put(victim.parts, SIGNATURES_SUBMITTED.name, key, value, headers)
+        traces.plant(written, "out_of_range")
         await victim.sign(len(victim.signatures))
 
     return act

@@ -54,7 +54,6 @@ def _signature_set(change: str, *, then: str) -> Do:
     async def act(victim: Victim, random: Random, traces: Traces) -> None:
         """A signature was edited; then its client, its signer or a moderator comes back to it."""
         signer = _some_signer(victim, random)
-        traces.petitions.add(f"{victim.petition_id}-elsewhere")
         await _run(
             victim,
             f"UPDATE signatures SET {change} WHERE signature_id = $1",
@@ -78,7 +77,7 @@ for _name, _change, _then in (
     ("invalidated-by-hand", "state = 'invalidated'", "withdraws"),
     ("of-another-signer", "signer_key = gen_random_uuid()", "signs again"),
     ("of-another-petition", "petition_id = petition_id || '-elsewhere'", "withdraws"),
-    ("of-no-petition", "petition_id = 'No such \"petition\"!'", "withdraws"),
+    ("of-no-petition", "petition_id = 'sacrifice-\"no such petition\"!'", "withdraws"),
     ("of-no-country", "country = '\"'", "withdraws"),
     ("of-another-century", "submitted_at = '1815-06-18T12:00Z'", "withdraws"),
     ("of-the-future", "submitted_at = '2101-01-01T00:00Z'", "withdraws"),
@@ -159,7 +158,6 @@ async def _ledger_repeated(victim: Victim, random: Random, traces: Traces) -> No
 def _ledger_set(change: str, *, signs: bool = False) -> Do:
     async def act(victim: Victim, random: Random, traces: Traces) -> None:
         """A row of the ledger says something else than it did."""
-        traces.petitions.add(f"{victim.petition_id}-elsewhere")
         async with victim.parts.database() as database:
             row = await _row(database, victim, random)
             await database.execute(
@@ -176,7 +174,7 @@ for _name, _change in (
     ("event-edited", "event_id = gen_random_uuid()"),
     ("delta-edited", "delta = -1"),
     ("petition-edited", "petition_id = petition_id || '-elsewhere'"),
-    ("petition-garbage", "petition_id = 'No such \"petition\"!'"),
+    ("petition-garbage", "petition_id = 'sacrifice-\"no such petition\"!'"),
     ("country-edited", "country = 'FR'"),
     ("country-garbage", "country = '\"'"),
     ("time-edited", "signed_at = '1815-06-18T12:00Z', occurred_at = '1815-06-18T12:00Z'"),
@@ -274,12 +272,12 @@ async def _milestone_of_the_end(victim: Victim, _: Random, __: Traces) -> None:
     await _run(victim, f"{_MILESTONE} ($1, $2, -1, -1, 'infinity', NULL)", victim.petition_id, NEVER)
 
 
-@_acts.add("witness-edited", wakes="tally")
+@_acts.add("witness-edited", wakes="tally", touches=("redis",))
 async def _witness_edited(victim: Victim, _: Random, __: Traces) -> None:
     await _run(victim, "UPDATE redis_witness SET identity = 'nobody/nothing'")
 
 
-@_acts.add("witness-deleted", wakes="tally")
+@_acts.add("witness-deleted", wakes="tally", touches=("redis",))
 async def _witness_deleted(victim: Victim, _: Random, __: Traces) -> None:
     await _run(victim, "DELETE FROM redis_witness")
 

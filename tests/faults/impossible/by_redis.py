@@ -66,7 +66,7 @@ async def _expires(victim: Victim, _: Random, __: Traces) -> None:
         await redis.pexpire(_minutes(victim), _EXPIRES_MS)
 
 
-@_acts.add("incarnation-deleted")
+@_acts.add("incarnation-deleted", touches=("redis",))
 async def _incarnation(victim: Victim, _: Random, __: Traces) -> None:
     """Redis looks like another one, and has everything."""
     async with victim.parts.redis() as redis:

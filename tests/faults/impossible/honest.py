@@ -7,7 +7,8 @@ import time
 from typing import Final
 
 from tests.faults.impossible.parts import Parts
-from tests.faults.impossible.victim import AWAY, PREFIX, Victim
+from tests.faults.impossible.victim import AWAY, Victim
+from tests.faults.notes import SACRIFICE
 
 SIGNATURES: Final = 10
 SECONDS: Final = 10.0
@@ -18,7 +19,7 @@ class Honest:
     """One such petition, signed again and again."""
 
     def __init__(self, parts: Parts, name: str) -> None:
-        self._petition = Victim(parts, f"{PREFIX}{name}")
+        self._petition = Victim(parts, f"{SACRIFICE}{name}")
         self._signed = 0
         self._lock = asyncio.Lock()
 

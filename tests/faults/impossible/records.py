@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
@@ -11,10 +11,14 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from shared.kafka.partitioner import partition_of
 from shared.kafka.record import Headers
 from tests.faults.impossible.parts import Parts
-from tests.faults.notes import Place
+from tests.faults.notes import BY_HAND, Place, digest_of
 
-BY_HAND: Final = "x-written-by-hand"
-"""A header of every such record: observers of a run tell by it that no service has written the record."""
+
+class Written(NamedTuple):
+    """A record that was written: where it stands, and the digest that its dead letter must have."""
+
+    place: Place
+    digest: str
 
 
 class _NotUtf8(str):
@@ -35,8 +39,8 @@ async def put(
     *,
     partition: int | None = None,
     unreadable_header: bool = False,
-) -> Place:
-    """Write one record; returns where it stands.
+) -> Written:
+    """Write one record, with the header `BY_HAND`.
 
     Args:
         partition: instead of the one of the key.
@@ -45,10 +49,10 @@ async def put(
     Raises:
         aiokafka.errors.KafkaError, OSError: it was not acknowledged.
     """
-    (place,) = await put_all(
+    (written,) = await put_all(
         parts, topic, [(key, value, headers)], partition=partition, unreadable_header=unreadable_header
     )
-    return place
+    return written
 
 
 async def put_all(
@@ -58,7 +62,7 @@ async def put_all(
     *,
     partition: int | None = None,
     unreadable_header: bool = False,
-) -> list[Place]:
+) -> list[Written]:
     """Write records, in order, into the partition of the first one's key or the given one."""
     producer = AIOKafkaProducer(bootstrap_servers=parts.bootstrap_servers, acks="all", request_timeout_ms=20_000)
     await producer.start()
@@ -76,6 +80,9 @@ async def put_all(
                 extra.append((_NotUtf8("name"), b"1"))
             batch.append(key=key, value=value, timestamp=None, headers=[*headers, *extra])
         written = await (await producer.send_batch(batch, topic, partition=partition))
-        return [(topic, partition, written.offset + number) for number in range(len(records))]
+        return [
+            Written((topic, partition, written.offset + number), digest_of(key, value, [*headers, (BY_HAND, b"1")]))
+            for number, (key, value, headers) in enumerate(records)
+        ]
     finally:
         await producer.stop()

@@ -15,9 +15,7 @@ import redis.exceptions
 
 from shared.events import minute_of
 from tests.faults.impossible.parts import Parts
-
-PREFIX: Final = "sacrifice-"
-"""The id of every sacrificial petition begins like this; no petition of a fault run does."""
+from tests.faults.notes import SACRIFICE
 
 SIGNERS: Final = 5
 """Signatures that count before anything is spoiled."""
@@ -55,15 +53,15 @@ class Victim:
     """A sacrificial petition of its own.
 
     Attributes:
-        petition_id: see `PREFIX`.
+        petition_id: begins with `SACRIFICE`.
         signatures: id of the signature of each signer, in the order of signing.
         address: where its mails go, and nowhere else.
         peak: the most signatures that stood at once, as the signers know it.
     """
 
     def __init__(self, parts: Parts, petition_id: str) -> None:
-        if not petition_id.startswith(PREFIX):
-            raise ValueError(f"a sacrificial petition is called {PREFIX}…")
+        if not petition_id.startswith(SACRIFICE):
+            raise ValueError(f"a sacrificial petition is called {SACRIFICE}…")
         self.parts, self.petition_id = parts, petition_id
         self.address = f"council@{petition_id}.test"
         self.signatures: dict[int, str] = {}
