@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from itertools import combinations
 from pathlib import Path
 from random import Random
+from typing import Final
 
 from deploy.local import STATE_DIR
 from tests.faults.impossible import acts
@@ -21,7 +22,9 @@ from tests.faults.impossible.victim import Victim, goes_on, heals
 from tests.faults.notes import SACRIFICE
 from tests.faults.world import World
 
-_SETTINGS = {"TALLY_AUDIT_SECONDS": "2"}
+_SETTINGS: Final = {"TALLY_AUDIT_SECONDS": "2"}
+_MOST_SECONDS: Final = 180.0
+_MOST_LINES: Final = 6
 
 
 def _arguments() -> Namespace:
@@ -30,6 +33,7 @@ def _arguments() -> Namespace:
     parser.add_argument(
         "--pairs", type=int, default=0, help="so many pairs on one petition each, instead of single acts"
     )
+    parser.add_argument("--together", type=int, default=1, help="so many at a time, each on its own petition (1)")
     parser.add_argument("--seed", type=int, default=1, help="decides what the acts draw, and the pairs (1)")
     parser.add_argument("--seconds", type=float, default=20, help="for a petition to be right again (20)")
     parser.add_argument("--list", action="store_true", help="print the names of the acts, and end")
@@ -70,26 +74,32 @@ async def _main(arguments: Namespace) -> int:
         async with World(arguments.state_dir, settings=_SETTINGS) as world:
             honest = Honest(parts_of_world(world), "honest")
             await honest.make()
-            while rounds:
-                name, chosen = rounds.pop(0)
-                began = time.monotonic()
-                try:
-                    async with asyncio.timeout(180):
-                        wrong = await _play(world, honest, name, chosen, arguments)
-                except Exception:
-                    wrong = [traceback.format_exc(limit=-3)]
-                title = " + ".join(act.name for act in chosen)
-                print(f"{'FAILED' if wrong else 'ok    '} {title} ({time.monotonic() - began:.1f} s)", flush=True)
-                for line in wrong[:6]:
-                    print(f"         {line}", flush=True)
-                failed += bool(wrong)
-                if wrong:
-                    for process in world.service_processes:
-                        if not process.running:
-                            print(f"         {process.name} ended", flush=True)
-                    break  # what is broken now must not be counted against the next one
+            whole = True
+            while rounds and whole:  # what is broken for good must not be counted against the next ones
+                now, rounds = rounds[: arguments.together], rounds[arguments.together :]
+                found = await asyncio.gather(*(_told(world, honest, name, chosen, arguments) for name, chosen in now))
+                failed += sum(found)
+                whole = not await honest.sign_ten(within=30) and not await world.not_ready()
+            if not whole:
+                print(f"a new world: {', '.join(await world.not_ready()) or 'signatures are held'}", flush=True)
     print(f"{failed} failed")
     return 1 if failed else 0
+
+
+async def _told(world: World, honest: Honest, name: str, chosen: tuple[Act, ...], arguments: Namespace) -> bool:
+    """Play, and print what came of it; whether something is wrong."""
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(_MOST_SECONDS):
+            wrong = await _play(world, honest, name, chosen, arguments)
+    except Exception:
+        wrong = [traceback.format_exc(limit=-3)]
+    title = " + ".join(act.name for act in chosen)
+    lines = [f"{'FAILED' if wrong else 'ok    '} {title} ({time.monotonic() - began:.1f} s)"]
+    lines += [f"         {line}" for line in wrong[:_MOST_LINES]]
+    lines += [f"         {process.name} has ended" for process in world.service_processes if not process.running]
+    print("\n".join(lines), flush=True)
+    return bool(wrong)
 
 
 def main() -> int:

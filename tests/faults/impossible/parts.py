@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ class SentMail(NamedTuple):
     milestones: tuple[int, ...]
 
 
-Restart = Callable[[str], Awaitable[None]]
+Restart = Callable[[str], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, kw_only=True)
