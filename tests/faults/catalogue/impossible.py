@@ -62,14 +62,19 @@ async def spoil(world: World, random: Random, *chosen: Act) -> None:
             leapt=sorted(traces.leapt),
             planted=sorted(traces.planted),
         )
-    for service in sorted({act.wakes for act in chosen if act.wakes}):
-        for process in list(world.services[service]):
-            await process.stop()
-        await start_again(world, service)
-    if wrong := await heals(victim, within=HEAL_SECONDS):
-        raise NotHealed(f"{victim.petition_id} after {HEAL_SECONDS:g} s: {'; '.join(wrong)}")
-    if wrong := await goes_on(victim, within=HEAL_SECONDS):
-        raise NotHealed(f"{victim.petition_id} does not go on: {'; '.join(wrong)}")
+    try:
+        for service in sorted({act.wakes for act in chosen if act.wakes}):
+            for process in list(world.services[service]):
+                await process.stop()
+            await start_again(world, service)
+        if wrong := await heals(victim, within=HEAL_SECONDS):
+            raise NotHealed(f"{victim.petition_id} after {HEAL_SECONDS:g} s: {'; '.join(wrong)}")
+        if wrong := await goes_on(victim, within=HEAL_SECONDS):
+            raise NotHealed(f"{victim.petition_id} does not go on: {'; '.join(wrong)}")
+    finally:
+        for act in chosen:
+            if act.undo is not None:
+                await act.undo(victim)
 
 
 def _fault(act: Act) -> Fault:

@@ -55,6 +55,9 @@ async def _play(world: World, honest: Honest, name: str, chosen: tuple[Act, ...]
     wrong += await heals(victim, within=arguments.seconds)
     if not wrong:
         wrong = [f"afterwards: {line}" for line in await goes_on(victim, within=arguments.seconds)]
+    for act in chosen:
+        if act.undo is not None:
+            await act.undo(victim)
     return wrong + [f"not ready: {line}" for line in await world.not_ready()]
 
 

@@ -37,6 +37,7 @@ class Traces:
 
 
 Do = Callable[[Victim, Random, Traces], Awaitable[None]]
+Undo = Callable[[Victim], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Act:
         name: begins with the part: ``redis-tally-deleted``.
         do: writes it, about a petition of its own. Raises an error of the part if that is away; nothing then happened.
         wakes: a service that looks at the state only when it starts.
+        undo: takes away what no service could, once the petition has gone on in spite of it.
         touches: what it looks like, beside what it is: losing a key that stands for all of Redis looks like losing Redis.
     """
 
@@ -54,6 +56,7 @@ class Act:
     do: Do
     wakes: ServiceName | None = None
     touches: tuple[str, ...] = ()
+    undo: Undo | None = None
 
     @property
     def part(self) -> str:
@@ -68,15 +71,30 @@ class Acts:
         self._part = part
         self.found: list[Act] = []
 
-    def add(self, name: str, *, wakes: ServiceName | None = None, touches: tuple[str, ...] = ()) -> Callable[[Do], Do]:
+    def add(
+        self,
+        name: str,
+        *,
+        wakes: ServiceName | None = None,
+        touches: tuple[str, ...] = (),
+        undo: Undo | None = None,
+    ) -> Callable[[Do], Do]:
         """A decorator for an act; its docstring says what cannot be about it."""
 
         def added(do: Do) -> Do:
-            self.put(name, do, wakes=wakes, touches=touches)
+            self.put(name, do, wakes=wakes, touches=touches, undo=undo)
             return do
 
         return added
 
-    def put(self, name: str, do: Do, *, wakes: ServiceName | None = None, touches: tuple[str, ...] = ()) -> None:
+    def put(
+        self,
+        name: str,
+        do: Do,
+        *,
+        wakes: ServiceName | None = None,
+        touches: tuple[str, ...] = (),
+        undo: Undo | None = None,
+    ) -> None:
         """Add an act that is made from parameters."""
-        self.found.append(Act(f"{self._part}-{name}", do, wakes=wakes, touches=touches))
+        self.found.append(Act(f"{self._part}-{name}", do, wakes=wakes, touches=touches, undo=undo))

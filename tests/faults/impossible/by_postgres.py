@@ -5,10 +5,15 @@ The ledger is the truth: what it says after somebody has written to it is what h
 
 from __future__ import annotations
 
+from contextlib import suppress
 from random import Random
 from typing import Any, Final
 from uuid import UUID, uuid4
 
+import asyncpg
+
+from shared.events import WithdrawCommand
+from shared.identity import canonical_email, command_id, signer_key
 from tests.faults.impossible.act import Act, Acts, Do, Traces
 from tests.faults.impossible.victim import FIRST_MILESTONE, MALLORY, NEVER, Victim
 
@@ -19,8 +24,10 @@ _FAR: Final = 100_000
 
 
 async def _run(victim: Victim, query: str, *arguments: Any) -> None:
+    """Write, unless the table itself refuses to hold such a row: then there is nothing to heal."""
     async with victim.parts.database() as database:
-        await database.execute(query, *arguments)
+        with suppress(asyncpg.CheckViolationError):
+            await database.execute(query, *arguments)
 
 
 def _some_signer(victim: Victim, random: Random) -> int:
@@ -97,6 +104,28 @@ async def _signature_foreseen(victim: Victim, random: Random, _: Traces) -> None
         _id(victim, signer),
     )
     await victim.sign(signer, key=f"{victim.key(signer)}-again")
+
+
+def _rule_name(victim: Victim) -> str:
+    return f'"by_hand_{victim.petition_id}"'
+
+
+async def _without_rule(victim: Victim) -> None:
+    await _run(victim, f"ALTER TABLE signatures DROP CONSTRAINT IF EXISTS {_rule_name(victim)}")
+
+
+@_acts.add("signer-refused-by-the-table", undo=_without_rule)
+async def _refused_by_the_table(victim: Victim, _: Random, traces: Traces) -> None:
+    """Somebody adds a rule to the table that one signature breaks: it can be read, and never applied."""
+    signer = 800_000 + len(victim.signatures)
+    key = signer_key(victim.parts.pepper, victim.petition_id, canonical_email(victim.email(signer)))
+    await _run(
+        victim,
+        f"ALTER TABLE signatures ADD CONSTRAINT {_rule_name(victim)} CHECK (signer_key <> '{key}') NOT VALID",
+    )
+    traces.follow.add("cannot_be_applied")
+    await victim.sign(signer)
+    del victim.signatures[signer]  # it does not count
 
 
 # ---------------------------------------------------------------------------------------------------------------- ledger
@@ -186,9 +215,6 @@ for _name, _change in (
 @_acts.add("ledger-event-taken")
 async def _event_taken(victim: Victim, random: Random, _: Traces) -> None:
     """The ledger has the event of a signature that its signer withdraws afterwards: the id of the withdrawal is taken."""
-    from shared.events import WithdrawCommand
-    from shared.identity import command_id
-
     first, second = sorted(victim.signatures)[:2]
     taken = command_id(_id(victim, first), WithdrawCommand.TYPE)
     await _run(victim, "UPDATE ledger SET event_id = $1 WHERE event_id = $2", taken, _id(victim, second))

@@ -155,6 +155,9 @@ class ImpossibleMachine(RuleBasedStateMachine):
         async def judged(victim: Victim, chosen: tuple[Act, ...]) -> list[str]:
             wrong = await heals(victim, within=HEAL_SECONDS) or await goes_on(victim, within=HEAL_SECONDS)
             wrong += await forged_mails(victim)
+            for act in chosen:
+                if act.undo is not None:
+                    await act.undo(victim)
             names = " and ".join(act.name for act in chosen)
             return [f"{victim.petition_id} after {names}: {line}" for line in wrong]
 
