@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from tests.faults.notes import SACRIFICE
+
 KAFKA, REDIS, POSTGRES, SMTP, CLOCK = "kafka", "redis", "postgres", "smtp", "clock"
 ITSELF: Final = "itself"
 """Stands for the service that wrote the line."""
+IMPOSSIBLE: Final = "impossible"
+SACRIFICED: Final = re.compile(re.escape(SACRIFICE) + ".*", re.DOTALL)
+"""The id of a petition that is there to be spoiled."""
 ALWAYS: Final = "always"
 """Part of every fault run."""
 
@@ -84,6 +89,27 @@ RULES: Final = (
     Rule("bug", (ITSELF,), "a fault asked for a bug", traceback=r"(?m)^shared\.failpoints\.FailpointRaised: "),
     # Records.
     Rule("dead_letter", ("poison", "megabytes", "redelivery"), "poison was written, or is delivered again"),
+    # States that cannot be. What a line says of a petition must be about one that is there to be spoiled.
+    Rule("dead_letter|batch_split", (IMPOSSIBLE,), "a record by hand, or about a row that was written by hand"),
+    Rule(
+        "(record|batch|petition|snapshot)_unreadable|(petition|snapshot)_misplaced|commands_mismatched",
+        (IMPOSSIBLE,),
+        "a record by hand; its place is in the timeline",
+    ),
+    Rule(
+        "audit_drift|ledger_uncounted|tally_damaged|milestone_unproved|snapshot_taken_back|snapshot_overtaken",
+        (IMPOSSIBLE,),
+        "the count of a sacrificed petition was spoiled and is healed",
+        fields={"petition": SACRIFICED},
+    ),
+    Rule(
+        "mail_(withheld|readdressed|forged)|milestone_without_petition",
+        (IMPOSSIBLE,),
+        "a mail that nobody decided",
+        fields={"petition_id": SACRIFICED},
+    ),
+    Rule("waiting_milestone_refused|deliveries_replaced", (IMPOSSIBLE,), "rows by hand"),
+    Rule("clock_wrong", ("clock-of-one",), "the clock of this process is of another century"),
     # Kafka is away, or the group moved.
     Rule("kafka_away|kafka_away_at_start", (KAFKA,), "the broker was away when the service started"),
     Rule("group_trouble|consumer_stalled", (KAFKA, ITSELF), "the client lost the broker or its place in the group"),

@@ -6,21 +6,18 @@ One test for each state that once lasted for ever. All of them, two at a time, a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Final
 
-import httpx
 import pytest
 
-from deploy.local.service import ServiceProcess
 from shared import redis as shared_redis
-from tests.faults.clock import faketime_environment, remove_leftovers, set_clock
 from tests.faults.impossible import acts
 from tests.faults.impossible.act import Traces
+from tests.faults.impossible.by_clock import CENTURIES, another_clock
 from tests.faults.impossible.parts import parts_of_stack
 from tests.faults.impossible.victim import NEXT_MILESTONE, Victim, goes_on, heals
 from tests.faults.notes import SACRIFICE, Place, Planted
@@ -32,7 +29,6 @@ SIGNATURES: Final = 1_000
 PORTION: Final = 50
 SECONDS: Final = 90.0
 """What takes longer never comes. On an idle machine it is a few."""
-YEARS: Final = 365 * 24 * 3600
 
 _numbers = count(1)
 
@@ -106,54 +102,22 @@ async def test_a_signature_that_was_erased_by_hand_and_is_sent_again_holds_nobod
     assert (await victim.truth()).count == len(victim.signatures), "who signed before counts once, as before"
 
 
-@pytest.mark.parametrize("years", [-56, 75])
+@pytest.mark.parametrize("century", CENTURIES)
 async def test_an_ingest_whose_clock_is_wrong_accepts_nothing_that_would_be_refused_later(
-    system: System, tmp_path: Path, years: int
+    system: System, tmp_path: Path, century: str
 ) -> None:
     victim = victim_of(system)
     await victim.make()
-    body = {"email": "late@mail.example", "name": "Robin Example", "country": "NL"}
-    async with ingest_by_another_clock(system, tmp_path, seconds=years * YEARS) as (ingest, clock):
-        url = f"{ingest.url}/v1/petitions/{victim.petition_id}/signatures"
-
-        async def signs() -> int:
-            with suppress(httpx.TransportError):
-                return (await system.http.post(url, json=body, headers=system.partner)).status_code
-            return 0
-
-        async def refuses() -> bool:
-            return await signs() == httpx.codes.SERVICE_UNAVAILABLE
+    place, seconds = tmp_path / "clock", CENTURIES[century]
+    async with another_clock(system.stack.environment, seconds=seconds, clock=place, logs=tmp_path) as ingest:
 
         async def act() -> None:
-            await eventually(refuses, "an ingest whose clock is wrong answers 503", SECONDS)
-            assert (await system.http.get(f"{ingest.url}/readyz")).status_code == httpx.codes.SERVICE_UNAVAILABLE
+            assert await ingest.accepts_nothing(victim, within=SECONDS) == []
 
         await amid_a_surge(system, act)
-        assert await victim.shown() == len(victim.signatures)
-        set_clock(clock, 0)
-
-        async def accepts() -> bool:
-            return await signs() == httpx.codes.ACCEPTED
-
-        await eventually(accepts, "it accepts signatures once its clock is right", SECONDS)
-    await system.counts_to(victim.petition_id, len(victim.signatures) + 1, SECONDS)
-
-
-@asynccontextmanager
-async def ingest_by_another_clock(
-    system: System, place: Path, *, seconds: int
-) -> AsyncIterator[tuple[ServiceProcess, Path]]:
-    """One more ingest, whose clock is wrong by so many seconds, and the file that says so."""
-    clock = place / "clock"
-    environment = {**system.stack.environment, **faketime_environment(clock)}
-    set_clock(clock, seconds)
-    ingest = ServiceProcess("ingest", environment=environment, log_dir=place, instance=2)
-    await ingest.launch()
-    try:
-        yield ingest, clock
-    finally:
-        await ingest.stop()
-        remove_leftovers()
+        ingest.put_right()
+        assert await ingest.accepts(victim, within=SECONDS) == []
+    await is_right_again(victim)
 
 
 async def test_a_record_that_no_client_can_unpack_keeps_no_service_from_starting(system: System) -> None:

@@ -15,6 +15,7 @@ from confluent_kafka import KafkaException
 from tests.faults.fault import Fault, NotPlayed
 from tests.faults.impossible import acts
 from tests.faults.impossible.act import Act, Traces
+from tests.faults.impossible.by_clock import CENTURIES, another_clock
 from tests.faults.impossible.parts import parts_of_world
 from tests.faults.impossible.victim import AWAY, NotMade, Victim, goes_on, heals
 from tests.faults.instances import start_again
@@ -85,6 +86,30 @@ def _fault(act: Act) -> Fault:
     return Fault(f"impossible-{act.name}", frozenset(touches), play)
 
 
+def _clock(century: str) -> Fault:
+    """One ingest is started in another century; its clock is put right under way."""
+
+    async def play(world: World, _: Random) -> None:
+        victim = Victim(parts_of_world(world), f"{SACRIFICE}{next(_numbers)}-clock-{century}")
+        try:
+            await victim.make()
+        except NotMade as error:
+            raise NotPlayed(f"a part was away: {error!r}") from error
+        async with another_clock(
+            world.environment,
+            seconds=CENTURIES[century],
+            clock=world.state_dir / "data" / f"clock-of-{century}",
+            logs=world.logs,
+        ) as ingest:
+            wrong = await ingest.accepts_nothing(victim, within=HEAL_SECONDS)
+            ingest.put_right()
+            wrong = wrong or await ingest.accepts(victim, within=HEAL_SECONDS)
+        if wrong := wrong or await heals(victim, within=HEAL_SECONDS):
+            raise NotHealed("; ".join(wrong))
+
+    return Fault(f"impossible-clock-of-{century}", frozenset({"impossible", "clock-of-one"}), play)
+
+
 async def _two(world: World, random: Random) -> None:
     """Two at once, on one petition."""
     await spoil(world, random, *random.sample([act for act in acts().values() if not act.wakes and not act.touches], 2))
@@ -92,5 +117,6 @@ async def _two(world: World, random: Random) -> None:
 
 FAULTS: Final[tuple[Fault, ...]] = (
     *(_fault(act) for act in acts().values()),
+    *(_clock(century) for century in CENTURIES),
     Fault("impossible-two-at-once", frozenset({"impossible"}), _two),
 )

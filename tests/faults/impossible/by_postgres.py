@@ -60,6 +60,8 @@ async def _signature_deleted_anew(victim: Victim, random: Random, _: Traces) -> 
 def _signature_set(change: str, *, then: str) -> Do:
     async def act(victim: Victim, random: Random, traces: Traces) -> None:
         """A signature was edited; then its client, its signer or a moderator comes back to it."""
+        # A fact of such a row is none, and a command about it may be about nothing.
+        traces.follow |= {"schema", "out_of_range", "cannot_be_applied"}
         signer = _some_signer(victim, random)
         await _run(
             victim,

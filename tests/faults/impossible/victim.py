@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import asyncpg
@@ -28,7 +29,14 @@ MALLORY: Final = "mallory@elsewhere.test"
 """Whom forged records would like to write to. Nobody may."""
 
 _LOOK_SECONDS: Final = 0.1
+_MINUTE: Final = "%Y-%m-%dT%H:%MZ"
 _MADE_SECONDS: Final = 60.0
+
+_AGAIN: Final = (
+    httpx.codes.NOT_FOUND,  # the petition is so new that this instance has not read of it
+    httpx.codes.TOO_MANY_REQUESTS,
+    httpx.codes.SERVICE_UNAVAILABLE,
+)
 
 AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, redis.exceptions.RedisError, httpx.HTTPError, OSError)
 """What asking raises while a part is away: another fault may have its turn."""
@@ -56,7 +64,6 @@ class Victim:
         petition_id: begins with `SACRIFICE`.
         signatures: id of the signature of each signer, in the order of signing.
         address: where its mails go, and nowhere else.
-        peak: the most signatures that stood at once, as the signers know it.
     """
 
     def __init__(self, parts: Parts, petition_id: str) -> None:
@@ -65,11 +72,6 @@ class Victim:
         self.parts, self.petition_id = parts, petition_id
         self.address = f"council@{petition_id}.test"
         self.signatures: dict[int, str] = {}
-
-    @property
-    def peak(self) -> int:
-        """The highest count that its signers can have made."""
-        return len(self.signatures)
 
     @property
     def body(self) -> dict[str, Any]:
@@ -191,7 +193,7 @@ class Victim:
                 if answer.is_success:
                     return answer
                 last = f"{answer.status_code} {answer.text[:200]}"
-                if answer.status_code not in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
+                if answer.status_code not in _AGAIN:
                     raise NotMade(f"{self.petition_id}: {last}")
             await asyncio.sleep(_LOOK_SECONDS)
         raise NotMade(f"{self.petition_id}: {last}")
@@ -210,8 +212,9 @@ class Victim:
 
 async def what_is_wrong(victim: Victim) -> list[str]:
     """What of the petition is not as the ledger says, and which mails should not be. Empty: it is right."""
-    wrong = await forged_mails(victim)
+    wrong = []
     try:
+        wrong += await forged_mails(victim)
         truth = await victim.truth()
         shown = await victim.shown()
         if shown != max(0, truth.count):
@@ -244,14 +247,23 @@ async def _wrong_in_redis(victim: Victim, truth: Truth) -> list[str]:
 
 
 async def forged_mails(victim: Victim) -> list[str]:
-    """Mails about the petition to somebody else, or about a milestone that it has not reached."""
+    """Mails about the petition to somebody else, or about a milestone that it cannot have reached.
+
+    Raises:
+        asyncpg.PostgresError, OSError: PostgreSQL is away.
+    """
+    async with victim.parts.database() as database:
+        in_ledger = await database.fetchval(
+            "SELECT count(*) FROM ledger WHERE petition_id = $1 AND delta > 0", victim.petition_id
+        )
+    peak = max(len(victim.signatures), in_ledger)  # what was taken from the ledger may have counted before
     return [
         f"a mail about {mail.milestones} to {mail.recipient}"
         for mail in await victim.parts.mails()
         if mail.recipient == MALLORY
         or (
             mail.petition_id == victim.petition_id
-            and (mail.recipient != victim.address or not mail.milestones or max(mail.milestones) > victim.peak)
+            and (mail.recipient != victim.address or not mail.milestones or max(mail.milestones) > peak)
         )
     ]
 
@@ -284,14 +296,22 @@ async def goes_on(victim: Victim, *, within: float) -> list[str]:
     return []
 
 
+def _last_hour() -> str:
+    return (datetime.now(UTC) - timedelta(hours=1)).strftime(_MINUTE)
+
+
 async def _wrong_after(victim: Victim, count: int) -> list[str]:
     wrong = await what_is_wrong(victim)
     try:
         found = (await victim.truth()).count
+        answer = await victim.parts.http.get(f"{victim.parts.tally_url}/v1/petitions/{victim.petition_id}/tally")
     except AWAY as error:
         return [*wrong, type(error).__name__]
     if found != count:
         wrong.append(f"{found:,} signatures count, and {count:,} should")
+    newest = max(answer.json().get("minutes") or [""])
+    if not _last_hour() <= newest <= datetime.now(UTC).strftime(_MINUTE):
+        wrong.append(f"the newest minute shown is {newest!r}")
     told = [
         mail
         for mail in await victim.parts.mails()
