@@ -40,7 +40,7 @@ SETTINGS = settings(
 def machine(tmp_path: Path) -> Iterator[type[ImpossibleMachine]]:
     # hypothesis calls from outside of any loop, so the system has a loop of its own, beside that of the other tests.
     with asyncio.Runner() as runner:
-        world = World(tmp_path, settings={"TALLY_AUDIT_SECONDS": "2"})
+        world = World(tmp_path)
         runner.run(world.start())
         try:
             ground = Ground(parts_of_world(world), runner)

@@ -22,7 +22,6 @@ from tests.faults.impossible.victim import Victim, goes_on, heals
 from tests.faults.notes import SACRIFICE
 from tests.faults.world import World
 
-_SETTINGS: Final = {"TALLY_AUDIT_SECONDS": "2"}
 _MOST_SECONDS: Final = 180.0
 _MOST_LINES: Final = 6
 
@@ -74,7 +73,7 @@ async def _main(arguments: Namespace) -> int:
         rounds = [(f"pair-{number}", pair) for number, pair in enumerate(every[: arguments.pairs])]
     failed = 0
     while rounds:
-        async with World(arguments.state_dir, settings=_SETTINGS) as world:
+        async with World(arguments.state_dir) as world:
             honest = Honest(parts_of_world(world), "honest")
             await honest.make()
             whole = True

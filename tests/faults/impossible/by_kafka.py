@@ -218,7 +218,10 @@ for _topic, _other_key, _reason in (
 ):
     _name = _topic.name.removesuffix(".v1").replace(".", "-")
     _acts.put(f"{_name}-foreign", _foreign(_topic, _other_key, _reason))
-    _acts.put(f"{_name}-without-key", _foreign(_topic, None, _reason if _topic is not SIGNATURES_SUBMITTED else "key"))
+    if _topic.retention is not None:  # the broker itself wants a key there
+        _acts.put(
+            f"{_name}-without-key", _foreign(_topic, None, _reason if _topic is not SIGNATURES_SUBMITTED else "key")
+        )
     _acts.put(f"{_name}-rubbish", _rubbish(_topic))
     _acts.put(f"{_name}-unreadable-header", _unreadable_header(_topic))
 

@@ -20,6 +20,7 @@ _MODULES: Final = (
     "redis_unnoticed",
     "milestone_cleared",
     "check_then_insert",
+    "not_split",
 )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tests.faults.catalogue import failpoints, redis
+from tests.faults.catalogue import failpoints, impossible, redis
 from tests.faults.fault import Fault
 from tests.faults.mutants.schedules import SIGNERS_IN_TWO_LANES, ZOMBIE_IN_A_LANE
 
@@ -30,7 +30,8 @@ class Directed:
 
 def directed() -> dict[str, Directed]:
     """The schedule of every mutant, by the mutant's name."""
-    known = {fault.kind: fault for fault in (*failpoints.FAULTS, *redis.FAULTS, ZOMBIE_IN_A_LANE, SIGNERS_IN_TWO_LANES)}
+    own = (ZOMBIE_IN_A_LANE, SIGNERS_IN_TWO_LANES)
+    known = {fault.kind: fault for fault in (*failpoints.FAULTS, *redis.FAULTS, *impossible.FAULTS, *own)}
     return {
         name: Directed(tuple((part, known[kind]) for part, kind in faults), expected)
         for name, (faults, expected) in _SCHEDULES.items()
@@ -85,5 +86,10 @@ _SCHEDULES: Final[dict[str, tuple[tuple[tuple[float, str], ...], Expected]]] = {
     "check-then-insert": (
         ((1.0, "verify-signers-in-two-lanes"),),
         _says("signers of whose accepted signatures several count"),
+    ),
+    # The signature that the table refuses is in one batch with others.
+    "not-split": (
+        ((0.3, "impossible-postgres-signer-refused-by-the-table"),),
+        _says("impossible-postgres-signer-refused-by-the-table: NotHealed"),
     ),
 }

@@ -20,6 +20,7 @@ from services.verify.handlers import VerifyHandler
 from services.verify.store import VerifyStore
 from shared import redis as shared_redis
 from shared.kafka.consumer import BatchConsumer
+from shared.kafka.isolation import Isolation
 from shared.postgres import Database
 from tests.faults.mutants import mutants
 from tests.faults.mutants.directed import directed
@@ -38,6 +39,7 @@ _PATCHED = (
     (store_of_verify, "_insert_signatures"),
     (VerifyHandler, "_apply"),
     (BatchConsumer, "_handle"),
+    (Isolation, "apply"),
 )
 
 
