@@ -19,6 +19,8 @@ is one connection too many                                  at once: the one tha
 
 The last rule keeps a flood of idle connections from shutting others out: whoever sends a request at once gets through.
 How long a request's *body* may take is its endpoint's to say.
+
+Requests that can be read in two ways are answered with 400 here, for all services (`shared.malformed`).
 """
 
 from __future__ import annotations
@@ -28,9 +30,13 @@ import resource
 import socket
 from typing import Any, ClassVar, Final
 
+import httptools
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from shared.malformed import CAUSES, cause_to_refuse, is_ambiguous, refusal
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +56,11 @@ _BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-l
 
 
 class TooMuch(Exception):
-    """A request that no server has to take. uvicorn answers 400 and closes the connection."""
+    """A request that no server has to take. It is answered with 400, and the connection is closed."""
+
+
+class NoProxy(Exception):
+    """CONNECT, which asks for a connection to somewhere else."""
 
 
 class Connections:
@@ -78,6 +88,15 @@ class Connections:
         )
         for cause in ("head", "too_much", "stalled", "crowded"):
             self._cut.labels(cause=cause)
+        self._malformed = Counter(
+            "groundswell_http_requests_malformed",
+            "Requests refused because they can be read in two ways, or in none (shared/malformed.py)",
+            ["cause"],
+            registry=registry,
+        )
+        self.refusals: dict[str, ASGIApp] = {cause: refusal(cause).response() for cause in CAUSES}
+        for cause in CAUSES:
+            self._malformed.labels(cause=cause)
         Gauge("groundswell_http_connections", "Open HTTP connections", registry=registry).set_function(
             lambda: len(self._all)
         )
@@ -130,6 +149,10 @@ class Connections:
             self.cut(oldest, "crowded")
         return oldest is not None
 
+    def malformed(self, cause: str) -> None:
+        """A request is refused for one of `shared.malformed.CAUSES`."""
+        self._malformed.labels(cause=cause).inc()
+
     def waits(self, connection: GuardedProtocol) -> None:
         """A connection has no request in work: the time for its next head runs."""
         self._waiting.pop(connection, None)
@@ -159,6 +182,9 @@ class GuardedProtocol(HttpToolsProtocol):
     _block = 0
     _received = 0
     _in_head = False
+    # Nothing that comes can be parsed any more; a request was refused, whose answer ends the connection.
+    _unreadable = False
+    _refused = False
     # For how many seconds, counted by the sweeps: the buffer has been full without a pause; the connection is closing.
     _full_for = 0.0
     _closing_for = 0.0
@@ -181,12 +207,69 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._block = len(data)
         self._received += self._block
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._read(data)
+        if self._in_head and data[-1:] == b"\n" and not self.headers:
+            self._end_of_first_line()
         if self._received > HEAD_BYTES and not self.transport.is_closing():
-            # Fields that come after the body (trailers) are added to the head's.
+            # `headers` are those of a head that is not whole yet, or what comes after the body (trailers).
             endless = self._in_head or self._received > REQUEST_BYTES or len(self.headers or ()) > HEAD_FIELDS
             if endless:
                 self.watch.cut(self, "too_much")
+
+    def _end_of_first_line(self) -> None:
+        """A request of HTTP/0.9 ends here, and its client waits; to the parser the line is one of a later version."""
+        ended = self._unreadable or self._refused
+        if self.url and not ended and self.parser.get_http_version() in ("0.0", "0.9"):
+            self._cannot_read("version")
+
+    def _read(self, data: bytes) -> None:
+        """Parse, as uvicorn's `data_received` does, but without a line in the log for whatever anyone sends."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            # The parser says it again of everything that comes later.
+            if not (self._unreadable or self._refused):
+                self._cannot_read("too_much" if isinstance(error.__context__, TooMuch) else "unreadable")
+
+    def _cannot_read(self, cause: str) -> None:
+        """What came is no request, or not the rest of one. Nothing on this connection can be understood any more.
+
+        The requests before it keep their answers, unless they were too many: a 400 that overtook them would be taken for
+        the first one's.
+        """
+        self._unreadable = True
+        self.watch.malformed(cause)
+        cycle = self.cycle
+        if cycle is None or (self._in_head and cycle.response_complete):
+            self.send_400_response(CAUSES[cause])
+        elif cause == "too_much":
+            self.watch.cut(self, cause)
+        elif self._in_head:
+            cycle.keep_alive = False  # the connection ends with the last answer
+        elif cycle.response_started or self.pipeline:  # the body of a request that is answered, or will be much later
+            self.transport.close()
+        else:
+            self.send_400_response(CAUSES[cause])
+
+    def _should_upgrade(self) -> bool:
+        """That uvicorn leaves the request to `_ignore_upgrade`. Only asked where a client wants another protocol."""
+        if self.parser.get_method() == b"CONNECT":
+            raise NoProxy
+        return True
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Serve a request whose client would rather speak another protocol (RFC 9110 section 7.8): Java's client asks for
+        HTTP/2 in this way. The parser takes everything after such a head for that protocol, the body too, so a new one
+        reads the head again, without the wish."""
+        method, version, fields = self.parser.get_method(), self.parser.get_http_version(), self.scope["headers"]
+        head = [b"%s %s HTTP/%s\r\n" % (method, self.url, version.encode())]
+        head += [b"%s: %s\r\n" % field for field in fields if field[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self._read(b"".join((*head, b"\r\n", rest)))
 
     def on_message_begin(self) -> None:
         self._in_head, self._received = True, 0
@@ -197,9 +280,23 @@ class GuardedProtocol(HttpToolsProtocol):
             raise TooMuch
         if self._received + self._block > HEAD_BYTES and _size(self.url, self.headers) > HEAD_BYTES:
             raise TooMuch
+        if is_ambiguous(self.url):
+            self.app = self.watch.refusals["target"]  # its answer ends the connection: it is the last request
         super().on_headers_complete()
+        if self.expect_100_continue and self.scope["http_version"] == "1.0":
+            self.cycle.waiting_for_100_continue = False  # such a client knows no interim answers (RFC 9110 10.1.1)
+        self.headers = []  # trailers are not what a proxy has checked: they do not become fields (RFC 9110 section 6.5.1)
         self._in_head = False
         self.watch.works(self)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # Here every request comes by, in its turn: a refusal does not overtake the answers before it.
+        scope: Any = cycle.scope
+        cause = "target" if app is self.watch.refusals["target"] else cause_to_refuse(scope)
+        if cause is not None:
+            self._refused, app = True, self.watch.refusals[cause]
+            self.watch.malformed(cause)
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -234,7 +234,8 @@ class PetitionChanged(PetitionState):
 class TallyUpdated(Event):
     """The live count of a petition. Whole, not a difference: a reader that missed some is right again with the next.
 
-    Apply a snapshot only if its revision is above the one you have.
+    Apply a snapshot only if its version, ``(epoch, revision)``, is above the one you have. An epoch that lies more than a
+    day after the record's own time is none that tally has written.
     """
 
     TYPE: ClassVar[str] = "groundswell.tally.updated.v1"
@@ -243,6 +244,9 @@ class TallyUpdated(Event):
     count: Annotated[int, Field(ge=0)]
     revision: Annotated[int, Field(ge=0)]
     """How many changes this count includes: it rises by one per change, also when the count falls."""
+    epoch: Annotated[int, Field(ge=0)] = 0
+    """0, or the time (milliseconds since 1970) at which tally took back what stood on the topic with a higher revision: a
+    snapshot that nobody had counted, or changes that the ledger has lost."""
     countries: dict[str, int]
     minutes: dict[str, int]
     """Standing signatures by the minute they were submitted (UTC, ``2026-11-22T10:42Z``): the hour that ends with the minute
@@ -250,6 +254,11 @@ class TallyUpdated(Event):
     earlier: int
     """Standing signatures submitted before those minutes: ``count = earlier + sum(minutes)``."""
     updated_at: AwareDatetime
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """``(epoch, revision)``: of two snapshots of one petition, the one with the higher version holds."""
+        return self.epoch, self.revision
 
 
 class MilestoneReached(Event):

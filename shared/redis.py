@@ -13,6 +13,7 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
 
 INCARNATION_KEY: Final = "groundswell:incarnation"
 
@@ -42,7 +43,14 @@ async def identity(redis: Redis) -> str:
         pipe.set(INCARNATION_KEY, secrets.token_hex(8), nx=True)
         pipe.get(INCARNATION_KEY)
         pipe.info("server")
-        _, incarnation, server = await pipe.execute()
+        try:
+            _, incarnation, server = await pipe.execute()
+        except ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            # Somebody has put another kind of value in its place. Which data this is, nobody knows any more.
+            await redis.delete(INCARNATION_KEY)
+            return await identity(redis)
     return f"{server['run_id']}/{incarnation}"
 
 

@@ -118,6 +118,7 @@ async def running_stack(*, apache_is_here: bool, parts_dir: Path) -> AsyncIterat
             "NOTIFY_COALESCE_SECONDS": "1",
             "KAFKA_SESSION_TIMEOUT_MS": "6000",
             "INGEST_CLIENT_RATE": "off",
+            "INGEST_WRONG_CREDENTIALS_RATE": "off",
             "TALLY_AUDIT_SECONDS": "3",
             "VERIFY_MAX_RECORDS": "300",  # small batches: a kill then always hits between some of them
             "TALLY_MAX_RECORDS": "300",

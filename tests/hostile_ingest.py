@@ -79,11 +79,14 @@ class HostileIngest:
     bugs: list[BaseException] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        settings = Settings(signer_pepper=PEPPER.decode(), admin_token=ADMIN, api_keys=KEY)
+        settings = Settings(
+            signer_pepper=PEPPER.decode(), admin_token=ADMIN, api_keys=KEY, wrong_credentials_rate="off"
+        )
         metrics = IngestMetrics(CollectorRegistry(), in_flight=lambda: 0)
         catalogue = Catalogue()
         catalogue.apply(petition())
-        access, answers = Access(settings), Answers(pages_url=PAGES, metrics=metrics)
+        clients, rate, in_flight = Clients(), ClientRate("off"), InFlight(10)
+        access, answers = Access(settings, clients), Answers(pages_url=PAGES, metrics=metrics)
         intake = Intake(
             catalogue=catalogue,
             catalogue_complete=lambda: True,
@@ -91,7 +94,6 @@ class HostileIngest:
             pepper=PEPPER,
             on_bug=self.bugs.append,
         )
-        clients, rate, in_flight = Clients(), ClientRate("off"), InFlight(10)
         sign = SignEndpoint(
             intake=intake,
             access=access,

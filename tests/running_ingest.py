@@ -42,6 +42,7 @@ def ingest_process(kafka: KafkaBroker, *, postgres_url: str, log_dir: Path, **ch
         "API_KEYS": KEY,
         "PUBLIC_PAGES_URL": "https://pages.example",
         "INGEST_CLIENT_RATE": "off",
+        "INGEST_WRONG_CREDENTIALS_RATE": "off",
         **changes,
     }
     return ServiceProcess("ingest", environment=environment, log_dir=log_dir)

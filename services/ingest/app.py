@@ -45,7 +45,8 @@ def build(settings: Settings) -> Service:
     feed = CatalogueFeed(catalogue, registry, on_bug=lambda bug: service.fail(bug))  # noqa: PLW0108  made below
     in_flight = InFlight(settings.max_in_flight)
     metrics = IngestMetrics(registry, in_flight=lambda: in_flight.count)
-    access = Access(settings)
+    clients = Clients(parse_networks(settings.trusted_proxies), settings.proxy_header)
+    access = Access(settings, clients)
     answers = Answers(pages_url=settings.public_pages_url, metrics=metrics)
     intake = Intake(
         catalogue=catalogue,
@@ -54,7 +55,6 @@ def build(settings: Settings) -> Service:
         pepper=settings.pepper,
         on_bug=lambda bug: service.fail(bug),  # noqa: PLW0108
     )
-    clients = Clients(parse_networks(settings.trusted_proxies), settings.proxy_header)
     sign = SignEndpoint(
         intake=intake,
         access=access,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -20,6 +21,7 @@ from services.ingest.problems import problem
 from services.ingest.schemas import BatchAnswer, LineAccepted, LineRefused, ProblemDetails, status_url
 from services.ingest.sign import BODY_BYTES as LINE_BYTES
 from shared.http import Problem
+from shared.malformed import fields_of
 
 MAX_LINES: Final = 1_000
 BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -43,8 +45,8 @@ class BatchEndpoint:
         Raises:
             Problem: the whole batch was refused, and nothing of it was accepted.
         """
-        headers = dict(request.scope["headers"])
-        self._access.require(headers)
+        headers = fields_of(request.scope)
+        self._access.require(headers, request.scope)
         petition_id: str = request.path_params["petition_id"]
         moment = datetime.now(UTC)
         self._intake.require_open(petition_id, moment)
@@ -56,7 +58,7 @@ class BatchEndpoint:
         answer = BatchAnswer(results=results)
         return Response(answer.model_dump_json(), 207, media_type="application/json")
 
-    async def _read(self, headers: dict[bytes, bytes], request: Request) -> list[tuple[int, bytes]]:
+    async def _read(self, headers: Mapping[bytes, bytes], request: Request) -> list[tuple[int, bytes]]:
         """The lines that are not empty, with their numbers."""
         if media_type(headers) not in CONTENT_TYPES:
             raise problem("unsupported_content_type", detail="Send application/x-ndjson: one JSON object a line.")

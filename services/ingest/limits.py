@@ -50,6 +50,14 @@ class ClientRate:
         self._young[client] = due + self._interval
         return 0.0
 
+    def overdrawn(self, client: str) -> float:
+        """What `wait` would return, without counting: for what is only known afterwards to count, or not."""
+        due = self._young.get(client) or self._old.get(client)
+        if due is None:
+            return 0.0
+        early = due + self._interval - self._clock() - self._period
+        return early if early > 1e-9 * self._period else 0.0
+
 
 LINGER_SECONDS: Final = 1.0
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from services.ingest.problems import KINDS
 from shared.histogram import HotHistogram
 
 
@@ -33,6 +34,8 @@ class IngestMetrics:
             ["reason"],
             registry=registry,
         )
+        for reason in KINDS:
+            self.refused.labels(reason=reason)
         self.acknowledged_seconds = HotHistogram(
             "groundswell_ingest_acknowledged_seconds",
             "Seconds from a signature's request to Kafka's acknowledgement: what a signer waits",

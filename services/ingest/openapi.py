@@ -46,11 +46,12 @@ _EXAMPLE_STATE: Final[Json] = {
     "policy": {"confirmation": "none", "countries": None, "blocked_email_domains": [], "require_consent": False},
 }
 
-_RATE_LIMITED: Final = ("credentials_wrong", "too_many_requests")
+_CREDENTIALS: Final = ("credentials_ambiguous", "credentials_wrong", "too_many_wrong_credentials")
+_RATE_LIMITED: Final = (*_CREDENTIALS, "too_many_requests")
 _SIGNING: Final = ("petition_unknown", "petition_not_open_yet", "petition_closed", "starting")
 _PUBLISHING: Final = ("kafka_away",)
 _READING: Final = ("malformed_body", "body_too_slow", "body_too_large", "unsupported_content_type")
-_AUTHORISED: Final = ("credentials_required", "credentials_wrong")
+_AUTHORISED: Final = ("credentials_required", *_CREDENTIALS)
 _LOOKING_UP: Final = ("signature_unknown", "postgres_away")
 
 _PARTNER: Final[list[Json]] = [{"bearer": []}, {"api_key": []}]

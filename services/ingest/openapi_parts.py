@@ -26,7 +26,7 @@ Json = dict[str, Any]
 EXAMPLE_PETITION: Final = "night-trains-north"
 EXAMPLE_SIGNATURE: Final = "019abc5e-8f00-7c3a-9d2b-5f6e7a8b9c0d"
 
-_ANYWHERE: Final = ("overloaded", "internal_error")
+_ANYWHERE: Final = ("malformed_request", "overloaded", "internal_error")
 """Refusals that every call may give."""
 
 _NO_OTHER_FIELDS: Final = ("PetitionState", "Organisation", "Target", "Policy")

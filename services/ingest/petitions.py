@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 from uuid import uuid4
@@ -20,6 +21,7 @@ from services.ingest.metrics import IngestMetrics
 from services.ingest.problems import problem
 from services.ingest.schemas import public_petition
 from shared.events import PetitionChanged, PetitionState
+from shared.malformed import fields_of
 from shared.topics import PETITIONS_CHANGED
 
 PETITION_BYTES: Final = 768 * 1024
@@ -57,8 +59,8 @@ class PetitionEndpoints:
         return Response(body, 200, {"cache-control": "public, max-age=5"}, media_type="application/json")
 
     async def _put(self, request: Request, petition_id: str) -> Response:
-        headers = dict(request.scope["headers"])
-        self._access.require_admin(headers)
+        headers = fields_of(request.scope)
+        self._access.require_admin(headers, request.scope)
         if not _PETITION_ID.match(petition_id):
             raise problem(
                 "invalid_fields",
@@ -86,7 +88,7 @@ class PetitionEndpoints:
         return Response(changed.model_dump_json(), 200 if known else 201, media_type="application/json")
 
     @staticmethod
-    async def _read(request: Request, headers: dict[bytes, bytes]) -> PetitionState:
+    async def _read(request: Request, headers: Mapping[bytes, bytes]) -> PetitionState:
         if media_type(headers) != JSON:
             raise problem("unsupported_content_type", detail="Send application/json.")
         try:

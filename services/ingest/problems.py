@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from services.ingest.admission import FieldError, NotAdmitted
+from shared import malformed
 from shared.http import Problem
 
 WWW_AUTHENTICATE: Final = 'Bearer realm="groundswell"'
@@ -28,11 +29,15 @@ class Kind:
     headers: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
+_THE_END: Final = MappingProxyType({"connection": "close"})
+"""The connection cannot be used again: the rest of the body may still come, or what comes cannot be trusted."""
 _ASK_FOR_CREDENTIALS: Final = MappingProxyType({"www-authenticate": WWW_AUTHENTICATE})
 
 KINDS: Final[dict[str, Kind]] = {
     "malformed_body": Kind(400, "The body could not be read as what its Content-Type says it is."),
     "idempotency_key_invalid": Kind(400, "Idempotency-Key must be 1 to 255 visible ASCII characters."),
+    "malformed_request": Kind(400, malformed.DETAIL, headers=_THE_END),  # shared/connections.py gives it
+    "credentials_ambiguous": Kind(400, "Send Authorization or X-API-Key, not both.", headers=_THE_END),
     "credentials_required": Kind(
         401, "This call needs credentials: Authorization: Bearer, or X-API-Key.", headers=_ASK_FOR_CREDENTIALS
     ),
@@ -42,10 +47,7 @@ KINDS: Final[dict[str, Kind]] = {
     "petition_unknown": Kind(404, "There is no petition with this id."),
     "signature_unknown": Kind(404, "No signature with this id was submitted here."),
     "method_not_allowed": Kind(405, "This address does not answer to that method."),
-    # The connection cannot be used again: the rest of the body may still come.
-    "body_too_slow": Kind(
-        408, "The body did not arrive within ten seconds.", headers=MappingProxyType({"connection": "close"})
-    ),
+    "body_too_slow": Kind(408, "The body did not arrive within ten seconds.", headers=_THE_END),
     "petition_not_open_yet": Kind(409, "This petition does not take signatures yet."),
     "signature_undecided": Kind(
         409, "This signature was taken in but is not decided yet; ask again in a moment.", retry_after=2
@@ -56,6 +58,9 @@ KINDS: Final[dict[str, Kind]] = {
     "unsupported_content_type": Kind(415, "This call does not take that Content-Type."),
     "invalid_fields": Kind(422, "Some fields must be put right; see errors."),
     "too_many_requests": Kind(429, "This client has sent too many requests."),
+    "too_many_wrong_credentials": Kind(
+        429, "Too many wrong credentials came from this network. These were not looked at: send them again later."
+    ),
     "internal_error": Kind(500, "Something here is broken; it has been logged."),
     "overloaded": Kind(503, "More requests are in work than this service takes at once.", retry_after=5),
     "starting": Kind(503, "The petitions are still being read.", retry_after=2),

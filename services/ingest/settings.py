@@ -42,6 +42,12 @@ class Settings(PostgresSettings, SignerSettings):
         description="Signatures, and separately status questions, that one client address may send; `off`: no limit."
         " IPv6 addresses count by their /64 network.",
     )
+    wrong_credentials_rate: str = Field(
+        "10/minute",
+        description="Wrong tokens and API keys that one client address may send; `off`: no limit. Beyond it, credentials"
+        " that were not right from this address within a day are answered with 429 unseen, right ones too: such a client"
+        " waits until the guessing beside it has ended, and at most a minute (the rate's period) longer.",
+    )
     trusted_proxies: str = Field(
         "",
         description="Reverse proxies in front, addresses or networks, comma separated: `10.0.3.0/24, 2001:db8::7`. Only"
@@ -69,7 +75,7 @@ class Settings(PostgresSettings, SignerSettings):
         " none; the pages' own form needs none.",
     )
 
-    @field_validator("client_rate")
+    @field_validator("client_rate", "wrong_credentials_rate")
     @classmethod
     def _parses(cls, rate: str) -> str:
         if rate == "off":

@@ -26,6 +26,7 @@ from services.ingest.pages import prefers_html
 from services.ingest.problems import problem, problem_of
 from services.ingest.schemas import status_url
 from shared.http import Problem
+from shared.malformed import fields_of
 from shared.whole_answers import send_whole
 
 PREFIX: Final = "/v1/petitions/"
@@ -55,13 +56,16 @@ class SignEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        headers = fields_of(scope)
         petition_id: str = scope["path"][len(PREFIX) : -len(SUFFIX)]
         try:
             signature_id = await self._accept(scope, headers, petition_id, receive)
         except Problem as refusal:
             answer = self._answers.refuse_form(refusal, headers, petition_id)
-            await send_whole(send, answer.status_code, answer.raw_headers, bytes(answer.body))
+            if "connection" in refusal.headers:
+                await answer(scope, receive, send)  # which ends the connection too
+            else:
+                await send_whole(send, answer.status_code, answer.raw_headers, bytes(answer.body))
             return
         except ClientDisconnected:
             self._metrics.disconnected.inc()
@@ -112,7 +116,7 @@ class SignEndpoint:
             raise problem("body_too_slow" if body is None else "kafka_away") from None
 
     def _admit_client(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
-        if self._access.role(headers) is not None:
+        if self._access.role(headers, scope) is not None:
             return  # partners speak for many signers
         if wait := self._rate.wait(self._clients.of(scope)):
             raise problem("too_many_requests", retry_after=int(wait) + 1)

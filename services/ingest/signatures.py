@@ -21,6 +21,7 @@ from services.ingest.store import Outcome, OutcomeStore
 from shared.events import ChangeCommand, ConfirmCommand, InvalidateCommand, WithdrawCommand
 from shared.identity import command_id, issued_here
 from shared.kafka.errors import is_transient
+from shared.malformed import fields_of
 from shared.topics import SIGNATURES_SUBMITTED
 
 COMMANDS: Final[dict[str, type[ChangeCommand]]] = {
@@ -53,7 +54,7 @@ class SignatureEndpoints:
         Raises:
             Problem: it was never submitted here, or the outcome cannot be looked up.
         """
-        trusted = self._access.role(dict(request.scope["headers"])) is not None
+        trusted = self._access.role(fields_of(request.scope), request.scope) is not None
         if not trusted and (wait := self._rate.wait(self._clients.of(request.scope))):
             raise problem("too_many_requests", retry_after=int(wait) + 1)
         signature_id = self._issued_id(request)
@@ -73,11 +74,11 @@ class SignatureEndpoints:
         command = COMMANDS.get(request.path_params["command"])
         if command is None:
             raise problem("not_found")
-        headers = dict(request.scope["headers"])
+        headers = fields_of(request.scope)
         if command is InvalidateCommand:
-            self._access.require_admin(headers)
+            self._access.require_admin(headers, request.scope)
         else:
-            self._access.require(headers)
+            self._access.require(headers, request.scope)
         signature_id = self._issued_id(request)
         outcome = await self._find(signature_id)
         if outcome is None:

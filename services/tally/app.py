@@ -51,6 +51,7 @@ def build(settings: Settings) -> Service:
     snapshots = SnapshotAnnouncer(
         store=store, producer=producer, metrics=metrics, interval_seconds=settings.snapshot_interval_ms / 1000
     )
+    hub = LiveHub(catalogue, read_metrics, max_subscribers=settings.max_streams)
     handler = TallyHandler(
         catalogue=catalogue,
         store=store,
@@ -60,6 +61,7 @@ def build(settings: Settings) -> Service:
         snapshots=snapshots,
         producer=producer,
         metrics=metrics,
+        announced=hub.announced,
     )
 
     def on_bug(bug: BaseException) -> None:
@@ -84,11 +86,21 @@ def build(settings: Settings) -> Service:
         on_assigned=handler.on_assigned,
         on_revoked=handler.on_revoked,
     )
-    hub = LiveHub(catalogue, read_metrics, max_subscribers=settings.max_streams)
     feed = CatalogueFeed(catalogue, registry, on_bug=on_bug, on_change=handler.on_petition_change)
-    live = LiveFeed(hub, read_metrics, on_bug=on_bug, on_overtaken=handler.on_overtaken)
+    live = LiveFeed(
+        hub, read_metrics, on_bug=on_bug, on_overtaken=handler.on_overtaken, on_announced=handler.on_announced
+    )
     audits = AuditLoop(
-        store=store, ledger=ledger, metrics=metrics, owns=handler.owns, interval_seconds=settings.audit_seconds
+        store=store,
+        ledger=ledger,
+        metrics=metrics,
+        owns=handler.owns,
+        interval_seconds=settings.audit_seconds,
+        heal=handler.heal if settings.heal else None,
+        compare=handler.compare,
+        lag=lambda: consumer.lag,
+        thresholds=handler.thresholds,
+        reached=handler.reached,
     )
     feed.subscribe(broker)
     live.subscribe(broker)

@@ -1,43 +1,70 @@
 -- Applies one step to one petition's tally, all of it or nothing.
 --
--- KEYS[1]  hash  the tally: count, revision, updated_at, latest (minute), fence:<lane>, country:<code>,
+-- KEYS[1]  hash  the tally: count, revision, epoch, updated_at, latest (minute), fence:<lane>, country:<code>,
 --                milestone:<threshold> = "<reached|announced>:<count>:<revision>:<reached at, ms>"
 -- KEYS[2]  hash  standing signatures by minute: <minute since 1970> = n
--- ARGV[1]  JSON  {lanes: {lane: [expected, after]}, delta, peak, changes, countries: {code: n}, minutes: {minute: n},
---                 thresholds: [n, ...], now: ms}
+-- ARGV[1]  JSON  {lanes: {lane: [expected, after]}, delta, peak, highest, changes, countries: {code: n},
+--                 minutes: {minute: n}, thresholds: [n, ...], first: whether nothing was ever counted}
 --
 -- Contract: if every fence in `lanes` is stored as expected, the step is applied and every fence moved, in this one call.
--- Otherwise nothing changes. A threshold that the count reaches is recorded here, in the same call, as reached and not
--- yet announced; it stays so, and every call returns it, until announced.lua marks it, also when the count has fallen
--- below it since: whoever was told may have been killed.
+-- Otherwise nothing changes. A step that is not the petition's first is not applied to a tally that is not there: what it
+-- had counted before would be lost without a sign. A threshold that the count reaches is recorded here, in the same call,
+-- as reached and not yet announced; it stays so, and every call returns it, until announced.lua marks it, also when the
+-- count has fallen below it since: the process that was given it may have been killed. `highest` is a count that the
+-- ledger says there once was: after a rebuild, milestones below it are reached, too.
 --
--- Returns {0, lane, stored, lane, stored, ...}                      a fence was not where it was expected
+-- The time is Redis' own, so that one process's wrong clock is in no tally.
+--
+-- Returns {0, there, lane, stored, lane, stored, ...}               a fence was not where it was expected, or the tally is
+--                                                                   not there (there = 0) and the step not its first
 --         {1, count, revision, threshold, count, revision, ms, ...} applied; then the milestones still to be announced
+--         {2, field}                                                a stored value is no number that a tally can have
+-- A value of the wrong type is an error of Redis' own. Its caller rebuilds the tally, also when it was applied in part.
 
 local tally, by_minute = KEYS[1], KEYS[2]
 local step = cjson.decode(ARGV[1])
 
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local day_ahead = math.floor(tonumber(clock[1]) / 60) + 1440
+
 -- Lua numbers are doubles; written out plainly they would turn into 1e+15.
 local function whole(number) return string.format('%.0f', number) end
 
+-- Beyond 2^53 a double is not exact.
+local function stored_number(name, least)
+  local text = redis.call('HGET', tally, name)
+  if not text then return 0 end
+  local number = string.match(text, '^%-?%d+$') and #text <= 17 and tonumber(text)
+  if not number or math.abs(number) > 2^53 or (least and number < least) then return nil end
+  return number
+end
+
 local stored, moved = {}, false
 for lane, move in pairs(step.lanes) do
-  local fence = tonumber(redis.call('HGET', tally, 'fence:' .. lane) or '0')
+  local fence = stored_number('fence:' .. lane, 0)
+  if not fence then return {2, 'fence:' .. lane} end
   stored[#stored + 1] = tonumber(lane)
   stored[#stored + 1] = fence
   if fence ~= move[1] then moved = true end
 end
-if moved then
+local there = redis.call('HEXISTS', tally, 'revision')
+if moved or (step.changes > 0 and there == 0 and not step.first) then
+  table.insert(stored, 1, there)
   table.insert(stored, 1, 0)
   return stored
 end
 
-local before = tonumber(redis.call('HGET', tally, 'count') or '0')
-local revision = tonumber(redis.call('HGET', tally, 'revision') or '0') + step.changes
+local before, revision = stored_number('count'), stored_number('revision', 0)
+if not before then return {2, 'count'} end
+if not revision then return {2, 'revision'} end
+local latest = stored_number('latest', 0)
+if not latest then return {2, 'latest'} end
+revision = revision + step.changes
 local count = before + step.delta
 
 if step.changes > 0 then
-  redis.call('HSET', tally, 'count', whole(count), 'revision', whole(revision), 'updated_at', whole(step.now))
+  redis.call('HSET', tally, 'count', whole(count), 'revision', whole(revision), 'updated_at', whole(now))
   for lane, move in pairs(step.lanes) do
     redis.call('HSET', tally, 'fence:' .. lane, whole(move[2]))
   end
@@ -46,29 +73,32 @@ if step.changes > 0 then
       redis.call('HDEL', tally, 'country:' .. code)
     end
   end
-  local latest = tonumber(redis.call('HGET', tally, 'latest') or '0')
   for minute, change in pairs(step.minutes) do
     if redis.call('HINCRBY', by_minute, minute, change) == 0 then
       redis.call('HDEL', by_minute, minute)
     end
-    latest = math.max(latest, tonumber(minute))
+    -- A minute far ahead would be the newest for ever, and the hour before it would be empty.
+    if tonumber(minute) <= day_ahead then latest = math.max(latest, tonumber(minute)) end
   end
   redis.call('HSET', tally, 'latest', whole(latest))
 end
 
 local reply = {1, count, revision}
-local height = math.max(count, before + step.peak)
+-- Of a tally that is not there nothing is known, and it has reached nothing.
+local height = revision > 0 and math.max(count, before + step.peak, step.highest) or 0
 local names, marks = {}, {}
 for i, threshold in ipairs(step.thresholds) do names[i] = 'milestone:' .. whole(threshold) end
 if #names > 0 then marks = redis.call('HMGET', tally, unpack(names)) end
 for i, threshold in ipairs(step.thresholds) do
-  local mark = marks[i]
-  if not mark and height >= threshold then
-    mark = 'reached:' .. whole(height) .. ':' .. whole(revision) .. ':' .. whole(step.now)
-    redis.call('HSET', tally, names[i], mark)
+  local state, at_count, at_revision, at_time = string.match(marks[i] or '', '^(%l+):(%d+):(%d+):(%d+)$')
+  if state ~= 'reached' and state ~= 'announced' then  -- none, or one that nobody here has written
+    state = nil
+    if height >= threshold then
+      state, at_count, at_revision, at_time = 'reached', whole(height), whole(revision), whole(now)
+      redis.call('HSET', tally, names[i], state .. ':' .. at_count .. ':' .. at_revision .. ':' .. at_time)
+    end
   end
-  local at_count, at_revision, at_time = string.match(mark or '', '^reached:(%d+):(%d+):(%d+)$')
-  if at_count then
+  if state == 'reached' then
     reply[#reply + 1] = threshold
     reply[#reply + 1] = tonumber(at_count)
     reply[#reply + 1] = tonumber(at_revision)

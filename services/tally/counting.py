@@ -35,6 +35,11 @@ class Step:
     changes: int = 0
     countries: dict[str, int] = field(default_factory=dict)
     minutes: dict[int, int] = field(default_factory=dict)
+    first: bool = False
+    """Nothing of the petition was counted before, as far as is known. A step that is not the first is not applied where
+    there is no tally: it is lost, and has to be rebuilt."""
+    highest: int = 0
+    """A count that the petition once had, by the ledger: milestones up to it are reached."""
 
     def fences_after(self, before: Fences) -> dict[int, int]:
         """The fences once this step was applied."""
@@ -69,7 +74,7 @@ def step(facts: Sequence[CountedFact], fences: Fences) -> Step:
         minute = minute_of(fact["signed_at"])
         minutes[minute] = minutes.get(minute, 0) + delta
     lanes = {lane: (fences.get(lane, UNKNOWN), fence) for lane, fence in reached.items()}
-    return Step(lanes, total, peak, changes, countries, minutes)
+    return Step(lanes, total, peak, changes, countries, minutes, first=not any(fences.values()))
 
 
 def lost_state(expected: Fences, stored: Fences) -> bool:

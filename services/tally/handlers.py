@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -17,12 +17,13 @@ from services.tally.facts import CountedFact, RevokedFact, VerifiedFact
 from services.tally.healing import Healer
 from services.tally.ledger import Ledger
 from services.tally.metrics import TallyMetrics
-from services.tally.store import Applied, Reached, Refused, TallyStore
+from services.tally.owner import OwnersWord
+from services.tally.store import Applied, Damaged, Reached, Refused, TallyState, TallyStore
 from shared.catalogue import Catalogue
-from shared.events import PetitionChanged, SignatureRevoked, SignatureVerified
+from shared.events import PetitionChanged, SignatureRevoked, SignatureVerified, TallyUpdated
 from shared.failpoints import failpoint
 from shared.kafka.decode import read_event, reader
-from shared.kafka.errors import InvalidRecord, is_transient
+from shared.kafka.errors import InvalidRecord, SetAside, is_transient
 from shared.kafka.partitioner import partition_of
 from shared.kafka.producer import EventProducer
 from shared.topics import SIGNATURES_VERIFIED
@@ -43,6 +44,9 @@ _ROUNDS = 20
 
 _WATCH_SECONDS = 1.0
 """How long a loss of Redis may go unnoticed while nobody signs."""
+
+_EPOCHS_SINCE: Final = timedelta(days=1)
+"""Epochs that were raised before this process started were told by another one; a day covers a clock that is off."""
 
 _TELL_AGAIN_SECONDS = 300.0
 """An owner before us that woke late may have recorded a milestone and died, or published an older snapshot after ours while
@@ -83,12 +87,21 @@ class TallyHandler:
         snapshots: SnapshotAnnouncer,
         producer: EventProducer,
         metrics: TallyMetrics,
+        announced: Callable[[str], TallyUpdated | None] = lambda _: None,
     ) -> None:
         self._catalogue, self._store, self._ledger, self._healer = catalogue, store, ledger, healer
         self._milestones, self._snapshots = milestones, snapshots
         self._producer, self._metrics = producer, metrics
+        self._announced = announced
+        self._word = OwnersWord(store=store, rebuild=self._put_right, metrics=metrics)
+        milestones.on_unproved = self._on_unproved
+        snapshots.on_damaged = self.on_damaged
         self._counting = asyncio.Lock()  # the batch and the watch take turns at fences and rebuilds
         self._fences: dict[str, dict[int, int]] = {}
+        self._lane_ends: dict[int, int] = {}
+        self._peaks: dict[str, int] = {}
+        self._to_rebuild: dict[str, str] = {}
+        self._epochs_seen = datetime.now(UTC) - _EPOCHS_SINCE
         self._owned: set[int] = set()
         self._partitions: int | None = None
         self._just_assigned = False
@@ -110,6 +123,8 @@ class TallyHandler:
 
     def _forget(self) -> None:
         self._fences.clear()
+        self._to_rebuild.clear()
+        self._word.forget()
         self._healer.forget()
         self._snapshots.forget()
 
@@ -117,12 +132,39 @@ class TallyHandler:
         """A petition is new or changed: it may have a milestone that its count has passed already."""
         self._to_evaluate.add(petition.petition_id)
 
-    def on_overtaken(self, petition_id: str, revision: int) -> None:
-        """A process that was an owner before has published `revision` after a newer snapshot: put that right."""
-        if self._partitions is not None and partition_of(petition_id.encode(), self._partitions) in self._owned:
+    def on_overtaken(self, petition_id: str, version: tuple[int, int]) -> None:
+        """The topic ends with `version` after a newer snapshot, or with something that is none: put that right."""
+        if self._owns(petition_id):
             self._metrics.snapshots_overtaken.inc()
-            log.warning("snapshot_overtaken", petition=petition_id, revision=revision)
-            self._snapshots.overtaken(petition_id, revision)
+            log.warning("snapshot_overtaken", petition=petition_id, version=version)
+            self._snapshots.overtaken(petition_id, version)
+
+    def on_announced(self, snapshot: TallyUpdated, value: bytes) -> None:
+        """A snapshot stands on the topic. If this process owns its petition and has not written it, it is compared."""
+        if self._owns(snapshot.petition_id) and not self._snapshots.is_ours(
+            snapshot.petition_id, snapshot.version, value
+        ):
+            self._word.heard(snapshot)
+
+    def compare(self, petition_ids: Iterable[str]) -> None:
+        """Compare what was last announced of these petitions with what is counted, at the next look."""
+        for petition_id in petition_ids:
+            if (announced := self._announced(petition_id)) is not None:
+                self._word.heard(announced)
+
+    def on_damaged(self, petition_ids: Iterable[str]) -> None:
+        """What Redis has of these petitions is no tally."""
+        self._to_rebuild.update({petition_id: "damaged" for petition_id in petition_ids if self._owns(petition_id)})
+
+    def _on_unproved(self, petition_id: str) -> None:
+        self._to_rebuild[petition_id] = "milestone"
+
+    def _owns(self, petition_id: str) -> bool:
+        return (
+            self._partitions is not None
+            and self._catalogue.get(petition_id) is not None
+            and partition_of(petition_id.encode(), self._partitions) in self._owned
+        )
 
     @property
     def owned(self) -> frozenset[int]:
@@ -150,6 +192,7 @@ class TallyHandler:
         async with self._counting:
             partitions = await self._partition_count()
             await self._heal({partition_of(petition.encode(), partitions) for petition in grouped})
+            await self._require_rows(batch)
             started = time.perf_counter()
             reached = await self._count(grouped)
             self._metrics.apply_seconds.observe(time.perf_counter() - started)
@@ -157,26 +200,51 @@ class TallyHandler:
         oldest = min(facts[0]["occurred_at"] for facts in grouped.values())  # the first of each has waited longest
         self._metrics.age_seconds.observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))
 
+    async def _require_rows(self, batch: Sequence[CountedFact]) -> None:
+        """Refuse facts beyond the end of their lane in the ledger: a fact is published after its row was committed.
+
+        A fence that such a fact had moved would drop every later fact of its lane. Facts that nobody decided may also lie
+        before the end; these the audit finds.
+
+        Raises:
+            SetAside: some are.
+        """
+        ahead = {fact["lane"] for fact in batch if fact["position"] > self._lane_ends.get(fact["lane"], 0)}
+        if not ahead:
+            return
+        self._lane_ends.update(await self._ledger.lane_ends(sorted(ahead)))
+        refused = {
+            place: InvalidRecord("not_in_ledger", f"lane {fact['lane']} of the ledger ends before this position")
+            for place, fact in enumerate(batch)
+            if fact["position"] > self._lane_ends[fact["lane"]]
+        }
+        if refused:
+            raise SetAside(refused)
+
     async def _count(self, grouped: dict[str, list[CountedFact]]) -> list[Reached]:
         reached: list[Reached] = []
         for _ in range(_ROUNDS):
             steps = [(petition, step(facts, self._fences.get(petition, {}))) for petition, facts in grouped.items()]
             await failpoint("tally.before_apply")
-            replies = await self._store.apply(
-                [(petition, part, self._thresholds(petition)) for petition, part in steps]
-            )
+            replies = await self._store.apply([(petition, part, self.thresholds(petition)) for petition, part in steps])
             await failpoint("tally.applied")
-            again: dict[str, list[CountedFact]] = {}
+            refusals: dict[str, Refused] = {}
+            damaged: dict[str, str] = {}
             for (petition, part), reply in zip(steps, replies, strict=True):
                 if isinstance(reply, Refused):
-                    await self._learn_fences(petition, reply, grouped[petition])
-                    again[petition] = grouped[petition]
+                    refusals[petition] = reply
+                elif isinstance(reply, Damaged):
+                    damaged[petition] = reply.what
                 else:
                     self._note_applied(petition, part, len(grouped[petition]))
                     reached.extend(reply.unannounced)
-            if not again:
+            for petition, what in damaged.items():
+                log.error("tally_damaged", petition=petition, field=what)
+                await self._rebuild(petition, cause="damaged")
+            await self._learn_fences(refusals, grouped)
+            grouped = {petition: grouped[petition] for petition in (*refusals, *damaged)}
+            if not grouped:
                 return reached
-            grouped = again
         raise FencesKeepMoving(f"the fences of {len(grouped)} petitions moved {_ROUNDS} times")
 
     def _note_applied(self, petition: str, part: Step, facts: int) -> None:
@@ -185,25 +253,81 @@ class TallyHandler:
         self._metrics.replays.inc(facts - part.changes)
         self._snapshots.changed([petition])
 
-    async def _learn_fences(self, petition: str, refused: Refused, facts: Sequence[CountedFact]) -> None:
+    async def _learn_fences(
+        self, refusals: Mapping[str, Refused], grouped: Mapping[str, Sequence[CountedFact]]
+    ) -> None:
+        """Find out why steps were refused: fences to be read first, another process, or a tally that is not right."""
+        unknown = await self._unknown_fences(refusals)
+        for petition, refused in refusals.items():
+            cause = await self._wrong_because(petition, refused, grouped[petition], unknown)
+            if cause is not None:
+                await self._rebuild(petition, cause=cause)
+
+    async def _unknown_fences(self, refusals: Mapping[str, Refused]) -> set[str]:
+        """Petitions with a stored fence that is no row of the ledger: nobody has counted up to there."""
+        told = [
+            (petition, lane, fence)
+            for petition, refused in refusals.items()
+            for lane, fence in refused.fences.items()
+            if fence > 0 and fence != self._fences.get(petition, {}).get(lane)
+        ]
+        return {petition for petition, _, _ in await self._ledger.not_there(told)} if told else set()
+
+    async def _wrong_because(
+        self, petition: str, refused: Refused, facts: Sequence[CountedFact], unknown: Collection[str]
+    ) -> str | None:
+        """Why a petition has to be rebuilt; None if it has not, and its fences are known now."""
         known = self._fences.setdefault(petition, {})
         expected = {lane: known[lane] for lane in refused.fences if lane in known}
+        if petition in unknown:
+            return "fence_unknown"
         if lost_state(expected, refused.fences):
-            await self._rebuild(petition, cause="fence_behind")
-            return
+            return "fence_behind"
         first = first_positions(facts)
-        empty = {lane: first[lane] for lane, fence in refused.fences.items() if lane not in known and fence == 0}
-        if empty and await self._ledger.has_earlier(petition, empty):
-            await self._rebuild(petition, cause="missing")
-            return
+        if refused.missing:
+            if any(known.values()) or await self._ledger.has_earlier(petition, first):
+                return "missing"
+            # Nobody knows whether what the ledger has in other lanes was counted and lost, or is still under way.
+            if await self._ledger.has_other(petition, first):
+                return "first_count"
+        else:
+            empty = {lane: first[lane] for lane, fence in refused.fences.items() if lane not in known and fence == 0}
+            if empty and await self._ledger.has_earlier(petition, empty):
+                return "missing"
         self._metrics.fence_moved.inc(any(refused.fences[lane] != fence for lane, fence in expected.items()))
         known.update(refused.fences)
+        return None
 
-    async def _rebuild(self, petition: str, *, cause: str) -> None:
-        state = await self._healer.rebuild(petition, cause=cause)
+    async def _rebuild(self, petition: str, *, cause: str, above: int = -1) -> TallyState:
+        state = await self._healer.rebuild(petition, cause=cause, ledger_rules=True, above=above)
+        self._note_rebuilt(petition, state)
+        return state
+
+    def _note_rebuilt(self, petition: str, state: TallyState) -> None:
         self._fences[petition] = dict(state.fences)
+        self._peaks[petition] = state.peak
+        self._to_evaluate.add(petition)  # its milestones, by the watch: also if the batch fails from here on
+        self._snapshots.rebuilt(petition)
 
-    def _thresholds(self, petition_id: str) -> list[int]:
+    async def _put_right(self, petition: str, cause: str, above: int) -> TallyState:
+        async with self._counting:
+            return await self._rebuild(petition, cause=cause, above=above)
+
+    async def heal(self, petition: str, cause: str) -> TallyState:
+        """Count a petition again from the ledger, beside running traffic: something was found to be wrong with it.
+
+        Raises:
+            RebuildOvertaken, asyncpg.PostgresError, redis.exceptions.RedisError, OSError: try again.
+        """
+        return await self._put_right(petition, cause, -1)
+
+    def reached(self, petition: str, threshold: int) -> None:
+        """The ledger has counted up to a milestone that was never recorded: announce it at the next look."""
+        self._to_evaluate.add(petition)
+        self._peaks[petition] = max(self._peaks.get(petition, 0), threshold)
+
+    def thresholds(self, petition_id: str) -> list[int]:
+        """The petition's milestones, rising."""
         petition = self._catalogue.get(petition_id)
         return petition.milestones if petition is not None else []
 
@@ -212,16 +336,25 @@ class TallyHandler:
         count = await self._partition_count()
         rebuilt = await self._healer.ensure(set(partitions), lambda petition: partition_of(petition.encode(), count))
         for petition, state in rebuilt.items():
-            self._fences[petition] = dict(state.fences)
-        self._snapshots.changed(rebuilt)
-        self._to_evaluate.update(rebuilt)  # their milestones, by the watch: also if this batch fails from here on
+            self._note_rebuilt(petition, state)
 
     async def _evaluate(self, petitions: Sequence[str]) -> list[Reached]:
         """Milestones of these petitions that are reached and not announced, without counting anything."""
         if not petitions:
             return []
-        replies = await self._store.apply([(petition, Step(), self._thresholds(petition)) for petition in petitions])
-        return [reached for reply in replies if isinstance(reply, Applied) for reached in reply.unannounced]
+        steps = [
+            (petition, Step(highest=self._peaks.get(petition, 0)), self.thresholds(petition)) for petition in petitions
+        ]
+        replies = await self._store.apply(steps)
+        reached: list[Reached] = []
+        for petition, reply in zip(petitions, replies, strict=True):
+            if isinstance(reply, Damaged):
+                self._to_rebuild[petition] = "damaged"
+            elif isinstance(reply, Applied):
+                if reply.revision:  # else Redis has lost the tally again
+                    self._peaks.pop(petition, None)
+                reached.extend(reply.unannounced)
+        return reached
 
     # ------------------------------------------------------------------------------------------- beside the batches
 
@@ -242,6 +375,7 @@ class TallyHandler:
     async def _look_after(self) -> None:
         async with self._counting:
             await self._heal(self._owned)
+        await self._put_all_right()
         if time.monotonic() - self._told_all_at >= _TELL_AGAIN_SECONDS:
             self._snapshots.tell_again()
             self._just_assigned = True
@@ -254,6 +388,7 @@ class TallyHandler:
                 reached = await self._evaluate(evaluate)
             self._snapshots.changed(evaluate)
             if assigned:
+                self.compare(mine)
                 reached += await self._left_unannounced()
             await self._milestones.announce(reached)
             if assigned:
@@ -262,6 +397,18 @@ class TallyHandler:
             self._to_evaluate |= changed
             self._just_assigned = self._just_assigned or assigned
             raise
+
+    async def _put_all_right(self) -> None:
+        """Rebuild what was found to be wrong, and answer what others say on the topic."""
+        for petition, cause in list(self._to_rebuild.items()):
+            await self.heal(petition, cause)
+            self._to_rebuild.pop(petition, None)
+        await self._word.put_right()
+        # An operator's command has begun a new epoch: the topic has to say so.
+        for petition, raised_at in (await self._ledger.epochs_raised_since(self._epochs_seen)).items():
+            self._epochs_seen = max(self._epochs_seen, raised_at)
+            if self._owns(petition):
+                self._snapshots.changed([petition])
 
     async def _left_unannounced(self) -> list[Reached]:
         """What a crash between PostgreSQL and Kafka left, also of petitions that the catalogue does not hold yet."""

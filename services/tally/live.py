@@ -4,7 +4,7 @@ Contract:
 - `LiveHub.publish` never waits. An update is encoded once per form in which someone watches it, whoever many they are.
 - A subscriber holds at most one update per petition, the newest: who is slow sees fewer updates, never older ones, and
   costs no memory.
-- Nobody is sent the same revision of a petition twice, or a lower one after a higher.
+- Nobody is sent the same version of a petition's tally twice, or a lower one after a higher.
 - `LiveHub.close` ends every stream after what it holds has been sent; nobody can subscribe after it.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterable
 from enum import Enum
 from typing import Final
@@ -23,6 +24,13 @@ from shared.events import TallyUpdated
 MAX_SUBSCRIBERS: Final = 5_000
 """Streams of one process. A subscriber costs about 45 KB and an update to it 45 µs of CPU: at this bound that is 225 MB,
 and one update of a petition that all of them watch takes a quarter of a second."""
+
+
+Version = tuple[int, int]
+"""Epoch and revision of a tally (`shared.events.TallyUpdated`)."""
+
+_NONE: Final[Version] = (0, -1)
+"""Below every version."""
 
 
 class Form(Enum):
@@ -44,7 +52,7 @@ class HubClosed(Exception):
     """This process is stopping."""
 
 
-def frame(event: str, data: str, event_id: int | None = None) -> bytes:
+def frame(event: str, data: str, event_id: str | None = None) -> bytes:
     """One server-sent event (WHATWG HTML, section 9.2). `data` is one line, as JSON without indentation is."""
     identity = "" if event_id is None else f"id: {event_id}\n"
     return f"event: {event}\n{identity}data: {data}\n\n".encode()
@@ -65,30 +73,30 @@ class Subscription:
         self.form, self.key = form, key
         self._hub = hub
         self._first = b""
-        self._begun_at: dict[str, int] = {}
-        self._waiting: dict[str, tuple[int, bytes]] = {}
+        self._begun_at: dict[str, Version] = {}
+        self._waiting: dict[str, tuple[Version, bytes]] = {}
         self._woken = asyncio.Event()
 
-    def begin(self, first: bytes, revisions: dict[str, int]) -> None:
-        """Send `first` before anything else; updates up to `revisions` (by petition) are in it."""
+    def begin(self, first: bytes, versions: dict[str, Version]) -> None:
+        """Send `first` before anything else; updates up to `versions` (by petition) are in it."""
         self._first = first
-        self._begun_at = revisions
-        for petition_id in [p for p, (revision, _) in self._waiting.items() if revision <= revisions.get(p, -1)]:
+        self._begun_at = versions
+        for petition_id in [p for p, (version, _) in self._waiting.items() if version <= versions.get(p, _NONE)]:
             del self._waiting[petition_id]
         self.wake()
 
-    def offer(self, petition_id: str, revision: int, update: bytes) -> bool | None:
-        """Keep an update for sending. The hub gives each subscriber the revisions of a petition in rising order.
+    def offer(self, petition_id: str, version: Version, update: bytes) -> bool | None:
+        """Keep an update for sending. The hub gives each subscriber the versions of a petition in rising order.
 
         Returns:
             None when it was in the first event, else whether an older one was still waiting and is replaced.
         """
-        if revision <= self._begun_at.get(petition_id, -1):
+        if version <= self._begun_at.get(petition_id, _NONE):
             return None
         # Taken out and put in again: updates leave in the order of their newest, so that the last one sent is the
         # latest of all and its sum is the one that stands.
         replaced = self._waiting.pop(petition_id, None) is not None
-        self._waiting[petition_id] = (revision, update)
+        self._waiting[petition_id] = (version, update)
         self.wake()
         return replaced
 
@@ -129,18 +137,18 @@ class LiveHub:
     def __init__(self, catalogue: Catalogue, metrics: ReadMetrics, *, max_subscribers: int = MAX_SUBSCRIBERS) -> None:
         self._catalogue, self._metrics, self._max_subscribers = catalogue, metrics, max_subscribers
         self._newest: dict[str, TallyUpdated] = {}
-        # Counts read when an organisation's stream began, as (revision, count). They only complete the sum: an update
-        # must not be held back because its revision has been *read* by someone.
-        self._read: dict[str, tuple[int, int]] = {}
+        # Counts read when an organisation's stream began, as (version, count). They only complete the sum: an update
+        # must not be held back because its version has been *read* by someone.
+        self._read: dict[str, tuple[Version, int]] = {}
         self._watching: dict[tuple[Form, str], set[Subscription]] = {}
         self._subscribers = 0
         self.closed = False
 
     def publish(self, snapshot: TallyUpdated) -> bool:
-        """Take over an announced tally and pass it on. Returns False for a revision that is not above the known one."""
-        petition_id, revision = snapshot.petition_id, snapshot.revision
+        """Take over an announced tally and pass it on. Returns False for a version that is not above the known one."""
+        petition_id = snapshot.petition_id
         known = self._newest.get(petition_id)
-        if known is not None and revision <= known.revision:
+        if known is not None and snapshot.version <= known.version:
             self._metrics.snapshots.labels(kind="stale").inc()
             return False
         self._metrics.snapshots.labels(kind="fresh").inc()
@@ -156,9 +164,13 @@ class LiveHub:
         return True
 
     def newest(self, read: TallyUpdated) -> TallyUpdated:
-        """The announced tally of `read`'s petition if its revision is higher, else `read` itself."""
+        """The announced tally of `read`'s petition if its version is higher, else `read` itself."""
         known = self._newest.get(read.petition_id)
-        return known if known is not None and known.revision > read.revision else read
+        return known if known is not None and known.version > read.version else read
+
+    def announced(self, petition_id: str) -> TallyUpdated | None:
+        """The newest announced tally of a petition; None if none was announced yet."""
+        return self._newest.get(petition_id)
 
     def subscribe(self, form: Form, key: str) -> Subscription:
         """A place for one more stream of `form` about a petition or organisation. Follow with `Subscription.begin`.
@@ -197,7 +209,7 @@ class LiveHub:
         """The first event of an organisation's stream: every petition's count, and the sum."""
         counts = []
         for tally in tallies:
-            self._read[tally.petition_id] = (tally.revision, tally.count)
+            self._read[tally.petition_id] = (tally.version, tally.count)
             counts.append(_count_body(tally))
         body = {"slug": slug, "supporters": self._supporters(slug), "petitions": counts}
         return frame("organisation", compact(body))
@@ -209,14 +221,14 @@ class LiveHub:
         total = 0
         for petition in self._catalogue.of_organisation(slug):
             announced = self._newest.get(petition.petition_id)
-            read = self._read.get(petition.petition_id, (-1, 0))
-            total += announced.count if announced is not None and announced.revision >= read[0] else read[1]
+            version, count = self._read.get(petition.petition_id, (_NONE, 0))
+            total += announced.count if announced is not None and announced.version >= version else count
         return total
 
     def _offer(self, watching: set[Subscription], snapshot: TallyUpdated, update: bytes) -> None:
         queued = replaced = 0
         for subscription in watching:
-            fate = subscription.offer(snapshot.petition_id, snapshot.revision, update)
+            fate = subscription.offer(snapshot.petition_id, snapshot.version, update)
             queued += fate is not None
             replaced += fate is True
         self._metrics.frames.labels(fate="queued").inc(queued)
@@ -228,10 +240,26 @@ class LiveHub:
 
 
 def petition_frame(form: Form, snapshot: TallyUpdated) -> bytes:
-    """The event that carries `snapshot` on a petition's stream; its id is the revision."""
+    """The event that carries `snapshot` on a petition's stream; its id is the version."""
     data = snapshot.model_dump_json() if form is Form.TALLY else compact(_count_body(snapshot))
-    return frame("tally", data, snapshot.revision)
+    return frame("tally", data, version_text(snapshot.version))
+
+
+def version_text(version: Version) -> str:
+    """A version as an event's id: the revision, after the epoch if that is not 0."""
+    epoch, revision = version
+    return f"{epoch}-{revision}" if epoch else str(revision)
+
+
+def read_version(text: str) -> Version | None:
+    """The version that `version_text` made `text` of; None if it did not."""
+    found = _VERSION.fullmatch(text)
+    return None if found is None else (int(found[1] or 0), int(found[2]))
+
+
+_VERSION: Final = re.compile(r"(?:([0-9]{1,15})-)?([0-9]{1,15})", re.ASCII)
 
 
 def _count_body(tally: TallyUpdated) -> dict[str, str | int]:
-    return {"petition_id": tally.petition_id, "count": tally.count, "revision": tally.revision}
+    epoch: dict[str, str | int] = {"epoch": tally.epoch} if tally.epoch else {}
+    return {"petition_id": tally.petition_id, "count": tally.count, "revision": tally.revision, **epoch}

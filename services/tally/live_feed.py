@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from aiokafka import ConsumerRecord
@@ -19,13 +19,21 @@ from shared.topics import TALLIES_UPDATED
 log = structlog.get_logger(__name__)
 
 
+_NO_VERSION: Final = (0, -1)
+"""Below every version: there is no snapshot."""
+
+_DAY_MILLISECONDS: Final = 24 * 60 * 60 * 1000
+
+
 class LiveFeed:
     """Whichever instance counts a petition, all of them can show it live.
 
     Args:
-        on_overtaken: called with a petition and a revision when that is the last one on the topic although a higher one
+        on_overtaken: called with a petition and a version when that is the last one on the topic although a higher one
             came before it: a process that had lost its partitions unawares has published late, and a subscriber who
             begins now would believe it.
+        on_announced: called with every snapshot that was the newest of its petition in a batch, and its record's value:
+            the petition's owner looks whether it was counted.
     """
 
     def __init__(
@@ -34,9 +42,11 @@ class LiveFeed:
         metrics: ReadMetrics,
         *,
         on_bug: Callable[[BaseException], None],
-        on_overtaken: Callable[[str, int], None],
+        on_overtaken: Callable[[str, tuple[int, int]], None],
+        on_announced: Callable[[TallyUpdated, bytes], None] = lambda _, __: None,
     ) -> None:
-        self._hub, self._metrics, self._on_overtaken = hub, metrics, on_overtaken
+        self._hub, self._metrics = hub, metrics
+        self._on_overtaken, self._on_announced = on_overtaken, on_announced
         self._reader = BroadcastReader(TALLIES_UPDATED, self._on_records, start="earliest", on_bug=on_bug)
 
     def subscribe(self, broker: KafkaBroker) -> None:
@@ -44,22 +54,42 @@ class LiveFeed:
         self._reader.subscribe(broker)
 
     async def _on_records(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> None:
-        newest: dict[str, TallyUpdated] = {}
+        newest: dict[str, tuple[TallyUpdated, bytes]] = {}
         last: dict[str, TallyUpdated] = {}
         for record in records:
-            try:
-                snapshot = TallyUpdated.model_validate_json(record.value or b"")
-            except ValidationError:
-                self._metrics.snapshots.labels(kind="unreadable").inc()
-                log.error("snapshot_unreadable", partition=record.partition, offset=record.offset)
+            snapshot = self._read(record)
+            if snapshot is None:
                 continue
             last[snapshot.petition_id] = snapshot
             known = newest.get(snapshot.petition_id)
-            if known is None or snapshot.revision > known.revision:
-                newest[snapshot.petition_id] = snapshot
+            if known is None or snapshot.version >= known[0].version:
+                newest[snapshot.petition_id] = snapshot, record.value or b""
         # Snapshots are whole: of several in a batch, only each petition's newest one is worth sending.
-        for snapshot in newest.values():
+        for snapshot, value in newest.values():
             self._hub.publish(snapshot)
+            self._on_announced(snapshot, value)
         for snapshot in last.values():
-            if snapshot.revision < self._hub.newest(snapshot).revision:
-                self._on_overtaken(snapshot.petition_id, snapshot.revision)
+            if snapshot.version < self._hub.newest(snapshot).version:
+                self._on_overtaken(snapshot.petition_id, snapshot.version)
+
+    def _read(self, record: ConsumerRecord[Any, Any]) -> TallyUpdated | None:
+        """The snapshot in a record; None, counted and logged, if it is none that tally has written."""
+        try:  # a tombstone has no value: somebody has deleted the petition's snapshot
+            snapshot = TallyUpdated.model_validate_json(record.value or b"")
+        except ValidationError:
+            self._passed_over("unreadable", record)
+            return None
+        # By the brokers' clock. Were an epoch of a later year believed, nothing could ever stand above it.
+        now = record.timestamp if record.timestamp and record.timestamp > 0 else None
+        too_late = now is not None and snapshot.epoch > now + _DAY_MILLISECONDS
+        if record.key != snapshot.petition_id.encode() or too_late:
+            self._passed_over("foreign", record)
+            return None
+        return snapshot
+
+    def _passed_over(self, kind: str, record: ConsumerRecord[Any, Any]) -> None:
+        self._metrics.snapshots.labels(kind=kind).inc()
+        event = "snapshot_unreadable" if kind == "unreadable" else "snapshot_foreign"
+        log.error(event, partition=record.partition, offset=record.offset)
+        # It is the last record of its key, and the topic is compacted: a reader that begins now would find no other.
+        self._on_overtaken((record.key or b"").decode("utf-8", "replace"), _NO_VERSION)

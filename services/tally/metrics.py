@@ -23,15 +23,30 @@ class TallyMetrics:
         )
         self.rebuilds = Counter(
             "groundswell_tally_rebuilds",
-            "Petitions rebuilt from the ledger, by cause: another_redis (flushed, restarted, failed over),"
-            " fence_behind (Redis forgot a count it had confirmed), missing (Redis has not counted what came before:"
-            " it lost a petition since the last start, or evicts, which it must not), first_count (a partition that tally never"
-            " counted before), command",
+            "Petitions rebuilt from the ledger, by cause: another_redis (flushed, restarted, failed over), fence_behind"
+            " (Redis forgot a count it had confirmed), missing (Redis has not counted what came before: it lost a petition"
+            " since the last start, or evicts, which it must not), first_count (a partition or petition that tally never"
+            " counted before), command, damaged (a value of the wrong type), fence_unknown (a fence that is no row of the"
+            " ledger), drift (the audit found a difference), uncounted (rows of the ledger of which no fact came),"
+            " announced and taken_back (something else stood on tallies.updated), milestone (one could not be proved)",
             ["cause"],
             registry=registry,
         )
         # A count that is there from the start, at 0: a rise from nothing to 1 is none to Prometheus.
-        for cause in ("another_redis", "fence_behind", "missing", "first_count", "command"):
+        for cause in (
+            "another_redis",
+            "fence_behind",
+            "missing",
+            "first_count",
+            "command",
+            "damaged",
+            "fence_unknown",
+            "drift",
+            "uncounted",
+            "announced",
+            "taken_back",
+            "milestone",
+        ):
             self.rebuilds.labels(cause=cause)
         self.apply_seconds = Histogram(
             "groundswell_tally_apply_seconds",
@@ -47,6 +62,17 @@ class TallyMetrics:
             registry=registry,
         )
         self.milestones = Counter("groundswell_tally_milestones_announced", "Milestones published", registry=registry)
+        self.unproved = Counter(
+            "groundswell_tally_milestones_unproved",
+            "Milestones that Redis had as reached and the ledger does not prove: nothing was announced, and the petition is"
+            " counted again from the ledger",
+            registry=registry,
+        )
+        self.taken_back = Counter(
+            "groundswell_tally_snapshots_taken_back",
+            "Times that a snapshot which nobody had counted stood on tallies.updated, and a new epoch was begun above it",
+            registry=registry,
+        )
         self.snapshots = Counter(
             "groundswell_tally_snapshots_published", "Snapshots put on tallies.updated", registry=registry
         )
@@ -70,13 +96,18 @@ class TallyMetrics:
         self.drift = Gauge(
             "groundswell_tally_drift",
             "Difference between the counts in Redis and the ledger at the same fences, summed without signs over the"
-            " petitions of this instance. Anything but 0 is wrong",
+            " petitions of this instance, as the last audit left it. Anything but 0 is wrong",
             registry=registry,
         )
         self.beyond = Gauge(
             "groundswell_tally_ledger_beyond_fences",
             "Ledger rows that are not counted yet, of this instance's petitions. Anything but 0 while there is no lag is"
             " wrong",
+            registry=registry,
+        )
+        self.healed = Counter(
+            "groundswell_tally_healed",
+            "Petitions whose tally an audit found wrong and put right; the log line audit_drift has what was found",
             registry=registry,
         )
         self.audits = Counter("groundswell_tally_audits", "Audits made, by result", ["result"], registry=registry)

@@ -9,22 +9,24 @@ from typing import Any, Final
 from pydantic.json_schema import models_json_schema
 
 from services.tally.views import OrganisationBody, TallyBody
+from shared import malformed
 from shared.events import TallyUpdated
 
 _SLUG: Final = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$"}
 
 _TALLY_STREAM: Final = """\
 Server-sent events. The first event is the tally as it is, then one comes with every update (at most about four a second).
-`event` is `tally`, `id` is the revision, `data` is a TallyUpdated object (`detail=full`) or its `petition_id`, `count` and
-`revision` (`detail=count`). A reader that comes back with `Last-Event-ID` is not sent that revision again. A slow reader
-misses updates in between, never the newest. Comments keep an idle stream open. At a stop the stream ends; come back after
-`retry` milliseconds."""
+`event` is `tally`, `id` is the version (the revision, after the epoch if that is not 0), `data` is a TallyUpdated object
+(`detail=full`) or its `petition_id`, `count`, `revision` and, if it is not 0, `epoch` (`detail=count`). A reader that comes
+back with `Last-Event-ID` is not sent that version again. A slow reader misses updates in between, never the newest. Comments
+keep an idle stream open. At a stop the stream ends; come back after `retry` milliseconds."""
 
 _ORGANISATION_STREAM: Final = """\
 Server-sent events about all petitions of an organisation in one stream (browsers open few connections to one host). The
 first event is `organisation`: `{"slug", "supporters", "petitions": [{"petition_id", "count", "revision"}]}`. Each update
-is `tally`: `{"petition_id", "count", "revision", "supporters"}`, where `supporters` is the new sum over all petitions. The
-events have no id: a reader that comes back is sent the whole again."""
+is `tally`: `{"petition_id", "count", "revision", "supporters"}`, where `supporters` is the new sum over all petitions. An
+`epoch` stands beside a revision where it is not 0: a higher one stands above every revision of before. The events have no
+id: a reader that comes back is sent the whole again."""
 
 
 @cache
@@ -70,6 +72,7 @@ def document() -> dict[str, Any]:
         "components": {
             "schemas": {**schemas["$defs"], "Problem": _PROBLEM},
             "responses": {
+                "Malformed": _problem(malformed.DETAIL),
                 "NotFound": _problem("There is no such petition or organisation."),
                 "Invalid": _problem("A parameter is wrong; `errors` says which and why."),
                 "Away": {
@@ -151,6 +154,7 @@ def _streamed(
 
 def _refusals() -> dict[str, Any]:
     return {
+        "400": {"$ref": "#/components/responses/Malformed"},
         "404": {"$ref": "#/components/responses/NotFound"},
         "503": {"$ref": "#/components/responses/Away"},
     }

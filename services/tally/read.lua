@@ -4,12 +4,13 @@
 -- KEYS[2]  hash  its minutes
 -- ARGV[1]  how many minutes, up to the minute of the newest signature
 --
--- Returns {fields of the tally, minute, n, minute, n, ...} with the tally's fields as a flat list first.
+-- Returns {fields of the tally, {minute, n, minute, n, ...}, now} with the tally's fields as a flat list first, and last
+-- the time in milliseconds by Redis' clock.
 
 local fields = redis.call('HGETALL', KEYS[1])
-local latest = tonumber(redis.call('HGET', KEYS[1], 'latest') or '0')
+local latest = tonumber(redis.call('HGET', KEYS[1], 'latest') or '0') or 0
 local minutes = {}
-if latest > 0 then
+if latest > 0 and latest < 2^53 then
   local names = {}
   for minute = latest - tonumber(ARGV[1]) + 1, latest do names[#names + 1] = string.format('%.0f', minute) end
   local counts = redis.call('HMGET', KEYS[2], unpack(names))
@@ -20,4 +21,5 @@ if latest > 0 then
     end
   end
 end
-return {fields, minutes}
+local clock = redis.call('TIME')
+return {fields, minutes, tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)}

@@ -28,15 +28,24 @@ class ReadMetrics:
             " surge are races; many mean that Redis lost state and is not rebuilt yet",
             registry=registry,
         )
+        self.damaged = Counter(
+            "groundswell_tally_read_store_damaged",
+            "Counts that could not be read because Redis holds no tally there (a value of the wrong type); the announced"
+            " one was served instead, and the petition's owner rebuilds it",
+            registry=registry,
+        )
         self.subscribers = Gauge(
             "groundswell_tally_read_stream_subscribers", "Open event streams of this process", registry=registry
         )
         self.snapshots = Counter(
             "groundswell_tally_read_snapshots",
-            "Snapshots read from tallies.updated: fresh, stale (a revision that was known already), or unreadable",
+            "Snapshots read from tallies.updated: fresh, stale (a version that was known already), unreadable, or foreign"
+            " (under another key than its petition, or of an epoch that is still to come)",
             ["kind"],
             registry=registry,
         )
+        for kind in ("fresh", "stale", "unreadable", "foreign"):
+            self.snapshots.labels(kind=kind)
         self.frames = Counter(
             "groundswell_tally_read_stream_frames",
             "Updates for subscribers: queued, or replaced by a newer one because the subscriber is slow",

@@ -26,7 +26,8 @@ class TallyReader(Protocol):
     async def tallies(self, petition_ids: Sequence[str]) -> dict[str, TallyUpdated]:
         """The tally of each petition, in one round trip.
 
-        A petition without a signature yet has count 0, revision 0 and empty break-downs.
+        A petition without a signature yet has count 0, revision 0 and empty break-downs. One whose tally is damaged is
+        left out.
 
         Raises:
             redis.exceptions.RedisError: Redis does not answer.
@@ -52,7 +53,7 @@ class CurrentTallies:
     """The newest tally that this process can know of: Redis', or the one that was announced, if that is newer.
 
     Redis is older for a moment after it lost state: until a writer has rebuilt it, a petition would show 0 supporters.
-    The announced snapshots (`LiveHub`) carry revisions of the same ledger, so the higher revision is the right one.
+    The announced snapshots (`LiveHub`) carry versions of the same ledger, so the higher version is the right one.
 
     However many ask at once, Redis is asked by one of them: while it answers, whoever comes joins the next round, so that
     nobody is given a count of before the request. A crowd costs as much as a reader, and no connection each.
@@ -82,7 +83,7 @@ class CurrentTallies:
             raise CountsAway from outcome
         if isinstance(outcome, Exception):
             raise outcome
-        return {petition_id: self._newest(outcome[petition_id]) for petition_id in petition_ids}
+        return {petition_id: self._newest(petition_id, outcome.get(petition_id)) for petition_id in petition_ids}
 
     async def _read_rounds(self) -> None:
         while (current := self._next) is not None:
@@ -104,7 +105,14 @@ class CurrentTallies:
             # no harm, and the pool gives another connection.
             return await self._reader.tallies(petition_ids)
 
-    def _newest(self, read: TallyUpdated) -> TallyUpdated:
+    def _newest(self, petition_id: str, read: TallyUpdated | None) -> TallyUpdated:
+        if read is None:
+            # What Redis has is no tally. Until its owner has rebuilt it, the one that was announced last is shown.
+            self._metrics.damaged.inc()
+            announced = self._hub.announced(petition_id)
+            if announced is None:
+                raise CountsAway(f"the tally of {petition_id} is damaged, and none was announced")
+            return announced
         newest = self._hub.newest(read)
         if newest is not read:
             self._metrics.behind.inc()

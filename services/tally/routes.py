@@ -20,7 +20,16 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from services.tally.assets import Assets
-from services.tally.live import Form, HubClosed, HubFull, LiveHub, Subscription, petition_frame
+from services.tally.live import (
+    Form,
+    HubClosed,
+    HubFull,
+    LiveHub,
+    Subscription,
+    petition_frame,
+    read_version,
+    version_text,
+)
 from services.tally.openapi import document
 from services.tally.pages import not_found_page, page_routes
 from services.tally.read_metrics import ReadMetrics
@@ -117,8 +126,8 @@ class _Api:
         """``GET /v1/petitions/{petition_id}/tally``."""
         petition = self._petition(request, "tally")
         tally = (await self._read([petition], "tally"))[petition.petition_id]
-        # Weak, because it stands for the meaning and not for the bytes: the count's revision and the petition's change.
-        etag = f'W/"{tally.revision}-{int(petition.changed_at.timestamp() * 1_000_000):x}"'
+        # Weak, because it stands for the meaning and not for the bytes: the count's version and the petition's change.
+        etag = f'W/"{version_text(tally.version)}-{int(petition.changed_at.timestamp() * 1_000_000):x}"'
         return self._cacheable(request, tally_body(petition, tally), etag, "tally")
 
     async def organisation(self, request: Request) -> Response:
@@ -141,8 +150,8 @@ class _Api:
             subscription.end()
             raise
         known = _last_event_id(request)
-        first = b"" if known >= tally.revision else petition_frame(form, tally)
-        subscription.begin(_retry() + first, {petition.petition_id: max(known, tally.revision)})
+        first = b"" if known >= tally.version else petition_frame(form, tally)
+        subscription.begin(_retry() + first, {petition.petition_id: max(known, tally.version)})
         return self._stream(subscription, "tally_stream")
 
     async def organisation_stream(self, request: Request) -> Response:
@@ -160,7 +169,7 @@ class _Api:
             subscription.end()
             raise
         first = self._hub.organisation_snapshot(slug, tallies.values())
-        subscription.begin(_retry() + first, {tally.petition_id: tally.revision for tally in tallies.values()})
+        subscription.begin(_retry() + first, {tally.petition_id: tally.version for tally in tallies.values()})
         return self._stream(subscription, "organisation_stream")
 
     def _petition(self, request: Request, what: str) -> PetitionChanged:
@@ -178,10 +187,11 @@ class _Api:
         return petitions
 
     def _form(self, request: Request) -> Form:
-        detail = request.query_params.get("detail", "full")
-        if detail not in {"full", "count"}:
+        given = request.query_params.getlist("detail")
+        detail = given[0] if given else "full"
+        if detail not in {"full", "count"} or len(given) > 1:
             self._answered("tally_stream", "invalid")
-            problem = "must be full or count"
+            problem = "must be full or count" if len(given) <= 1 else "must be given once"
             raise Problem(422, "invalid_fields", f"detail {problem}.", errors=[{"field": "detail", "problem": problem}])
         return Form.COUNT if detail == "count" else Form.TALLY
 
@@ -272,10 +282,9 @@ def _retry() -> bytes:
     return b"retry: %d\n\n" % random.randint(*RECONNECT_MILLISECONDS)  # noqa: S311  spreads load, keeps no secret
 
 
-def _last_event_id(request: Request) -> int:
-    """The revision that a reader who comes back has already; -1 when it has none that we could have sent."""
-    value = request.headers.get("last-event-id", "")
-    return int(value) if value.isascii() and value.isdigit() and len(value) <= 15 else -1
+def _last_event_id(request: Request) -> tuple[int, int]:
+    """The version that a reader who comes back has already; below all others when it has none that we could have sent."""
+    return read_version(request.headers.get("last-event-id", "")) or (0, -1)
 
 
 def _matches(if_none_match: str | None, etag: str) -> bool:

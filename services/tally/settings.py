@@ -46,7 +46,13 @@ class Settings(PostgresSettings, ConsumerSettings):
     audit_seconds: float = Field(
         300.0,
         ge=0,
-        description="Seconds between audits of this instance's petitions against the ledger; 0 turns them off.",
+        description="Most seconds between two audits of this instance's petitions against the ledger; 0 turns them off. A"
+        " round of audits that takes little time is followed by the next one sooner, after five seconds at the earliest.",
+    )
+    heal: bool = Field(
+        True,
+        description="Whether a tally that an audit finds wrong is counted again from the ledger at once. What was found is"
+        " logged first (`audit_drift`). Off: it stays as it is until `groundswell rebuild`.",
     )
     max_streams: int = Field(
         12_000, ge=1, description="Most live streams (server-sent events) that this process holds open; 503 beyond."

@@ -6,23 +6,30 @@ All keys of a petition carry ``{petition id}``, so on a cluster they share a slo
 from __future__ import annotations
 
 import json
+import re
 import secrets
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
+from pydantic import ValidationError
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from services.tally.counting import Step, minute_text
 from shared.events import TallyUpdated
 from shared.failpoints import failpoint
+from shared.kafka.errors import is_transient
 
 _SHOWN_MINUTES = 60
 _SHADOW_SECONDS = 600
 """A rebuild that was killed leaves its shadow keys; they go by themselves."""
+
+_DAY_MINUTES = 24 * 60
+_DAY_MILLISECONDS = _DAY_MINUTES * 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,19 @@ class Refused:
     """A step was not applied: the fences are elsewhere. Only the lanes of the step are given."""
 
     fences: dict[int, int]
+    missing: bool = field(default=False, compare=False)
+    """There is no tally of this petition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """What Redis has of a petition is no tally: a value of the wrong type, or no number. It has to be rebuilt."""
+
+    what: str
+
+
+class DamagedTally(Exception):
+    """What Redis has of a petition is no tally. The message names the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +81,29 @@ class TallyState:
     fences: dict[int, int]
     countries: dict[str, int]
     minutes: dict[int, int]
+    epoch: int = 0
+    """See `shared.events.TallyUpdated`."""
+    peak: int = field(default=0, compare=False)
+    """The highest count that the ledger ever had, by the times of its rows. Of a state that was read from the ledger."""
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Of two states of one petition, the one with the higher version holds."""
+        return self.epoch, self.revision
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """What became of a rebuilt state; true if it was put in place."""
+
+    done: bool
+    above: dict[int, int] = field(default_factory=dict)
+    """Stored fences that are above the rebuilt ones."""
+    version: tuple[int, int] | None = None
+    """The stored version, where it is higher than the rebuilt one."""
+
+    def __bool__(self) -> bool:
+        return self.done
 
 
 def _script(name: str) -> str:
@@ -81,7 +124,7 @@ class TallyStore:
         self._swap = redis.register_script(_script("swap.lua"))
         self._read = redis.register_script(_script("read.lua"))
 
-    async def apply(self, steps: Sequence[tuple[str, Step, Sequence[int]]]) -> list[Applied | Refused]:
+    async def apply(self, steps: Sequence[tuple[str, Step, Sequence[int]]]) -> list[Applied | Refused | Damaged]:
         """Apply steps of several petitions in one round trip; each is atomic by itself.
 
         Args:
@@ -93,15 +136,21 @@ class TallyStore:
         async with self._redis.pipeline(transaction=False) as pipe:
             for petition_id, step, thresholds in steps:
                 await self._apply(keys=_keys(petition_id), args=[_encode(step, thresholds)], client=pipe)
-            replies = await pipe.execute()
+            replies = await pipe.execute(raise_on_error=False)
         return [_applied(petition_id, reply) for (petition_id, _, _), reply in zip(steps, replies, strict=True)]
 
     async def mark_announced(self, petition_id: str, thresholds: Iterable[int]) -> None:
         """Mark milestones as announced."""
         await self._announced(keys=_keys(petition_id)[:1], args=[str(threshold) for threshold in thresholds])
 
+    async def forget_milestone(self, petition_id: str, threshold: int) -> None:
+        """Take back a milestone that was recorded here and not announced; the next step decides it anew."""
+        await self._redis.hdel(_keys(petition_id)[0], f"milestone:{threshold}")
+
     async def tallies(self, petition_ids: Sequence[str]) -> dict[str, TallyUpdated]:
         """The tallies as they stand, in one round trip; a petition without signatures has count 0 and revision 0.
+
+        A petition whose tally is damaged is left out.
 
         Raises:
             redis.exceptions.RedisError, OSError: Redis is away.
@@ -111,48 +160,77 @@ class TallyStore:
         async with self._redis.pipeline(transaction=False) as pipe:
             for petition_id in petition_ids:
                 await self._read(keys=_keys(petition_id), args=[_SHOWN_MINUTES], client=pipe)
-            replies = await pipe.execute()
-        return {
-            petition_id: _snapshot(petition_id, _pairs(fields), _pairs(minutes))
-            for petition_id, (fields, minutes) in zip(petition_ids, replies, strict=True)
-        }
+            replies = await pipe.execute(raise_on_error=False)
+        found = {}
+        for petition_id, reply in zip(petition_ids, replies, strict=True):
+            if not _is_damage(reply):
+                fields, minutes, now = reply
+                with suppress(DamagedTally):
+                    found[petition_id] = _snapshot(petition_id, _pairs(fields), _pairs(minutes), now)
+        return found
 
     async def state(self, petition_id: str) -> TallyState:
-        """The whole tally as stored, fences and all minutes included, in one consistent piece."""
+        """The whole tally as stored, fences and all minutes included, in one consistent piece.
+
+        Raises:
+            DamagedTally: what is stored is no tally.
+            redis.exceptions.RedisError, OSError: Redis is away.
+        """
         tally, by_minute = _keys(petition_id)
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(tally)
             pipe.hgetall(by_minute)
-            fields, minutes = await pipe.execute()
+            fields, minutes = await pipe.execute(raise_on_error=False)
+        for key, reply in ((tally, fields), (by_minute, minutes)):
+            if _is_damage(reply):
+                raise DamagedTally(f"{key} is no hash")
         return TallyState(
-            count=int(fields.get("count", 0)),
-            revision=int(fields.get("revision", 0)),
-            fences={int(lane): position for lane, position in _prefixed(fields, "fence:").items()},
-            countries=_prefixed(fields, "country:"),
-            minutes={int(minute): int(number) for minute, number in minutes.items()},
+            count=_number(fields, "count"),
+            revision=_number(fields, "revision"),
+            fences={_lane(name): _number(fields, name) for name in fields if name.startswith("fence:")},
+            countries=_countries(fields),
+            minutes={_minute(minute): _number(minutes, minute) for minute in minutes},
+            epoch=_number(fields, "epoch"),
         )
 
-    async def swap_in(self, petition_id: str, state: TallyState, *, force: bool = False) -> bool:
+    async def swap_in(
+        self, petition_id: str, state: TallyState, *, force: bool = False, given_up: Mapping[int, int] | None = None
+    ) -> Swap:
         """Put a rebuilt state in place of the stored one.
 
+        Args:
+            petition_id: Whose.
+            state: From one snapshot of the ledger.
+            force: Whatever the stored fences and version say.
+            given_up: Stored fences, by lane, that are known to be none of the ledger's.
+
         Returns:
-            False when the stored tally has counted facts that `state` does not include, or the rebuilt one did not last
-            until it could be swapped in: rebuild from a newer snapshot.
+            Not done when the stored tally has counted facts that `state` does not include, when its version is higher,
+            or when the rebuilt one did not last until it could be swapped in.
         """
         tally, by_minute = _keys(petition_id)
         token = secrets.token_hex(8)
         shadow, shadow_minutes = f"{tally}:shadow:{token}", f"{by_minute}:shadow:{token}"
         minutes = [(str(minute), str(number)) for minute, number in state.minutes.items() if number]
-        if state.revision:
-            await self._write_shadow(shadow, list(_fields(state).items()))
+        if state.revision or state.epoch:
+            now, _ = await self._redis.time()
+            await self._write_shadow(shadow, list(_fields(state, int(now) // 60).items()))
         for start in range(0, len(minutes), 5_000):  # a long-lived petition has hundreds of thousands
             await self._write_shadow(shadow_minutes, minutes[start : start + 5_000])
         await failpoint("tally.shadow_written")
-        swapped = await self._swap(
+        outcome, *rest = await self._swap(
             keys=[tally, by_minute, shadow, shadow_minutes],
-            args=["force" if force else "guarded", state.revision, len(minutes)],
+            args=[
+                "force" if force else "guarded",
+                state.revision,
+                len(minutes),
+                state.epoch,
+                json.dumps(dict(given_up or {})),
+            ],
         )
-        return bool(swapped)
+        if outcome == 2:
+            return Swap(False, version=(rest[0], rest[1]))
+        return Swap(outcome == 1, above=dict(zip(rest[::2], rest[1::2], strict=True)))
 
     async def _write_shadow(self, key: str, fields: list[tuple[str, str]]) -> None:
         async with self._redis.pipeline(transaction=True) as pipe:  # never a shadow key without an end
@@ -167,55 +245,86 @@ def _encode(step: Step, thresholds: Sequence[int]) -> str:
             "lanes": step.lanes,
             "delta": step.delta,
             "peak": step.peak,
+            "highest": step.highest,
+            "first": step.first,
             "changes": step.changes,
             "countries": step.countries,
             "minutes": step.minutes,
             "thresholds": list(thresholds),
-            "now": time.time_ns() // 1_000_000,
         },
         separators=(",", ":"),
     )
 
 
-def _applied(petition_id: str, reply: list[int]) -> Applied | Refused:
+def _is_damage(reply: object) -> bool:
+    """Whether a script met a value of the wrong type.
+
+    Raises:
+        redis.exceptions.RedisError, OSError: the reply is another error.
+    """
+    if not isinstance(reply, Exception):
+        return False
+    text = str(reply)
+    if (
+        isinstance(reply, ResponseError)
+        and not is_transient(reply)
+        and any(mark in text for mark in ("WRONGTYPE", "not an integer", "overflow", "attempt to "))
+    ):
+        return True
+    raise reply
+
+
+def _applied(petition_id: str, reply: Any) -> Applied | Refused | Damaged:
+    if _is_damage(reply):
+        return Damaged("a value of the wrong type")
+    if reply[0] == 2:
+        return Damaged(reply[1])
     if reply[0] == 0:
-        return Refused(dict(zip(reply[1::2], reply[2::2], strict=True)))
+        return Refused(dict(zip(reply[2::2], reply[3::2], strict=True)), missing=reply[1] == 0)
     milestones = zip(*(reply[start::4] for start in range(3, 7)), strict=True)
-    return Applied(
-        reply[1],
-        reply[2],
-        tuple(
+    try:
+        unannounced = tuple(
             Reached(petition_id, threshold, count, revision, datetime.fromtimestamp(milliseconds / 1000, UTC))
             for threshold, count, revision, milliseconds in milestones
-        ),
-    )
+        )
+    except (ValueError, OverflowError, OSError):
+        return Damaged("milestone")
+    return Applied(reply[1], reply[2], unannounced)
 
 
-def _fields(state: TallyState) -> dict[str, str]:
+def _fields(state: TallyState, now: int) -> dict[str, str]:
     fields = {
         "count": state.count,
         "revision": state.revision,
-        "updated_at": time.time_ns() // 1_000_000,
-        "latest": max(state.minutes, default=0),
+        # A minute far ahead would be the newest for ever, and the hour before it would be empty.
+        "latest": max((minute for minute in state.minutes if minute <= now + _DAY_MINUTES), default=0),
+        **({"epoch": state.epoch} if state.epoch else {}),
         **{f"fence:{lane}": position for lane, position in state.fences.items()},
         **{f"country:{code}": number for code, number in state.countries.items() if number},
     }
     return {name: str(value) for name, value in fields.items()}
 
 
-def _snapshot(petition_id: str, fields: Mapping[str, str], minutes: Mapping[str, str]) -> TallyUpdated:
+def _snapshot(petition_id: str, fields: Mapping[str, str], minutes: Mapping[str, str], now: int) -> TallyUpdated:
     # Facts of one signer in two lanes, as after partitions were added, may pass each other: a moment of less than nobody.
-    count = max(0, int(fields.get("count", 0)))
-    shown = {minute_text(int(minute)): int(number) for minute, number in minutes.items()}
-    return TallyUpdated(
-        petition_id=petition_id,
-        count=count,
-        revision=int(fields.get("revision", 0)),
-        countries=dict(sorted(_prefixed(fields, "country:").items())),
-        minutes=shown,
-        earlier=count - sum(shown.values()),
-        updated_at=datetime.fromtimestamp(int(fields.get("updated_at", 0)) / 1000, UTC),
-    )
+    count = max(0, _number(fields, "count"))
+    shown = {minute_text(_minute(minute)): _number(minutes, minute) for minute in minutes}
+    epoch = _number(fields, "epoch")
+    if epoch > now + _DAY_MILLISECONDS:
+        raise DamagedTally("epoch")  # readers would not take it
+    try:
+        return TallyUpdated(
+            petition_id=petition_id,
+            count=count,
+            epoch=epoch,
+            revision=_number(fields, "revision"),
+            countries=dict(sorted(_countries(fields).items())),
+            minutes=shown,
+            earlier=count - sum(shown.values()),
+            updated_at=datetime.fromtimestamp(_number(fields, "updated_at") / 1000, UTC),
+        )
+    except (ValidationError, OverflowError, ValueError, OSError):
+        raise DamagedTally("a number that cannot be") from None
 
 
 def _pairs(flat: Any) -> dict[str, str]:
@@ -224,5 +333,28 @@ def _pairs(flat: Any) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _prefixed(fields: Mapping[str, str], prefix: str) -> dict[str, int]:
-    return {name.removeprefix(prefix): int(value) for name, value in fields.items() if name.startswith(prefix)}
+def _number(fields: Mapping[str, str], name: str) -> int:
+    text = fields.get(name, "0")
+    if not _WHOLE.fullmatch(text):
+        raise DamagedTally(name)
+    return int(text)
+
+
+_WHOLE: Final = re.compile(r"-?[0-9]{1,17}")
+
+
+def _lane(name: str) -> int:
+    lane = name.removeprefix("fence:")
+    if not _WHOLE.fullmatch(lane) or not 0 <= int(lane) < 2**31:
+        raise DamagedTally(name)
+    return int(lane)
+
+
+def _minute(name: str) -> int:
+    if not _WHOLE.fullmatch(name):
+        raise DamagedTally(f"minute {name[:20]}")
+    return int(name)
+
+
+def _countries(fields: Mapping[str, str]) -> dict[str, int]:
+    return {name.removeprefix("country:"): _number(fields, name) for name in fields if name.startswith("country:")}

@@ -2,40 +2,69 @@
 --
 -- KEYS[1]  hash  the tally            KEYS[3]  hash  the rebuilt tally
 -- KEYS[2]  hash  its minutes          KEYS[4]  hash  the rebuilt minutes
--- ARGV[1]  "force": swap whatever the stored fences say
--- ARGV[2]  the rebuilt revision; ARGV[3]  how many minutes were rebuilt
+-- ARGV[1]  "force": swap whatever the stored fences and version say
+-- ARGV[2]  the rebuilt revision; ARGV[3]  how many minutes were rebuilt; ARGV[4]  the rebuilt epoch
+-- ARGV[5]  JSON {lane: position}: stored fences that the ledger does not have, which are given up
 --
 -- Contract: the rebuilt state comes from one snapshot of the ledger. Where a stored fence is above the rebuilt one, facts
--- were counted after that snapshot; swapping would take them back, so nothing changes and 0 is returned: take a newer
--- snapshot. The same when the rebuilt keys are not whole: they go by themselves after a while, and a process that slept
--- so long would put nothing in the place of the tally. Milestones that only Redis knows of yet are carried over. Returns 1
--- when swapped.
+-- were counted after that snapshot, or the fence is none of the ledger's; nothing changes, and the caller looks which. A
+-- tally's version, (epoch, revision), never falls: the rebuilt one needs a higher epoch where its revision is lower. Nothing
+-- changes either when the rebuilt keys are not whole: they go by themselves after a while, and a process that slept so
+-- long would put nothing in the place of the tally. Milestones that only Redis knows of yet are carried over. A stored
+-- value of the wrong type counts as none.
+--
+-- Returns {1}                               swapped
+--         {0, lane, stored, lane, stored}   stored fences are above the rebuilt ones; none given: the rebuilt keys were not
+--                                           whole. Rebuild from a newer snapshot
+--         {2, epoch, revision}              the stored version is higher: rebuild with a higher epoch
 
-local whole = tonumber(redis.call('HGET', KEYS[3], 'revision') or '0') == tonumber(ARGV[2])
-if not whole or redis.call('HLEN', KEYS[4]) ~= tonumber(ARGV[3]) then
+local function give_up(reply)
   redis.call('DEL', KEYS[3], KEYS[4])
-  return 0
+  return reply
 end
 
+-- The number that a field holds; 0 for what is no number that a tally can have.
+local function number(text)
+  local found = text and string.match(text, '^%d+$') and #text <= 16 and tonumber(text)
+  return found and found <= 2^53 and found or 0
+end
+
+local revision, epoch = tonumber(ARGV[2]), tonumber(ARGV[4])
+local whole = tonumber(redis.call('HGET', KEYS[3], 'revision') or '0') == revision
+if not whole or redis.call('HLEN', KEYS[4]) ~= tonumber(ARGV[3]) then
+  return give_up({0})
+end
+
+local fields = {}
+if redis.call('TYPE', KEYS[1]).ok == 'hash' then fields = redis.call('HGETALL', KEYS[1]) end
+local given_up = cjson.decode(ARGV[5])
+local above, version = {0}, {0, 0}
+for i = 1, #fields, 2 do
+  local name, value = fields[i], fields[i + 1]
+  local lane = string.match(name, '^fence:(%d+)$')
+  if lane and number(value) > tonumber(redis.call('HGET', KEYS[3], name) or '0') and number(value) ~= given_up[lane] then
+    above[#above + 1] = tonumber(lane)
+    above[#above + 1] = number(value)
+  end
+  if name == 'epoch' then version[1] = number(value) end
+  if name == 'revision' then version[2] = number(value) end
+end
 if ARGV[1] ~= 'force' then
-  local fields = redis.call('HGETALL', KEYS[1])
-  for i = 1, #fields, 2 do
-    local lane = string.match(fields[i], '^fence:(%d+)$')
-    if lane then
-      local rebuilt = tonumber(redis.call('HGET', KEYS[3], fields[i]) or '0')
-      if tonumber(fields[i + 1]) > rebuilt then
-        redis.call('DEL', KEYS[3], KEYS[4])
-        return 0
-      end
-    end
+  if #above > 1 then return give_up(above) end
+  if version[1] > epoch or (version[1] == epoch and version[2] > revision) then
+    return give_up({2, version[1], version[2]})
   end
 end
 
-local fields = redis.call('HGETALL', KEYS[1])
 for i = 1, #fields, 2 do
-  if string.match(fields[i], '^milestone:') then
+  if string.match(fields[i], '^milestone:%d+$') then
     redis.call('HSETNX', KEYS[3], fields[i], fields[i + 1])
   end
+end
+if redis.call('EXISTS', KEYS[3]) == 1 then
+  local clock = redis.call('TIME')
+  local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+  redis.call('HSET', KEYS[3], 'updated_at', string.format('%.0f', now))
 end
 
 for i = 1, 2 do
@@ -46,4 +75,4 @@ for i = 1, 2 do
     redis.call('DEL', KEYS[i])
   end
 end
-return 1
+return {1}

@@ -39,6 +39,10 @@ class TallyBody(_Body):
     title: str
     count: int = Field(description="Signatures that stand.")
     revision: int = Field(description="Rises by one with every change of the count, also when it falls.")
+    epoch: int = Field(
+        description="0, or when a higher revision was taken back (milliseconds since 1970): of two answers, the one with"
+        " the higher epoch is newer, and within an epoch the one with the higher revision."
+    )
     countries: dict[str, int] = Field(description="Standing signatures by country (ISO 3166-1 alpha-2).")
     minutes: dict[str, int] = Field(
         description="Standing signatures by the minute they were submitted (UTC, `2026-11-22T10:42Z`): the newest 60"
@@ -86,6 +90,7 @@ def tally_body(petition: PetitionChanged, tally: TallyUpdated) -> TallyBody:
         title=petition.title,
         count=tally.count,
         revision=tally.revision,
+        epoch=tally.epoch,
         countries=tally.countries,
         minutes=tally.minutes,
         earlier=tally.earlier,

@@ -2,29 +2,34 @@
 
 Killed before the commit, nothing happened. Killed after it, the same batch comes again and finds every command decided:
 `apply` then answers with what is stored, positions included.
+
+The ledger decides what is decided. A command whose event is in the ledger is a replay, also when the row of its signature
+was deleted or edited by hand: nothing is written for it. A command that contradicts its row of the ledger is set aside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 import asyncpg
 
 from services.verify.decide import Change, Judgement, Kind, Reason, Submission, in_lane_order, in_rounds, is_sign
-from shared.events import ConfirmCommand, InvalidateCommand, SignCommand, WithdrawCommand
+from shared.events import Command, ConfirmCommand, InvalidateCommand, SignCommand, WithdrawCommand
 from shared.failpoints import failpoint
+from shared.kafka.errors import CANNOT_BE_APPLIED, Collision, InvalidRecord, SetAside
 from shared.postgres import Database
 
 
-class LaneTaken(ConnectionError):
+class LaneTaken(Collision):
     """Another verify wrote to one of our lanes meanwhile. Everything was rolled back.
 
-    Transient: decided again, what the other one decided is found as decided. If it owns the lane now, our commit of the
-    offsets will be refused and the batch given up.
+    Decided again, what the other one decided is found as decided. If it owns the lane now, our commit of the offsets will
+    be refused and the batch given up. If it never passes, there is no other one, and the consumer splits the batch.
     """
 
 
@@ -79,9 +84,13 @@ ON CONFLICT DO NOTHING
 RETURNING signature_id
 """
 
-_STORED_SIGNATURES = (
-    "SELECT signature_id, state, reason, submitted_at FROM signatures WHERE signature_id = ANY($1::uuid[])"
-)
+# One row for each signature that is asked for; state is null where it is not stored.
+_STORED_SIGNATURES = """
+SELECT wanted.signature_id, s.signer_key, s.petition_id, s.state, s.reason, s.submitted_at,
+       EXISTS (SELECT FROM ledger WHERE ledger.event_id = wanted.signature_id) AS in_ledger
+FROM unnest($1::uuid[]) AS wanted (signature_id)
+LEFT JOIN signatures s ON s.signature_id = wanted.signature_id
+"""
 
 _CONFIRM = """
 UPDATE signatures SET state = 'verified', decided_at = now()
@@ -101,9 +110,12 @@ RETURNING s.signature_id, s.petition_id, s.country, s.submitted_at, s.state, sta
 """
 
 # A join against the lanes, not max() with GROUP BY: each is one step down the primary key, however long the lane is.
+# 2^52 bounds the positions as in 0007_ledger_bounds.sql: what is beyond was written by hand, and is not counted on from.
 _LAST_POSITIONS = """
 SELECT wanted.lane,
-       coalesce((SELECT position FROM ledger WHERE ledger.lane = wanted.lane ORDER BY position DESC LIMIT 1), 0) AS position
+       coalesce((SELECT position FROM ledger
+                 WHERE ledger.lane = wanted.lane AND position BETWEEN 1 AND 4503599627370496
+                 ORDER BY position DESC LIMIT 1), 0) AS position
 FROM unnest($1::int[]) AS wanted (lane)
 """
 
@@ -117,6 +129,17 @@ _LEDGER_OF_EVENTS = """
 SELECT lane, position, event_id, petition_id, signature_id, kind, delta, country, signed_at, occurred_at
 FROM ledger WHERE event_id = ANY($1::uuid[])
 """
+
+
+_KINDS: Final[dict[type[Command], Kind]] = {
+    SignCommand: "verified",
+    ConfirmCommand: "verified",
+    WithdrawCommand: "withdrawn",
+    InvalidateCommand: "invalidated",
+}
+"""What each command is in the ledger, if it changes a count."""
+
+_TAKEN_PLACE = re.compile(r'Key \(lane, "?position"?\)=\((\d+), (\d+)\)')
 
 
 class VerifyStore:
@@ -133,39 +156,117 @@ class VerifyStore:
 
         Raises:
             LaneTaken: another verify owns a lane of this batch; nothing was changed.
+            SetAside: commands contradict what is stored; nothing was changed.
             asyncpg.PostgresError, OSError: nothing was changed.
         """
         judgements: dict[UUID, Judgement] = {}
         for submission, judgement in batch:
             if judgement is not None:
                 judgements.setdefault(submission.event_id, judgement)  # a retry may come after the petition closed
+        submissions = [submission for submission, _ in batch]
+        _look_for_shared_ids(submissions)
+        decided: set[UUID] = set()
+        while True:  # each time with more events that are known to be in the ledger
+            try:
+                return await self._decide(submissions, judgements, decided)
+            except _DecidedBefore as found:
+                decided |= found.event_ids
+            except asyncpg.UniqueViolationError as collision:
+                decided |= await self._collided_with(collision, submissions, decided)
+
+    async def _decide(
+        self, batch: Sequence[Submission], judgements: dict[UUID, Judgement], decided: set[UUID]
+    ) -> Decided:
+        """Decide a batch. Nothing is written for events in `decided`: the ledger has them."""
         work = _Work()
-        try:
-            async with self._database.pool.acquire() as connection, connection.transaction():
-                for turn in in_rounds(_first_of_each([submission for submission, _ in batch])):
-                    signs = [submission for submission in turn if is_sign(submission)]
-                    changes = [submission for submission in turn if not is_sign(submission)]
-                    if signs:
-                        await _apply_signs(connection, signs, judgements, work)
-                    if changes:
-                        await _apply_changes(connection, changes, work)
-                new = await _append(connection, work.changes)
-                replayed = await _replayed(connection, work.replays | work.unmatched)
-                await failpoint("verify.before_commit")
-        except asyncpg.UniqueViolationError as collision:
-            if collision.constraint_name in ("ledger_pkey", "ledger_event"):
-                raise LaneTaken("another verify wrote to this lane") from collision
-            raise
+        work.replays |= decided
+        todo = [submission for event_id, submission in _first_of_each(batch).items() if event_id not in decided]
+        async with self._database.pool.acquire() as connection, connection.transaction():
+            for turn in in_rounds(todo):
+                signs = [submission for submission in turn if is_sign(submission)]
+                changes = [submission for submission in turn if not is_sign(submission)]
+                if signs:
+                    await _apply_signs(connection, signs, judgements, work)
+                if changes:
+                    await _apply_changes(connection, changes, work)
+            new = await _append(connection, work.changes)
+            replayed = await _replayed(connection, work.replays | work.unmatched | work.rejected)
+            _look_for_contradictions(batch, replayed, work)
+            await failpoint("verify.before_commit")
         if not replayed:  # nearly always
             return Decided(new, work.refused, work.pending, frozenset(work.replays), len(work.unmatched))
         # A row of a lane that the command did not come in here (it was sent again, and partitions were added meanwhile) is
         # published by that lane's own reader, in that lane's order. Publishing it here could overtake a row before it,
         # and the readers' fences would drop that one for ever.
-        here = {(submission.event_id, submission.lane) for submission, _ in batch}
+        here = {(submission.event_id, submission.lane) for submission in batch}
         mine = new + [row for row in replayed if (row.event_id, row.lane) in here]
         ledger = sorted(mine, key=lambda row: (row.lane, row.position))
         known = work.replays | {row.event_id for row in replayed}
         return Decided(ledger, work.refused, work.pending, frozenset(known), len(work.unmatched - known))
+
+    async def _collided_with(
+        self, collision: asyncpg.UniqueViolationError, batch: Sequence[Submission], decided: set[UUID]
+    ) -> set[UUID]:
+        """The events of the batch that the ledger turns out to have. The transaction that collided is rolled back.
+
+        Raises:
+            LaneTaken: it has none of them, so a rival wrote something else.
+            asyncpg.UniqueViolationError: this is not about the ledger.
+        """
+        if collision.table_name != "ledger":
+            raise collision
+        if collision.constraint_name != "ledger_pkey":
+            events = {submission.event_id for submission in batch} - decided
+            async with self._database.pool.acquire() as connection:
+                found = {row.event_id for row in await _replayed(connection, events)}
+            if found:
+                return found
+        raise LaneTaken(f"another verify wrote to this lane: {_taken(collision)}") from collision
+
+
+def _taken(collision: asyncpg.UniqueViolationError) -> str:
+    """What a collision was about: the constraint, and of the detail only the numbers of a lane and a position."""
+    place = _TAKEN_PLACE.match(collision.detail or "")
+    where = f", lane {place[1]}, position {place[2]}" if place else ""
+    return f"constraint {collision.constraint_name}{where}"
+
+
+class _DecidedBefore(Exception):
+    """The ledger has events that the transaction decided as if they were new. It is rolled back, and done without them."""
+
+    def __init__(self, event_ids: set[UUID]) -> None:
+        super().__init__(f"{len(event_ids)} events")
+        self.event_ids = event_ids
+
+
+def _look_for_contradictions(batch: Sequence[Submission], replayed: Iterable[LedgerRow], work: _Work) -> None:
+    """Compare commands with the rows that the ledger has of their events.
+
+    Raises:
+        SetAside: a row is about something else than the command, or a stored signature is.
+        _DecidedBefore: a sign command was refused just now that the ledger counts.
+    """
+    rows = {row.event_id: row for row in replayed}
+    refused = {}
+    for place, submission in enumerate(batch) if rows or work.contradictions else ():
+        why = work.contradictions.get(submission.event_id)
+        row = rows.get(submission.event_id)
+        if row is not None and not _is_about(row, submission):
+            why = f"its event is in the ledger for something else: lane {row.lane}, position {row.position}"
+        if why is not None:
+            refused[place] = InvalidRecord(CANNOT_BE_APPLIED, why)
+    if refused:
+        raise SetAside(refused)
+    if counted := work.rejected & rows.keys():
+        raise _DecidedBefore(counted)
+
+
+def _is_about(row: LedgerRow, submission: Submission) -> bool:
+    command = submission.command
+    if row.signature_id != command.signature_id or row.kind != _KINDS[type(command)]:
+        return False
+    # A change takes its petition from the stored signature. What the command says of it decides nothing.
+    return not isinstance(command, SignCommand) or row.petition_id == command.petition_id
 
 
 class _Work:
@@ -178,15 +279,41 @@ class _Work:
         """Sign commands that are stored already."""
         self.unmatched: set[UUID] = set()
         """Other commands that changed nothing: replays if the ledger knows them, otherwise not applicable."""
+        self.rejected: set[UUID] = set()
+        """Sign commands that were stored as rejected just now."""
+        self.contradictions: dict[UUID, str] = {}
+        """Sign commands that contradict what is stored under their id, and in what."""
         self.pending = 0
 
 
-def _first_of_each(submissions: Sequence[Submission]) -> list[Submission]:
+def _first_of_each(submissions: Sequence[Submission]) -> dict[UUID, Submission]:
     """Of a command that is in the batch more than once (a client's retry), the first; the others say the same."""
     first: dict[UUID, Submission] = {}
     for submission in submissions:
         first.setdefault(submission.event_id, submission)
-    return list(first.values())
+    return first
+
+
+def _look_for_shared_ids(batch: Sequence[Submission]) -> None:
+    """Look for sign commands that share their id with an earlier one of another signer or petition.
+
+    Raises:
+        SetAside: there are some.
+    """
+    first = _first_of_each(batch)
+    if len(first) == len(batch):  # nearly always
+        return
+    refused = {}
+    for place, submission in enumerate(batch):
+        one = first[submission.event_id]
+        if is_sign(submission) and (submission.signer_key, submission.command.petition_id) != (
+            one.signer_key,
+            one.command.petition_id,
+        ):
+            why = "its signature_id is that of an earlier command, of another signer or petition"
+            refused[place] = InvalidRecord(CANNOT_BE_APPLIED, why)
+    if refused:
+        raise SetAside(refused)
 
 
 async def _apply_signs(
@@ -205,18 +332,29 @@ async def _apply_signs(
         row["signature_id"]: row
         for row in await connection.fetch(_STORED_SIGNATURES, [submission.event_id for submission in left])
     }
-    duplicates = [submission for submission in left if submission.event_id not in stored]
+    # One that the ledger counts is no duplicate: its row was deleted, and is not to come back.
+    known = {number for number, row in stored.items() if row["in_ledger"] or row["state"] is not None}
     verdict = Judgement("duplicate", Reason.ALREADY_SIGNED)
-    recorded = await _insert_signatures(connection, [_signature_row(submission, verdict) for submission in duplicates])
+    duplicates = [_signature_row(submission, verdict) for submission in left if submission.event_id not in known]
+    recorded = await _insert_signatures(connection, duplicates)
     if len(recorded) < len(duplicates):
-        raise LaneTaken("another verify decided a signature of this batch meanwhile")
+        # Or, when it does not pass, something in the database refuses rows without an error: a trigger, a policy.
+        raise LaneTaken("another verify decided a signature of this batch meanwhile, or its row is refused")
     for submission in left:
-        row = stored.get(submission.event_id)
-        if row is None:
+        if submission.event_id in known:
+            _note_known(submission, stored[submission.event_id], work)
+        else:
             work.refused.append(_refused(submission, "duplicate", Reason.ALREADY_SIGNED))
-            continue
+
+
+def _note_known(submission: Submission, row: Any, work: _Work) -> None:
+    if row["in_ledger"]:
+        work.replays.add(submission.event_id)  # whatever became of its row: what was counted is answered
+    elif (row["signer_key"], row["petition_id"]) != (submission.signer_key, submission.command.petition_id):
+        work.contradictions[submission.event_id] = "its signature_id is stored for another signer or petition"
+    else:
         work.replays.add(submission.event_id)
-        if row["state"] in ("duplicate", "rejected"):
+        if row["state"] in ("duplicate", "rejected") and row["reason"]:  # without a reason it was edited: none to tell
             work.refused.append(Refused(submission, row["state"], row["reason"], row["submitted_at"]))
 
 
@@ -231,6 +369,7 @@ def _note_new(submission: Submission, judgement: Judgement, work: _Work) -> None
     if judgement.state == "rejected":
         assert judgement.reason is not None
         work.refused.append(_refused(submission, "rejected", judgement.reason))
+        work.rejected.add(submission.event_id)
     elif judgement.state == "pending":
         work.pending += 1
     else:

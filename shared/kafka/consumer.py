@@ -200,6 +200,11 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         return self.not_ready_because()
 
     @property
+    def lag(self) -> int | None:
+        """Records of the assigned partitions that are not committed yet; None while that is not known."""
+        return self._watch.lag
+
+    @property
     def assigned(self) -> frozenset[int]:
         """The partitions that this instance owns now."""
         return frozenset(self._assigned or ())

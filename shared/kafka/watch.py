@@ -57,6 +57,8 @@ class ConsumerWatch:
         """What is wrong while Kafka does not answer. An idle consumer would not notice it for minutes."""
         self.stalled: str | None = None
         """What is wrong while records wait that are not delivered."""
+        self.lag: int | None = None
+        """Records that are not committed yet, of all partitions, as last measured; None while that is not known."""
 
     def committed(self, ends: Mapping[TopicPartition, int]) -> None:
         """Note what was committed."""
@@ -68,7 +70,7 @@ class ConsumerWatch:
 
     def let_go(self) -> None:
         """The partitions are somebody else's: show no lag for them, although the client knows them a while longer."""
-        self._owning = False
+        self._owning, self.lag = False, None
         self._assignment += 1
         self._committed.clear()
         self._metrics.lag.clear()
@@ -115,8 +117,10 @@ class ConsumerWatch:
         if assignment != self._assignment:
             return
         self._committed = {**starts, **self._committed}
-        for tp in partitions:
-            self._metrics.lag.labels(partition=str(tp.partition)).set(max(0, ends[tp] - self._committed[tp]))
+        lags = {tp: max(0, ends[tp] - self._committed[tp]) for tp in partitions}
+        for tp, lag in lags.items():
+            self._metrics.lag.labels(partition=str(tp.partition)).set(lag)
+        self.lag = sum(lags.values())
         position = sum([await client.position(tp) for tp in partitions])
         self._note_progress(position, waiting=sum(ends.values()) - position)
 

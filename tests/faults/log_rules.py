@@ -97,7 +97,7 @@ RULES: Final = (
         "a record by hand; its place is in the timeline",
     ),
     Rule(
-        "audit_drift|ledger_uncounted|tally_damaged|milestone_unproved|snapshot_taken_back|snapshot_overtaken",
+        "(audit_drift|ledger_uncounted|tally_damaged|milestone_unproved|(snapshot|count)_taken_back|snapshot_overtaken)",
         (IMPOSSIBLE,),
         "the count of a sacrificed petition was spoiled and is healed",
         fields={"petition": SACRIFICED},
@@ -110,6 +110,9 @@ RULES: Final = (
     ),
     Rule("waiting_milestone_refused|deliveries_replaced", (IMPOSSIBLE,), "rows by hand"),
     Rule("clock_wrong", ("clock-of-one",), "the clock of this process is of another century"),
+    Rule(
+        "dead_letter", ("contradictions",), "what cannot be applied was written", fields={"reason": "cannot_be_applied"}
+    ),
     # Kafka is away, or the group moved.
     Rule("kafka_away|kafka_away_at_start", (KAFKA,), "the broker was away when the service started"),
     Rule("group_trouble|consumer_stalled", (KAFKA, ITSELF), "the client lost the broker or its place in the group"),

@@ -56,6 +56,7 @@ _SETTINGS: Final = {
     # the protocol itself failed to keep the count.
     "TALLY_AUDIT_SECONDS": "2",
     "INGEST_CLIENT_RATE": "off",
+    "INGEST_WRONG_CREDENTIALS_RATE": "off",
 }
 
 Command = Callable[[ServiceName], Sequence[str | Path]]

@@ -17,7 +17,7 @@ from services.tally.handlers import TallyHandler
 from services.tally.healing import Healer
 from services.tally.ledger import Ledger
 from services.tally.metrics import TallyMetrics
-from services.tally.store import Applied, Reached, Refused, TallyState, TallyStore
+from services.tally.store import Applied, Damaged, Reached, Refused, Swap, TallyState, TallyStore
 from shared import redis as shared_redis
 from shared.catalogue import Catalogue
 from shared.events import CountedFact, MilestoneReached, TallyUpdated
@@ -37,7 +37,7 @@ THRESHOLDS = [2, 4, 7]
 class Turned(TallyStore):
     """The real store; others may go on before each of its calls."""
 
-    async def apply(self, steps: Sequence[tuple[str, Step, Sequence[int]]]) -> list[Applied | Refused]:
+    async def apply(self, steps: Sequence[tuple[str, Step, Sequence[int]]]) -> list[Applied | Refused | Damaged]:
         await turn()
         return await super().apply(steps)
 
@@ -49,9 +49,11 @@ class Turned(TallyStore):
         await turn()
         return await super().tallies(petition_ids)
 
-    async def swap_in(self, petition_id: str, state: TallyState, *, force: bool = False) -> bool:
+    async def swap_in(
+        self, petition_id: str, state: TallyState, *, force: bool = False, given_up: Mapping[int, int] | None = None
+    ) -> Swap:
         await turn()
-        return await super().swap_in(petition_id, state, force=force)
+        return await super().swap_in(petition_id, state, force=force, given_up=given_up)
 
 
 class TurnedLedger(Ledger):
@@ -68,6 +70,22 @@ class TurnedLedger(Ledger):
     async def has_earlier(self, petition_id: str, first: Mapping[int, int]) -> bool:
         await turn()
         return await super().has_earlier(petition_id, first)
+
+    async def has_other(self, petition_id: str, first: Mapping[int, int]) -> bool:
+        await turn()
+        return await super().has_other(petition_id, first)
+
+    async def lane_ends(self, lanes: Sequence[int]) -> dict[int, int]:
+        await turn()
+        return await super().lane_ends(lanes)
+
+    async def not_there(self, fences: Sequence[tuple[str, int, int]]) -> set[tuple[str, int, int]]:
+        await turn()
+        return await super().not_there(fences)
+
+    async def ever_counted(self, petition_id: str) -> tuple[int, int]:
+        await turn()
+        return await super().ever_counted(petition_id)
 
     async def record_milestone(self, reached: Reached) -> Reached | None:
         await turn()

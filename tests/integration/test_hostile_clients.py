@@ -158,6 +158,62 @@ async def test_what_is_no_request_is_refused_and_told_nobody(service: str, syste
     assert '"error"' not in log
 
 
+TWO_WAYS: Final = {
+    "two hosts": request("GET /livez HTTP/1.1", "Host: y"),
+    "no host": b"GET /livez HTTP/1.1\r\n\r\n",
+    "no version": b"GET /livez\r\n",
+    "version 2.0": request("GET /livez HTTP/2.0"),
+    "chunks in 1.0": request("POST /livez HTTP/1.0", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+    "chunks and another coding": request("POST /livez HTTP/1.1", "Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"),
+    "an encoded slash": request("GET /x%2F..%2Flivez HTTP/1.1"),
+    "two keys": request("GET /livez HTTP/1.1", "X-API-Key: a", "X-API-Key: b"),
+    "two tokens": request("GET /livez HTTP/1.1", "Authorization: Bearer a", "Authorization: Bearer b"),
+    "a folded line": request("GET /livez HTTP/1.1", "X-A: a\r\n b"),
+    "length and chunks": WRONG["length and chunks"],
+    "a path for a proxy": request("CONNECT /livez HTTP/1.1"),
+}
+
+
+@pytest.mark.parametrize("service", ["ingest", "verify", "tally", "notify"])
+async def test_what_can_be_read_in_two_ways_is_refused_by_every_service(service: str, system: System) -> None:
+    process = system.stack.services[service][0]  # type: ignore[index]
+
+    async def refused() -> float:
+        lines = (await system.http.get(f"{process.url}/metrics")).text.splitlines()
+        counts = [line for line in lines if line.startswith("groundswell_http_requests_malformed_total{")]
+        return sum(float(line.rpartition(" ")[2]) for line in counts)
+
+    before = await refused()
+    for what, sent in TWO_WAYS.items():
+        reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+        writer.write(sent)
+        async with asyncio.timeout(20):
+            answer = await reader.read()  # to the end: the connection closes
+        assert answer.startswith(b"HTTP/1.1 400"), f"{what}: {answer[:200]!r}"
+        assert answer.count(b"HTTP/1.1") == 1, what
+        writer.close()
+    assert await refused() - before == len(TWO_WAYS)
+
+
+async def test_credentials_of_both_kinds_are_refused(system: System) -> None:
+    process = system.stack.services["ingest"][0]
+    both = request("GET /v1/signatures/x HTTP/1.1", "X-API-Key: a", "Authorization: Bearer a")
+    reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+    writer.write(both)
+    async with asyncio.timeout(20):
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"credentials_ambiguous" in answer
+    writer.close()
+
+
+async def test_a_body_counts_though_its_client_asks_for_another_protocol(public: Public) -> None:
+    """As Java's client does over plain HTTP."""
+    wish = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAAB")
+    sent = request(f"POST {SIGN} HTTP/1.1", JSON, *wish, f"Content-Length: {len(BODY)}", body=BODY)
+    assert (await exchange(public.ingest.port, sent)).startswith(b"HTTP/1.1 202")
+
+
 WHOLE: Final = (
     request(f"POST {SIGN} HTTP/1.1", JSON, f"Cookie: {CANARY}", f"Content-Length: {len(BODY)}", body=BODY),
     request(f"POST {SIGN} HTTP/1.1", JSON, "Transfer-Encoding: chunked", body=b"2\r\n{}\r\n0\r\n\r\n"),

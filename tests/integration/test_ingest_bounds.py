@@ -36,6 +36,38 @@ async def test_a_client_that_sends_too_much_waits_while_partners_and_other_calls
         assert (await ingest.http.get(answers[0].headers["location"])).status_code == 200
 
 
+async def test_beyond_the_rate_guesses_are_refused_unseen_and_those_who_were_right_there_go_on(
+    kafka: KafkaBroker, postgres_url: str, tmp_path: Path
+) -> None:
+    await apply_topics(kafka.bootstrap_servers)
+    async with running_ingest(
+        kafka, postgres_url=postgres_url, log_dir=tmp_path, INGEST_WRONG_CREDENTIALS_RATE="5/hour"
+    ) as ingest:
+        await ingest.start_petition("guessed")  # the administrator is known here now; the partner is not yet
+        signature = (await ingest.sign("guessed")).headers["location"]
+        calls = [
+            ("POST", "/v1/petitions/guessed/signatures"),
+            ("POST", "/v1/petitions/guessed/signatures/batch"),
+            ("PUT", "/v1/petitions/guessed"),
+            ("GET", signature),
+            ("POST", f"{signature}/withdraw"),
+        ]
+        for method, address in calls:
+            wrong = await ingest.http.request(method, address, headers={"Authorization": "Bearer a-guess"})
+            assert (wrong.status_code, code(wrong)) == (401, "credentials_wrong")
+        for method, address in calls:
+            for credentials in ({"X-API-Key": "another-guess"}, AS_PARTNER):  # right and wrong look the same
+                unseen = await ingest.http.request(method, address, headers=credentials)
+                assert (unseen.status_code, code(unseen)) == (429, "too_many_wrong_credentials")
+                assert 1 <= int(unseen.headers["retry-after"]) <= 3_600
+        await ingest.start_petition("guessed", title="Changed beside the guesser")
+        assert (await ingest.sign("guessed", email="ann@mail.example")).status_code == 202
+        refused = "groundswell_ingest_refused_total"
+        assert await ingest.metric(f'{refused}{{reason="credentials_wrong"}}') == 5
+        assert await ingest.metric(f'{refused}{{reason="too_many_wrong_credentials"}}') == 10
+        assert await ingest.metric(f'{refused}{{reason="credentials_ambiguous"}}') == 0
+
+
 @pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded"])
 async def test_behind_a_listed_proxy_every_client_has_its_own_rate_on_every_call(
     header: str, kafka: KafkaBroker, postgres_url: str, tmp_path: Path

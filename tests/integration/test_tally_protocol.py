@@ -4,6 +4,7 @@ Whatever happens, the counts are the ledger's in the end. Broken on purpose, the
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -14,7 +15,7 @@ from services.tally import counting, handlers, healing
 from services.tally.counting import Step
 from services.tally.facts import CountedFact as ReadFact
 from services.tally.healing import Healer
-from services.tally.store import Applied, Refused, TallyState
+from services.tally.store import Applied, Refused, Swap, TallyState
 from shared.events import CountedFact
 from shared.postgres import Database
 from tests.integration.databases import database_named, redis_numbered
@@ -67,7 +68,7 @@ def without_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rebuild goes in although the stored tally is ahead of it."""
     swap_in = Turned.swap_in
 
-    async def always(self: Turned, petition_id: str, state: TallyState, *, force: bool = False) -> bool:
+    async def always(self: Turned, petition_id: str, state: TallyState, **_: Any) -> Swap:
         return await swap_in(self, petition_id, state, force=True)
 
     monkeypatch.setattr(Turned, "swap_in", always)

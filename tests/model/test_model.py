@@ -21,7 +21,7 @@ from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
 from services.tally import healing, store
 from services.tally.announce import MilestoneAnnouncer, _milestone_record
-from services.tally.store import Reached, TallyState, TallyStore
+from services.tally.store import Reached, Swap, TallyState, TallyStore
 from services.verify import store as verify_store
 from shared.topics import MILESTONES_REACHED
 from tests.integration.databases import database_named, redis_numbered
@@ -139,7 +139,7 @@ def without_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rebuild goes in although the stored tally is ahead of it."""
     swap_in = TallyStore.swap_in
 
-    async def always(self: TallyStore, petition_id: str, state: TallyState, *, force: bool = False) -> bool:
+    async def always(self: TallyStore, petition_id: str, state: TallyState, **_: Any) -> Swap:
         return await swap_in(self, petition_id, state, force=True)
 
     monkeypatch.setattr(TallyStore, "swap_in", always)

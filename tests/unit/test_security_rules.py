@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -37,13 +38,26 @@ def early_exits(node: ast.AST) -> list[ast.AST]:
 def test_credentials_are_compared_in_constant_time_and_all_of_them_always() -> None:
     role = function("services/ingest/access.py", "role")
     (loop,) = [node for node in ast.walk(role) if isinstance(node, ast.For)]
-    assert ast.unparse(loop.iter) == "self._known"
+    assert ast.unparse(loop.iter) == "known"
+    (known,) = [ast.unparse(node.value) for node in ast.walk(role) if _assigns(node, "known")]
+    assert known == "self._proven.of(network) if wait else self._known"
     assert len(calls(loop, "hmac.compare_digest")) == 1
     assert early_exits(loop) == [], "a loop that ends at the first match tells which one it was"
     assert len(calls(role, "hmac.compare_digest")) == len(calls(role, "_digest")) == 1, "only hashes, of one length"
     # What was presented is hashed and nothing else: not compared, not measured.
     compared = {ast.unparse(node) for node in ast.walk(role) if isinstance(node, ast.Compare)}
-    assert compared == {"presented is None", "authorization is None", "scheme.lower() != b'bearer'", "found is None"}
+    assert compared == {
+        "presented is None",
+        "presented is not None",
+        "authorization is None",
+        "authorization is not None",
+        "scheme.lower() != b'bearer'",
+        "found is None",
+    }
+
+
+def _assigns(node: ast.AST, name: str) -> TypeGuard[ast.Assign]:
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
 
 
 def test_the_check_of_a_signatures_id_takes_the_same_time_whatever_it_is() -> None:

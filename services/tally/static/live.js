@@ -8,14 +8,18 @@
   const exact = new Intl.NumberFormat("en-US"); // 111,236: as the server writes it
   const grouped = (number) => exact.format(number);
   const word = (number) => (number === 1 ? "supporter" : "supporters");
-  const revisions = new Map();
+  const versions = new Map();
 
   const find = (name, value) => main.querySelectorAll(value === undefined ? `[${name}]` : `[${name}="${CSS.escape(value)}"]`);
   const write = (elements, text) => elements.forEach((element) => { element.textContent = text; });
 
-  function showCount({ petition_id: petition, count, revision }) {
-    if (revision < (revisions.get(petition) ?? 0)) return;
-    revisions.set(petition, revision);
+  // A higher epoch stands above every revision of before; within an epoch, the higher revision is newer.
+  const older = (a, b) => (a.epoch !== b.epoch ? a.epoch < b.epoch : a.revision < b.revision);
+
+  function showCount({ petition_id: petition, count, revision, epoch = 0 }) {
+    const version = { epoch, revision };
+    if (versions.has(petition) && older(version, versions.get(petition))) return;
+    versions.set(petition, version);
     write(find("data-count", petition), grouped(count));
     write(find("data-word", petition), word(count));
     find("data-milestones").forEach((element) => showMilestone(element, count));

@@ -113,6 +113,25 @@ CASES: Final = (
         ),
     ),
     Case(
+        "GroundswellCredentialsGuessed",
+        at="20m",
+        fires={
+            'groundswell_ingest_refused_total{job="ingest",instance="a",reason="credentials_wrong"}': "0+2x240",
+            'groundswell_ingest_refused_total{job="ingest",instance="a",reason="too_many_wrong_credentials"}': "0+4x240",
+            'groundswell_ingest_refused_total{job="ingest",instance="b",reason="too_many_wrong_credentials"}': "0+4x240",
+        },
+        stays=(
+            {  # one network within its rate, and what has nothing to do with it
+                'groundswell_ingest_refused_total{job="ingest",reason="credentials_wrong"}': "0+3x240",
+                'groundswell_ingest_refused_total{job="ingest",reason="too_many_requests"}': "0+900x240",
+                'groundswell_ingest_refused_total{job="ingest",reason="credentials_required"}': "0+900x240",
+            },
+            {  # it was stopped
+                'groundswell_ingest_refused_total{job="ingest",reason="too_many_wrong_credentials"}': "0+40x8 320+0x240",
+            },
+        ),
+    ),
+    Case(
         "GroundswellConnectionsCrowded",
         at="20m",
         fires={'groundswell_http_connections_cut_total{job="ingest",instance="a",cause="crowded"}': "0+5x240"},

@@ -13,6 +13,7 @@ import redis.asyncio
 
 from deploy.local.process import PartFailed
 from deploy.local.service import ServiceName, ServiceProcess
+from tests.faults.catalogue.records import contradictions
 from tests.faults.fault import Fault, NotPlayed
 from tests.faults.instances import another_instance, ended, start_again, with_pid
 
@@ -149,6 +150,11 @@ async def _redis_emptied(world: World) -> None:
     world.timeline.note("redis emptied")
 
 
+async def _contradictions(world: World) -> None:
+    """Commands that cannot be applied come among the others."""
+    await contradictions(world, Random())
+
+
 def _rebalance(service: ServiceName) -> Callable[[World], Awaitable[None]]:
     """Let another instance come and go: the partitions change hands."""
 
@@ -166,6 +172,7 @@ _EVERYWHERE: Final = (
     _Place("ingest", "before-publish", "ingest.before_publish"),
     _Place("ingest", "before-answer", "ingest.acknowledged"),
     _Place("verify", "before-work", "consumer.decoded"),
+    _Place("verify", "after-set-aside", "consumer.set_aside", _contradictions, frozenset({"contradictions"})),
     _Place("verify", "before-commit", "verify.before_commit"),
     _Place("verify", "before-publish", "verify.committed"),
     _Place("verify", "between-publishes", "producer.batch_acknowledged"),

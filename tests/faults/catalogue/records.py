@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import count
 from random import Random
@@ -29,7 +29,7 @@ from shared.topics import MILESTONES_REACHED, SIGNATURES_SUBMITTED, SIGNATURES_V
 from tests.faults.fault import Fault
 from tests.faults.groups import Groups
 from tests.faults.instances import start_again
-from tests.faults.notes import Planted, digest_of, notes_of
+from tests.faults.notes import Planted, RunNotes, digest_of, notes_of
 from tests.faults.record_writer import Ends, RecordWriter
 from tests.faults.surge import Accepted
 
@@ -49,6 +49,8 @@ _FULL_BYTES: Final = 1_048_000
 
 _UNPACKED_BYTES: Final = 3_000_000
 """More than a dead letter may have (twice the largest record)."""
+
+_CONTRADICTIONS: Final = 5
 
 _MOST_PARTITIONS: Final = 12
 _TAKEN_UP_SECONDS: Final = 45.0
@@ -166,15 +168,23 @@ def _put_signature(world: World, random: Random, writer: RecordWriter, partition
     petition_id = notes_of(world).petitions[0]
     command, headers = _command(random, petition_id, person)
     pepper = world.environment["SIGNER_PEPPER"].encode()
-    key = signer_key(pepper, petition_id, canonical_email(person.email)).hex.encode()
+    key = _record_key(pepper, petition_id, person)
     value = _filled_up(command.model_dump_json(), "appendix")
-    accepted = Accepted(petition_id, int("".join(filter(str.isdigit, person.email.partition("@")[0]))))
-    notes = notes_of(world)
+    writer.put(partition_of(key, partitions), key, value, headers, then=_counts(notes_of(world), command, person))
+
+
+def _record_key(pepper: bytes, petition_id: str, person: Person) -> bytes:
+    return signer_key(pepper, petition_id, canonical_email(person.email)).hex.encode()
+
+
+def _counts(notes: RunNotes, command: SignCommand, person: Person) -> Callable[[int, int], None]:
+    """Called when the command is on the topic: from then on it has to count."""
+    accepted = Accepted(command.petition_id, int("".join(filter(str.isdigit, person.email.partition("@")[0]))))
 
     def then(_partition: int, _offset: int) -> None:
         notes.accepted[str(command.signature_id)] = accepted
 
-    writer.put(partition_of(key, partitions), key, value, headers, then=then)
+    return then
 
 
 def _long_comment(random: Random, petition_id: str, person: Person) -> tuple[bytes, bytes, Headers]:
@@ -206,6 +216,30 @@ def _filled_up(text: str, field: str) -> bytes:
     body = json.loads(text)
     bare = len(json.dumps({**body, field: ""}).encode())
     return json.dumps({**body, field: "x" * (_FULL_BYTES - bare)}).encode()
+
+
+# ------------------------------------------------------------------------------------------------------ contradictions
+
+
+async def contradictions(world: World, random: Random) -> None:
+    """Signatures, each followed in its lane by one of the same id for another petition, which cannot be applied."""
+    notes, writer = notes_of(world), RecordWriter(world.bootstrap_servers, _SUBMITTED)
+    first, other = notes.petitions[0], notes.petitions[-1]
+    pepper = world.environment["SIGNER_PEPPER"].encode()
+    try:
+        partitions = len(await writer.partitions())
+        for _ in range(_CONTRADICTIONS):
+            person = people(random, first_number=next(_numbers), count=1, countries=None)[0]
+            command, headers = _command(random, first, person)
+            key = _record_key(pepper, first, person)
+            lane = partition_of(key, partitions)
+            writer.put(lane, key, command.model_dump_json().encode(), headers, then=_counts(notes, command, person))
+            value = command.model_copy(update={"petition_id": other}).model_dump_json().encode()
+            key = _record_key(pepper, other, person)
+            _put(world, writer, lane, key, value, headers, Planted("cannot_be_applied", digest_of(key, value, headers)))
+    finally:
+        await writer.close()
+    world.timeline.note("contradictions written", records=writer.written)
 
 
 # ---------------------------------------------------------------------------------------------------------- redelivery

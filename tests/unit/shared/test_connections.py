@@ -121,7 +121,7 @@ async def test_whoever_sends_nothing_or_a_head_without_end_is_cut_off_and_others
 
 async def test_a_head_that_comes_slowly_but_in_time_is_answered(server: Guarded) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    await drip(writer, b"GET / HTTP/1.1\r\n\r\n", pause=0.005)
+    await drip(writer, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", pause=0.005)
     assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     writer.close()
 
@@ -130,16 +130,16 @@ async def test_the_time_runs_anew_after_every_answer(server: Guarded) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     for _ in range(3):
         await asyncio.sleep(HEAD_SECONDS * 0.6)
-        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readuntil(b"fine")
-    await drip(writer, b"GET / HTTP/1.1\r\nA: " + b"b" * 1000)
+    await drip(writer, b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 1000)
     await ends(reader, 5)
     assert server.cut("head") == 1
 
 
 async def test_a_body_that_goes_on_after_its_answer_ends_its_connection(server: Guarded) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(b"POST / HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n")
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
     await reader.readuntil(b"fine")
     await drip(writer, b"x" * 1000)
     await ends(reader, 5)
@@ -148,7 +148,7 @@ async def test_a_body_that_goes_on_after_its_answer_ends_its_connection(server: 
 
 async def test_a_body_beyond_all_bounds_ends_its_connection_at_once(server: Guarded) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
     sent = 0
     try:
         while sent < 10 * REQUEST_BYTES:
@@ -163,14 +163,14 @@ async def test_a_body_beyond_all_bounds_ends_its_connection_at_once(server: Guar
 
 
 ENDLESS = {
-    "a head without end": b"GET / HTTP/1.1\r\nCookie: " + b"a" * 40 * HEAD_BYTES,
+    "a head without end": b"GET / HTTP/1.1\r\nHost: x\r\nCookie: " + b"a" * 40 * HEAD_BYTES,
     "an address without end": b"GET /" + b"a" * 40 * HEAD_BYTES,
-    "fields without end": b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * HEAD_BYTES,
-    "fields after the body without end": b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    "fields without end": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * HEAD_BYTES,
+    "fields after the body without end": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
     + b"a: b\r\n" * HEAD_BYTES,
-    "a whole head that is too large": b"GET / HTTP/1.1\r\nCookie: " + b"a" * HEAD_BYTES + b"\r\n\r\n",
-    "a whole head of too many fields": b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (HEAD_FIELDS + 1) + b"\r\n",
-    "thousands of requests ahead": b"GET /large HTTP/1.1\r\n\r\n" * 5_000,
+    "a whole head that is too large": b"GET / HTTP/1.1\r\nHost: x\r\nCookie: " + b"a" * HEAD_BYTES + b"\r\n\r\n",
+    "a whole head of too many fields": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * (HEAD_FIELDS + 1) + b"\r\n",
+    "thousands of requests ahead": b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 5_000,
 }
 
 
@@ -207,8 +207,8 @@ async def reads_nothing(server: Guarded, requests: bytes, *, buffer: int = 4096)
 
 async def test_who_takes_no_answer_is_cut_off_and_others_are_served(server: Guarded) -> None:
     started = time.monotonic()
-    unread = await reads_nothing(server, b"GET /large HTTP/1.1\r\n\r\n")
-    last = await reads_nothing(server, b"GET /large HTTP/1.1\r\nConnection: close\r\n\r\n")
+    unread = await reads_nothing(server, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+    last = await reads_nothing(server, b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     await server.is_served()
     async with asyncio.timeout(10):
         while server.cut("stalled") < 2:
@@ -224,7 +224,7 @@ async def test_an_answer_that_stays_in_the_buffer_does_not_keep_its_connection(
     """The application is done and the connection closed: only its buffer is never empty."""
     monkeypatch.setattr(guarded, "LINGER_SECONDS", 0.1)
     monkeypatch.setattr(f"{__name__}.LARGE", b"x" * (5 << 20))  # little enough for the buffers of both kernels and ours
-    client = await reads_nothing(server, b"GET /one-piece HTTP/1.1\r\nConnection: close\r\n\r\n")
+    client = await reads_nothing(server, b"GET /one-piece HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     async with asyncio.timeout(2 * STALL_SECONDS):  # so it is not the rule about full buffers
         while server.cut("stalled") == 0:
             await asyncio.sleep(0.02)
@@ -233,7 +233,7 @@ async def test_an_answer_that_stays_in_the_buffer_does_not_keep_its_connection(
 
 async def test_a_slow_reader_that_reads_is_not_cut_off(server: Guarded) -> None:
     loop = asyncio.get_running_loop()
-    client = await reads_nothing(server, b"GET /large HTTP/1.1\r\n\r\n", buffer=1 << 17)
+    client = await reads_nothing(server, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n", buffer=1 << 17)
     started, taken = time.monotonic(), 0
     async with asyncio.timeout(30):
         while taken < len(LARGE):
@@ -256,7 +256,7 @@ async def test_a_crowd_of_silent_clients_shuts_nobody_out() -> None:
 
 async def test_when_all_are_at_work_one_more_is_told_to_come_back() -> None:
     async with guarded_server(most=3) as server:
-        busy = [await reads_nothing(server, b"GET /large HTTP/1.1\r\n\r\n") for _ in range(3)]
+        busy = [await reads_nothing(server, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(3)]
         await asyncio.sleep(0.1)
         reader, _ = await asyncio.open_connection("127.0.0.1", server.port)
         assert (await ends(reader, 5)).startswith(b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n")

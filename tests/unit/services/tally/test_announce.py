@@ -26,6 +26,13 @@ class Rows(Ledger):
         self.rows: dict[tuple[str, int], Reached] = {}
         self.announced: set[tuple[str, int]] = set()
         self.log = log
+        self.ever = 1_000_000
+
+    async def is_announced(self, petition_id: str, threshold: int) -> bool:
+        return (petition_id, threshold) in self.announced
+
+    async def ever_counted(self, petition_id: str) -> tuple[int, int]:
+        return self.ever, self.ever
 
     async def record_milestone(self, reached: Reached) -> Reached | None:
         await asyncio.sleep(0)
@@ -53,6 +60,9 @@ class Marks(TallyStore):
 
     async def mark_announced(self, petition_id: str, thresholds: Iterable[int]) -> None:
         self.log += [f"redis marked {threshold}" for threshold in thresholds]
+
+    async def forget_milestone(self, petition_id: str, threshold: int) -> None:
+        self.log.append(f"redis forgot {threshold}")
 
     async def tallies(self, petition_ids: Sequence[str]) -> dict[str, TallyUpdated]:
         self.reads.append(list(petition_ids))
@@ -119,7 +129,17 @@ async def test_a_milestone_that_was_announced_before_redis_was_lost_is_only_mark
     await tested.announcer.announce([reached(10)])
     tested.log.clear()
     await tested.announcer.announce([reached(10, count=12)])
-    assert tested.log == ["recorded 10", "redis marked 10"]
+    assert tested.log == ["redis marked 10"]
+
+
+async def test_a_milestone_that_the_ledger_does_not_prove_is_not_announced() -> None:
+    tested = Milestones()
+    unproved: list[str] = []
+    tested.announcer.on_unproved = unproved.append
+    tested.rows.ever = 9
+    await tested.announcer.announce([reached(10)])
+    assert tested.log == ["redis forgot 10"]
+    assert unproved == [PATH]
 
 
 async def test_a_milestone_that_kafka_did_not_take_stays_to_be_announced_as_first_recorded() -> None:
@@ -321,7 +341,7 @@ async def test_a_snapshot_that_an_older_one_overtook_is_published_again() -> Non
     tested.store.put(PATH, 500)
     tested.announcer.changed([PATH])
     await tested.announcer.flush()
-    tested.announcer.overtaken(PATH, 100)
+    tested.announcer.overtaken(PATH, (0, 100))
     await tested.announcer.flush()
     assert tested.published == [(PATH, 500, 500), (PATH, 500, 500)]
 
@@ -329,6 +349,6 @@ async def test_a_snapshot_that_an_older_one_overtook_is_published_again() -> Non
 async def test_an_older_snapshot_is_not_answered_while_redis_has_nothing_newer() -> None:
     tested = Snapshots()
     tested.store.put(PATH, 100)
-    tested.announcer.overtaken(PATH, 100)
+    tested.announcer.overtaken(PATH, (0, 100))
     await tested.announcer.flush()
     assert tested.published == []

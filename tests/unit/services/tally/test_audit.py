@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from services.tally import audit as tally_audit
 from services.tally.audit import AuditLoop, PetitionAudit, audit
 from services.tally.ledger import Ledger
 from services.tally.metrics import TallyMetrics
@@ -40,6 +41,9 @@ class Proved(Ledger):
         self.asked.append((petition_id, fences))
         return self.states[petition_id]
 
+    async def epoch(self, petition_id: str) -> int:
+        return 0
+
     async def beyond(self, petition_id: str, fences: Any) -> int:
         return self.rows_beyond
 
@@ -51,7 +55,7 @@ async def audited(stored: TallyState) -> PetitionAudit:
 
 async def test_a_count_that_the_ledger_gives_is_right() -> None:
     found = await audited(RIGHT)
-    assert found == PetitionAudit(PATH, 3, 3, 0, ())
+    assert found == PetitionAudit(PATH, 3, 3, 0, (), RIGHT.fences)
     assert found.right
     assert found.drift == 0
 
@@ -63,12 +67,19 @@ async def test_the_ledger_is_asked_at_the_fences_that_were_counted_up_to() -> No
     assert [(one.petition_id, one.beyond, one.right) for one in found] == [(FERRY, 4, True), (PATH, 4, True)]
 
 
+@pytest.fixture(autouse=True)
+def without_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally_audit, "_LEAST_SECONDS", 0.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "drift", "differences"),
     [
         ({"count": 4}, 1, ()),
         ({"count": 1}, -2, ()),
         ({"revision": 6}, 0, ("revision",)),
+        ({"epoch": 6}, 0, ("epoch",)),
+        ({"fences": {0: 9, 4: 3}}, 0, ("fence 4",)),
         ({"countries": {"NL": 3}}, 0, ("country BE", "country NL")),
         ({"minutes": {29_000_001: 3}}, 0, ("minute 29000000", "minute 29000001")),
     ],

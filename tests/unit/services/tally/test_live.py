@@ -72,7 +72,7 @@ async def test_a_slow_subscriber_gets_the_newest_and_nothing_in_between(read_sid
 async def test_an_update_that_the_first_event_included_is_not_sent_again(read_side: ReadSide) -> None:
     subscription = read_side.hub.subscribe(Form.COUNT, HARBOUR)
     read_side.hub.publish(tally(HARBOUR, 5))  # while the first event was being read, which is newer
-    subscription.begin(b"", {HARBOUR: 6})
+    subscription.begin(b"", {HARBOUR: (0, 6)})
     read_side.hub.publish(tally(HARBOUR, 6))
     assert read_side.metric("stream_frames_total", fate="queued") == 1, "only the 5, which the first event replaced"
     read_side.hub.publish(tally(HARBOUR, 7))
@@ -82,7 +82,7 @@ async def test_an_update_that_the_first_event_included_is_not_sent_again(read_si
 async def test_an_update_that_came_while_the_first_event_was_read_follows_it(read_side: ReadSide) -> None:
     subscription = read_side.hub.subscribe(Form.COUNT, HARBOUR)
     read_side.hub.publish(tally(HARBOUR, 5))
-    subscription.begin(b'data: "first"\n\n', {HARBOUR: 4})
+    subscription.begin(b'data: "first"\n\n', {HARBOUR: (0, 4)})
     assert await take(subscription) == ["first", {"petition_id": HARBOUR, "count": 5, "revision": 5}]
 
 

@@ -14,14 +14,14 @@ from tests.tally_read_fakes import BUS, HARBOUR, tally
 
 
 class Feed:
-    """A feed, and which revisions it found overtaken."""
+    """A feed, and which versions it found overtaken."""
 
     def __init__(self) -> None:
         metrics = ReadMetrics(CollectorRegistry())
         self.hub = LiveHub(Catalogue(), metrics)
-        self.overtaken: list[tuple[str, int]] = []
+        self.overtaken: list[tuple[str, tuple[int, int]]] = []
         self._feed = LiveFeed(
-            self.hub, metrics, on_bug=print, on_overtaken=lambda name, revision: self.overtaken.append((name, revision))
+            self.hub, metrics, on_bug=print, on_overtaken=lambda name, version: self.overtaken.append((name, version))
         )
 
     async def read(self, *snapshots: TallyUpdated) -> None:
@@ -49,14 +49,14 @@ async def test_an_older_snapshot_at_the_end_is_reported_once() -> None:
     feed = Feed()
     await feed.read(tally(HARBOUR, 9))
     await feed.read(tally(HARBOUR, 7))
-    assert feed.overtaken == [(HARBOUR, 7)]
+    assert feed.overtaken == [(HARBOUR, (0, 7))]
     assert feed.shows() == 9
 
 
 async def test_an_older_snapshot_in_the_same_batch_is_reported_too() -> None:
     feed = Feed()
     await feed.read(tally(HARBOUR, 9), tally(HARBOUR, 7))
-    assert feed.overtaken == [(HARBOUR, 7)]
+    assert feed.overtaken == [(HARBOUR, (0, 7))]
 
 
 async def test_an_older_snapshot_that_was_followed_by_the_newest_again_needs_nothing() -> None:

@@ -38,6 +38,7 @@ async def test_the_tally_of_a_petition(client: httpx.AsyncClient) -> None:
         "title": "Open the harbour baths in winter",
         "count": 4_849,
         "revision": 4_849,
+        "epoch": 0,
         "countries": {"NL": 4_849},
         "minutes": {"2026-03-02T10:42Z": 4_849},
         "earlier": 0,

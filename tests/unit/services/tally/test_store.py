@@ -10,6 +10,8 @@ from services.tally.counting import Step
 from services.tally.store import Applied, Reached, Refused, TallyState
 from tests.signing import NOON, PATH
 
+NOW = 1_795_348_800_000
+
 
 def test_all_keys_of_a_petition_share_a_cluster_slot() -> None:
     assert store._keys(PATH) == (f"tally:{{{PATH}}}", f"tally:{{{PATH}}}:minutes")
@@ -23,7 +25,7 @@ def test_every_script_states_its_keys_and_arguments(name: str) -> None:
 
 
 def test_a_refusal_tells_the_fences_of_the_lanes() -> None:
-    assert store._applied(PATH, [0, 3, 17, 11, 0]) == Refused({3: 17, 11: 0})
+    assert store._applied(PATH, [0, 1, 3, 17, 11, 0]) == Refused({3: 17, 11: 0})
 
 
 def test_an_applied_step_tells_the_milestones_that_are_to_be_announced() -> None:
@@ -41,7 +43,7 @@ def test_an_applied_step_tells_the_milestones_that_are_to_be_announced() -> None
 
 def test_a_step_goes_out_with_its_thresholds() -> None:
     text = store._encode(Step(lanes={3: (0, 7)}, delta=1, peak=2, changes=3, countries={"NL": 1}), [5, 10])
-    assert '"lanes":{"3":[0,7]},"delta":1,"peak":2,"changes":3,"countries":{"NL":1}' in text
+    assert '"lanes":{"3":[0,7]},"delta":1,"peak":2,"highest":0,"first":false,"changes":3,"countries":{"NL":1}' in text
     assert '"thresholds":[5,10]' in text
 
 
@@ -51,7 +53,9 @@ def test_hashes_are_read_in_both_protocols(pairs: object) -> None:
 
 
 def test_a_rebuilt_state_leaves_out_what_nobody_stands_for() -> None:
-    fields = store._fields(TallyState(2, 4, {0: 9, 3: 2}, {"NL": 2, "BE": 0}, {29_000_000: 2}))
+    fields = store._fields(
+        TallyState(2, 4, {0: 9, 3: 2}, {"NL": 2, "BE": 0}, {29_000_000: 2, 40_000_000: 1}), now=29_000_000
+    )
     assert {name: value for name, value in fields.items() if name != "updated_at"} == {
         "count": "2", "revision": "4", "latest": "29000000", "fence:0": "9", "fence:3": "2", "country:NL": "2"
     }  # fmt: skip
@@ -66,7 +70,7 @@ def test_a_snapshot_has_the_last_hour_by_minute_and_the_rest_as_earlier() -> Non
         "updated_at": "1795348800000",
         "fence:0": "9",
     }
-    found = store._snapshot(PATH, fields, {"29922480": "4", "29922479": "1"})
+    found = store._snapshot(PATH, fields, {"29922480": "4", "29922479": "1"}, NOW)
     assert (found.count, found.revision, found.earlier) == (7, 9, 2)
     assert found.countries == {"BE": 2, "NL": 5}
     assert found.minutes == {"2026-11-22T12:00Z": 4, "2026-11-22T11:59Z": 1}
@@ -74,10 +78,10 @@ def test_a_snapshot_has_the_last_hour_by_minute_and_the_rest_as_earlier() -> Non
 
 
 def test_a_petition_without_signatures_has_a_snapshot_too() -> None:
-    found = store._snapshot(PATH, {}, {})
+    found = store._snapshot(PATH, {}, {}, NOW)
     assert (found.count, found.revision, found.earlier, found.countries, found.minutes) == (0, 0, 0, {}, {})
 
 
 def test_less_than_nobody_is_never_shown() -> None:
     # A withdrawal in one lane can be counted before its signature in another, once partitions were added.
-    assert store._snapshot(PATH, {"count": "-1", "revision": "1"}, {}).count == 0
+    assert store._snapshot(PATH, {"count": "-1", "revision": "1"}, {}, NOW).count == 0
