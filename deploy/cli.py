@@ -8,6 +8,7 @@ import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
@@ -190,6 +191,26 @@ def rebuild(
     from deploy import operate
 
     raise typer.Exit(asyncio.run(operate.rebuild(list(petitions or []), force=force, as_json=as_json)))
+
+
+# One signature --------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def erase(
+    signature: Annotated[UUID, typer.Argument(help="The signature's id.")],
+    actor: Annotated[str, typer.Option(help="Who decided it: a name or an account of your staff.")],
+    reason: Annotated[str, typer.Option(help="Why, such as the number of the request. Do not name the signer.")],
+    as_json: AsJson = False,
+) -> None:
+    """Erase who gave a signature. The count stays; `docs/adr/0011` says what else stays and why.
+
+    Asks ingest at INGEST_URL or PUBLIC_INGEST_URL with ADMIN_TOKEN, else the running local stack, and waits until it is
+    done. Exit code 1 when it is refused or not done in time; given again, it is the same command.
+    """
+    from deploy.erase import erase as run
+
+    raise typer.Exit(run(signature, actor=actor, reason=reason, as_json=as_json))
 
 
 # Capacity -------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -29,6 +29,11 @@ CountryCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 
 EmailText = Annotated[str, StringConstraints(min_length=3, max_length=320)]
 """An e-mail address as typed. 320 = 64 (local part) + 1 + 255 (domain), RFC 5321 section 4.5.3.1."""
+
+NOT_IN_A_LINE: Final = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+"""What no text of one line may hold, as a class of characters in a regular expression: control characters (C0, C1), line
+and paragraph separators, and the bidirectional overrides that make text read as another. Zero-width joiners are not
+among them: Persian and Indic names need them."""
 
 
 class Event(BaseModel):
@@ -63,7 +68,7 @@ class SignCommand(Event):
 
 
 class ChangeCommand(Event):
-    """What the three commands about an existing signature have in common."""
+    """What the commands about an existing signature have in common."""
 
     signature_id: UUID
     petition_id: PetitionId
@@ -88,7 +93,23 @@ class InvalidateCommand(ChangeCommand):
     TYPE: ClassVar[str] = "groundswell.signature.invalidate.v1"
 
 
-Command = SignCommand | ConfirmCommand | WithdrawCommand | InvalidateCommand
+class EraseCommand(ChangeCommand):
+    """An operator erases what links the signature to its signer. Its state stays, and so does the count.
+
+    Who asked and why is written by operators. It is stored, so it may hold nothing that PostgreSQL refuses (NUL).
+    """
+
+    TYPE: ClassVar[str] = "groundswell.signature.erase.v1"
+
+    actor: Annotated[
+        str, StringConstraints(min_length=1, max_length=100, pattern=rf"^[^{NOT_IN_A_LINE}]+$"), Field(repr=False)
+    ]
+    reason: Annotated[
+        str, StringConstraints(min_length=1, max_length=500, pattern=rf"^[^{NOT_IN_A_LINE}]+$"), Field(repr=False)
+    ]
+
+
+Command = SignCommand | ConfirmCommand | WithdrawCommand | InvalidateCommand | EraseCommand
 
 # ------------------------------------------------------------------------------- signatures.verified: facts that count
 

@@ -1,4 +1,4 @@
-"""Who signed: the canonical e-mail, the signer key, and signature ids.
+"""Who signed: the canonical e-mail, the signer key, and signature ids. And the ids of events that are derived.
 
 Two spellings of one mailbox must give one signer key, and two mailboxes must never share one. So spellings are folded
 only where the mailbox's provider is known to fold them itself; for everybody else only case, width and the domain's
@@ -15,7 +15,7 @@ import time
 import unicodedata
 from dataclasses import dataclass
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import idna
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
@@ -165,6 +165,14 @@ def command_id(signature_id: UUID, command_type: str) -> UUID:
     """The event id of a command about an existing signature: a repeated command is a replay of the first."""
     digest = hashlib.sha256(b"command\0" + signature_id.bytes + command_type.encode()).digest()
     return UUID(bytes=digest[:16])
+
+
+_MILESTONES: Final = UUID("5f0a6b1c-6f0e-5f7e-9a52-6b6d7f2f8c11")
+
+
+def milestone_id(petition_id: str, threshold: int) -> UUID:
+    """The event id of a milestone: derived, so that every copy of the announcement is the same event."""
+    return uuid5(_MILESTONES, f"milestone/{petition_id}/{threshold}")
 
 
 def _checked(pepper: bytes, identity: bytes) -> UUID:

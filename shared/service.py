@@ -32,6 +32,7 @@ from shared.accepting import PromptServer
 from shared.asyncapi import TopicsDocument
 from shared.background import background, where
 from shared.connections import Connections, raise_open_files, uvicorn_options
+from shared.kafka import unpacking
 from shared.kafka.security import broker_security
 from shared.settings import CommonSettings, SettingsError, load
 from shared.telemetry import configure_logging
@@ -70,7 +71,11 @@ def new_registry() -> CollectorRegistry:
 
 
 def new_broker(settings: CommonSettings, registry: CollectorRegistry, service: str) -> KafkaBroker:
-    """A FastStream broker that never creates topics and reports its consumption to `registry`."""
+    """A FastStream broker that never creates topics and reports its consumption to `registry`.
+
+    Its consumers read past what they cannot unpack (`shared.kafka.unpacking`).
+    """
+    unpacking.install()
     return KafkaBroker(
         [server.strip() for server in settings.kafka_bootstrap_servers.split(",")],
         client_id=f"groundswell-{service}",

@@ -16,6 +16,7 @@ from aiokafka.errors import IncompatibleBrokerVersion, TopicAlreadyExistsError, 
 
 from shared.events import (
     ConfirmCommand,
+    EraseCommand,
     Event,
     InvalidateCommand,
     MilestoneReached,
@@ -80,8 +81,8 @@ class Topic:
 SIGNATURES_SUBMITTED: Final = Topic(
     name="signatures.submitted.v1",
     key="signer key",
-    holds="commands: sign, confirm, withdraw, invalidate (personal data)",
-    events=(SignCommand, ConfirmCommand, WithdrawCommand, InvalidateCommand),
+    holds="commands: sign, confirm, withdraw, invalidate, erase (personal data)",
+    events=(SignCommand, ConfirmCommand, WithdrawCommand, InvalidateCommand, EraseCommand),
     retention=timedelta(days=7),
 )
 SIGNATURES_VERIFIED: Final = Topic(

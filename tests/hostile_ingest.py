@@ -17,6 +17,7 @@ from services.ingest.access import Access
 from services.ingest.answers import Answers
 from services.ingest.batch import BatchEndpoint
 from services.ingest.clients import Clients
+from services.ingest.clock import Clock
 from services.ingest.intake import Intake
 from services.ingest.limits import ClientRate, InFlight
 from services.ingest.metrics import IngestMetrics
@@ -91,6 +92,7 @@ class HostileIngest:
             catalogue=catalogue,
             catalogue_complete=lambda: True,
             producer=self.producer,
+            clock=Clock(metrics, tolerance=60),
             pepper=PEPPER,
             on_bug=self.bugs.append,
         )

@@ -12,6 +12,7 @@ from services.verify.decide import Submission
 from shared.events import (
     ChangeCommand,
     Command,
+    EraseCommand,
     Event,
     Organisation,
     PetitionChanged,
@@ -62,8 +63,9 @@ def sign(
 
 
 def change(command: type[ChangeCommand], number: int, *, petition_id: str = PATH, at: datetime = NOON) -> Any:
-    """The command to confirm, withdraw or invalidate the signature with the id `number`."""
-    return command(signature_id=UUID(int=number), petition_id=petition_id, requested_at=at)
+    """The command to confirm, withdraw, invalidate or erase the signature with the id `number`."""
+    words = {"actor": "Kim of the helpdesk", "reason": "ticket 4711"} if issubclass(command, EraseCommand) else {}
+    return command(signature_id=UUID(int=number), petition_id=petition_id, requested_at=at, **words)
 
 
 def event_id_of(command: Command) -> UUID:
@@ -98,16 +100,17 @@ def record(
     event_id: str | UUID = "1",
     partition: int = 0,
     offset: int = 0,
+    arrived: datetime | None = None,
 ) -> ConsumerRecord[Any, Any]:
-    """A record as the consumer gets it."""
+    """A record as the consumer gets it; from a broker that does not say when it `arrived`, if that is not given."""
     if headers is None and isinstance(event, Event):
         headers = event_headers(type(event), event_id=event_id, source="/elsewhere", subject=PATH)
     return ConsumerRecord(
         topic="a topic",
         partition=partition,
         offset=offset,
-        timestamp=0,
-        timestamp_type=0,
+        timestamp=0 if arrived is None else int(arrived.timestamp() * 1000),
+        timestamp_type=0 if arrived is None else 1,
         key=key,
         value=event.model_dump_json().encode() if isinstance(event, Event) else event,
         checksum=None,

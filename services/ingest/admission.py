@@ -16,15 +16,13 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from shared.catalogue import Admission, admission_at
-from shared.events import EmailText, PetitionChanged, PetitionState, SignCommand
+from shared.events import NOT_IN_A_LINE, EmailText, PetitionChanged, PetitionState, SignCommand
 from shared.identity import InvalidEmail, canonical_email, new_signature_id, retry_signature_id, signer_key
 
-# Line breaks and tabs are allowed in texts of several lines only. The others have no place in what people write: control
-# characters (C0, C1), line and paragraph separators, and the bidirectional overrides that make text read as another.
-# Zero-width joiners stay: Persian and Indic names need them.
-_IN_NEITHER: Final = r"\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+# Line breaks and tabs are allowed in texts of several lines only. The others have no place in what people write.
+_IN_NEITHER: Final = NOT_IN_A_LINE.removeprefix(r"\x00-\x1f")
 _NOT_IN_TEXT: Final = re.compile(rf"[\x00-\x08\x0b\x0c\x0e-\x1f{_IN_NEITHER}]")
-_NOT_IN_LINE: Final = re.compile(rf"[\x00-\x1f{_IN_NEITHER}]")
+_NOT_IN_LINE: Final = re.compile(rf"[{NOT_IN_A_LINE}]")
 _COUNTRY: Final = re.compile(r"[A-Za-z]{2}\Z")
 _IDEMPOTENCY_KEY: Final = re.compile(rb"[\x21-\x7e]{1,255}\Z")
 
@@ -79,6 +77,35 @@ class BatchLine(Submission):
     idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[!-~]+$")] | None = (
         Field(None, repr=False)
     )
+
+
+_OPERATORS_LINE: Final = rf"^[^{NOT_IN_A_LINE}]*[^\s{NOT_IN_A_LINE}]+$"
+
+
+class Erasure(BaseModel):
+    """Who has a signature erased, and why: the body of ``POST /v1/signatures/{signature_id}/erase``."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+    # As above, the patterns are for the document only.
+    actor: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=100),
+        Field(
+            description="Who decided it, in your own words: a name or an account of your staff.",
+            json_schema_extra={"pattern": _OPERATORS_LINE},
+            repr=False,
+        ),
+    ]
+    reason: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=500),
+        Field(
+            description="Why, such as the number of the request. It is kept: do not name the signer.",
+            json_schema_extra={"pattern": _OPERATORS_LINE},
+            repr=False,
+        ),
+    ]
 
 
 FieldError = dict[str, str]
@@ -165,6 +192,21 @@ def admit(
         submitted_at=moment,
     )
     return Admitted(command, signer)
+
+
+def checked_erasure(erasure: Erasure) -> Erasure:
+    """The same, as it is written down.
+
+    Raises:
+        NotAdmitted: `actor` or `reason` is not one line of text.
+        pydantic.ValidationError: Unicode normalisation made one of them longer than it may be.
+    """
+    errors: list[FieldError] = []
+    actor = _one_line("actor", erasure.actor, errors, required=True)
+    reason = _one_line("reason", erasure.reason, errors, required=True)
+    if errors:
+        raise NotAdmitted("invalid_fields", errors=tuple(errors))
+    return Erasure(actor=actor, reason=reason)
 
 
 def valid_idempotency_key(header: bytes | None) -> str | None:

@@ -13,6 +13,7 @@ from services.ingest.access import Access
 from services.ingest.answers import Answers
 from services.ingest.batch import BatchEndpoint
 from services.ingest.clients import Clients, parse_networks
+from services.ingest.clock import Clock
 from services.ingest.intake import Intake
 from services.ingest.limits import ClientRate, InFlight
 from services.ingest.metrics import IngestMetrics
@@ -40,11 +41,12 @@ def build(settings: Settings) -> Service:
     registry = new_registry()
     broker = new_broker(settings, registry, "ingest")
     database = Database(settings.postgres_url.get_secret_value(), application="ingest")
-    producer = EventProducer(settings)
     catalogue = Catalogue()
     feed = CatalogueFeed(catalogue, registry, on_bug=lambda bug: service.fail(bug))  # noqa: PLW0108  made below
     in_flight = InFlight(settings.max_in_flight)
     metrics = IngestMetrics(registry, in_flight=lambda: in_flight.count)
+    clock = Clock(metrics, tolerance=settings.clock_tolerance_seconds)
+    producer = EventProducer(settings, on_arrival=clock.appended)
     clients = Clients(parse_networks(settings.trusted_proxies), settings.proxy_header)
     access = Access(settings, clients)
     answers = Answers(pages_url=settings.public_pages_url, metrics=metrics)
@@ -52,6 +54,7 @@ def build(settings: Settings) -> Service:
         catalogue=catalogue,
         catalogue_complete=lambda: feed.complete,
         producer=producer,
+        clock=clock,
         pepper=settings.pepper,
         on_bug=lambda bug: service.fail(bug),  # noqa: PLW0108
     )
@@ -105,7 +108,14 @@ def build(settings: Settings) -> Service:
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        async with background(service.fail, database.open(), producer.start_when_reachable(), read_catalogue()):
+        work = (
+            database.open(),
+            producer.start_when_reachable(),
+            read_catalogue(),
+            clock.watch(),
+            clock.ask(database),
+        )
+        async with background(service.fail, *work):
             yield
         await producer.stop()
         await database.close()
@@ -118,7 +128,7 @@ def build(settings: Settings) -> Service:
         broker=broker,
         registry=registry,
         lifespan=lifespan,
-        checks={"kafka": producer.check, "petitions": feed.check},
+        checks={"kafka": producer.check, "petitions": feed.check, "clock": clock.check},
         # Signatures are taken in without PostgreSQL; only status and commands need it.
         side_checks={"postgres": database.check},
         routes=routes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from typing import Final
 from urllib.parse import parse_qsl
@@ -13,6 +14,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Receive
 
 from services.ingest.admission import Submission
+from services.ingest.intake import ANSWER_SECONDS
 from services.ingest.problems import problem
 from shared.http import field_errors
 
@@ -64,6 +66,22 @@ def too_large(limit: int) -> Exception:
 def media_type(headers: Mapping[bytes, bytes]) -> bytes:
     """The Content-Type without its parameters, in lower case; empty when there is none."""
     return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+async def read_json(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
+    """The whole body of a call that takes JSON only, within `ANSWER_SECONDS`.
+
+    Raises:
+        Problem: 408, 413 or 415.
+        ClientDisconnected: it never came to its end.
+    """
+    if media_type(headers) != JSON:
+        raise problem("unsupported_content_type", detail="Send application/json.")
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await read_body(headers, receive, limit)
+    except TimeoutError:
+        raise problem("body_too_slow") from None
 
 
 async def read_submission(headers: Mapping[bytes, bytes], body: bytes) -> Submission:

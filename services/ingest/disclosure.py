@@ -23,3 +23,8 @@ def without_duplicates(status: SignatureStatus, petition: PetitionChanged | None
     waits = petition is not None and petition.policy.confirmation == "required"
     shown: State = "pending" if waits else "verified"
     return status.model_copy(update={"status": shown, "reason": None})
+
+
+def without_erasures(status: SignatureStatus) -> SignatureStatus:
+    """The status as anyone may see it: that somebody had a signature erased is theirs to tell."""
+    return status if status.erased_at is None else status.model_copy(update={"erased_at": None})

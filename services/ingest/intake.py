@@ -12,6 +12,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 from pydantic import TypeAdapter, ValidationError
 
 from services.ingest.admission import Admitted, NotAdmitted, Submission, admit, require_open
+from services.ingest.clock import Clock
 from services.ingest.problems import problem, problem_of
 from shared.catalogue import Catalogue
 from shared.events import Event, PetitionChanged, SignCommand
@@ -44,11 +45,12 @@ class Intake:
         catalogue: Catalogue,
         catalogue_complete: Callable[[], bool],
         producer: EventProducer,
+        clock: Clock,
         pepper: bytes,
         on_bug: Callable[[BaseException], None],
     ) -> None:
         self._catalogue, self._complete = catalogue, catalogue_complete
-        self._producer, self._pepper, self._on_bug = producer, pepper, on_bug
+        self._producer, self._clock, self._pepper, self._on_bug = producer, clock, pepper, on_bug
 
     def petition(self, petition_id: str) -> PetitionChanged | None:
         """What is known of a petition.
@@ -66,9 +68,13 @@ class Intake:
         Raises:
             Problem: 404, 409, 410, or 503 while that cannot be known.
         """
+        self._require_clock()
         try:
             require_open(self.petition(petition_id), moment)
         except NotAdmitted as refusal:
+            # "Closed" for good, by a clock that has jumped since it was looked at last?
+            if self._clock.look():
+                raise problem("clock_wrong") from None
             raise problem_of(refusal) from None
 
     def admit(
@@ -99,7 +105,7 @@ class Intake:
             The signature's id.
 
         Raises:
-            Problem: 503, not acknowledged.
+            Problem: 503, not acknowledged, or stamped by a wrong clock.
         """
         command = admitted.command
         signature_id = str(command.signature_id)
@@ -110,7 +116,8 @@ class Intake:
             subject=command.petition_id,
             time=command.submitted_at,
         )
-        await self._publish(SIGNATURES_SUBMITTED, Record(admitted.key, _to_json(command), headers))
+        record = Record(admitted.key, _to_json(command), headers)
+        await self._publish(SIGNATURES_SUBMITTED, record, command.submitted_at)
         return signature_id
 
     async def publish(
@@ -119,24 +126,33 @@ class Intake:
         """Publish any other event and wait for the acknowledgement, at most `ANSWER_SECONDS`.
 
         Raises:
-            Problem: 503, not acknowledged in time; 413, the brokers do not take a record of that size.
+            Problem: 503, not acknowledged in time, or stamped by a wrong clock; 413, the brokers do not take a record of
+                that size.
         """
         headers = event_headers(type(event), event_id=event_id, source=SOURCE, subject=petition_id, time=moment)
         record = Record(key.encode(), event.model_dump_json().encode(), headers)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await self._publish(topic, record)
+                await self._publish(topic, record, moment)
         except TimeoutError:
             raise problem("kafka_away") from None
 
-    async def _publish(self, topic: Topic, record: Record) -> None:
+    def _require_clock(self) -> None:
+        if self._clock.wrong:
+            raise problem("clock_wrong")
+
+    async def _publish(self, topic: Topic, record: Record, moment: datetime) -> None:
+        self._require_clock()
         await failpoint("ingest.before_publish")
         try:
-            await self._producer.publish(topic.name, record)
+            arrival = await self._producer.publish(topic.name, record)
         except MessageSizeTooLargeError:
             raise problem("body_too_large", detail="The brokers do not take a record of that size.") from None
         except Exception as error:
             if not is_transient(error):
                 self._on_bug(error)
             raise problem("kafka_away") from error
+        # The record is on the topic, and verify may refuse it for its time: the client sends it again.
+        if self._clock.wrong or not self._clock.stamped(moment, arrival):
+            raise problem("clock_wrong")
         await failpoint("ingest.acknowledged")

@@ -53,5 +53,11 @@ class IngestMetrics:
             "Clients that went away before their request was whole; nothing of it was accepted",
             registry=registry,
         )
+        self.clock_offset_seconds = Gauge(
+            "groundswell_ingest_clock_offset_seconds",
+            "Seconds that this machine's clock is ahead of another one's, by source: postgres, kafka; NaN: not known",
+            ["source"],
+            registry=registry,
+        )
         requests = Gauge("groundswell_ingest_in_flight_requests", "Requests in work now", registry=registry)
         requests.set_function(in_flight)

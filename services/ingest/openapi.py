@@ -48,8 +48,8 @@ _EXAMPLE_STATE: Final[Json] = {
 
 _CREDENTIALS: Final = ("credentials_ambiguous", "credentials_wrong", "too_many_wrong_credentials")
 _RATE_LIMITED: Final = (*_CREDENTIALS, "too_many_requests")
-_SIGNING: Final = ("petition_unknown", "petition_not_open_yet", "petition_closed", "starting")
-_PUBLISHING: Final = ("kafka_away",)
+_SIGNING: Final = ("petition_unknown", "petition_not_open_yet", "petition_closed", "starting", "clock_wrong")
+_PUBLISHING: Final = ("kafka_away", "clock_wrong")
 _READING: Final = ("malformed_body", "body_too_slow", "body_too_large", "unsupported_content_type")
 _AUTHORISED: Final = ("credentials_required", *_CREDENTIALS)
 _LOOKING_UP: Final = ("signature_unknown", "postgres_away")
@@ -93,6 +93,7 @@ def document() -> Json:
             "/v1/signatures/{signature_id}/invalidate": _command(
                 "invalidate", "A moderator strikes the signature out.", _ADMIN
             ),
+            "/v1/signatures/{signature_id}/erase": _erase(),
         },
         "components": {
             "schemas": schemas(),
@@ -231,6 +232,7 @@ def _status() -> Json:
                         "status": "rejected",
                         "reason": "country_not_allowed",
                         "decided_at": "2026-11-22T10:42:07Z",
+                        "erased_at": None,
                     },
                 ),
                 **refusals(*_RATE_LIMITED, *_LOOKING_UP, "starting"),
@@ -239,8 +241,8 @@ def _status() -> Json:
     }
 
 
-def _command(name: str, summary: str, security: Sequence[Json]) -> Json:
-    refused = [*_AUTHORISED, *_LOOKING_UP, "signature_undecided", *_PUBLISHING]
+def _command(name: str, summary: str, security: Sequence[Json], *further: str) -> Json:
+    refused = [*_AUTHORISED, *_LOOKING_UP, "signature_undecided", *further, *_PUBLISHING]
     if security is _ADMIN:
         refused.append("admin_only")
     return {
@@ -261,6 +263,28 @@ def _command(name: str, summary: str, security: Sequence[Json]) -> Json:
             },
         },
     }
+
+
+def _erase() -> Json:
+    path = _command("erase", "Erase who signed; the count stays", _ADMIN, *_READING, "invalid_fields")
+    path["post"] |= {
+        "description": (
+            "What links the signature to its signer goes; its state and the count stay. To take it out of the count as"
+            " well, withdraw it first. Once it has been carried out, the status shows `erased_at`. A repeated command is"
+            " the same command: the first actor and reason are kept."
+        ),
+        "requestBody": {
+            "required": True,
+            "description": "At most 16 KiB.",
+            "content": {
+                "application/json": {
+                    "schema": ref("Erasure"),
+                    "example": {"actor": "Kim, helpdesk", "reason": "Request 4711 of 22 November"},
+                }
+            },
+        },
+    }
+    return path
 
 
 def _petition() -> Json:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.ingest.admission import BatchLine, Submission
+from services.ingest.admission import BatchLine, Erasure, Submission
 from services.ingest.problems import KINDS
 from services.ingest.schemas import (
     BatchAnswer,
@@ -121,7 +121,7 @@ def _refusal(names: Iterable[str], *, html: bool) -> Json:
 
 def schemas() -> Json:
     """All schemas: bodies that are read, and bodies that are written."""
-    read: list[type[BaseModel]] = [Submission, BatchLine, PetitionState]
+    read: list[type[BaseModel]] = [Submission, BatchLine, PetitionState, Erasure]
     written: list[type[BaseModel]] = [
         SignatureSubmitted,
         CommandSubmitted,

@@ -35,6 +35,7 @@ _WORDS: Final[dict[str, tuple[str, str | None]]] = {
     "too_many_requests": ("That was a bit fast", "Many forms have come from your network in a short time."),
     "overloaded": ("Very many people are signing right now", "We cannot take your signature this second."),
     "starting": ("One moment, please", "We are just starting."),
+    "clock_wrong": ("Your signature could not be taken", "Something on our side is not right at the moment."),
     "kafka_away": ("Your signature could not be stored", "Something on our side does not answer right now."),
 }
 """Heading, and the problem's detail in words for a person where it is written for programs."""

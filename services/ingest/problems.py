@@ -64,6 +64,12 @@ KINDS: Final[dict[str, Kind]] = {
     "internal_error": Kind(500, "Something here is broken; it has been logged."),
     "overloaded": Kind(503, "More requests are in work than this service takes at once.", retry_after=5),
     "starting": Kind(503, "The petitions are still being read.", retry_after=2),
+    "clock_wrong": Kind(
+        503,
+        "The clock of this service is wrong, and nothing is accepted until it is right. Send it again; with the same"
+        " Idempotency-Key it counts once even if it did arrive.",
+        retry_after=5,
+    ),
     "kafka_away": Kind(
         503,
         "The signature could not be stored durably in time. Send it again; with the same Idempotency-Key it counts once"

@@ -42,6 +42,10 @@ class SignatureStatus(Answer):
     status: State
     reason: Annotated[str | None, Field(description="Why it is rejected: a code of docs/reason-codes.md.")]
     decided_at: AwareDatetime | None
+    erased_at: Annotated[
+        AwareDatetime | None,
+        Field(description="When an operator erased who signed. Always null without credentials."),
+    ] = None
 
 
 class FieldProblem(Answer):

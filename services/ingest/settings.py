@@ -24,7 +24,7 @@ class Settings(PostgresSettings, SignerSettings):
     )
     admin_token: Secret = Field(
         validation_alias="ADMIN_TOKEN",
-        description="Bearer token of those who may change petitions and invalidate signatures.",
+        description="Bearer token of those who may change petitions, and invalidate and erase signatures.",
     )
     api_keys: SecretStr = Field(
         SecretStr(""),
@@ -68,6 +68,13 @@ class Settings(PostgresSettings, SignerSettings):
     )
     max_batches: int = Field(
         4, ge=1, description="Batches in work at once. Each may hold 4 MiB, so this bounds the memory they take."
+    )
+    clock_tolerance_seconds: float = Field(
+        60,
+        ge=1,
+        le=3_600,
+        description="Seconds that this machine's clock may differ from PostgreSQL's and Kafka's. Beyond, nothing is"
+        " accepted (503 `clock_wrong`) and `/readyz` says so, until it is right again.",
     )
     cors_origins: str = Field(
         "",

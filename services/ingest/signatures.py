@@ -1,24 +1,28 @@
-"""Calls about a signature that was submitted: its status, and the commands confirm, withdraw, invalidate."""
+"""Calls about a signature that was submitted: its status, and the commands confirm, withdraw, invalidate, erase."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingest.access import Access
+from services.ingest.admission import Erasure, NotAdmitted, checked_erasure
+from services.ingest.bodies import read_json, refusal_of
 from services.ingest.clients import Clients
-from services.ingest.disclosure import without_duplicates
+from services.ingest.disclosure import without_duplicates, without_erasures
 from services.ingest.intake import Intake
 from services.ingest.limits import ClientRate
 from services.ingest.metrics import IngestMetrics
-from services.ingest.problems import problem
+from services.ingest.problems import problem, problem_of
 from services.ingest.schemas import CommandSubmitted, SignatureStatus, status_url
 from services.ingest.store import Outcome, OutcomeStore
-from shared.events import ChangeCommand, ConfirmCommand, InvalidateCommand, WithdrawCommand
+from shared.events import ChangeCommand, ConfirmCommand, EraseCommand, InvalidateCommand, WithdrawCommand
 from shared.identity import command_id, issued_here
 from shared.kafka.errors import is_transient
 from shared.malformed import fields_of
@@ -28,7 +32,11 @@ COMMANDS: Final[dict[str, type[ChangeCommand]]] = {
     "confirm": ConfirmCommand,
     "withdraw": WithdrawCommand,
     "invalidate": InvalidateCommand,
+    "erase": EraseCommand,
 }
+_ADMIN_ONLY: Final = (InvalidateCommand, EraseCommand)
+ERASURE_BYTES: Final = 16 * 1024
+"""600 characters take up to 7.2 kB when each is two JSON escapes."""
 
 
 class SignatureEndpoints:
@@ -62,32 +70,36 @@ class SignatureEndpoints:
         answer = _undecided(signature_id) if outcome is None else _decided(outcome)
         if not trusted and outcome is not None:
             answer = without_duplicates(answer, self._intake.petition(outcome.petition_id))
+            answer = without_erasures(answer)
         headers = {"cache-control": "no-store"}  # it changes, and it is the signer's
         return Response(answer.model_dump_json(), 200, headers, media_type="application/json")
 
     async def command(self, request: Request) -> Response:
-        """``POST /v1/signatures/{signature_id}/{confirm|withdraw|invalidate}``
+        """``POST /v1/signatures/{signature_id}/{confirm|withdraw|invalidate|erase}``
 
         Raises:
-            Problem: the caller may not, or there is no such signature, or it is not decided yet.
+            Problem: the caller may not, or there is no such signature, or it is not decided yet; or, to erase, the body
+                does not say who and why.
         """
         command = COMMANDS.get(request.path_params["command"])
         if command is None:
             raise problem("not_found")
         headers = fields_of(request.scope)
-        if command is InvalidateCommand:
+        if command in _ADMIN_ONLY:
             self._access.require_admin(headers, request.scope)
         else:
             self._access.require(headers, request.scope)
         signature_id = self._issued_id(request)
+        words = await _read_words(request, headers) if command is EraseCommand else {}
         outcome = await self._find(signature_id)
         if outcome is None:
             # Only verify knows the signer key, without which the command would miss the signature's lane.
             raise problem("signature_undecided")
         moment = datetime.now(UTC)
+        about = {"signature_id": signature_id, "petition_id": outcome.petition_id, "requested_at": moment}
         await self._intake.publish(
             SIGNATURES_SUBMITTED,
-            command(signature_id=signature_id, petition_id=outcome.petition_id, requested_at=moment),
+            command.model_validate({**about, **words}),
             key=outcome.signer_key.hex,
             event_id=command_id(signature_id, command.TYPE),
             petition_id=outcome.petition_id,
@@ -118,6 +130,22 @@ class SignatureEndpoints:
             raise problem("postgres_away") from error
 
 
+async def _read_words(request: Request, headers: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Who has a signature erased and why, from the body.
+
+    Raises:
+        Problem: the body is not readable, or says neither or not in one line each.
+    """
+    body = await read_json(headers, request.receive, ERASURE_BYTES)
+    try:
+        # A field that is not known is refused: a reason under a name with a typo would be lost.
+        return checked_erasure(Erasure.model_validate_json(body)).model_dump()
+    except ValidationError as error:
+        raise refusal_of(error) from None
+    except NotAdmitted as refusal:
+        raise problem_of(refusal) from None
+
+
 def _decided(outcome: Outcome) -> SignatureStatus:
     return SignatureStatus.model_validate(
         {
@@ -126,6 +154,7 @@ def _decided(outcome: Outcome) -> SignatureStatus:
             "status": outcome.state,
             "reason": outcome.reason,
             "decided_at": outcome.decided_at,
+            "erased_at": outcome.erased_at,
         }
     )
 

@@ -13,7 +13,7 @@ _ANSWER_SECONDS = 5.0
 """A lookup by primary key takes a millisecond; after this long PostgreSQL is away, and a person waits."""
 
 _FIND = """
-SELECT signature_id, signer_key, petition_id, state, reason, decided_at
+SELECT signature_id, signer_key, petition_id, state, reason, decided_at, erased_at
 FROM outcomes
 WHERE signature_id = $1
 """
@@ -29,6 +29,8 @@ class Outcome:
     state: str
     reason: str | None
     decided_at: datetime
+    erased_at: datetime | None
+    """When an operator erased who signed; None if nobody has."""
 
 
 class OutcomeStore:

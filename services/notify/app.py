@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from services.notify.handlers import MilestoneHandler, decode
+from services.notify.handlers import NOT_DECIDED, MilestoneHandler, decode
 from services.notify.mail import MailWriter
 from services.notify.metrics import NotifyMetrics
 from services.notify.sender import Sender
@@ -55,17 +55,23 @@ def build(settings: Settings) -> Service:
         store=store,
         relay=relay,
         writer=MailWriter(mail_from=settings.mail_from, pages_url=settings.public_pages_url),
+        catalogue=catalogue,
+        catch_up=feed.catch_up,
         settings=settings,
         metrics=metrics,
     )
     upkeep = Upkeep(handler=handler, store=store, metrics=metrics)
+    consumer_metrics = ConsumerMetrics(registry)
+    consumer_metrics.dead_letters.labels(
+        reason=NOT_DECIDED
+    )  # there from the start: a rise from nothing shows no increase
     consumer = BatchConsumer(
         topic=MILESTONES_REACHED,
         group=GROUP,
         decode=decode,
         process=handler.process,
         producer=producer,
-        metrics=ConsumerMetrics(registry),
+        metrics=consumer_metrics,
         settings=settings,
         on_bug=on_bug,
         # Milestones are rare, and a mail may leave a moment later: less is asked while there are none. Not much less: what

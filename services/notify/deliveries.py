@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Final
 from uuid import UUID, uuid5
 
-from shared.events import MilestoneReached, PetitionChanged
+from shared.events import MilestoneReached, PetitionChanged, Target
 
 _NAMESPACE: Final = UUID("0c8e6d0e-5c1f-5f0a-9a53-9d5c4be0f0a7")
 """Ours, made once at random. Another one would give every delivery a second id, and every mail a second Message-ID."""
@@ -75,6 +75,14 @@ def message_id(delivery: UUID, domain: str) -> str:
     return f"<{delivery}@{domain}>"
 
 
+def address_of(target: Target) -> str:
+    """The target's address as a row holds it.
+
+    It is not cleaned up: that could turn what is no address into somebody else's. It fails when it is to be sent.
+    """
+    return target.email.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 def deliveries_for(milestone: MilestoneReached, petition: PetitionChanged) -> list[Delivery]:
     """One delivery to each target of the petition."""
     return [
@@ -87,8 +95,7 @@ def deliveries_for(milestone: MilestoneReached, petition: PetitionChanged) -> li
             organisation_name=one_line(petition.organisation.name) or petition.organisation.slug,
             target_name=one_line(target.name) or target.target_id,
             target_kind=target.kind,
-            # No cleaning up here: it could turn what is no address into somebody else's. It fails when it is to be sent.
-            email=target.email.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+            email=address_of(target),
             count=milestone.count,
             reached_at=milestone.reached_at,
         )
@@ -144,6 +151,53 @@ class Claim:
     def milestones(self) -> list[int]:
         """All thresholds that the mail names, rising."""
         return sorted({self.delivery.threshold, *self.folded})
+
+
+# ---------------------------------------------------------------------------------------------- what may leave the house
+
+NOT_SENT: Final = "not sent: "
+"""Begins the last words of a delivery that was withheld."""
+
+NOT_DECIDED: Final = NOT_SENT + "tally has not decided this milestone"
+NOT_ITS_ID: Final = NOT_SENT + "its id is not the one of its petition, threshold and target"
+NO_TARGET: Final = NOT_SENT + "the petition does not address this target any more"
+NO_MAIL: Final = NOT_SENT + "it is folded into a row that is no mail to its target"
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A delivery that is not sent, because it is not what it says. It is stored as failed, with `words`."""
+
+    delivery_id: UUID
+    petition_id: str
+    target_id: str
+    threshold: int
+    words: str
+
+
+def withheld(row: Open, *, decided: bool) -> Withheld | None:
+    """What bars a row from being mailed; None when it is a milestone's delivery.
+
+    Args:
+        row: The delivery.
+        decided: Whether tally decided that its petition reached its threshold.
+    """
+    words = None
+    if not decided:
+        words = NOT_DECIDED
+    elif row.delivery_id != delivery_id(row.petition_id, row.threshold, row.target_id):
+        words = NOT_ITS_ID
+    return None if words is None else Withheld(row.delivery_id, row.petition_id, row.target_id, row.threshold, words)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a sender found when it claimed mails."""
+
+    mails: list[Claim]
+    """In its hands now; the longest due first."""
+    withheld: list[Withheld]
+    """Stored as failed by this claim."""
 
 
 # --------------------------------------------------------------------------------------------------- what an answer means

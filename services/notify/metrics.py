@@ -17,13 +17,30 @@ class NotifyMetrics:
         self.finished = Counter(
             "groundswell_notify_deliveries",
             "Deliveries that came to an end, by outcome: sent, failed (the server refused it, or it was put off for too"
-            " long, or its address is none), folded (another mail names this milestone too)",
+            " long, or its address is none), folded (another mail names this milestone too), withheld (the petition does"
+            " not address the target any more, or nobody knows whether a mail has named it), forged (tally did not decide"
+            " the milestone, or the row's id is not that of its fields)",
             ["outcome"],
             registry=registry,
         )
         # A count that is there from the start, at 0: a rise from nothing to 1 is none to Prometheus.
-        for outcome in ("sent", "failed", "folded"):
+        for outcome in ("sent", "failed", "folded", "withheld", "forged"):
             self.finished.labels(outcome=outcome)
+        self.refused = Counter(
+            "groundswell_notify_milestones_refused",
+            "Milestones that waited for their petition and that tally never decided: set aside in milestones_waiting",
+            registry=registry,
+        )
+        self.readdressed = Counter(
+            "groundswell_notify_readdressed",
+            "Mails that went to the address that the petition's target has now, not to the one in their row",
+            registry=registry,
+        )
+        self.mail_bugs = Counter(
+            "groundswell_notify_mail_bugs",
+            "Unexpected exceptions about one mail. It is put off, or stays under its lease; the others go on",
+            registry=registry,
+        )
         self.deferred = Counter(
             "groundswell_notify_deferrals",
             "Times that a mail was put off: the server asked for it (4xx), or the connection broke during the mail",
@@ -78,7 +95,7 @@ class NotifyMetrics:
         )
         self.waiting = Gauge(
             "groundswell_notify_milestones_waiting",
-            "Milestones of petitions that are not known here. Above 0 for more than a minute: the petition's record on"
-            " petitions.changed is missing, deleted or unreadable",
+            "Milestones of petitions that are not known here, with and without deliveries. Above 0 for more than a minute:"
+            " the petition's record on petitions.changed is missing, deleted or unreadable",
             registry=registry,
         )

@@ -12,12 +12,16 @@ What a crash does, step by step
   mail but whose 250 is lost on the way is the same window;
 * after ``sent``: nothing is left to do.
 
+Before a mail leaves the house, it is checked: tally decided the milestones that it names and the row's id is that of its
+fields (`claiming`), and the petition addresses the target, at the address that it has in the catalogue now. What fails a
+check is stored as failed, "not sent: …". Mails of petitions that are not known are left alone until they are.
+
 Nothing is lost at any step: a row leaves ``pending`` and ``sending`` only by a server's final answer, or when servers have
 put the mail off for longer than the time to give up.
 
 While the SMTP server is away, nothing is claimed, so no delivery spends attempts on that; the sender waits and looks
 again. A connection that breaks in the middle of a mail puts that mail off like a 4xx, because the mail itself may be what
-breaks it, and the others must get past it.
+breaks it, and the others must get past it. So does an exception that nobody expects: it is a bug, and costs its mail.
 """
 
 from __future__ import annotations
@@ -25,19 +29,22 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import traceback
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID, uuid4
 
 import structlog
 
-from services.notify.deliveries import Claim, Reply, RetryRule, Verdict, verdict
+from services.notify.deliveries import NO_TARGET, Claim, Reply, RetryRule, Verdict, Withheld, address_of, verdict
 from services.notify.mail import MailWriter, Unmailable
 from services.notify.metrics import NotifyMetrics
 from services.notify.settings import Settings
 from services.notify.smtp import MailCut, SmtpRelay, SmtpSession
 from services.notify.store import DeliveryStore
+from shared.catalogue import Catalogue
 from shared.failpoints import failpoint
 from shared.kafka.errors import is_transient
 
@@ -52,13 +59,37 @@ _RECORD_FIRST, _RECORD_MOST = 0.1, 2.0
 """Waits between tries to write down a server's answer. Short: until it is written, a crash would send the mail again."""
 
 
+_FRESH_SECONDS = 2.0
+"""How long the catalogue counts as up to date: reading it to its end takes a tenth of a second, as long as many mails."""
+
+
 class Sender:
-    """Runs until `stop`; several in several processes share the work."""
+    """Runs until `stop`; several in several processes share the work.
+
+    Args:
+        store: The deliveries.
+        relay: The SMTP server.
+        writer: Writes the mails.
+        catalogue: Who is addressed, and where.
+        catch_up: Reads the catalogue up to now, or raises an error that waiting can help.
+        settings: Leases, retries.
+        metrics: Where to count.
+    """
 
     def __init__(
-        self, *, store: DeliveryStore, relay: SmtpRelay, writer: MailWriter, settings: Settings, metrics: NotifyMetrics
+        self,
+        *,
+        store: DeliveryStore,
+        relay: SmtpRelay,
+        writer: MailWriter,
+        catalogue: Catalogue,
+        catch_up: Callable[[], Awaitable[None]],
+        settings: Settings,
+        metrics: NotifyMetrics,
     ) -> None:
         self._store, self._relay, self._writer, self._metrics = store, relay, writer, metrics
+        self._catalogue, self._catch_up = catalogue, catch_up
+        self._caught_up_at: float | None = None
         self._settings = settings
         self._retry = RetryRule(
             first=timedelta(seconds=settings.retry_first_seconds),
@@ -126,47 +157,85 @@ class Sender:
 
     async def _pass(self) -> bool:
         """Connect, claim, send. Whether there was anything to send."""
-        if not await self._store.anything_due():
+        unknown = [name for name in await self._store.open_petitions() if self._catalogue.get(name) is None]
+        if not await self._store.anything_due(unknown):
             return False
+        await self._know_the_addresses()
         # Connected first, claimed then: what is due while the server is away stays free to be folded into a later mail.
         async with self._relay.session() as session:
-            lease = uuid4()
+            lease, stuck = uuid4(), []
             ends = time.monotonic() + self._settings.lease_seconds  # read before the claim, so never too late
             try:
-                claims = await self._store.claim(
+                claimed = await self._store.claim(
                     limit=self._settings.claim_batch,
                     lease=lease,
                     lease_for=timedelta(seconds=self._settings.lease_seconds),
+                    without=unknown,
                 )
+                for withheld in claimed.withheld:
+                    self._forged(withheld)
                 await failpoint("notify.claimed")
-                for claim in claims:
+                for claim in claimed.mails:
                     if self._stopping.is_set() or time.monotonic() + self._settings.smtp_timeout_seconds > ends:
                         break
-                    await self._deliver(session, claim, lease)
+                    if not await self._deliver_or_keep(session, claim, lease):
+                        stuck.append(claim.delivery.delivery_id)
             except Exception as error:
                 # Also after a claim whose commit nobody confirmed. Not after a bug: the lease keeps others from running
                 # into it at once.
                 if is_transient(error):
-                    await self._give_back(lease)
+                    await self._give_back(lease, stuck)
                 raise
-            await self._give_back(lease)
-        return bool(claims)
+            await self._give_back(lease, stuck)
+        return bool(claimed.mails or claimed.withheld)
 
-    async def _give_back(self, lease: UUID) -> None:
+    async def _know_the_addresses(self) -> None:
+        """Read the catalogue up to now, if it was not done a moment ago: a target may have another address, or be gone.
+
+        Raises:
+            CatalogueBehind: that takes too long; mail waits for it.
+        """
+        now = time.monotonic()
+        if self._caught_up_at is None or now - self._caught_up_at > _FRESH_SECONDS:
+            await self._catch_up()
+            self._caught_up_at = now
+
+    async def _give_back(self, lease: UUID, stuck: list[UUID]) -> None:
         """What was not tried is due at once for anybody. If PostgreSQL is away: when the lease has run out."""
         try:
-            await self._store.give_back(lease)
+            await self._store.give_back(lease, keep=stuck)
         except Exception as error:
             if not is_transient(error):
                 raise
             log.warning("lease_not_given_back", cause=type(error).__name__, seconds=self._settings.lease_seconds)
 
-    async def _deliver(self, session: SmtpSession, claim: Claim, lease: UUID) -> None:
-        """Send one mail and write down what became of it.
+    async def _deliver_or_keep(self, session: SmtpSession, claim: Claim, lease: UUID) -> bool:
+        """Deliver a mail. Whether what became of it is written down, or it may be given back.
+
+        False after an exception that nobody expects: the server may have taken the mail, so it stays under its lease, which
+        doubles each time. Given back, it would go out again at once.
+
+        Raises:
+            Exception: one that waiting can help.
+        """
+        try:
+            await self._deliver(session, claim, lease)
+        except Exception as error:
+            if is_transient(error):
+                raise
+            self._bug(claim, error)
+            return False
+        return True
+
+    async def _deliver(self, session: SmtpSession, found: Claim, lease: UUID) -> None:
+        """Check one mail, send it, and write down what became of it.
 
         Raises:
             SmtpAway: the server takes nothing from us; this mail and the rest stay to be sent.
         """
+        claim = await self._addressed(found, lease)
+        if claim is None:
+            return
         if claim.taken_over:
             self._metrics.leases_expired.inc()
             log.warning("mail_taken_over", **_named(claim))
@@ -180,6 +249,12 @@ class Sender:
             self._metrics.replies.labels("cut").inc()
             await self._defer(claim, lease, str(cut), code=None)
             return
+        except Exception as error:
+            if is_transient(error):
+                raise
+            self._bug(claim, error)
+            await self._defer(claim, lease, f"a bug of this version: {type(error).__name__}", code=None)
+            return
         self._metrics.smtp_seconds.observe(time.perf_counter() - started)
         self._metrics.replies.labels(f"{reply.code // 100}xx" if 200 <= reply.code < 600 else "other").inc()
         match verdict(reply):
@@ -192,6 +267,24 @@ class Sender:
                 await self._fail(claim, lease, str(reply), code=reply.code)
             case Verdict.NOT_OURS:
                 raise self._relay.refused(reply)
+
+    async def _addressed(self, claim: Claim, lease: UUID) -> Claim | None:
+        """The mail, to the address that its target has now; None if it is not to be sent, or not now."""
+        petition = self._catalogue.get(claim.delivery.petition_id)
+        if petition is None:
+            return None  # deleted a moment ago; the mail is given back, and waits for the petition
+        target = next((one for one in petition.targets if one.target_id == claim.delivery.target_id), None)
+        if target is None:
+            await self._fail(claim, lease, NO_TARGET, outcome="withheld")
+            return None
+        email = address_of(target)
+        if email == claim.delivery.email:
+            return claim
+        if not await self._surely(lambda: self._store.readdressed(claim.delivery.delivery_id, lease, email)):
+            return None  # another sender has it by now
+        self._metrics.readdressed.inc()
+        log.warning("mail_readdressed", **_named(claim))
+        return replace(claim, delivery=replace(claim.delivery, email=email))
 
     # ---------------------------------------------------------------------------------------------- what became of it
 
@@ -213,10 +306,31 @@ class Sender:
             self._metrics.deferred.inc()
             log.info("mail_deferred", code=code, retry_in=round(delay.total_seconds()), **_named(claim))
 
-    async def _fail(self, claim: Claim, lease: UUID, words: str, *, code: int | None = None) -> None:
+    async def _fail(
+        self, claim: Claim, lease: UUID, words: str, *, code: int | None = None, outcome: str = "failed"
+    ) -> None:
         if await self._surely(lambda: self._store.failed(claim.delivery.delivery_id, lease, words)):
-            self._finished("failed", claim)
-            log.error("mail_failed", code=code, **_named(claim))
+            self._finished(outcome, claim)
+            log.error("mail_withheld" if outcome == "withheld" else "mail_failed", code=code, **_named(claim))
+
+    def _forged(self, withheld: Withheld) -> None:
+        self._metrics.finished.labels(outcome="forged").inc()
+        log.error(
+            "mail_forged",
+            delivery_id=str(withheld.delivery_id),
+            petition_id=withheld.petition_id,
+            target_id=withheld.target_id,
+            milestones=[withheld.threshold],
+            reason=withheld.words,
+        )
+
+    def _bug(self, claim: Claim, error: Exception) -> None:
+        self._metrics.mail_bugs.inc()
+        # Where it was raised, and not its words, which may repeat the address.
+        places = [
+            f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
+        ]
+        log.error("mail_bug", cause=type(error).__name__, places=places[-8:], **_named(claim))
 
     def _finished(self, outcome: str, claim: Claim) -> None:
         self._metrics.finished.labels(outcome=outcome).inc()

@@ -60,6 +60,7 @@ class Settings(PostgresSettings, ConsumerSettings):
     coalesce_seconds: float = Field(
         120.0,
         ge=0,
+        le=604_800,
         description="How long a milestone waits for others of the same surge, which then share one mail. Two minutes: a"
         " viral petition passes several thresholds in less, and nobody reads this mail within two minutes.",
     )
@@ -72,6 +73,7 @@ class Settings(PostgresSettings, ConsumerSettings):
     lease_seconds: float = Field(
         300.0,
         gt=0,
+        le=86_400,
         description="How long a sender may hold mails. After a crash, those it held go out this much later, so that a"
         " sender that is only slow is not overtaken. At least twice the SMTP timeout.",
     )
@@ -91,7 +93,10 @@ class Settings(PostgresSettings, ConsumerSettings):
         description="Wait before the second attempt at a mail that the server put off (4xx); it doubles each time.",
     )
     retry_most_seconds: float = Field(
-        3600.0, gt=0, description="Longest wait between two attempts, so that a server that is well again is noticed."
+        3600.0,
+        gt=0,
+        le=604_800,
+        description="Longest wait between two attempts, so that a server that is well again is noticed.",
     )
     give_up_days: float = Field(
         5.0,

@@ -1,4 +1,5 @@
-"""All SQL of notify. Every statement is safe to repeat, and every change of a row states what it must have been before.
+"""All SQL of notify but that of claiming, which `claiming` has. Every statement is safe to repeat, and every change of a
+row states what it must have been before.
 
 Killed before a commit, nothing happened; killed after one, the table says what is left to do. Two senders never hold one
 row: claiming locks (``FOR UPDATE SKIP LOCKED``) and leaves a lease, and a result is written only under the lease it was
@@ -10,19 +11,29 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
+import structlog
 
-from services.notify.deliveries import Claim, Delivery, Open, fold
+from services.notify import claiming
+from services.notify.claiming import CLAIMABLE, AnyConnection
+from services.notify.deliveries import (
+    NO_MAIL,
+    NO_TARGET,
+    NOT_DECIDED,
+    NOT_ITS_ID,
+    Claimed,
+    Delivery,
+    Withheld,
+)
 from shared.events import MilestoneReached
 from shared.failpoints import failpoint
-from shared.postgres import Connection, Database
+from shared.postgres import Database
 
-_Connection = Connection | PoolConnectionProxy
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +46,46 @@ class Backlog:
     oldest_due: timedelta
     """How long the most overdue of those that could go out now has been due; zero when there is none."""
     milestones_waiting: int
+    """Milestones of petitions that are not known."""
 
 
-_CLAIMABLE = """
-    (state = 'pending' AND chosen_at IS NOT NULL AND due_at <= now())
-    OR (state = 'sending' AND leased_until <= now())
-    OR (state = 'pending' AND chosen_at IS NULL AND due_at <= now() AND NOT EXISTS (
-            SELECT FROM deliveries AS mail
-            WHERE mail.petition_id = deliveries.petition_id AND mail.target_id = deliveries.target_id
-              AND mail.state IN ('pending', 'sending') AND mail.chosen_at IS NOT NULL))
-"""
-"""What `claim` finds: mails to be sent, mails whose sender is gone, and what has collected long enough to be a mail,
-unless an earlier mail to the same target is not finished."""
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of deliveries that were to be written."""
+
+    created: int
+    """How many are new."""
+    replaced: int
+    """How many rows stood in their place and were none of ours: open, with an id that is not that of their fields."""
 
 
-_MOST_DOUBLINGS = 8
-"""Of a lease, at takeovers: 5 minutes become 21 hours."""
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What tally recorded of a milestone."""
+
+    count: int
+    revision: int
+    reached_at: datetime
+
+
+_ONE_MORE: Final = "attempts = least(greatest(attempts, 0), 2147483646) + 1"
+
+_WITHHELD: Final = f"(old.state = 'failed' AND old.last_reply IN ('{NOT_DECIDED}', '{NOT_ITS_ID}', '{NO_TARGET}'))"
+"""Reasons that may be over when the milestone comes again. `NO_MAIL` is none of them: a mail may have named it."""
+
+_OPEN: Final = "state IN ('pending', 'sending')"
+
+_OPEN_PETITIONS: Final = f"""
+WITH RECURSIVE walk AS (
+    (SELECT petition_id FROM deliveries WHERE {_OPEN} ORDER BY petition_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT petition_id FROM deliveries WHERE {_OPEN} AND deliveries.petition_id > walk.petition_id
+            ORDER BY petition_id LIMIT 1)
+    FROM walk WHERE walk.petition_id IS NOT NULL
+)
+SELECT petition_id FROM walk WHERE petition_id IS NOT NULL
+"""  # noqa: S608  our own text
+"""Walks the index from petition to petition instead of reading all open rows."""
 
 
 class DeliveryStore:
@@ -60,7 +95,7 @@ class DeliveryStore:
         self._database = database
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[_Connection]:
+    async def _connection(self) -> AsyncIterator[AnyConnection]:
         """A connection of the pool.
 
         Raises:
@@ -78,38 +113,72 @@ class DeliveryStore:
 
     # ---------------------------------------------------------------------------------------------- milestones come in
 
+    async def decided(self, milestones: Sequence[MilestoneReached]) -> dict[tuple[str, int], Decided]:
+        """What tally recorded of these milestones, by petition and threshold. It records one before it publishes it."""
+        async with self._connection() as connection:
+            rows = await connection.fetch(
+                "SELECT petition_id, threshold, count, revision, reached_at FROM milestones_decided"
+                " JOIN (SELECT DISTINCT * FROM unnest($1::text[], $2::bigint[]) AS each (petition_id, threshold)) AS asked"
+                " USING (petition_id, threshold)",
+                [milestone.petition_id for milestone in milestones],
+                [milestone.threshold for milestone in milestones],
+            )
+        return {
+            (row["petition_id"], row["threshold"]): Decided(row["count"], row["revision"], row["reached_at"])
+            for row in rows
+        }
+
     async def add(
         self, deliveries: Sequence[Delivery], waiting: Sequence[MilestoneReached], *, due_in: timedelta
-    ) -> int:
-        """Write what a batch of milestones asks for; durable when this returns. What is there already stays as it is.
+    ) -> Written:
+        """Write what a batch of milestones asks for; durable when this returns. A delivery that is there stays as it is.
 
         Args:
             deliveries: Of milestones whose petition is known.
             waiting: Milestones whose petition is not.
             due_in: How long the deliveries collect further milestones.
-
-        Returns:
-            How many deliveries are new.
         """
         async with self._connection() as connection, connection.transaction():
             if waiting:
                 await connection.execute(
-                    "INSERT INTO milestones_waiting (petition_id, threshold, count, revision, reached_at)"
-                    " SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::timestamptz[])"
-                    " ON CONFLICT DO NOTHING",
+                    "INSERT INTO milestones_waiting AS old (petition_id, threshold, count, revision, reached_at)"
+                    " SELECT DISTINCT ON (petition_id, threshold) *"
+                    " FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::timestamptz[])"
+                    "      AS each (petition_id, threshold, count, revision, reached_at)"
+                    # A row that was refused may have been decided since.
+                    " ON CONFLICT (petition_id, threshold) DO UPDATE SET count = excluded.count,"
+                    "     revision = excluded.revision, reached_at = excluded.reached_at, refused_at = NULL"
+                    " WHERE old.refused_at IS NOT NULL",
                     [milestone.petition_id for milestone in waiting],
                     [milestone.threshold for milestone in waiting],
                     [milestone.count for milestone in waiting],
                     [milestone.revision for milestone in waiting],
                     [milestone.reached_at for milestone in waiting],
                 )
-            return await _insert(connection, deliveries, due_in)
+            return await _write(connection, deliveries, due_in)
 
     async def petitions_waited_for(self) -> list[str]:
         """The petitions that milestones wait for."""
         async with self._connection() as connection:
-            rows = await connection.fetch("SELECT DISTINCT petition_id FROM milestones_waiting")
+            rows = await connection.fetch(
+                "SELECT DISTINCT petition_id FROM milestones_waiting WHERE refused_at IS NULL"
+            )
         return [row["petition_id"] for row in rows]
+
+    async def refuse_undecided(self) -> list[tuple[str, int]]:
+        """Set aside the waiting milestones that tally never decided: they stay in the table, and become no deliveries.
+
+        Returns:
+            Petition and threshold of each.
+        """
+        async with self._connection() as connection:
+            rows = await connection.fetch(
+                "UPDATE milestones_waiting AS waiting SET refused_at = now() WHERE refused_at IS NULL AND NOT EXISTS ("
+                " SELECT FROM milestones_decided AS decided"
+                " WHERE decided.petition_id = waiting.petition_id AND decided.threshold = waiting.threshold)"
+                " RETURNING petition_id, threshold"
+            )
+        return [(row["petition_id"], row["threshold"]) for row in rows]
 
     async def release(
         self,
@@ -117,52 +186,81 @@ class DeliveryStore:
         deliveries_of: Callable[[MilestoneReached], list[Delivery]],
         *,
         due_in: timedelta,
-    ) -> int:
+    ) -> Written:
         """Turn the waiting milestones of these petitions into deliveries, in one transaction.
 
-        Returns:
-            How many deliveries are new.
+        A waiting row only says which milestone waits; its numbers are those that tally recorded. One that tally did not
+        decide stays (`refuse_undecided`).
         """
         async with self._connection() as connection, connection.transaction():
             rows = await connection.fetch(
-                "DELETE FROM milestones_waiting WHERE petition_id = ANY($1::text[])"
-                " RETURNING petition_id, threshold, count, revision, reached_at",
+                "DELETE FROM milestones_waiting AS waiting USING milestones_decided AS decided"
+                " WHERE waiting.petition_id = ANY($1::text[]) AND waiting.refused_at IS NULL"
+                " AND decided.petition_id = waiting.petition_id AND decided.threshold = waiting.threshold"
+                " RETURNING decided.petition_id, decided.threshold, decided.count, decided.revision, decided.reached_at",
                 list(petition_ids),
             )
             deliveries = [delivery for row in rows for delivery in deliveries_of(MilestoneReached(**dict(row)))]
-            return await _insert(connection, deliveries, due_in)
+            return await _write(connection, deliveries, due_in)
 
     # ------------------------------------------------------------------------------------------------------- mails go out
 
-    async def anything_due(self) -> bool:
-        """Whether `claim` would find something. Asked before connecting to the SMTP server."""
+    async def open_petitions(self) -> list[str]:
+        """The petitions that have deliveries which are not finished."""
+        async with self._connection() as connection:
+            rows = await connection.fetch(_OPEN_PETITIONS)
+        return [row["petition_id"] for row in rows]
+
+    async def anything_due(self, without: Sequence[str] = ()) -> bool:
+        """Whether `claim` would find something. Asked before connecting to the SMTP server.
+
+        Args:
+            without: Petitions that are left out.
+        """
         async with self._connection() as connection:
             found: bool = await connection.fetchval(
-                f"SELECT EXISTS (SELECT FROM deliveries WHERE {_CLAIMABLE})"  # noqa: S608  our own text
+                f"SELECT EXISTS (SELECT FROM deliveries WHERE petition_id <> ALL($1::text[]) AND ({CLAIMABLE}))",  # noqa: S608  our own text
+                without,
             )
         return found
 
-    async def claim(self, *, limit: int, lease: UUID, lease_for: timedelta) -> list[Claim]:
+    async def claim(self, *, limit: int, lease: UUID, lease_for: timedelta, without: Sequence[str] = ()) -> Claimed:
         """Choose the mails that are due, then take up to `limit` of all mails to be sent, under `lease`.
 
         One transaction: killed inside it, nothing is chosen and nothing held.
+
+        Args:
+            limit: Most mails to take.
+            lease: The sender's.
+            lease_for: How long it may hold them.
+            without: Petitions that are left out.
         """
         try:
             async with self._connection() as connection, connection.transaction():
-                await _choose(connection, limit)
-                claims = await _take(connection, limit, lease, lease_for)
+                found = await claiming.claim(connection, limit=limit, lease=lease, lease_for=lease_for, without=without)
                 await failpoint("notify.before_claim")
-                return claims
+                return found
         except asyncpg.UniqueViolationError:
             # deliveries_one_mail_at_a_time: another sender chose a mail to one of these targets at this very moment.
             # Nothing was changed; the next look finds that mail and leaves its target alone.
-            return []
+            return Claimed([], [])
+
+    async def readdressed(self, delivery_id: UUID, lease: UUID, email: str) -> bool:
+        """The mail goes to another address than its row says. Returns whether the lease still held."""
+        async with self._connection() as connection:
+            status: str = await connection.execute(
+                "UPDATE deliveries SET email = $3 WHERE delivery_id = $1 AND lease = $2 AND state = 'sending'",
+                delivery_id,
+                lease,
+                email,
+            )
+        return status == "UPDATE 1"
 
     async def sent(self, delivery_id: UUID, reply: str) -> None:
         """A server took the mail. True whatever the row has become meanwhile: nobody shall send it again."""
         async with self._connection() as connection:
             await connection.execute(
-                "UPDATE deliveries SET state = 'sent', attempts = attempts + 1, last_reply = $2, finished_at = now(),"
+                f"UPDATE deliveries SET state = 'sent', {_ONE_MORE}, last_reply = $2, finished_at = now(), folded_into = NULL,"  # noqa: S608  our own text
                 " lease = NULL, leased_until = NULL WHERE delivery_id = $1 AND state <> 'sent'",
                 delivery_id,
                 reply,
@@ -171,7 +269,7 @@ class DeliveryStore:
     async def failed(self, delivery_id: UUID, lease: UUID, reply: str) -> bool:
         """The mail will not be sent. Returns whether the lease still held."""
         return await self._conclude(
-            "state = 'failed', attempts = attempts + 1, last_reply = $3, finished_at = now()",
+            f"state = 'failed', {_ONE_MORE}, last_reply = $3, finished_at = now()",
             delivery_id,
             lease,
             reply,
@@ -180,21 +278,27 @@ class DeliveryStore:
     async def deferred(self, delivery_id: UUID, lease: UUID, reply: str, *, retry_in: timedelta) -> bool:
         """The mail is to be tried again in a while. Returns whether the lease still held."""
         return await self._conclude(
-            "state = 'pending', attempts = attempts + 1, last_reply = $3, due_at = now() + $4::interval,"
-            " deferred_since = coalesce(deferred_since, now())",
+            f"state = 'pending', {_ONE_MORE}, last_reply = $3, due_at = now() + $4::interval,"
+            " deferred_since = CASE WHEN deferred_since < now() THEN deferred_since ELSE now() END",
             delivery_id,
             lease,
             reply,
             retry_in,
         )
 
-    async def give_back(self, lease: UUID) -> None:
-        """Let go of everything that is still held under `lease`; it is due at once, for anybody."""
+    async def give_back(self, lease: UUID, *, keep: Sequence[UUID] = ()) -> None:
+        """Let go of everything that is still held under `lease`; it is due at once, for anybody.
+
+        Args:
+            lease: The sender's.
+            keep: Deliveries that stay held until the lease has run out.
+        """
         async with self._connection() as connection:
             await connection.execute(
                 "UPDATE deliveries SET state = 'pending', lease = NULL, leased_until = NULL"
-                " WHERE lease = $1 AND state = 'sending'",
+                " WHERE lease = $1 AND state = 'sending' AND delivery_id <> ALL($2::uuid[])",
                 lease,
+                keep,
             )
 
     async def _conclude(self, changes: str, delivery_id: UUID, lease: UUID, *values: Any) -> bool:
@@ -210,18 +314,26 @@ class DeliveryStore:
 
     # ----------------------------------------------------------------------------------------------------------- watching
 
-    async def backlog(self) -> Backlog:
-        """What is not finished."""
+    async def backlog(self, without: Sequence[str] = ()) -> Backlog:
+        """What is not finished.
+
+        Args:
+            without: Petitions that are not known. Their deliveries wait for them, as milestones do.
+        """
         async with self._connection() as connection:
             row = await connection.fetchrow(
                 f"""
                 SELECT count(*) FILTER (WHERE state = 'pending' AND chosen_at IS NULL) AS collecting,
                        count(*) FILTER (WHERE state = 'pending' AND chosen_at IS NOT NULL) AS waiting,
                        count(*) FILTER (WHERE state = 'sending') AS sending,
-                       now() - min(due_at) FILTER (WHERE {_CLAIMABLE}) AS oldest_due,
-                       (SELECT count(*) FROM milestones_waiting) AS milestones_waiting
-                FROM deliveries WHERE state IN ('pending', 'sending')
-                """  # noqa: S608  our own text
+                       now() - min(due_at) FILTER (WHERE due_at >= '2000-01-01' AND due_at < now()
+                                                     AND petition_id <> ALL($1::text[]) AND ({CLAIMABLE})) AS oldest_due,
+                       (SELECT count(*) FROM milestones_waiting WHERE refused_at IS NULL)
+                       + count(DISTINCT (petition_id, threshold)) FILTER (WHERE petition_id = ANY($1::text[]))
+                           AS milestones_waiting
+                FROM deliveries WHERE {_OPEN}
+                """,  # noqa: S608  our own text
+                without,
             )
         assert row is not None
         return Backlog(
@@ -232,8 +344,70 @@ class DeliveryStore:
             row["milestones_waiting"],
         )
 
+    async def withhold_strays(self) -> list[Withheld]:
+        """Store as failed what is folded into a row that is no mail to its target: into itself, in a circle, or into
+        nothing. Whether a mail has named such a milestone is not known, so none is sent."""
+        async with self._connection() as connection, connection.transaction():
+            rows = await connection.fetch(
+                """
+                SELECT delivery_id, petition_id, target_id, threshold FROM deliveries
+                WHERE state = 'folded' AND NOT EXISTS (
+                    SELECT FROM deliveries AS mail
+                    WHERE mail.delivery_id = deliveries.folded_into AND mail.state <> 'folded'
+                      AND mail.petition_id = deliveries.petition_id AND mail.target_id = deliveries.target_id)
+                FOR UPDATE SKIP LOCKED
+                """
+            )
+            strays = [
+                Withheld(row["delivery_id"], row["petition_id"], row["target_id"], row["threshold"], NO_MAIL)
+                for row in rows
+            ]
+            await claiming.withhold(connection, strays)
+            return strays
 
-async def _insert(connection: _Connection, deliveries: Sequence[Delivery], due_in: timedelta) -> int:
+
+async def _write(connection: AnyConnection, deliveries: Sequence[Delivery], due_in: timedelta) -> Written:
+    if not deliveries:
+        return Written(0, 0)
+    replaced = await _make_room(connection, deliveries)
+    return Written(await _insert(connection, deliveries, due_in), replaced)
+
+
+async def _make_room(connection: AnyConnection, deliveries: Sequence[Delivery]) -> int:
+    """Remove the rows that stand in the place of these deliveries and may not: those that were withheld before, and open
+    ones whose id or key is another's.
+
+    Returns:
+        How many were open.
+    """
+    rows = await connection.fetch(
+        f"""
+        WITH new AS (
+            SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[])
+                          AS new (delivery_id, petition_id, threshold, target_id)
+        )
+        SELECT old.delivery_id, old.{_OPEN} AS open FROM new JOIN deliveries AS old USING (delivery_id)
+        WHERE {_WITHHELD}
+           OR (old.{_OPEN} AND (old.petition_id, old.threshold, old.target_id) <> (new.petition_id, new.threshold, new.target_id))
+        UNION
+        SELECT old.delivery_id, old.{_OPEN} FROM new JOIN deliveries AS old USING (petition_id, threshold, target_id)
+        WHERE old.delivery_id <> new.delivery_id AND (old.{_OPEN} OR {_WITHHELD})
+        """,  # noqa: S608  our own text
+        [delivery.delivery_id for delivery in deliveries],
+        [delivery.petition_id for delivery in deliveries],
+        [delivery.threshold for delivery in deliveries],
+        [delivery.target_id for delivery in deliveries],
+    )
+    if not rows:
+        return 0
+    in_the_way = [row["delivery_id"] for row in rows]
+    await claiming.unfold(connection, in_the_way)
+    await connection.execute("DELETE FROM deliveries WHERE delivery_id = ANY($1::uuid[])", in_the_way)
+    log.warning("deliveries_replaced", delivery_ids=[str(one) for one in in_the_way])
+    return sum(row["open"] for row in rows)
+
+
+async def _insert(connection: AnyConnection, deliveries: Sequence[Delivery], due_in: timedelta) -> int:
     if not deliveries:
         return 0
     status: str = await connection.execute(
@@ -259,93 +433,3 @@ async def _insert(connection: _Connection, deliveries: Sequence[Delivery], due_i
         due_in,
     )
     return int(status.rpartition(" ")[2])
-
-
-async def _choose(connection: _Connection, limit: int) -> None:
-    """Turn what has collected for long enough into mails.
-
-    Whoever locks the longest collected row of a petition and target chooses for that pair; others skip it. Only rows
-    that are locked here are folded: one that is being written at this moment waits for the next mail.
-    """
-    leaders = await connection.fetch(
-        """
-        SELECT petition_id, target_id FROM deliveries AS first
-        WHERE state = 'pending' AND chosen_at IS NULL AND due_at <= now()
-          AND NOT EXISTS (
-              SELECT FROM deliveries AS other
-              WHERE other.petition_id = first.petition_id AND other.target_id = first.target_id
-                AND (   (other.state = 'pending' AND other.chosen_at IS NULL
-                         AND (other.due_at, other.threshold) < (first.due_at, first.threshold))
-                     OR (other.state IN ('pending', 'sending') AND other.chosen_at IS NOT NULL)))
-        ORDER BY due_at LIMIT $1
-        FOR UPDATE SKIP LOCKED
-        """,
-        limit,
-    )
-    if not leaders:
-        return
-    rows = await connection.fetch(
-        """
-        SELECT delivery_id, petition_id, target_id, threshold FROM deliveries
-        WHERE (petition_id, target_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
-          AND state = 'pending' AND chosen_at IS NULL
-        FOR UPDATE SKIP LOCKED
-        """,
-        [row["petition_id"] for row in leaders],
-        [row["target_id"] for row in leaders],
-    )
-    mails = fold(Open(**dict(row)) for row in rows)
-    await connection.execute(
-        "UPDATE deliveries SET chosen_at = now(), due_at = now() WHERE delivery_id = ANY($1::uuid[])", list(mails)
-    )
-    folded = [(other, mail) for mail, others in mails.items() for other in others]
-    await connection.execute(
-        "UPDATE deliveries SET state = 'folded', folded_into = mail, finished_at = now()"
-        " FROM unnest($1::uuid[], $2::uuid[]) AS folding (other, mail) WHERE delivery_id = other",
-        [other for other, _ in folded],
-        [mail for _, mail in folded],
-    )
-
-
-async def _take(connection: _Connection, limit: int, lease: UUID, lease_for: timedelta) -> list[Claim]:
-    """Take mails that are due, and those of senders whose lease has run out; the longest due first.
-
-    A mail that was taken over is held twice as long each time. Were it the mail itself that crashes its senders, and after
-    the server took it, then a target would otherwise get a copy with every lease.
-    """
-    rows = await connection.fetch(
-        """
-        WITH due AS MATERIALIZED (
-            SELECT delivery_id, due_at AS was_due, state = 'sending' AS taken_over,
-                   takeovers + (state = 'sending')::integer AS times FROM deliveries
-            WHERE chosen_at IS NOT NULL
-              AND ((state = 'pending' AND due_at <= now()) OR (state = 'sending' AND leased_until <= now()))
-            ORDER BY due_at LIMIT $1
-            FOR UPDATE SKIP LOCKED
-        ), taken AS (
-            UPDATE deliveries SET state = 'sending', lease = $2, takeovers = times,
-                                  leased_until = now() + $3::interval * 2 ^ least(times, $4::integer)
-            FROM due WHERE deliveries.delivery_id = due.delivery_id
-            RETURNING deliveries.*, was_due, taken_over, coalesce(now() - deferred_since, '0') AS deferred_for,
-                      ARRAY(SELECT threshold FROM deliveries AS other
-                            WHERE other.folded_into = deliveries.delivery_id ORDER BY threshold) AS folded
-        )
-        SELECT * FROM taken ORDER BY was_due, delivery_id
-        """,
-        limit,
-        lease,
-        lease_for,
-        _MOST_DOUBLINGS,
-    )
-    return [_claim(row) for row in rows]
-
-
-def _claim(row: asyncpg.Record) -> Claim:
-    return Claim(
-        delivery=Delivery(**{name: row[name] for name in Delivery.__dataclass_fields__}),
-        folded=tuple(row["folded"]),
-        chosen_at=row["chosen_at"],
-        attempts=row["attempts"],
-        deferred_for=row["deferred_for"],
-        taken_over=row["taken_over"],
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Final
 
 import structlog
@@ -15,7 +16,10 @@ from shared.kafka.errors import is_transient
 log = structlog.get_logger(__name__)
 
 _EVERY_SECONDS: Final = 2.0
-"""Well within Prometheus' usual scrape interval; two small queries."""
+"""Well within Prometheus' usual scrape interval; a few small queries."""
+
+_STRAYS_EVERY: Final = 150
+"""Every so many times, strays are looked for: that reads all that was ever folded."""
 
 
 class Upkeep:
@@ -30,10 +34,12 @@ class Upkeep:
         Raises:
             Exception: a bug.
         """
-        while True:
+        for turn in itertools.count():
             try:
                 await self._handler.release()
                 await self._measure()
+                if turn % _STRAYS_EVERY == 0:
+                    await self._withhold_strays()
             except Exception as error:
                 if not is_transient(error):
                     raise
@@ -41,7 +47,7 @@ class Upkeep:
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def _measure(self) -> None:
-        backlog = await self._store.backlog()
+        backlog = await self._store.backlog(self._handler.unknown(await self._store.open_petitions()))
         for state, number in (
             ("collecting", backlog.collecting),
             ("waiting", backlog.waiting),
@@ -50,3 +56,15 @@ class Upkeep:
             self._metrics.pending.labels(state=state).set(number)
         self._metrics.oldest_due.set(backlog.oldest_due.total_seconds())
         self._metrics.waiting.set(backlog.milestones_waiting)
+
+    async def _withhold_strays(self) -> None:
+        for stray in await self._store.withhold_strays():
+            self._metrics.finished.labels(outcome="withheld").inc()
+            log.error(
+                "mail_withheld",
+                delivery_id=str(stray.delivery_id),
+                petition_id=stray.petition_id,
+                target_id=stray.target_id,
+                milestones=[stray.threshold],
+                reason=stray.words,
+            )

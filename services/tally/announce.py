@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
-from uuid import UUID, uuid5
 
 import structlog
 
@@ -16,6 +15,7 @@ from services.tally.proof import MilestoneProof
 from services.tally.store import Reached, TallyStore
 from shared.events import MilestoneReached, TallyUpdated
 from shared.failpoints import failpoint
+from shared.identity import milestone_id
 from shared.kafka.errors import is_transient
 from shared.kafka.headers import event_headers
 from shared.kafka.producer import EventProducer
@@ -25,13 +25,6 @@ from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED
 log = structlog.get_logger(__name__)
 
 SOURCE: Final = "/groundswell/tally"
-
-_NAMESPACE: Final = UUID("5f0a6b1c-6f0e-5f7e-9a52-6b6d7f2f8c11")
-
-
-def milestone_id(petition_id: str, threshold: int) -> UUID:
-    """The event id of a milestone: derived, so that every copy of the announcement is the same event."""
-    return uuid5(_NAMESPACE, f"milestone/{petition_id}/{threshold}")
 
 
 class MilestoneAnnouncer:

@@ -19,6 +19,7 @@ from services.tally.ledger import Ledger
 from services.tally.metrics import TallyMetrics
 from services.tally.owner import OwnersWord
 from services.tally.store import Applied, Damaged, Reached, Refused, TallyState, TallyStore
+from shared.bounds import FACT_AHEAD, MOST_LANE, MOST_POSITION, fit
 from shared.catalogue import Catalogue
 from shared.events import PetitionChanged, SignatureRevoked, SignatureVerified, TallyUpdated
 from shared.failpoints import failpoint
@@ -34,10 +35,6 @@ _FACTS: Final[dict[str, Callable[[bytes], CountedFact]]] = {
     SignatureVerified.TYPE: reader(VerifiedFact),
     SignatureRevoked.TYPE: reader(RevokedFact),
 }
-
-# What PostgreSQL's integer and Lua's numbers hold exactly: a fence beyond would drop every later fact of its lane.
-_MOST_LANE: Final = 2**31 - 1
-_MOST_POSITION: Final = 2**53
 
 _ROUNDS = 20
 """A step is computed again each time that its fences turn out to be elsewhere; that often means two owners at work."""
@@ -65,8 +62,10 @@ def decode(record: ConsumerRecord[Any, Any]) -> CountedFact:
         InvalidRecord: it is no fact that this version knows.
     """
     _, fact = read_event(record, _FACTS)
-    if fact["lane"] > _MOST_LANE or fact["position"] > _MOST_POSITION or not 2000 <= fact["signed_at"].year < 2100:
-        raise InvalidRecord("out_of_range", "lane, position or signed_at cannot be one of the ledger's")
+    if fact["lane"] > MOST_LANE or fact["position"] > MOST_POSITION:
+        raise InvalidRecord("out_of_range", "lane or position cannot be one of the ledger's")
+    if not fit(record, FACT_AHEAD, fact["signed_at"], fact["occurred_at"]):
+        raise InvalidRecord("out_of_range", "signed_at and occurred_at are of the year 2000 or later, and not ahead")
     if record.key != fact["petition_id"].encode():
         # Facts of one petition in two partitions would have two writers.
         raise InvalidRecord("key", "the record key must be the petition id")

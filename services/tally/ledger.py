@@ -106,8 +106,10 @@ _IS_ANNOUNCED = """
 SELECT EXISTS (SELECT FROM milestones WHERE petition_id = $1 AND threshold = $2 AND announced_at IS NOT NULL)
 """
 
+# When it was reached is Redis' word. A clock of another day would have the mail refused by those who check times.
 _RECORD_MILESTONE = """
-INSERT INTO milestones (petition_id, threshold, count, revision, reached_at) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO milestones (petition_id, threshold, count, revision, reached_at)
+VALUES ($1, $2, $3, $4, CASE WHEN $5::timestamptz BETWEEN '2000-01-01' AND now() THEN $5 ELSE now() END)
 ON CONFLICT (petition_id, threshold) DO NOTHING
 """
 

@@ -12,8 +12,10 @@ from pydantic import ValidationError
 
 from services.tally.live import LiveHub
 from services.tally.read_metrics import ReadMetrics
+from shared.bounds import COMMAND_AHEAD, latest_time
 from shared.events import TallyUpdated
 from shared.kafka.broadcast import BroadcastReader
+from shared.kafka.unpacking import Unreadable
 from shared.topics import TALLIES_UPDATED
 
 log = structlog.get_logger(__name__)
@@ -21,8 +23,6 @@ log = structlog.get_logger(__name__)
 
 _NO_VERSION: Final = (0, -1)
 """Below every version: there is no snapshot."""
-
-_DAY_MILLISECONDS: Final = 24 * 60 * 60 * 1000
 
 
 class LiveFeed:
@@ -47,11 +47,23 @@ class LiveFeed:
     ) -> None:
         self._hub, self._metrics = hub, metrics
         self._on_overtaken, self._on_announced = on_overtaken, on_announced
-        self._reader = BroadcastReader(TALLIES_UPDATED, self._on_records, start="earliest", on_bug=on_bug)
+        self._reader = BroadcastReader(
+            TALLIES_UPDATED,
+            self._on_records,
+            start="earliest",
+            on_bug=on_bug,
+            on_unreadable=self._count_unreadable,
+        )
 
     def subscribe(self, broker: KafkaBroker) -> None:
         """Register the FastStream subscriber. Call before the broker starts."""
         self._reader.subscribe(broker)
+
+    def _count_unreadable(self, record: Unreadable) -> None:
+        if record.is_batch:
+            self._metrics.unreadable_batches.inc()
+        else:
+            self._metrics.snapshots.labels(kind="unreadable").inc()
 
     async def _on_records(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> None:
         newest: dict[str, tuple[TallyUpdated, bytes]] = {}
@@ -80,8 +92,8 @@ class LiveFeed:
             self._passed_over("unreadable", record)
             return None
         # By the brokers' clock. Were an epoch of a later year believed, nothing could ever stand above it.
-        now = record.timestamp if record.timestamp and record.timestamp > 0 else None
-        too_late = now is not None and snapshot.epoch > now + _DAY_MILLISECONDS
+        latest = latest_time(record.timestamp, record.timestamp_type, COMMAND_AHEAD)
+        too_late = snapshot.epoch > latest.timestamp() * 1000
         if record.key != snapshot.petition_id.encode() or too_late:
             self._passed_over("foreign", record)
             return None

@@ -46,6 +46,11 @@ class ReadMetrics:
         )
         for kind in ("fresh", "stale", "unreadable", "foreign"):
             self.snapshots.labels(kind=kind)
+        self.unreadable_batches = Counter(
+            "groundswell_tally_read_unreadable_batches",
+            "Batches of tallies.updated that could not be unpacked and were passed over",
+            registry=registry,
+        )
         self.frames = Counter(
             "groundswell_tally_read_stream_frames",
             "Updates for subscribers: queued, or replaced by a newer one because the subscriber is slow",

@@ -9,17 +9,20 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+import structlog
 from aiokafka import ConsumerRecord
 
 from services.verify.decide import NEEDS_NO_PETITION, Judgement, Submission, is_sign, judge
 from services.verify.metrics import VerifyMetrics
 from services.verify.records import fact_record, rejection_record
-from services.verify.store import Decided, LaneTaken, VerifyStore
+from services.verify.store import Decided, LaneTaken, Mismatch, VerifyStore
+from shared.bounds import COMMAND_AHEAD, in_utc, latest_time
 from shared.catalogue import Catalogue
 from shared.events import (
     ChangeCommand,
     Command,
     ConfirmCommand,
+    EraseCommand,
     InvalidateCommand,
     SignCommand,
     WithdrawCommand,
@@ -32,14 +35,11 @@ from shared.kafka.errors import InvalidRecord
 from shared.kafka.producer import EventProducer
 from shared.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED
 
-_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = by_type(
-    SignCommand, ConfirmCommand, WithdrawCommand, InvalidateCommand
-)
+log = structlog.get_logger(__name__)
 
-# PostgreSQL's range and Python's differ at their ends, and one signature of the year 9999 would be the newest one of its
-# petition for ever, so that the break-down by minute would show no other.
-_FIRST_YEAR: Final = 2000
-_LAST_YEAR: Final = 2099
+_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = by_type(
+    SignCommand, ConfirmCommand, WithdrawCommand, InvalidateCommand, EraseCommand
+)
 
 
 class VerifyHandler:
@@ -66,11 +66,10 @@ class VerifyHandler:
             InvalidRecord: it is no command that this version knows. The message never holds the content.
         """
         event_id, command = read_event(record, _COMMANDS)
-        moment = _moment(command)
-        if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
-            raise InvalidRecord("out_of_range", "a command must be of the years 2000 to 2099")
         # Once, and for all that look at it: comparing and storing a time with another time zone converts it each time.
-        moment = moment.astimezone(UTC)
+        moment = in_utc(_moment(command), latest_time(record.timestamp, record.timestamp_type, COMMAND_AHEAD))
+        if moment is None:
+            raise InvalidRecord("out_of_range", "a command is of the year 2000 or later, and a day ahead at most")
         place = record.partition, record.offset
         if not isinstance(command, SignCommand):
             return Submission(_change_id(command, event_id), _key(record.key), *place, moment, command)
@@ -139,6 +138,9 @@ class VerifyHandler:
         replays = decided.replays
         self._metrics.replays.inc(len(replays))
         self._metrics.not_applicable.inc(decided.not_applicable)
+        self._metrics.erasures.inc(decided.erased)
+        if decided.mismatched:
+            self._report_mismatched(decided.mismatched)
         ledger, refusals = decided.ledger, decided.refused
         if replays:  # rarely
             ledger = [row for row in ledger if row.event_id not in replays]
@@ -151,6 +153,18 @@ class VerifyHandler:
             self._metrics.decided.labels(outcome=outcome, reason=reason).inc(number)
         oldest = min(submission.moment for submission in submissions)
         self._metrics.age_seconds.observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))
+
+    def _report_mismatched(self, mismatched: Sequence[Mismatch]) -> None:
+        for one in mismatched:
+            self._metrics.mismatched.labels(reason=one.field).inc()
+        first = mismatched[0]  # one line a batch, however many there are
+        log.warning(
+            "commands_mismatched",
+            number=len(mismatched),
+            reason=first.field,
+            partition=first.submission.lane,
+            offset=first.submission.offset,
+        )
 
 
 def _moment(command: Command) -> datetime:

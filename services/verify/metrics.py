@@ -23,7 +23,21 @@ class VerifyMetrics:
         )
         self.not_applicable = Counter(
             "groundswell_verify_changes_not_applicable",
-            "Confirm, withdraw or invalidate commands for a signature that is unknown or in no state for them",
+            "Confirm, withdraw, invalidate or erase commands for a signature that is unknown or in no state for them",
+            registry=registry,
+        )
+        self.mismatched = Counter(
+            "groundswell_verify_commands_mismatched",
+            "Commands that changed nothing because their signature is another signer's (signer_key) or another petition's"
+            " (petition_id) than the record says",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in ("signer_key", "petition_id"):
+            self.mismatched.labels(reason=reason)
+        self.erasures = Counter(
+            "groundswell_verify_erasures",
+            "Signatures whose signer was erased by an operator; the count stays",
             registry=registry,
         )
         self.lane_taken = Counter(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
@@ -19,7 +19,7 @@ from uuid import UUID
 import asyncpg
 
 from services.verify.decide import Change, Judgement, Kind, Reason, Submission, in_lane_order, in_rounds, is_sign
-from shared.events import Command, ConfirmCommand, InvalidateCommand, SignCommand, WithdrawCommand
+from shared.events import Command, ConfirmCommand, EraseCommand, InvalidateCommand, SignCommand, WithdrawCommand
 from shared.failpoints import failpoint
 from shared.kafka.errors import CANNOT_BE_APPLIED, Collision, InvalidRecord, SetAside
 from shared.postgres import Database
@@ -60,6 +60,14 @@ class Refused:
     """Of the signature as it was first decided: a client's retry comes with a later time, and says the same event."""
 
 
+class Mismatch(NamedTuple):
+    """A command whose signature is another signer's or petition's than it says. It changes nothing."""
+
+    submission: Submission
+    field: Literal["petition_id", "signer_key"]
+    """What differs; the petition, if both do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decided:
     """What became of a batch."""
@@ -72,6 +80,9 @@ class Decided:
     """Event ids of commands that had been decided before."""
     not_applicable: int
     """Commands about a signature that is not there or not in a state for them; they change nothing."""
+    mismatched: list[Mismatch] = field(default_factory=list)
+    erased: int = 0
+    """Signatures that this batch erased; those that were erased before are replays."""
 
 
 _INSERT_SIGNATURES = """
@@ -86,28 +97,53 @@ RETURNING signature_id
 
 # One row for each signature that is asked for; state is null where it is not stored.
 _STORED_SIGNATURES = """
-SELECT wanted.signature_id, s.signer_key, s.petition_id, s.state, s.reason, s.submitted_at,
+SELECT wanted.signature_id, s.signer_key, s.petition_id, s.state, s.reason, s.submitted_at, s.erased_at,
        EXISTS (SELECT FROM ledger WHERE ledger.event_id = wanted.signature_id) AS in_ledger
 FROM unnest($1::uuid[]) AS wanted (signature_id)
 LEFT JOIN signatures s ON s.signature_id = wanted.signature_id
 """
 
+# What a change command says of itself is checked against the row: the petition, and whose signature it is. The row of an
+# erased signature is nobody's; a command that was under way when it was erased still has the old key, so any key will do.
 _CONFIRM = """
-UPDATE signatures SET state = 'verified', decided_at = now()
-WHERE signature_id = ANY($1::uuid[]) AND state = 'pending'
-RETURNING signature_id, petition_id, country, submitted_at, 'verified' AS state, 'pending' AS state_before
+UPDATE signatures s SET state = 'verified', decided_at = now()
+FROM unnest($1::uuid[], $2::text[], $3::uuid[]) WITH ORDINALITY AS w (signature_id, petition_id, signer_key, place)
+WHERE s.signature_id = w.signature_id AND s.petition_id = w.petition_id
+  AND (s.signer_key = w.signer_key OR s.erased_at IS NOT NULL) AND s.state = 'pending'
+RETURNING w.place, s.signature_id, s.petition_id, s.country, s.submitted_at, s.state, 'pending' AS state_before
 """
 
 _REVOKE = """
 WITH standing AS (
-    SELECT signature_id, state AS state_before FROM signatures
-    WHERE signature_id = ANY($1::uuid[]) AND state IN ('pending', 'verified')
-    FOR UPDATE
+    SELECT w.place, s.signature_id, s.state AS state_before
+    FROM unnest($1::uuid[], $2::text[], $3::uuid[]) WITH ORDINALITY AS w (signature_id, petition_id, signer_key, place)
+    JOIN signatures s ON s.signature_id = w.signature_id AND s.petition_id = w.petition_id
+    WHERE (s.signer_key = w.signer_key OR s.erased_at IS NOT NULL) AND s.state IN ('pending', 'verified')
+    FOR UPDATE OF s
 )
-UPDATE signatures s SET state = $2, decided_at = now()
+UPDATE signatures s SET state = $4, decided_at = now()
 FROM standing WHERE s.signature_id = standing.signature_id
-RETURNING s.signature_id, s.petition_id, s.country, s.submitted_at, s.state, standing.state_before
+RETURNING standing.place, s.signature_id, s.petition_id, s.country, s.submitted_at, s.state, standing.state_before
 """
+
+# State, country and time stay: they are what the count, its break-downs and a later withdrawal need. The row stays: its id
+# makes a repeated request a replay.
+_ERASE = """
+WITH erased AS (
+    UPDATE signatures s SET signer_key = gen_random_uuid(), erased_at = now()
+    FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::timestamptz[])
+         WITH ORDINALITY AS w (signature_id, petition_id, signer_key, actor, reason, requested_at, place)
+    WHERE s.signature_id = w.signature_id AND s.petition_id = w.petition_id
+      AND s.signer_key = w.signer_key AND s.erased_at IS NULL
+    RETURNING w.place, s.signature_id, s.petition_id, w.actor, w.reason, w.requested_at, s.erased_at
+), noted AS (
+    INSERT INTO erasures (signature_id, petition_id, actor, reason, requested_at, erased_at)
+    SELECT signature_id, petition_id, actor, reason, requested_at, erased_at FROM erased
+)
+SELECT place FROM erased
+"""
+
+_WHOSE = "SELECT signature_id, petition_id, signer_key, erased_at FROM signatures WHERE signature_id = ANY($1::uuid[])"
 
 # A join against the lanes, not max() with GROUP BY: each is one step down the primary key, however long the lane is.
 # 2^52 bounds the positions as in 0007_ledger_bounds.sql: what is beyond was written by hand, and is not counted on from.
@@ -180,7 +216,7 @@ class VerifyStore:
         """Decide a batch. Nothing is written for events in `decided`: the ledger has them."""
         work = _Work()
         work.replays |= decided
-        todo = [submission for event_id, submission in _first_of_each(batch).items() if event_id not in decided]
+        todo = [submission for submission in _first_of_each(batch) if submission.event_id not in decided]
         async with self._database.pool.acquire() as connection, connection.transaction():
             for turn in in_rounds(todo):
                 signs = [submission for submission in turn if is_sign(submission)]
@@ -190,11 +226,19 @@ class VerifyStore:
                 if changes:
                     await _apply_changes(connection, changes, work)
             new = await _append(connection, work.changes)
-            replayed = await _replayed(connection, work.replays | work.unmatched | work.rejected)
+            replayed = await _replayed(connection, work.unknown() | work.rejected)
             _look_for_contradictions(batch, replayed, work)
             await failpoint("verify.before_commit")
         if not replayed:  # nearly always
-            return Decided(new, work.refused, work.pending, frozenset(work.replays), len(work.unmatched))
+            return Decided(
+                new,
+                work.refused,
+                work.pending,
+                frozenset(work.replays),
+                len(work.unmatched),
+                work.mismatched,
+                work.erased,
+            )
         # A row of a lane that the command did not come in here (it was sent again, and partitions were added meanwhile) is
         # published by that lane's own reader, in that lane's order. Publishing it here could overtake a row before it,
         # and the readers' fences would drop that one for ever.
@@ -202,7 +246,16 @@ class VerifyStore:
         mine = new + [row for row in replayed if (row.event_id, row.lane) in here]
         ledger = sorted(mine, key=lambda row: (row.lane, row.position))
         known = work.replays | {row.event_id for row in replayed}
-        return Decided(ledger, work.refused, work.pending, frozenset(known), len(work.unmatched - known))
+        mismatched = [one for one in work.mismatched if one.submission.event_id not in known]
+        return Decided(
+            ledger,
+            work.refused,
+            work.pending,
+            frozenset(known),
+            len(work.unmatched - known),
+            mismatched,
+            work.erased,
+        )
 
     async def _collided_with(
         self, collision: asyncpg.UniqueViolationError, batch: Sequence[Submission], decided: set[UUID]
@@ -263,7 +316,7 @@ def _look_for_contradictions(batch: Sequence[Submission], replayed: Iterable[Led
 
 def _is_about(row: LedgerRow, submission: Submission) -> bool:
     command = submission.command
-    if row.signature_id != command.signature_id or row.kind != _KINDS[type(command)]:
+    if row.signature_id != command.signature_id or row.kind != _KINDS.get(type(command)):
         return False
     # A change takes its petition from the stored signature. What the command says of it decides nothing.
     return not isinstance(command, SignCommand) or row.petition_id == command.petition_id
@@ -276,22 +329,42 @@ class _Work:
         self.changes: list[Change] = []
         self.refused: list[Refused] = []
         self.replays: set[UUID] = set()
-        """Sign commands that are stored already."""
+        """Sign commands that are stored already, and erasures that were carried out."""
         self.unmatched: set[UUID] = set()
         """Other commands that changed nothing: replays if the ledger knows them, otherwise not applicable."""
         self.rejected: set[UUID] = set()
         """Sign commands that were stored as rejected just now."""
         self.contradictions: dict[UUID, str] = {}
         """Sign commands that contradict what is stored under their id, and in what."""
+        self.mismatched: list[Mismatch] = []
+        """Replays too if the ledger knows them."""
+        self.erased = 0
         self.pending = 0
 
+    def unknown(self) -> set[UUID]:
+        """Commands that changed nothing, and may be in the ledger."""
+        if not (self.replays or self.unmatched or self.mismatched):  # nearly always
+            return set()
+        # A record that took another one's id beside it: what this batch decided is no replay.
+        decided = {change.submission.event_id for change in self.changes}
+        self.unmatched -= decided
+        return self.replays | self.unmatched | {one.submission.event_id for one in self.mismatched} - decided
 
-def _first_of_each(submissions: Sequence[Submission]) -> dict[UUID, Submission]:
-    """Of a command that is in the batch more than once (a client's retry), the first; the others say the same."""
-    first: dict[UUID, Submission] = {}
+
+def _first_of_each(submissions: Sequence[Submission]) -> list[Submission]:
+    """Of a command that is in the batch more than once (a client's retry), the first; the others say the same.
+
+    Change commands that say otherwise, of one id, are all kept: a forged one must not stand in for the true one.
+    """
+    first: dict[UUID | tuple[UUID, UUID, str], Submission] = {}
     for submission in submissions:
-        first.setdefault(submission.event_id, submission)
-    return first
+        known = first.setdefault(submission.event_id, submission)
+        if known is submission or is_sign(submission):
+            continue
+        claims = submission.event_id, submission.signer_key, submission.command.petition_id
+        if claims != (known.event_id, known.signer_key, known.command.petition_id):
+            first.setdefault(claims, submission)
+    return list(first.values())
 
 
 def _look_for_shared_ids(batch: Sequence[Submission]) -> None:
@@ -300,7 +373,9 @@ def _look_for_shared_ids(batch: Sequence[Submission]) -> None:
     Raises:
         SetAside: there are some.
     """
-    first = _first_of_each(batch)
+    first: dict[UUID, Submission] = {}
+    for submission in batch:
+        first.setdefault(submission.event_id, submission)
     if len(first) == len(batch):  # nearly always
         return
     refused = {}
@@ -350,7 +425,9 @@ async def _apply_signs(
 def _note_known(submission: Submission, row: Any, work: _Work) -> None:
     if row["in_ledger"]:
         work.replays.add(submission.event_id)  # whatever became of its row: what was counted is answered
-    elif (row["signer_key"], row["petition_id"]) != (submission.signer_key, submission.command.petition_id):
+    elif row["petition_id"] != submission.command.petition_id or (
+        row["signer_key"] != submission.signer_key and row["erased_at"] is None  # an erased one is nobody's
+    ):
         work.contradictions[submission.event_id] = "its signature_id is stored for another signer or petition"
     else:
         work.replays.add(submission.event_id)
@@ -393,15 +470,61 @@ async def _apply_changes(connection: Any, changes: list[Submission], work: _Work
         (WithdrawCommand, _REVOKE, ("withdrawn",)),
         (InvalidateCommand, _REVOKE, ("invalidated",)),
     ):
-        wanted = {change.command.signature_id: change for change in changes if isinstance(change.command, command_type)}
+        wanted = [change for change in changes if isinstance(change.command, command_type)]
         if not wanted:
             continue
-        changed = await connection.fetch(statement, list(wanted), *arguments)
+        changed = await connection.fetch(statement, *_claims_of(wanted), *arguments)
         for row in changed:
-            submission = wanted.pop(row["signature_id"])
             if row["state"] == "verified" or row["state_before"] == "verified":
-                work.changes.append(_change_of(submission, row))
-        work.unmatched.update(submission.event_id for submission in wanted.values())
+                work.changes.append(_change_of(wanted[row["place"] - 1], row))
+        await _explain_the_rest(connection, wanted, {row["place"] for row in changed}, work)
+    await _apply_erasures(connection, [change for change in changes if isinstance(change.command, EraseCommand)], work)
+
+
+async def _apply_erasures(connection: Any, wanted: list[Submission], work: _Work) -> None:
+    if not wanted:
+        return
+    commands = [change.command for change in wanted if isinstance(change.command, EraseCommand)]
+    words = [(command.actor, command.reason, change.moment) for command, change in zip(commands, wanted, strict=True)]
+    erased = await connection.fetch(_ERASE, *_claims_of(wanted), *(list(column) for column in zip(*words, strict=True)))
+    work.erased += len(erased)
+    await _explain_the_rest(connection, wanted, {row["place"] for row in erased}, work)
+
+
+def _claims_of(changes: Sequence[Submission]) -> tuple[list[UUID], list[str], list[UUID]]:
+    """What commands say of themselves, as columns: which signature, of which petition, whose."""
+    return (
+        [change.command.signature_id for change in changes],
+        [change.command.petition_id for change in changes],
+        [change.signer_key for change in changes],
+    )
+
+
+async def _explain_the_rest(connection: Any, wanted: list[Submission], done: set[int], work: _Work) -> None:
+    """Tell apart why commands changed nothing: done before, about another signer's or petition's, or not applicable."""
+    left = [change for place, change in enumerate(wanted, 1) if place not in done]
+    if not left:
+        return
+    ids = [change.command.signature_id for change in left]
+    rows = {row["signature_id"]: row for row in await connection.fetch(_WHOSE, ids)}
+    # One command erased it in this statement; another of the same round has another key, and was forged.
+    erased_here = {
+        wanted[place - 1].command.signature_id for place in done if isinstance(wanted[place - 1].command, EraseCommand)
+    }
+    for change in left:
+        row = rows.get(change.command.signature_id)
+        if row is None:
+            work.unmatched.add(change.event_id)
+        elif row["petition_id"] != change.command.petition_id:
+            work.mismatched.append(Mismatch(change, "petition_id"))
+        elif change.command.signature_id in erased_here or (
+            row["erased_at"] is None and row["signer_key"] != change.signer_key
+        ):
+            work.mismatched.append(Mismatch(change, "signer_key"))
+        elif isinstance(change.command, EraseCommand):
+            work.replays.add(change.event_id)
+        else:
+            work.unmatched.add(change.event_id)
 
 
 def _change_of(submission: Submission, row: Any) -> Change:

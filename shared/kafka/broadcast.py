@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, cast
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
+from shared.kafka.unpacking import Unreadable, log_unreadable
 from shared.topics import Topic
 
 
@@ -17,6 +18,8 @@ class BroadcastReader:
 
     `on_records` must not raise for what a record says: there is no position that could be held. What it raises all the
     same is a bug and goes to `on_bug`.
+
+    What the Kafka client cannot unpack is passed over and logged; `on_unreadable` counts it.
     """
 
     def __init__(
@@ -26,9 +29,13 @@ class BroadcastReader:
         *,
         start: Literal["earliest", "latest"],
         on_bug: Callable[[BaseException], None],
+        on_unreadable: Callable[[Unreadable], None],
     ) -> None:
         self._topic, self._on_records, self._start, self._on_bug = topic, on_records, start, on_bug
+        self._on_unreadable = on_unreadable
         self._subscriber: Any = None
+        self._in_hand = False  # whether records were polled that `on_records` has not finished with
+        self._done: dict[int, int] = {}
 
     def subscribe(self, broker: KafkaBroker) -> None:
         """Register the FastStream subscriber. Call before the broker starts."""
@@ -46,12 +53,36 @@ class BroadcastReader:
             description=self._topic.holds,
         )
         self._subscriber(self._on_batch)
+        poll = self._subscriber.get_msg
+
+        async def noted(consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[Any, Any], ...]:
+            records: tuple[ConsumerRecord[Any, Any], ...] = await poll(consumer)
+            # Positions moved with these records, and nothing has run since: `done` is exact.
+            self._in_hand = bool(records)
+            return records
+
+        self._subscriber.get_msg = noted
 
     @property
     def consumer(self) -> AIOKafkaConsumer | None:
         """The running client, or None before the broker has started or while it has no partitions."""
-        consumer: AIOKafkaConsumer | None = self._subscriber.consumer
+        consumer: AIOKafkaConsumer | None = self._subscriber.consumer if self._subscriber is not None else None
         return consumer if consumer is not None and consumer.assignment() else None
+
+    async def done(self, partition: int) -> int:
+        """The offset up to which `on_records` has finished with a partition.
+
+        It passes offsets that hold no record: marks of transactions, what compaction took, what could not be unpacked.
+
+        Raises:
+            aiokafka.errors.IllegalStateError: the partition is not assigned.
+        """
+        handled = self._done.get(partition, 0)
+        consumer = self.consumer
+        if consumer is None:
+            return handled
+        position = await consumer.position(TopicPartition(self._topic.name, partition))
+        return handled if self._in_hand else max(handled, position)
 
     async def _keep_raw(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> KafkaMessage:
         # FastStream's metrics measure the body; nothing else looks at it.
@@ -63,7 +94,23 @@ class BroadcastReader:
         return None
 
     async def _on_batch(self, message: KafkaMessage) -> None:
+        records = cast("tuple[ConsumerRecord[Any, Any], ...]", message.raw_message)
         try:
-            await self._on_records(cast("tuple[ConsumerRecord[Any, Any], ...]", message.raw_message))
+            await self.take(records)
         except Exception as bug:  # noqa: BLE001  FastStream would log and swallow it
             self._on_bug(bug)
+
+    async def take(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> None:
+        """Hand over the records of one poll, without those that could not be unpacked."""
+        readable = tuple(record for record in records if not self._is_unreadable(record))
+        if readable:
+            await self._on_records(readable)
+        self._done.update({record.partition: record.offset + 1 for record in records})
+        self._in_hand = False
+
+    def _is_unreadable(self, record: ConsumerRecord[Any, Any]) -> bool:
+        if not isinstance(record, Unreadable):
+            return False
+        log_unreadable(record)
+        self._on_unreadable(record)
+        return True

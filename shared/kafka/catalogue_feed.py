@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from datetime import UTC
+from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from faststream.kafka import KafkaBroker
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from pydantic import ValidationError
 
+from shared.bounds import COMMAND_AHEAD, EARLIEST, arrival, as_time, fit
 from shared.catalogue import Catalogue
 from shared.events import PetitionChanged
 from shared.kafka.broadcast import BroadcastReader
 from shared.kafka.headers import NotACloudEvent, read_attributes
+from shared.kafka.partitioner import partition_of
+from shared.kafka.unpacking import Unreadable
 from shared.topics import PETITIONS_CHANGED
 
 log = structlog.get_logger(__name__)
@@ -23,16 +26,39 @@ log = structlog.get_logger(__name__)
 
 _CATCH_UP_SECONDS = 5.0
 
+_LOOK_SECONDS = 0.05
+"""Offsets without a record can be passed without anybody being told, so `catch_up` looks again after so long."""
+
 
 class CatalogueBehind(ConnectionError):
     """The catalogue does not hold yet what is on the topic. Transient: hold and try again."""
 
 
+class KeyMismatch(ValueError):
+    """A record whose key is not the id of the petition in it."""
+
+
+class _Said(NamedTuple):
+    """What the newest record of a petition in one partition says; ``petition`` is None after a tombstone."""
+
+    timestamp: int
+    petition: PetitionChanged | None
+
+
 class CatalogueFeed:
     """Reads ``petitions.changed`` without a consumer group, from its beginning, and applies each record.
 
-    A record that cannot be read is counted and logged, and the petition's last good state stays. It is not moved to a
-    dead-letter topic: it stays on the compacted topic, every instance would move it again at every start.
+    A record that cannot be read, or used, is counted and logged, and the petition's last good state stays. It is not moved
+    to a dead-letter topic: it stays on the compacted topic, every instance would move it again at every start. No record
+    keeps a service from starting.
+
+    The key and the value must name the same petition: compaction and the order of changes go by the key. The headers
+    ``ce_subject`` and ``content-type`` are for those who route events; nothing here depends on them, and a change is not
+    refused for them.
+
+    Order is per partition, so of a petition's records only those in the partition of its key follow each other. One that
+    stands elsewhere was written before partitions were added, or by a producer of another opinion: the newest of these
+    serves as long as there is none in the petition's own partition, in whatever order the partitions are read.
     """
 
     def __init__(
@@ -44,14 +70,31 @@ class CatalogueFeed:
         on_change: Callable[[PetitionChanged], Awaitable[None]] | None = None,
     ) -> None:
         self._catalogue, self._on_change = catalogue, on_change
-        self._reader = BroadcastReader(PETITIONS_CHANGED, self._on_records, start="earliest", on_bug=on_bug)
+        self._reader = BroadcastReader(
+            PETITIONS_CHANGED,
+            self._on_records,
+            start="earliest",
+            on_bug=on_bug,
+            on_unreadable=self._count_unreadable,
+        )
         self._at_start: dict[int, int] | None = None
-        self._done: dict[int, int] = {}
+        self._said: dict[str, dict[int, _Said]] = {}
+        self._partitions = 0  # as many as the topic had when its records were last put in order
         self._complete = asyncio.Event()
         self._applied = asyncio.Event()
         self._unreadable = Counter(
             "groundswell_catalogue_unreadable_records",
-            "Records of petitions.changed that could not be read; the petition keeps its last good state",
+            "Records of petitions.changed that could not be read or used; the petition keeps its last good state",
+            registry=registry,
+        )
+        self._unreadable_batches = Counter(
+            "groundswell_catalogue_unreadable_batches",
+            "Batches of petitions.changed that could not be unpacked and were passed over",
+            registry=registry,
+        )
+        self._misplaced = Counter(
+            "groundswell_catalogue_misplaced_records",
+            "Records of petitions.changed that stand in another partition than their key's, and lose against one there",
             registry=registry,
         )
         petitions = Gauge("groundswell_catalogue_petitions", "Petitions this process knows", registry=registry)
@@ -75,7 +118,7 @@ class CatalogueFeed:
             return "petitions.changed is not being read yet"
         if self._at_start is None:
             self._at_start = await self._ends(consumer)
-        behind = self._behind(self._at_start)
+        behind = await self._behind(self._at_start)
         if behind:
             return f"{behind} records of petitions.changed still to read"
         self._complete.set()
@@ -95,49 +138,117 @@ class CatalogueFeed:
         try:
             async with asyncio.timeout(_CATCH_UP_SECONDS):
                 ends = await self._ends(consumer)  # the client would ask a Kafka that is away for 40 seconds
-                while self._behind(ends):
+                while await self._behind(ends):
                     self._applied.clear()
-                    await self._applied.wait()
+                    await self._more_applied()
         except TimeoutError:
             raise CatalogueBehind("not all of petitions.changed was read in time") from None
         self._complete.set()
 
-    async def _ends(self, consumer: AIOKafkaConsumer) -> dict[int, int]:
-        """The offset after the last record, of every partition that has any."""
-        ends = await consumer.end_offsets(list(consumer.assignment()))
-        # Each question waits behind the fetch that is under way (50 ms), so the second one is asked only when it matters:
-        # a partition that was never read may have lost all its records.
-        unread = [tp for tp, end in ends.items() if end > 0 and tp.partition not in self._done]
-        starts = await consumer.beginning_offsets(unread) if unread else {}
-        return {tp.partition: end for tp, end in ends.items() if end > starts.get(tp, 0)}
+    async def _more_applied(self) -> None:
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await self._applied.wait()
+        except TimeoutError:
+            pass
 
-    def _behind(self, ends: dict[int, int]) -> int:
-        return sum(max(0, end - self._done.get(partition, 0)) for partition, end in ends.items())
+    @staticmethod
+    async def _ends(consumer: AIOKafkaConsumer) -> dict[int, int]:
+        """The offset after the last record, by partition."""
+        ends = await consumer.end_offsets(list(consumer.assignment()))
+        return {tp.partition: end for tp, end in ends.items()}
+
+    async def _behind(self, ends: dict[int, int]) -> int:
+        return sum([max(0, end - await self._reader.done(partition)) for partition, end in ends.items() if end])
 
     async def _on_records(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> None:
+        await self._note_partitions()
         for record in records:
-            await self._apply(record)
-            self._done[record.partition] = record.offset + 1
+            try:
+                await self._apply(record)
+            except Exception as error:  # noqa: BLE001  whatever one record does, the service goes on and starts again
+                self._unreadable.inc()
+                log.error(
+                    "petition_unreadable",
+                    partition=record.partition,
+                    offset=record.offset,
+                    cause=type(error).__name__,
+                )
         self._applied.set()
 
+    def _count_unreadable(self, record: Unreadable) -> None:
+        (self._unreadable_batches if record.is_batch else self._unreadable).inc()
+
     async def _apply(self, record: ConsumerRecord[Any, Any]) -> None:
-        if record.value is None:
-            self._catalogue.remove((record.key or b"").decode("utf-8", "replace"))
+        petition = None if record.value is None else _read(record)
+        key = (record.key or b"").decode()
+        if petition is not None and petition.petition_id != key:
+            raise KeyMismatch
+        said = self._said.setdefault(key, {})
+        said[record.partition] = _Said(record.timestamp, petition)
+        decisive = self._decisive(key)
+        if decisive != record.partition:
+            self._misplaced.inc()
+            log.warning("petition_misplaced", partition=record.partition, offset=record.offset, instead_of=decisive)
             return
-        try:
-            _, event_type = read_attributes(record.headers)
-            if event_type != PetitionChanged.TYPE:
-                raise NotACloudEvent(f"type {event_type} does not belong on this topic")
-            petition = PetitionChanged.model_validate_json(record.value)
-        except (ValidationError, NotACloudEvent) as error:
-            self._unreadable.inc()
-            log.error(
-                "petition_unreadable",
-                partition=record.partition,
-                offset=record.offset,
-                cause=type(error).__name__,
-            )
+        await self._take_over(key, petition)
+
+    async def _note_partitions(self) -> None:
+        """Partitions may have been added: then other records are the ones that stand where their key says."""
+        consumer = self._reader.consumer
+        partitions = len(consumer.partitions_for_topic(PETITIONS_CHANGED.name) or ()) if consumer is not None else 0
+        if partitions == self._partitions:
+            return
+        self._partitions = partitions
+        for key, said in self._said.items():
+            petition = said[self._decisive(key)].petition
+            if petition is not self._catalogue.get(key):
+                await self._take_over(key, petition)
+
+    def _decisive(self, key: str) -> int:
+        """The partition whose record of `key` counts."""
+        said = self._said[key]
+        home = partition_of(key.encode(), self._partitions) if self._partitions else None
+        return home if home in said else max(said, key=lambda partition: said[partition].timestamp)
+
+    async def _take_over(self, key: str, petition: PetitionChanged | None) -> None:
+        if petition is None:
+            self._catalogue.remove(key)
             return
         self._catalogue.apply(petition)
         if self._on_change is not None:
-            await self._on_change(petition)
+            try:
+                await self._on_change(petition)
+            except Exception as error:  # noqa: BLE001  see `_on_records`
+                self._unreadable.inc()
+                log.error("petition_change_failed", petition=key, cause=type(error).__name__)
+
+
+def _read(record: ConsumerRecord[Any, Any]) -> PetitionChanged:
+    """The petition in a record.
+
+    Raises:
+        NotACloudEvent: the headers are not those of this event.
+        pydantic.ValidationError: the value is not this event.
+        OverflowError: a moment lies outside of the years 1 to 9999 in UTC, so nobody could compare or show it.
+    """
+    _, event_type = read_attributes(record.headers)
+    if event_type != PetitionChanged.TYPE:
+        raise NotACloudEvent(f"type {event_type} does not belong on this topic")
+    petition = PetitionChanged.model_validate_json(record.value or b"")
+    for moment in (petition.opens_at, petition.closes_at, petition.changed_at):
+        if moment is not None:
+            moment.astimezone(UTC)
+    return _of_the_present(petition, record)
+
+
+def _of_the_present(petition: PetitionChanged, record: ConsumerRecord[Any, Any]) -> PetitionChanged:
+    """The petition, changed when its record arrived if it says another day.
+
+    The order of the topic decides which state is the newest, so the state holds. But where the latest change of several
+    petitions is looked for, one from a clock in the year 2101 would be it for ever.
+    """
+    if fit(record, COMMAND_AHEAD, petition.changed_at):
+        return petition
+    arrived = arrival(record.timestamp, record.timestamp_type)
+    return petition.model_copy(update={"changed_at": EARLIEST if arrived is None else as_time(arrived)})

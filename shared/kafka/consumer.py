@@ -6,9 +6,9 @@ Contract
 and all that it published is acknowledged; only then are the offsets committed, explicitly, as ``{partition: last + 1}``.
 Killed anywhere before that, the records come again: `process` must be idempotent.
 
-* **invalid** (`decode` raises `InvalidRecord`): the record goes to the dead-letter topic, awaited, before the offset
-  passes it; its neighbours are not affected. The same for a record that makes `decode` raise anything else: that is a bug,
-  but of one record only.
+* **invalid** (`decode` raises `InvalidRecord`, or the Kafka client cannot unpack it: `shared.kafka.unpacking`): the
+  record goes to the dead-letter topic, awaited, before the offset passes it; its neighbours are not affected. The same
+  for a record that makes `decode` raise anything else: that is a bug, but of one record only.
 * **transient** (`is_transient`): the position is held and the same batch is tried again with backoff; the consumer stays
   in its group, is not ready meanwhile, and gives the batch up only when its partitions are taken away or the service stops.
 * **about the data** (`SetAside`, `is_about_the_data`, and a `Collision` that does not pass): the records that cannot be
@@ -47,6 +47,7 @@ from shared.kafka.isolation import Isolation, Item
 from shared.kafka.losses import Losses
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
+from shared.kafka.unpacking import Unreadable, log_unreadable, refusing
 from shared.kafka.watch import ConsumerWatch
 from shared.settings import CommonSettings
 from shared.topics import Topic
@@ -112,7 +113,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         on_revoked: Callable[[set[int]], Awaitable[None]] | None = None,
     ) -> None:
         self._topic, self._group = topic, group
-        self._decode, self._process = decode, process
+        self._decode, self._process = refusing(decode, self._note_unreadable), process
         self._producer, self._metrics, self._settings = producer, metrics, settings
         self._on_bug, self._limits = on_bug, limits
         self._after_assigned, self._after_revoked = on_assigned, on_revoked
@@ -169,6 +170,11 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         # FastStream makes the client when the broker starts; before that nothing here runs.
         consumer: AIOKafkaConsumer = self._subscriber.consumer
         return consumer
+
+    def _note_unreadable(self, record: Unreadable) -> None:
+        if record.is_batch:
+            self._metrics.unreadable_batches.inc()
+        log_unreadable(record)
 
     async def _keep_raw(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> KafkaMessage:
         # FastStream's metrics measure the body; nothing else looks at it.

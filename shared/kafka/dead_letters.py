@@ -12,6 +12,7 @@ from aiokafka import ConsumerRecord
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.producer import EventProducer, fits
 from shared.kafka.record import Headers, Record
+from shared.kafka.unpacking import Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,9 @@ def dead_letter_headers(letter: DeadLetter) -> Headers:
     """The record's own headers, then ours: ``dlq_reason``, ``dlq_exception``, where it came from, and when it was moved.
 
     The exception's text never holds the record's content: `InvalidRecord` is made without it.
+
+    A header whose name is not UTF-8 is not among the record's own: no client of this language could read the letter then.
+    `dlq_raw_headers` has all of them as they were packed.
     """
     record = letter.record
     return [
@@ -36,7 +40,16 @@ def dead_letter_headers(letter: DeadLetter) -> Headers:
         ("dlq_source_partition", str(record.partition).encode()),
         ("dlq_source_offset", str(record.offset).encode()),
         ("dlq_time", datetime.now(UTC).isoformat().encode()),
+        *_unreadable_headers(record),
     ]
+
+
+def _unreadable_headers(record: ConsumerRecord[Any, Any]) -> Headers:
+    if not isinstance(record, Unreadable):
+        return []
+    if record.is_batch:
+        return [("dlq_source_first_offset", str(record.first_offset).encode())]
+    return [("dlq_raw_headers", record.raw_headers)] if record.raw_headers else []
 
 
 def dead_letter(letter: DeadLetter, dlq_topic: str) -> Record:

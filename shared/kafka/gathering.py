@@ -14,7 +14,7 @@ import asyncio
 import copy
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -32,12 +32,14 @@ class UnderWay:
     acknowledged: asyncio.Future[Any]
     told: Callable[[BaseException], BaseException]
     """What callers are told of an error with which it ended."""
+    arrival: Callable[[Any], int | None] = field(default=lambda _: None)
+    """When the brokers took it, from what `acknowledged` holds; see `shared.bounds.arrival`."""
 
 
 Send = Callable[[str, int, Sequence[Record]], Awaitable[UnderWay]]
 """Gives records of a topic's partition to the sender, as many as one batch takes, and does not wait for the brokers."""
 
-Waiting = asyncio.Future[None]
+Waiting = asyncio.Future[int | None]
 
 
 class _Partition:
@@ -69,8 +71,8 @@ class Gathering:
         self._last_turn = float("-inf")
         self._turns: set[asyncio.Task[None]] = set()
 
-    async def publish(self, topic: str, partition: int, record: Record) -> None:
-        """Returns when the brokers have acknowledged `record`.
+    async def publish(self, topic: str, partition: int, record: Record) -> int | None:
+        """Returns when the brokers have acknowledged `record`: the time at which they took it, as `UnderWay` gives it.
 
         Cancelled before its batch was made, it is not sent.
 
@@ -86,7 +88,7 @@ class Gathering:
             self._next_turn = None
         self._want_turn()
         try:
-            await waiting
+            return await waiting
         finally:
             home.waiting.pop(waiting, None)
 
@@ -124,28 +126,36 @@ class Gathering:
         taken = waiting[: batch.records]
         for one in taken:
             partition.waiting.pop(one, None)
-        batch.acknowledged.add_done_callback(partial(self._acknowledged, partition, mark, taken, batch.told))
+        batch.acknowledged.add_done_callback(partial(self._acknowledged, partition, mark, taken, batch))
 
     def _acknowledged(
         self,
         partition: _Partition,
         mark: object,
         taken: list[Waiting],
-        told: Callable[[BaseException], BaseException],
+        batch: UnderWay,
         outcome: asyncio.Future[Any],
     ) -> None:
         if outcome.cancelled():
             self._end(partition, mark, taken, KafkaConnectionError("the producer was closed"))
+        elif (error := outcome.exception()) is not None:
+            self._end(partition, mark, taken, batch.told(error))
         else:
-            error = outcome.exception()
-            self._end(partition, mark, taken, None if error is None else told(error))
+            self._end(partition, mark, taken, None, batch.arrival(outcome.result()))
 
-    def _end(self, partition: _Partition, mark: object, taken: list[Waiting], error: BaseException | None) -> None:
+    def _end(
+        self,
+        partition: _Partition,
+        mark: object,
+        taken: list[Waiting],
+        error: BaseException | None,
+        arrival: int | None = None,
+    ) -> None:
         for one in taken:
             if one.done():  # whoever waited has given up
                 continue
             if error is None:
-                one.set_result(None)
+                one.set_result(arrival)
             else:
                 one.set_exception(copy.copy(error))  # each raises it, and adds to its traceback
         if partition.under_way is mark:

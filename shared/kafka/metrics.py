@@ -27,6 +27,11 @@ class ConsumerMetrics:
             "Times that a batch or a part of it was split in halves to find the record that cannot be applied",
             registry=registry,
         )
+        self.unreadable_batches = Counter(
+            "groundswell_consumer_unreadable_batches",
+            "Batches of a producer that could not be unpacked, each moved to the dead-letter topic as a whole",
+            registry=registry,
+        )
         self.batch_records = Histogram(
             "groundswell_consumer_batch_records",
             "Records per batch: near the maximum means that the consumer works off a backlog",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -20,6 +22,7 @@ from aiokafka.errors import (
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from shared.bounds import arrival
 from shared.failpoints import failpoint
 from shared.kafka.errors import is_transient
 from shared.kafka.gathering import Gathering, UnderWay
@@ -77,10 +80,17 @@ class EventProducer:
     `publish_in_order` is for facts: within a partition it sends the next batch only after the last one was acknowledged. A
     plain sequence of sends does not give that: if an earlier batch fails for good and a later one gets through, a reader
     sees position 7 before 6, moves its fence past 6, and 6 is never counted.
+
+    Args:
+        on_arrival: Called with every acknowledgement of what `publish` sent, before its callers go on: when the brokers
+            took it (`shared.bounds.arrival`), and the monotonic time before it was sent and after it was acknowledged.
+            Not called where the brokers do not say.
     """
 
-    def __init__(self, settings: CommonSettings) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: CommonSettings, *, on_arrival: Callable[[int, float, float], None] | None = None
+    ) -> None:
+        self._settings, self._on_arrival = settings, on_arrival
         self._gathering = Gathering(self._send, seconds=_GATHER_SECONDS, many=_GATHER_RECORDS)
         self._producer: AIOKafkaProducer | None = None
         self._replacement: asyncio.Task[None] | None = None
@@ -174,8 +184,11 @@ class EventProducer:
             raise KafkaConnectionError("Kafka has not answered yet")
         return self._producer
 
-    async def publish(self, topic: str, record: Record) -> None:
+    async def publish(self, topic: str, record: Record) -> int | None:
         """Publish one record and wait until the brokers have acknowledged it.
+
+        Returns:
+            When they took it, by their clock; see `shared.bounds.arrival`.
 
         Raises:
             aiokafka.errors.MessageSizeTooLargeError: the record is larger than the topic takes; nothing was sent.
@@ -183,7 +196,7 @@ class EventProducer:
         """
         require_fits(topic, record)
         partition = partition_of(record.key or b"", self._partitions(topic) or await self.partitions(topic))
-        await self._gathering.publish(topic, partition, record)
+        return await self._gathering.publish(topic, partition, record)
 
     async def publish_in_order(self, topic: str, records: Iterable[Record]) -> None:
         """Publish records, each partition's in the given order, and wait until all are acknowledged.
@@ -241,11 +254,18 @@ class EventProducer:
             raise ValueError("an empty batch did not take one record")
         batch.close()
         told = partial(self._told, producer)
+        sent = time.monotonic()
         try:
             acknowledged = await producer.send_batch(batch, topic, partition=partition)
         except KafkaError as error:
             raise told(error) from error
-        return UnderWay(taken, acknowledged, told)
+        return UnderWay(taken, acknowledged, told, partial(self._arrived, sent))
+
+    def _arrived(self, sent: float, metadata: Any) -> int | None:
+        arrived = arrival(metadata.timestamp, metadata.timestamp_type)
+        if arrived is not None and self._on_arrival is not None:
+            self._on_arrival(arrived, sent, time.monotonic())
+        return arrived
 
     def _told(self, producer: AIOKafkaProducer, error: BaseException) -> BaseException:
         """What whoever publishes is told of a failure of `producer`, which is replaced if it will never send again."""

@@ -20,7 +20,7 @@ import confluent_kafka
 from pydantic import TypeAdapter
 
 from shared.events import Event, MilestoneReached, SignatureVerified, SignCommand
-from shared.identity import canonical_email, new_signature_id, signer_key
+from shared.identity import canonical_email, milestone_id, new_signature_id, signer_key
 from shared.kafka.headers import event_headers
 from shared.kafka.record import Record
 from shared.topics import DEFAULT_PARTITIONS, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED
@@ -142,16 +142,10 @@ def event_record(event: Event, *, key: str, event_id: str | UUID, source: str, t
     return Record(key.encode(), event.model_dump_json().encode(), headers)
 
 
-def milestone(petition_id: str, threshold: int) -> Record:
-    """A milestone that was reached just now."""
-    event = MilestoneReached(
-        petition_id=petition_id,
-        threshold=threshold,
-        count=threshold,
-        revision=threshold,
-        reached_at=datetime.now(UTC),
-    )
-    return event_record(event, key=petition_id, event_id=f"{petition_id}/{threshold}", source="/groundswell/tally")
+def milestone(reached: MilestoneReached) -> Record:
+    """A milestone as tally announces it."""
+    event_id = milestone_id(reached.petition_id, reached.threshold)
+    return event_record(reached, key=reached.petition_id, event_id=event_id, source="/groundswell/tally")
 
 
 def power_law(choices: int) -> list[float]:

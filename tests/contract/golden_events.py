@@ -15,6 +15,7 @@ from uuid import UUID
 
 from shared.events import (
     ConfirmCommand,
+    EraseCommand,
     Event,
     InvalidateCommand,
     MilestoneReached,
@@ -60,6 +61,7 @@ EXAMPLES: tuple[Event, ...] = (
     ConfirmCommand(**_CHANGE),
     WithdrawCommand(**_CHANGE),
     InvalidateCommand(**_CHANGE),
+    EraseCommand(**_CHANGE, actor="Kim, helpdesk", reason="Request 4711 of 22 November"),
     SignatureVerified(**_FACT),
     SignatureRevoked(**_FACT, cause="withdrawn"),
     SignatureRejected(

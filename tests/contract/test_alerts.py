@@ -161,10 +161,10 @@ def test_metrics_that_nobody_exports_are_found_out(exported: dict[str, dict[str,
 
 def test_values_that_rules_ask_for_are_values_that_services_give() -> None:
     given = {
-        "reason": set(KINDS),
+        "reason": {*KINDS, "not_decided"},
         "needed": {"yes", "no"},
         "cause": {"crowded", "command"},
-        "outcome": {"away", "full", "failed"},
+        "outcome": {"away", "full", "failed", "withheld", "forged"},
         "result": {"right", "wrong"},
         "kind": {"unreadable"},
         "job": set(SERVICES),

@@ -102,6 +102,7 @@ def test_the_requests_reached_what_each_call_is_for() -> None:
         "confirm_signature": 202,
         "withdraw_signature": 202,
         "invalidate_signature": 202,
+        "erase_signature": 202,
     }
 
 

@@ -150,6 +150,8 @@ RULES: Final = (
     Rule(
         "snapshot_overtaken", ("tally", KAFKA, CLOCK), "a tally that had lost its partitions was late, and is answered"
     ),
+    # Clocks.
+    Rule("clock_wrong", (CLOCK,), "ingest found its clock wrong, and accepts nothing meanwhile"),
     # Mail.
     Rule("sender_held", (SMTP, POSTGRES, CLOCK, ITSELF), "the SMTP server or PostgreSQL is away"),
     Rule("lease_not_given_back", (POSTGRES, ITSELF), "PostgreSQL is away"),

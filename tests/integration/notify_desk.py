@@ -22,6 +22,7 @@ from services.notify.sender import Sender
 from services.notify.settings import Settings
 from services.notify.smtp import SmtpRelay, SmtpServer
 from services.notify.store import DeliveryStore
+from shared.catalogue import Catalogue
 from shared.events import MilestoneReached, Organisation, PetitionChanged, Target
 from shared.postgres import Database
 from tests.integration.consuming import eventually
@@ -40,6 +41,8 @@ class Desk:
     smtp: ScriptedSmtp
     registry: CollectorRegistry
     metrics: NotifyMetrics
+    catalogue: Catalogue
+    """What the senders know of petitions."""
 
     def settings(self, **changes: Any) -> Settings:
         """Settings of a sender that is in a hurry."""
@@ -68,9 +71,14 @@ class Desk:
                 SmtpServer.parse(settings.smtp_url.get_secret_value()), timeout_seconds=settings.smtp_timeout_seconds
             ),
             writer=MailWriter(mail_from=settings.mail_from, pages_url=settings.public_pages_url),
+            catalogue=self.catalogue,
+            catch_up=self.catch_up,
             settings=settings,
             metrics=self.metrics,
         )
+
+    async def catch_up(self) -> None:
+        """The catalogue is up to date: tests write into it."""
 
     @asynccontextmanager
     async def sending(self, sender: Sender | None = None, **changes: Any) -> AsyncIterator[Sender]:
@@ -86,14 +94,33 @@ class Desk:
     async def reached(
         self, *thresholds: int, targets: int = 1, petition_id: str = "night-ferry", **wait: float
     ) -> None:
-        """Milestones were reached: their deliveries are written, due at once unless told otherwise."""
+        """Milestones were reached: tally decided them, and their deliveries are written, due at once unless told otherwise."""
+        self.catalogue.apply(petition(targets, petition_id))
+        for threshold in thresholds:
+            await self.decide(milestone(threshold, petition_id))
         rows = [row for threshold in thresholds for row in deliveries(threshold, targets, petition_id)]
         await self.store.add(rows, [], due_in=timedelta(**wait))
+
+    async def decide(self, reached: MilestoneReached) -> None:
+        """Tally records a milestone."""
+        await self.eyes.execute(
+            "INSERT INTO milestones (petition_id, threshold, count, revision, reached_at) VALUES ($1, $2, $3, $4, $5)"
+            " ON CONFLICT DO NOTHING",
+            reached.petition_id,
+            reached.threshold,
+            reached.count,
+            reached.revision,
+            reached.reached_at,
+        )
+
+    def finished_as(self, outcome: str) -> float | None:
+        """How many deliveries have come to this end."""
+        return self.registry.get_sample_value("groundswell_notify_deliveries_total", {"outcome": outcome})
 
     async def take(self, lease_for: timedelta = MINUTE) -> tuple[UUID, list[Claim]]:
         """Claim what is due as a sender would, and do nothing with it."""
         lease = uuid4()
-        return lease, await self.store.claim(limit=10, lease=lease, lease_for=lease_for)
+        return lease, (await self.store.claim(limit=10, lease=lease, lease_for=lease_for)).mails
 
     def held(self, cause: str | None = None) -> float:
         """How often senders had to wait, for this cause or any."""
@@ -110,7 +137,8 @@ class Desk:
 
     async def states(self) -> list[str]:
         """Their states, in the same order."""
-        return [row["state"] for row in await self.rows()]
+        found = await self.eyes.fetch("SELECT state FROM deliveries ORDER BY petition_id, threshold, target_id")
+        return [row["state"] for row in found]
 
     async def finished(self) -> None:
         """Wait until nothing is left to be sent."""
@@ -128,22 +156,42 @@ class Desk:
 
 def deliveries(threshold: int, targets: int = 1, petition_id: str = "night-ferry") -> list[Delivery]:
     """What a milestone asks for, on a petition that addresses so many offices."""
-    now = datetime.now(UTC)
-    return deliveries_for(
-        MilestoneReached(
-            petition_id=petition_id, threshold=threshold, count=threshold + 3, revision=threshold, reached_at=now
-        ),
-        PetitionChanged(
-            petition_id=petition_id,
-            organisation=Organisation(slug="harbour-friends", name="Friends of the Harbour"),
-            title="Keep the night ferry",
-            text="It brings people home.",
-            targets=[
-                Target(target_id=f"office-{number}", name=f"Office {number}", email=f"office{number}@harbour.example")
-                for number in range(targets)
-            ],
-            changed_at=now,
-        ),
+    return deliveries_for(milestone(threshold, petition_id), petition(targets, petition_id))
+
+
+def milestone(threshold: int, petition_id: str = "night-ferry") -> MilestoneReached:
+    """A milestone that was reached just now."""
+    return MilestoneReached(
+        petition_id=petition_id,
+        threshold=threshold,
+        count=threshold + 3,
+        revision=threshold,
+        reached_at=datetime.now(UTC),
+    )
+
+
+def petition(targets: int = 1, petition_id: str = "night-ferry", **emails: str) -> PetitionChanged:
+    """A petition that addresses so many offices.
+
+    Args:
+        targets: How many.
+        petition_id: Its id.
+        emails: Addresses of offices, ``office_0`` the first; the others have the one that they always have.
+    """
+    return PetitionChanged(
+        petition_id=petition_id,
+        organisation=Organisation(slug="harbour-friends", name="Friends of the Harbour"),
+        title="Keep the night ferry",
+        text="It brings people home.",
+        targets=[
+            Target(
+                target_id=f"office-{number}",
+                name=f"Office {number}",
+                email=emails.get(f"office_{number}", f"office{number}@harbour.example"),
+            )
+            for number in range(targets)
+        ],
+        changed_at=datetime.now(UTC),
     )
 
 
@@ -163,11 +211,11 @@ async def new_database(postgres: Postgres) -> str:
 async def open_desk(database_url: str) -> AsyncIterator[Desk]:
     """A desk with empty tables."""
     eyes = await asyncpg.connect(database_url)
-    await eyes.execute("TRUNCATE deliveries, milestones_waiting")
+    await eyes.execute("TRUNCATE deliveries, milestones_waiting, milestones")
     database = Database(database_url, application="notify-test")
     await database.open()
     registry = CollectorRegistry()
     async with ScriptedSmtp() as smtp:
-        yield Desk(database_url, eyes, DeliveryStore(database), smtp, registry, NotifyMetrics(registry))
+        yield Desk(database_url, eyes, DeliveryStore(database), smtp, registry, NotifyMetrics(registry), Catalogue())
     await database.close()
     await eyes.close()

@@ -1,15 +1,12 @@
 """The batch consumer's contract, on a real broker: what is invalid, what passes by itself, what is a bug, what a stop leaves."""
 
 import asyncio
-import struct
 import time
 from typing import Any
 
 import confluent_kafka
 import pytest
 from aiokafka.errors import KafkaConnectionError
-from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.record.util import calc_crc32c
 from asyncpg import CheckViolationError, RaiseError, UniqueViolationError
 from asyncpg import DataError as PostgresDataError
 
@@ -251,29 +248,6 @@ async def test_records_that_wait_and_are_not_delivered_make_the_consumer_not_rea
         client.resume(*client.assignment())
         await worker.processes(3)
         await eventually(lambda: worker.why_not_ready() == "", "ready again")
-
-
-async def test_a_record_that_the_client_itself_cannot_unpack_stops_its_partition_and_that_is_told(
-    kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A header's name must be UTF-8, brokers do not look, and aiokafka fails on the whole batch: it needs a person."""
-    monkeypatch.setattr(watch, "_MEASURE_SECONDS", 0.1)
-    monkeypatch.setattr(watch, "_STALLED_SECONDS", 0.3)
-    topic = await new_topic(kafka)
-    await write(kafka, topic.name, numbers(3))
-    build = BatchBuilder._build
-
-    def broken(self: BatchBuilder) -> bytes:
-        packed = bytearray(bytes(build(self)).replace(b"HEADER", b"\xff" * 6))
-        struct.pack_into(">I", packed, 17, calc_crc32c(bytes(packed[21:])))
-        return bytes(packed)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(BatchBuilder, "_build", broken)
-        await write(kafka, topic.name, [Raw(b"3", headers=[*HEADERS, ("HEADER", b"")])])
-    async with Worker(kafka, topic) as worker, committed(kafka, topic) as group:
-        await eventually(lambda: "records wait and are not delivered" in worker.why_not_ready(), "told")
-        assert await group.offsets() in ({}, {0: 3}), "nothing passes it"
 
 
 @pytest.mark.parametrize("kept_alive", [True, False])

@@ -1,6 +1,7 @@
 """The petition catalogue's feed on a real broker: whole before it is ready, true afterwards, and never stopped by a record."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,17 +10,20 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from deploy.local.embedded_kafka import EmbeddedKafka
+from deploy.local.kafka import KafkaBroker
 from shared.catalogue import Catalogue
 from shared.events import PetitionChanged, TallyUpdated
 from shared.kafka import catalogue_feed
 from shared.kafka.catalogue_feed import CatalogueBehind, CatalogueFeed
 from shared.kafka.errors import is_transient
 from shared.kafka.headers import event_headers
+from shared.kafka.partitioner import partition_of
 from shared.kafka.producer import EventProducer
 from shared.kafka.record import Record
 from shared.service import new_broker
 from shared.topics import PETITIONS_CHANGED, apply_topics
-from tests.integration.consuming import eventually, settings_for
+from tests.integration.consuming import Raw, eventually, settings_for, write
+from tests.integration.packing import STRANGE, strange_name, write_changed
 from tests.unit.shared.petitions import petition
 
 TOPIC = PETITIONS_CHANGED.name
@@ -51,7 +55,7 @@ def changed(event: PetitionChanged) -> Record:
 class Reader:
     """A process's catalogue and its feed."""
 
-    def __init__(self, kafka: EmbeddedKafka, on_change: Callable[[PetitionChanged], Awaitable[None]] | None) -> None:
+    def __init__(self, kafka: KafkaBroker, on_change: Callable[[PetitionChanged], Awaitable[None]] | None) -> None:
         self.catalogue, self.registry, self.bugs = Catalogue(), CollectorRegistry(), list[BaseException]()
         self.feed = CatalogueFeed(self.catalogue, self.registry, on_bug=self.bugs.append, on_change=on_change)
         self.broker = new_broker(settings_for(kafka), self.registry, "test")
@@ -61,6 +65,14 @@ class Reader:
         """Whether all that was there at the start is known."""
         return await self.feed.check() is None
 
+    def metric(self, name: str) -> float | None:
+        """The value of a metric of the catalogue."""
+        return self.registry.get_sample_value(f"groundswell_catalogue_{name}")
+
+    def unreadable(self) -> float | None:
+        """How many records were passed over."""
+        return self.metric("unreadable_records_total")
+
     def titles(self) -> dict[str, str]:
         """Every petition's title."""
         return {known.petition_id: known.title for known in self.catalogue}
@@ -68,7 +80,7 @@ class Reader:
 
 @asynccontextmanager
 async def reading(
-    kafka: EmbeddedKafka, on_change: Callable[[PetitionChanged], Awaitable[None]] | None = None
+    kafka: KafkaBroker, on_change: Callable[[PetitionChanged], Awaitable[None]] | None = None
 ) -> AsyncIterator[Reader]:
     reader = Reader(kafka, on_change)
     await reader.broker.start()
@@ -146,7 +158,7 @@ async def test_after_catching_up_everything_is_known_that_was_written_before(
         assert reader.feed.complete
 
 
-async def test_every_change_is_told_once_and_what_goes_wrong_there_is_a_bug(
+async def test_every_change_is_told_once_and_one_that_cannot_be_taken_stops_nothing(
     kafka: EmbeddedKafka, writer: EventProducer
 ) -> None:
     told: list[str] = []
@@ -154,15 +166,119 @@ async def test_every_change_is_told_once_and_what_goes_wrong_there_is_a_bug(
     async def on_change(event: PetitionChanged) -> None:
         told.append(event.petition_id)
         if event.petition_id == "broken":
-            raise KeyError("a bug")
+            raise KeyError("a bug that one petition meets")
 
+    await writer.publish(TOPIC, changed(petition("broken")))
     async with reading(kafka, on_change) as reader:
+        await eventually(reader.ready, "a service starts all the same")
         await writer.publish(TOPIC, changed(petition("one")))
         await writer.publish(TOPIC, changed(petition("two")))
-        await eventually(lambda: sorted(told) == ["one", "two"], "told")
+        await eventually(lambda: sorted(told) == ["broken", "one", "two"], "told")
+        assert reader.unreadable() == 1
         assert not reader.bugs
-        await writer.publish(TOPIC, changed(petition("broken")))
-        await eventually(lambda: [type(bug) for bug in reader.bugs] == [KeyError], "reported")
+
+
+async def test_a_record_under_another_key_changes_nothing(kafka: EmbeddedKafka, writer: EventProducer) -> None:
+    own, forged = petition(title="Of the administrator"), petition(title="Of somebody else")
+    await writer.publish(TOPIC, changed(own))
+    wrong_keys = (b"another-petition", b"", b"\xff", None)
+    await writer.publish_in_order(TOPIC, [changed(forged)._replace(key=key) for key in wrong_keys])
+    async with reading(kafka) as reader:
+        await eventually(reader.ready, "ready")
+        assert reader.titles() == {"save-the-harbour": "Of the administrator"}
+        assert reader.unreadable() == len(wrong_keys)
+
+
+async def test_a_tombstone_of_no_petition_removes_nothing(kafka: EmbeddedKafka, writer: EventProducer) -> None:
+    await writer.publish(TOPIC, changed(petition()))
+    await writer.publish_in_order(TOPIC, [Record(key, None, []) for key in (b"\xff", None, b"", b"unknown")])
+    async with reading(kafka) as reader:
+        await eventually(reader.ready, "ready")
+        assert list(reader.titles()) == ["save-the-harbour"]
+        assert not reader.bugs
+
+
+@pytest.mark.parametrize("field", ["opens_at", "closes_at", "changed_at"])
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+05:00"])
+async def test_a_moment_that_no_service_could_work_with_is_passed_over(
+    kafka: EmbeddedKafka, writer: EventProducer, field: str, moment: str
+) -> None:
+    bad = json.dumps({**json.loads(petition(title="Bad").model_dump_json()), field: moment}).encode()
+    await writer.publish_in_order(TOPIC, [changed(petition(title="Good")), changed(petition())._replace(value=bad)])
+    async with reading(kafka) as reader:
+        await eventually(reader.ready, "ready")
+        assert reader.titles() == {"save-the-harbour": "Good"}
+        assert reader.unreadable() == 1
+
+
+HOME = partition_of(b"save-the-harbour", 3)
+ELSEWHERE = [partition for partition in range(3) if partition != HOME]
+
+
+def placed(partition: int, title: str | None) -> Raw:
+    """A record of the petition, or its tombstone, in a partition of the test's choice."""
+    record = changed(petition(title=title or "")) if title else Record(b"save-the-harbour", None, [])
+    return Raw(record.value, headers=record.headers, key=record.key, partition=partition)
+
+
+@pytest.mark.parametrize("home_first", [True, False])
+async def test_a_record_in_another_partition_than_its_keys_never_wins_over_one_there(
+    kafka: EmbeddedKafka, *, home_first: bool
+) -> None:
+    records = [placed(HOME, "At home"), placed(ELSEWHERE[0], "Elsewhere")]
+    async with reading(kafka) as reader:
+        for record in records if home_first else reversed(records):
+            await write(kafka, TOPIC, [record])
+            await reader.feed.catch_up()
+        assert reader.titles() == {"save-the-harbour": "At home"}
+        await write(kafka, TOPIC, [placed(ELSEWHERE[1], "Later, and elsewhere")])
+        await reader.feed.catch_up()
+        assert reader.titles() == {"save-the-harbour": "At home"}
+        assert (reader.metric("misplaced_records_total") or 0) >= 1
+    async with reading(kafka) as restarted:
+        await eventually(restarted.ready, "ready")
+        assert restarted.titles() == {"save-the-harbour": "At home"}
+
+
+async def test_a_record_elsewhere_serves_while_there_is_none_at_home(kafka: EmbeddedKafka) -> None:
+    await write(kafka, TOPIC, [placed(ELSEWHERE[0], "Older")])
+    await write(kafka, TOPIC, [placed(ELSEWHERE[1], "Newer")])
+    async with reading(kafka) as reader:
+        await eventually(reader.ready, "ready")
+        assert reader.titles() == {"save-the-harbour": "Newer"}
+        await write(kafka, TOPIC, [placed(HOME, "At home")])
+        await reader.feed.catch_up()
+        assert reader.titles() == {"save-the-harbour": "At home"}
+
+
+async def test_a_tombstone_elsewhere_removes_only_what_stands_there(kafka: EmbeddedKafka) -> None:
+    await write(kafka, TOPIC, [placed(HOME, "At home"), placed(ELSEWHERE[0], "Elsewhere")])
+    async with reading(kafka) as reader:
+        await write(kafka, TOPIC, [placed(ELSEWHERE[0], None)])
+        await reader.feed.catch_up()
+        assert reader.titles() == {"save-the-harbour": "At home"}
+        await write(kafka, TOPIC, [placed(HOME, None)])
+        await reader.feed.catch_up()
+        await write(kafka, TOPIC, [placed(ELSEWHERE[1], "Late")])
+        await reader.feed.catch_up()
+        assert reader.titles() == {}
+
+
+async def test_a_record_that_cannot_be_unpacked_keeps_no_service_from_starting(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = placed(HOME, "Not to be read")
+    await write(kafka, TOPIC, [placed(HOME, "Good")])
+    named = Raw(bad.value, headers=[*bad.headers, STRANGE], key=bad.key, partition=bad.partition)
+    await write_changed(kafka, TOPIC, [named], strange_name, monkeypatch)
+    async with reading(kafka) as reader:
+        await eventually(reader.ready, "ready")
+        assert reader.titles() == {"save-the-harbour": "Good"}
+        assert reader.unreadable() == 1
+        await write(kafka, TOPIC, [placed(HOME, "After it")])
+        await reader.feed.catch_up()
+        assert reader.titles() == {"save-the-harbour": "After it"}
+        assert not reader.bugs
 
 
 async def test_catching_up_while_kafka_is_away_fails_soon_with_an_error_that_passes(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from deploy.local.kafka import KafkaBroker
@@ -301,6 +302,72 @@ async def test_a_command_needs_the_right_credentials_and_a_decided_signature(ing
         answer = await ingest.http.post(f"/v1/signatures/{target}/{command}", headers=headers)
         assert answer.status_code == status, (command, answer.text)
         assert (status == 409) == ("retry-after" in answer.headers)
+
+
+WORDS = {"actor": "Kim, helpdesk", "reason": "Request 4711"}
+
+
+async def test_the_command_to_erase_meets_the_signature_in_its_lane_and_says_who_and_why(
+    ingest: Ingest, petition: str
+) -> None:
+    signature = await signed(ingest, petition, "verified")
+    for words in (WORDS, {"actor": "  Lee ", "reason": "Cafe\u0301"}):
+        answer = await ingest.http.post(f"/v1/signatures/{signature}/erase", json=words, headers=AS_ADMIN)
+        assert answer.status_code == 202, answer.text
+        assert answer.headers["location"] == answer.json()["status_url"] == f"/v1/signatures/{signature}"
+    sign, *erase = await ingest.published(petition)
+    assert {(record.key, record.partition) for record in erase} == {(sign.key, sign.partition)}
+    assert {dict(record.headers)["ce_type"] for record in erase} == {b"groundswell.signature.erase.v1"}
+    assert len({dict(record.headers)["ce_id"] for record in erase}) == 1, "a repeated command is the same command"
+    values = [json.loads(record.value) for record in erase]
+    assert [(value["actor"], value["reason"]) for value in values] == [
+        ("Kim, helpdesk", "Request 4711"),
+        ("Lee", "Caf\u00e9"),
+    ]
+    assert {value["signature_id"] for value in values} == {signature}
+
+
+async def test_to_erase_takes_the_administrator_a_decided_signature_and_both_words(
+    ingest: Ingest, petition: str
+) -> None:
+    signature, undecided = await signed(ingest, petition, "verified"), await signed(ingest, petition, None)
+    before = len(await ingest.published(petition))
+    for target, body, headers, status, name in (
+        (signature, WORDS, {}, 401, "credentials_required"),
+        (signature, WORDS, AS_PARTNER, 403, "admin_only"),
+        (str(uuid4()), WORDS, AS_ADMIN, 404, "signature_unknown"),
+        (undecided, WORDS, AS_ADMIN, 409, "signature_undecided"),
+        (signature, None, AS_ADMIN, 415, "unsupported_content_type"),
+        (signature, [], AS_ADMIN, 422, "invalid_fields"),
+        (signature, {"actor": "Kim"}, AS_ADMIN, 422, "invalid_fields"),
+        (signature, {**WORDS, "reson": "typo"}, AS_ADMIN, 422, "invalid_fields"),
+        (signature, {**WORDS, "actor": " "}, AS_ADMIN, 422, "invalid_fields"),
+        (signature, {**WORDS, "actor": "K" * 101}, AS_ADMIN, 422, "invalid_fields"),
+        (signature, {**WORDS, "reason": "R" * 501}, AS_ADMIN, 422, "invalid_fields"),
+        (signature, {**WORDS, "reason": "\N{MUSICAL SYMBOL EIGHTH NOTE}" * 500}, AS_ADMIN, 422, "invalid_fields"),
+        (signature, {**WORDS, "reason": "two\nlines"}, AS_ADMIN, 422, "invalid_fields"),
+        (signature, {**WORDS, "reason": "\x00"}, AS_ADMIN, 422, "invalid_fields"),
+        (signature, {**WORDS, "reason": "x" * 20_000}, AS_ADMIN, 413, "body_too_large"),
+    ):
+        answer = await ingest.http.post(f"/v1/signatures/{target}/erase", json=body, headers=headers)
+        assert (answer.status_code, code(answer)) == (status, name), (body, answer.text)
+    assert len(await ingest.published(petition)) == before
+
+
+async def test_that_a_signature_was_erased_is_told_to_those_with_credentials(ingest: Ingest, petition: str) -> None:
+    signature = await signed(ingest, petition, "verified")
+    address = f"/v1/signatures/{signature}"
+    assert (await ingest.http.get(address, headers=AS_ADMIN)).json()["erased_at"] is None
+    connection = await asyncpg.connect(ingest.postgres_url)
+    try:
+        await connection.execute("UPDATE signatures SET erased_at = now() WHERE signature_id = $1", UUID(signature))
+    finally:
+        await connection.close()
+    for headers in (AS_ADMIN, AS_PARTNER):
+        told = (await ingest.http.get(address, headers=headers)).json()
+        assert (told["status"], told["erased_at"] is None) == ("verified", False)
+    stranger = (await ingest.http.get(address)).json()
+    assert (stranger["status"], stranger["erased_at"]) == ("verified", None)
 
 
 # ------------------------------------------------------------------------------------------------------------- petitions

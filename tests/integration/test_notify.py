@@ -13,7 +13,7 @@ from deploy.local.postgres import Postgres
 from services.notify import sender
 from services.notify.deliveries import delivery_id
 from tests.integration.consuming import eventually
-from tests.integration.notify_desk import Desk, message_id, new_database, open_desk
+from tests.integration.notify_desk import Desk, message_id, new_database, open_desk, petition
 from tests.integration.scripted_smtp import ScriptedSmtp
 
 
@@ -223,9 +223,7 @@ async def test_a_server_that_refuses_our_sender_fails_no_delivery_and_is_named(d
 
 async def test_an_address_that_is_none_fails_and_the_others_are_mailed(desk: Desk) -> None:
     await desk.reached(1000, targets=2)
-    await desk.eyes.execute(
-        "UPDATE deliveries SET email = E'x@harbour.example>\\r\\nRCPT TO:<all@harbour.example' WHERE target_id = 'office-0'"
-    )
+    desk.catalogue.apply(petition(2, office_0="x@harbour.example>\r\nRCPT TO:<all@harbour.example"))
     async with desk.sending():
         await desk.finished()
 
@@ -235,7 +233,7 @@ async def test_an_address_that_is_none_fails_and_the_others_are_mailed(desk: Des
 
 async def test_an_international_address_needs_a_server_that_knows_them(desk: Desk) -> None:
     await desk.reached(1000)
-    await desk.eyes.execute("UPDATE deliveries SET email = 'büro@häfen.example'")
+    desk.catalogue.apply(petition(office_0="büro@häfen.example"))
     async with desk.sending():
         await desk.finished()
     (row,) = await desk.rows()
@@ -244,7 +242,7 @@ async def test_an_international_address_needs_a_server_that_knows_them(desk: Des
 
     async with ScriptedSmtp(utf8=True) as international:
         await desk.reached(2500)
-        await desk.eyes.execute("UPDATE deliveries SET email = 'büro@häfen.example'")
+        desk.catalogue.apply(petition(office_0="büro@häfen.example"))
         async with desk.sending(smtp_url=international.url):
             await desk.finished()
     assert [mail.recipient for mail in international.taken] == ["büro@häfen.example"]

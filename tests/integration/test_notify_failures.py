@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import asyncpg
 import pytest
 
 from deploy.local.postgres import Postgres
-from shared.events import MilestoneReached
 from tests.integration.consuming import eventually
-from tests.integration.notify_desk import MINUTE, Desk, deliveries, message_id, new_database, open_desk
+from tests.integration.notify_desk import MINUTE, Desk, deliveries, message_id, milestone, new_database, open_desk
 from tests.integration.scripted_smtp import CUT
 
 
@@ -248,6 +247,7 @@ async def test_two_mails_chosen_for_one_target_at_the_same_moment_become_one_aft
     async with chooser.transaction():
         await chooser.execute("UPDATE deliveries SET chosen_at = now()")
         # Written by a transaction that began earlier, so it seems to be the one that has collected longest.
+        await desk.decide(milestone(2500))
         await desk.store.add(deliveries(2500), [], due_in=timedelta(seconds=-10))
         other = asyncio.create_task(desk.take())
 
@@ -268,11 +268,10 @@ async def test_two_mails_chosen_for_one_target_at_the_same_moment_become_one_aft
 
 
 async def test_a_milestone_of_an_unknown_petition_waits_and_becomes_deliveries_once(desk: Desk) -> None:
-    milestone = MilestoneReached(
-        petition_id="night-ferry", threshold=1000, count=1003, revision=1003, reached_at=datetime.now(UTC)
-    )
-    await desk.store.add([], [milestone], due_in=timedelta())
-    await desk.store.add([], [milestone], due_in=timedelta())
+    reached = milestone(1000)
+    await desk.decide(reached)
+    await desk.store.add([], [reached, reached], due_in=timedelta())
+    await desk.store.add([], [reached], due_in=timedelta())
     assert (await desk.store.backlog()).milestones_waiting == 1
     assert await desk.store.petitions_waited_for() == ["night-ferry"]
 
@@ -283,7 +282,7 @@ async def test_a_milestone_of_an_unknown_petition_waits_and_becomes_deliveries_o
         )
     )
 
-    assert sorted(released) == [0, 1]
+    assert sorted(written.created for written in released) == [0, 1]
     assert (await desk.store.backlog()).milestones_waiting == 0
     assert await desk.states() == ["pending"]
 

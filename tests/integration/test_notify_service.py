@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
+import asyncpg
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
@@ -20,6 +21,7 @@ from deploy.local.mail_catcher import MailCatcher
 from deploy.local.postgres import Postgres
 from deploy.local.service import ServiceProcess
 from shared.events import MilestoneReached, Organisation, PetitionChanged, Target
+from shared.identity import milestone_id
 from shared.kafka.headers import event_headers
 from shared.kafka.producer import EventProducer
 from shared.kafka.record import Record
@@ -91,18 +93,38 @@ class Town:
 
     async def milestones(self, petition_id: str, *thresholds: int) -> None:
         """Milestones were reached, by one surge: they reach the topic together."""
-        await asyncio.gather(*(self._milestone(petition_id, threshold) for threshold in thresholds))
+        reached = [await self.decide(petition_id, threshold) for threshold in thresholds]
+        await asyncio.gather(*(self.announce(milestone) for milestone in reached))
 
-    async def _milestone(self, petition_id: str, threshold: int) -> None:
-        event = MilestoneReached(
-            petition_id=petition_id,
-            threshold=threshold,
-            count=threshold + 1,
-            revision=threshold + 1,
-            reached_at=datetime.now(UTC),
-        )
-        headers = event_headers(MilestoneReached, event_id=uuid4(), source="/test", subject=petition_id)
-        await self._publish(MILESTONES_REACHED.name, petition_id, event.model_dump_json().encode(), headers)
+    async def announce(self, milestone: MilestoneReached) -> None:
+        """A milestone is published."""
+        name = milestone.petition_id
+        event_id = milestone_id(name, milestone.threshold)
+        headers = event_headers(MilestoneReached, event_id=event_id, source="/test", subject=name)
+        await self._publish(MILESTONES_REACHED.name, name, milestone.model_dump_json().encode(), headers)
+
+    async def decide(self, petition_id: str, threshold: int) -> MilestoneReached:
+        """The milestone as tally has recorded it: once, before it is published."""
+        now = datetime.now(UTC)
+        connection = await asyncpg.connect(self.postgres_url)
+        try:
+            await connection.execute(
+                "INSERT INTO milestones (petition_id, threshold, count, revision, reached_at) VALUES ($1, $2, $3, $3, $4)"
+                " ON CONFLICT DO NOTHING",
+                petition_id,
+                threshold,
+                threshold + 1,
+                now,
+            )
+            row = await connection.fetchrow(
+                "SELECT count, revision, reached_at FROM milestones WHERE petition_id = $1 AND threshold = $2",
+                petition_id,
+                threshold,
+            )
+        finally:
+            await connection.close()
+        assert row is not None
+        return MilestoneReached(petition_id=petition_id, threshold=threshold, **dict(row))
 
     async def poison(self, petition_id: str) -> None:
         """Something that is no milestone lands on the topic."""
@@ -190,9 +212,10 @@ async def test_what_is_away_is_named_and_what_waits_for_it_is_not_lost(town: Tow
         await smtp.stop()
         await town.milestones(ferry, 1000)
         await eventually(not_ready(notify, "smtp"), "/readyz names smtp")
+        later = await town.decide(ferry, 2500)
         await postgres.stop()
         await eventually(not_ready(notify, "postgres"), "/readyz names postgres")
-        await town.milestones(ferry, 2500)
+        await town.announce(later)
         await eventually(not_ready(notify, "kafka"), "/readyz says that consumption is held")
         await postgres.start()
         await smtp.start()

@@ -39,7 +39,7 @@ def _after_a_turn(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 async def wrong_with(seed: int, database: Database, *, grown: bool = False) -> list[str]:
-    await database.pool.execute("DELETE FROM ledger; DELETE FROM signatures")
+    await database.pool.execute("DELETE FROM ledger; DELETE FROM signatures; DELETE FROM erasures")
     return await World(seed, database, grown=grown).run()
 
 

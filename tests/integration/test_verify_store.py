@@ -12,7 +12,7 @@ import pytest
 from deploy.local.postgres import Postgres
 from services.verify.decide import Judgement, Reason
 from services.verify.store import LedgerRow, Refused, VerifyStore
-from shared.events import ConfirmCommand, InvalidateCommand, SignCommand, WithdrawCommand
+from shared.events import ChangeCommand, ConfirmCommand, EraseCommand, InvalidateCommand, SignCommand, WithdrawCommand
 from shared.postgres import Database
 from tests.integration.databases import database_named
 from tests.integration.verifying import apply, empty, lane, ledger, states, told
@@ -34,7 +34,7 @@ async def store(database: Database) -> VerifyStore:
 async def snapshot(database: Database) -> list[Any]:
     return [
         [tuple(row) for row in await database.pool.fetch(f"SELECT * FROM {table} ORDER BY 1, 2")]
-        for table in ("signatures", "ledger")
+        for table in ("signatures", "ledger", "erasures")
     ]
 
 
@@ -146,9 +146,10 @@ async def test_what_never_counted_is_taken_back_without_a_change_of_the_count(
 
 
 async def test_commands_that_do_not_apply_change_nothing(store: VerifyStore, database: Database) -> None:
-    await apply(store, lane(sign(1), sign(2, signer=1)))
+    duplicate = sign(2, signer=1)
+    await apply(store, lane(sign(1), duplicate))
     before = await snapshot(database)
-    batch = lane((ConfirmCommand, 1), (WithdrawCommand, 2), (InvalidateCommand, 77), first=2)
+    batch = lane((ConfirmCommand, 1), (WithdrawCommand, 2, duplicate), (InvalidateCommand, 77), first=2)
     decided = await apply(store, batch)
     assert (decided.ledger, decided.refused, decided.not_applicable) == ([], [], 3)
     assert await snapshot(database) == before
@@ -160,6 +161,182 @@ async def test_a_change_given_twice_is_one_change(store: VerifyStore, database: 
     again = await apply(store, lane((WithdrawCommand, 1), (InvalidateCommand, 1), first=4))
     assert told(first) == told(again) == [(3, "withdrawn 1")]
     assert await states(database) == {1: "withdrawn", 2: "verified"}
+
+
+# ------------------------------------------------------------------------------------- what a command says of itself
+
+
+CHANGES = [ConfirmCommand, WithdrawCommand, InvalidateCommand, EraseCommand]
+OTHERS: list[tuple[str, Any]] = [
+    ("signer_key", lambda waiting: sign(2, petition_id=FERRY)),
+    ("petition_id", lambda waiting: sign(2)),
+    ("petition_id", lambda waiting: waiting.model_copy(update={"petition_id": PATH})),
+]
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+@pytest.mark.parametrize(("field", "other"), OTHERS)
+async def test_a_command_of_another_signer_or_petition_changes_nothing_and_stands_in_for_no_true_one(
+    store: VerifyStore, database: Database, kind: type[ChangeCommand], field: str, other: Any
+) -> None:
+    waiting = sign(1, petition_id=FERRY)
+    await apply(store, lane(waiting))
+    before = await snapshot(database)
+    (forged,) = lane((kind, 1, other(waiting)), first=1)
+    decided = await apply(store, [forged])
+    assert [(one.submission.offset, one.field) for one in decided.mismatched] == [(1, field)]
+    assert (decided.ledger, decided.replays, decided.not_applicable, decided.erased) == ([], frozenset(), 0, 0)
+    assert await snapshot(database) == before
+    (true,) = lane((kind, 1, waiting), first=2)
+    assert forged.event_id == true.event_id
+    decided = await apply(store, [forged, true])
+    assert [one.submission.offset for one in decided.mismatched] == [1]
+    assert told(decided) == ([(1, "verified 1")] if kind is ConfirmCommand else [])
+    assert await snapshot(database) != before
+    again = await apply(store, [true])
+    assert (again.ledger, again.mismatched) == (decided.ledger, [])
+
+
+async def test_a_true_command_takes_effect_though_forged_ones_stand_before_it_and_after_it(
+    store: VerifyStore, database: Database
+) -> None:
+    forged = sign(1, signer=7)
+    decided = await apply(
+        store,
+        lane(sign(1), sign(2)) + lane((WithdrawCommand, 1, forged), (WithdrawCommand, 1), first=2)
+        + lane((WithdrawCommand, 1, forged), (WithdrawCommand, 1, sign(1, signer=8)), first=4),
+    )  # fmt: skip
+    assert told(decided) == [(1, "verified 1"), (2, "verified 2"), (3, "withdrawn 1")]
+    assert [one.submission.offset for one in decided.mismatched] == [2, 5]
+    assert (decided.replays, decided.not_applicable) == (frozenset(), 0)
+    assert await states(database) == {1: "withdrawn", 2: "verified"}
+
+
+async def test_a_replay_is_one_whatever_its_signature_has_become(store: VerifyStore) -> None:
+    first = await apply(store, lane(sign(1), (WithdrawCommand, 1)))
+    (forged,) = lane((WithdrawCommand, 1, sign(1, signer=7)), first=2)
+    again = await apply(store, [forged])
+    assert (again.mismatched, again.replays, again.not_applicable) == ([], {forged.event_id}, 0)
+    assert again.ledger == first.ledger[1:]
+
+
+# ------------------------------------------------------------------------------------------------------- erasures
+
+
+async def erasures(database: Database) -> list[tuple[Any, ...]]:
+    """(signature, petition, actor, reason) of everything that was erased."""
+    rows = await database.pool.fetch("SELECT * FROM erasures ORDER BY signature_id")
+    return [(row["signature_id"].int, row["petition_id"], row["actor"], row["reason"]) for row in rows]
+
+
+async def keys(database: Database) -> dict[int, UUID]:
+    """Whose each signature is."""
+    rows = await database.pool.fetch("SELECT signature_id, signer_key FROM signatures")
+    return {row["signature_id"].int: row["signer_key"] for row in rows}
+
+
+async def test_what_is_erased_is_nobodys_and_counts_as_before(store: VerifyStore, database: Database) -> None:
+    await apply(store, lane(sign(1), sign(2)))
+    before, whose = await ledger(database), await keys(database)
+    decided = await apply(store, lane((EraseCommand, 1), first=2))
+    assert (decided.ledger, decided.refused, decided.erased, decided.not_applicable) == ([], [], 1, 0)
+    assert await ledger(database) == before
+    assert await states(database) == {1: "verified", 2: "verified"}
+    after = await keys(database)
+    assert after[1] != whose[1]
+    assert after[2] == whose[2]
+    (row,) = await database.pool.fetch("SELECT * FROM outcomes WHERE erased_at IS NOT NULL")
+    assert (row["signature_id"], row["state"], row["petition_id"]) == (UUID(int=1), "verified", PATH)
+    assert await erasures(database) == [(1, PATH, "Kim of the helpdesk", "ticket 4711")]
+    everything = str(await snapshot(database))
+    assert str(whose[1]) not in everything
+    assert str(whose[2]) in everything
+
+
+async def test_an_erasure_that_comes_again_is_a_replay_also_under_the_new_key(
+    store: VerifyStore, database: Database
+) -> None:
+    batch = lane(sign(1), (EraseCommand, 1))
+    await apply(store, batch)
+    before = await snapshot(database)
+    again = await apply(store, batch)
+    assert again.replays == {one.event_id for one in batch}
+    new_key = (await keys(database))[1]
+    (later,) = lane((EraseCommand, 1), number=5)
+    later_again = await apply(store, [later._replace(signer_key=new_key)])
+    assert later_again.replays == {later.event_id}
+    assert (again.erased, later_again.erased, again.mismatched, later_again.mismatched) == (0, 0, [], [])
+    assert await snapshot(database) == before
+
+
+@pytest.mark.parametrize(
+    ("state", "commands"),
+    [
+        ("pending", [sign(1, petition_id=FERRY)]),
+        ("rejected", [sign(1, country="ZZ")]),
+        ("withdrawn", [sign(1), (WithdrawCommand, 1)]),
+        ("invalidated", [sign(1), (InvalidateCommand, 1)]),
+        ("duplicate", [sign(9), sign(1, signer=9)]),
+    ],
+)
+async def test_a_signature_in_any_state_is_erased_and_keeps_its_state(
+    store: VerifyStore, database: Database, state: str, commands: list[Any]
+) -> None:
+    (about,) = [one for one in commands if isinstance(one, SignCommand) and one.signature_id.int == 1]
+    await apply(store, lane(*commands))
+    counted = await ledger(database)
+    decided = await apply(store, lane((EraseCommand, 1, about), first=5))
+    assert (decided.erased, decided.ledger) == (1, [])
+    assert (await states(database))[1] == state
+    assert await ledger(database) == counted
+
+
+async def test_whose_signature_was_erased_may_sign_once_more_and_counts_again(
+    store: VerifyStore, database: Database
+) -> None:
+    """Nothing links the two: whoever shall not count twice withdraws first (docs/adr/0011)."""
+    batch = lane(sign(1), (EraseCommand, 1), sign(2, signer=1), sign(3, signer=1))
+    decided = await apply(store, batch)
+    assert told(decided) == [(1, "verified 1"), (2, "verified 2")]
+    assert await states(database) == {1: "verified", 2: "verified", 3: "duplicate"}
+    assert (await apply(store, batch)).ledger == decided.ledger
+
+
+async def test_withdrawn_and_then_erased_counts_nothing(store: VerifyStore, database: Database) -> None:
+    decided = await apply(store, lane(sign(1), (WithdrawCommand, 1), (EraseCommand, 1)))
+    assert (told(decided), decided.erased) == ([(1, "verified 1"), (2, "withdrawn 1")], 1)
+    assert await states(database) == {1: "withdrawn"}
+
+
+async def test_the_clients_request_sent_again_after_the_erasure_is_a_replay(
+    store: VerifyStore, database: Database
+) -> None:
+    await apply(store, lane(sign(1), (EraseCommand, 1)))
+    before = await snapshot(database)
+    again = await apply(store, lane(sign(1), first=2))
+    assert (told(again), again.replays) == ([(1, "verified 1")], {UUID(int=1)})
+    assert await snapshot(database) == before
+
+
+async def test_commands_that_were_under_way_when_it_was_erased_and_later_ones_still_apply(
+    store: VerifyStore, database: Database
+) -> None:
+    waiting = sign(1, petition_id=FERRY)
+    await apply(store, lane(waiting, (EraseCommand, 1)))
+    under_way = await apply(store, lane((ConfirmCommand, 1, waiting), first=2))
+    assert told(under_way) == [(1, "verified 1")]
+    (withdraw,) = lane((WithdrawCommand, 1, waiting), number=3)
+    later = await apply(store, [withdraw._replace(signer_key=(await keys(database))[1])])
+    assert [(row.lane, row.position, row.kind, row.country) for row in later.ledger] == [(3, 1, "withdrawn", "NL")]
+    (forged,) = lane((InvalidateCommand, 1, sign(1)), first=9)
+    assert [one.field for one in (await apply(store, [forged])).mismatched] == ["petition_id"]
+    assert await states(database) == {1: "withdrawn"}
+
+
+async def test_an_erasure_of_what_is_not_there_changes_nothing(store: VerifyStore, database: Database) -> None:
+    decided = await apply(store, lane((EraseCommand, 77)))
+    assert (decided.erased, decided.not_applicable) == (0, 1)
+    assert await erasures(database) == []
 
 
 # ------------------------------------------------------------------------------------------------------- retries

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from aiokafka.errors import KafkaConnectionError
 from prometheus_client import CollectorRegistry
@@ -20,6 +20,7 @@ from shared.catalogue import Catalogue
 from shared.events import (
     ChangeCommand,
     ConfirmCommand,
+    EraseCommand,
     InvalidateCommand,
     Policy,
     SignatureRejected,
@@ -83,6 +84,10 @@ class Outcome:
 
     def _change(self, one: Submission, command: ChangeCommand) -> None:
         before = self.states.get(command.signature_id)
+        if isinstance(command, EraseCommand):
+            if before is not None:
+                self._signers[command.signature_id] = uuid4()  # nobody's
+            return
         after = {ConfirmCommand: "verified", WithdrawCommand: "withdrawn", InvalidateCommand: "invalidated"}[
             cast("Any", type(command))
         ]
@@ -116,7 +121,7 @@ def some_commands(random: Random, *, grown: bool) -> list[list[Submission]]:
         elif random.random() < 0.3:
             command, key = old.command, old.signer_key  # a client's retry
         else:
-            kind = random.choice([ConfirmCommand, WithdrawCommand, WithdrawCommand, InvalidateCommand])
+            kind = random.choice([ConfirmCommand, WithdrawCommand, WithdrawCommand, InvalidateCommand, EraseCommand])
             assert isinstance(old.command, SignCommand)
             command = change(kind, old.command.signature_id.int, petition_id=old.command.petition_id)
             key = old.signer_key

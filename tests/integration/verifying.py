@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from services.verify.decide import Submission, is_sign, judge
 from services.verify.store import Decided, VerifyStore
@@ -19,23 +18,23 @@ CONFIRMED = petition(FERRY, policy=Policy(confirmation="required"))
 
 async def empty(database: Database) -> None:
     """Nobody has signed anything."""
-    await database.pool.execute("DELETE FROM ledger; DELETE FROM signatures")
+    await database.pool.execute("DELETE FROM ledger; DELETE FROM signatures; DELETE FROM erasures")
 
 
 def lane(*commands: Any, number: int = 0, first: int = 0) -> list[Submission]:
     """Commands as they stand in a lane. ``(WithdrawCommand, 1)`` is the command to withdraw signature 1; with a third entry,
-    the sign command that it is about, if that is another than signer 1's."""
-    keys: dict[UUID, UUID] = {}
+    the sign command that it is about, if that is another than signer 1's and does not stand before it in this lane."""
+    signed: dict[int, SignCommand] = {}
     found = []
     for offset, command in enumerate(commands, first):
         if isinstance(command, SignCommand):
             one = submission(command, offset=offset, lane=number)
-            keys[command.signature_id] = one.signer_key
+            signed[command.signature_id.int] = command
         else:
             kind, signature, *of = command
-            made = change(kind, signature, at=NOON + timedelta(minutes=5))
-            key = keys.get(made.signature_id) or submission(of[0] if of else sign(signature)).signer_key
-            one = submission(made, offset=offset, lane=number, key=key)
+            about = of[0] if of else signed.get(signature) or sign(signature)
+            made = change(kind, signature, petition_id=about.petition_id, at=NOON + timedelta(minutes=5))
+            one = submission(made, offset=offset, lane=number, key=submission(about).signer_key)
         found.append(one)
     return found
 

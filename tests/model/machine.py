@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Literal
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shared.events import InvalidateCommand, WithdrawCommand
+from shared.events import ChangeCommand, EraseCommand, InvalidateCommand, WithdrawCommand
 from tests.model.invariants import Invariants
 from tests.model.steps import Where
 from tests.model.world import MOST_PROCESSES, PETITIONS, Accident, Afterwards, Parts, Regrouping, Service, World
@@ -79,9 +79,9 @@ class ProtocolMachine(RuleBasedStateMachine):
             self.world.sign(*signature)
 
     @precondition(lambda self: self.world.signed)
-    @rule(which=st.integers(0, 10), kind=st.sampled_from((None, WithdrawCommand, InvalidateCommand)))
-    def a_signer_comes_again(self, which: int, kind: type[WithdrawCommand | InvalidateCommand] | None) -> None:
-        """With the same command again, or with one that takes the signature back."""
+    @rule(which=st.integers(0, 10), kind=st.sampled_from((None, WithdrawCommand, InvalidateCommand, EraseCommand)))
+    def a_signer_comes_again(self, which: int, kind: type[ChangeCommand] | None) -> None:
+        """With the same command again, with one that takes the signature back, or to be erased."""
         if kind is None:
             self.world.retry(which)
         else:

@@ -68,7 +68,7 @@ class Parts:
     async def empty(self) -> None:
         """As on the first day."""
         await self.connection.execute(
-            "DELETE FROM ledger; DELETE FROM signatures; DELETE FROM milestones; DELETE FROM redis_witness"
+            "DELETE FROM ledger; DELETE FROM signatures; DELETE FROM erasures; DELETE FROM milestones; DELETE FROM redis_witness"
         )
         await self.redis.flushdb()
 
@@ -122,7 +122,7 @@ class World:
         self._submit(command.model_copy(update={"submitted_at": later}), key)
 
     def change(self, which: int, kind: type[ChangeCommand]) -> None:
-        """A signature is confirmed, withdrawn or invalidated. Which: counted back from the last."""
+        """A signature is confirmed, withdrawn, invalidated or erased. Which: counted back from the last."""
         command, key = self._signed(which)
         at = command.submitted_at + timedelta(minutes=5)
         self._submit(change(kind, command.signature_id.int, petition_id=command.petition_id, at=at), key)

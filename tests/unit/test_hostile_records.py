@@ -29,6 +29,7 @@ from services.verify.handlers import VerifyHandler
 from shared.catalogue import Catalogue
 from shared.events import (
     ConfirmCommand,
+    EraseCommand,
     Event,
     InvalidateCommand,
     MilestoneReached,
@@ -39,7 +40,7 @@ from shared.events import (
     TallyUpdated,
     WithdrawCommand,
 )
-from shared.identity import canonical_email, command_id, signer_key
+from shared.identity import canonical_email, command_id, milestone_id, signer_key
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.dead_letters import DeadLetter, dead_letter_headers
 from shared.kafka.errors import InvalidRecord
@@ -50,9 +51,9 @@ from tests.signing import NOON, PEPPER, MemoryProducer, record
 
 Record = ConsumerRecord[Any, Any]
 GOLDEN: Final[dict[type[Event], Event]] = {type(example): example for example in EXAMPLES}
-COMMANDS = (SignCommand, ConfirmCommand, WithdrawCommand, InvalidateCommand)
+COMMANDS = (SignCommand, ConfirmCommand, WithdrawCommand, InvalidateCommand, EraseCommand)
 FACTS = (SignatureVerified, SignatureRevoked)
-SECRETS: Final = ("ann@mail", "Ann Example", "1234 AB", "The last bus", CANARY)
+SECRETS: Final = ("ann@mail", "Ann Example", "1234 AB", "The last bus", "Kim, helpdesk", "Request 4711", CANARY)
 """What golden events hold that no message may repeat."""
 
 verify = VerifyHandler(
@@ -71,8 +72,10 @@ def whole(event: Event) -> Record:
     match event:
         case SignCommand():
             event_id, key = event.signature_id, signer_key(PEPPER, event.petition_id, canonical_email(event.email)).hex
-        case ConfirmCommand() | WithdrawCommand() | InvalidateCommand():
+        case ConfirmCommand() | WithdrawCommand() | InvalidateCommand() | EraseCommand():
             event_id, key = command_id(event.signature_id, event.TYPE), UUID(int=7).hex
+        case MilestoneReached():
+            event_id, key = milestone_id(event.petition_id, event.threshold), event.petition_id
         case _:
             event_id, key = UUID(int=1), fields["petition_id"]
     headers = event_headers(type(event), event_id=event_id, source="/x", subject="night-bus", time=NOON)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import asyncpg
 
 from deploy.local.process import PartFailed, Process
-from shared.events import Organisation, PetitionChanged, Target
+from shared.events import MilestoneReached, Organisation, PetitionChanged, Target
 from shared.topics import MILESTONES_REACHED, PETITIONS_CHANGED
 from tests.bench import backlog
 from tests.bench.arena import Arena
@@ -80,8 +80,24 @@ async def _publish(arena: Arena, names: Sequence[str]) -> None:
         backlog.event_record(_petition(name), key=name, event_id=name, source="/groundswell/ingest") for name in names
     )
     await backlog.publish(arena.bootstrap_servers, PETITIONS_CHANGED.name, changes)
-    milestones = (backlog.milestone(name, 1_000) for name in names)
-    await backlog.publish(arena.bootstrap_servers, MILESTONES_REACHED.name, milestones)
+    reached = [
+        MilestoneReached(petition_id=name, threshold=1_000, count=1_000, revision=1_000, reached_at=datetime.now(UTC))
+        for name in names
+    ]
+    await _decide(arena, reached)
+    await backlog.publish(arena.bootstrap_servers, MILESTONES_REACHED.name, map(backlog.milestone, reached))
+
+
+async def _decide(arena: Arena, reached: Sequence[MilestoneReached]) -> None:
+    """What tally records before it announces a milestone. notify mails no other."""
+    connection = await asyncpg.connect(arena.postgres.url)
+    try:
+        await connection.executemany(
+            "INSERT INTO milestones (petition_id, threshold, count, revision, reached_at) VALUES ($1, $2, $3, $4, $5)",
+            [(one.petition_id, one.threshold, one.count, one.revision, one.reached_at) for one in reached],
+        )
+    finally:
+        await connection.close()
 
 
 def _petition(name: str) -> PetitionChanged:

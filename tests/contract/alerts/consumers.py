@@ -94,13 +94,43 @@ CASES: Final = (
         stays=(),
     ),
     Case(
+        "GroundswellBatchUnreadable",
+        at="15m",
+        fires={
+            'groundswell_consumer_unreadable_batches_total{job="verify",instance="a"}': "0+0x20 1+0x200",
+            'groundswell_catalogue_unreadable_batches_total{job="ingest",instance="a"}': "_x20 1+0x200",
+            'groundswell_tally_read_unreadable_batches_total{job="tally",instance="a"}': "0+0x20 1+0x200",
+        },
+        labels=({"job": "verify"}, {"job": "ingest"}, {"job": "tally"}),
+        stays=(
+            {'groundswell_consumer_unreadable_batches_total{job="verify",instance="a"}': "0+0x240"},
+            {'groundswell_catalogue_unreadable_batches_total{job="ingest",instance="a"}': "0+0x240"},
+        ),
+    ),
+    Case(
+        "GroundswellCommandsMismatched",
+        at="6m",
+        fires={
+            'groundswell_verify_commands_mismatched_total{job="verify",instance="a",reason="signer_key"}': "0+0x10 1+0x200",
+            'groundswell_verify_commands_mismatched_total{job="verify",instance="a",reason="petition_id"}': "0+0x240",
+        },
+        labels=({"job": "verify", "reason": "signer_key"},),
+        stays=(
+            {
+                'groundswell_verify_commands_mismatched_total{job="verify",instance="a",reason="signer_key"}': "3+0x240",
+                'groundswell_verify_changes_not_applicable_total{job="verify",instance="a"}': "0+1x240",
+            },
+        ),
+    ),
+    Case(
         "GroundswellBug",
         at="4m",
         fires={
             'groundswell_consumer_bugs_total{job="tally",instance="a"}': "0+0x10 1+0x200",
+            'groundswell_notify_mail_bugs_total{job="notify",instance="a"}': "0+0x10 1+0x200",
             'groundswell_ingest_refused_total{job="ingest",instance="a",reason="internal_error"}': "_x10 1+0x200",
         },
-        labels=({"job": "tally"}, {"job": "ingest"}),
+        labels=({"job": "tally"}, {"job": "notify"}, {"job": "ingest"}),
         stays=(
             {
                 'groundswell_consumer_bugs_total{job="tally",instance="a"}': "0+0x240",

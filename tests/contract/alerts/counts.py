@@ -142,6 +142,31 @@ CASES: Final = (
             },
         ),
     ),
+    *(
+        Case(
+            "GroundswellForgedMilestone",
+            at="15m",
+            fires={one: "0+0x20 1+0x200"},
+            stays=(
+                {
+                    one: "3+0x240",
+                    'groundswell_consumer_dead_letters_total{job="notify",instance="a",reason="schema"}': "0+1x240",
+                    'groundswell_notify_deliveries_total{job="notify",instance="a",outcome="withheld"}': "0+1x240",
+                },
+            ),
+        )
+        for one in (
+            'groundswell_consumer_dead_letters_total{job="notify",instance="a",reason="not_decided"}',
+            'groundswell_notify_deliveries_total{job="notify",instance="a",outcome="forged"}',
+            'groundswell_notify_milestones_refused_total{job="notify",instance="a"}',
+        )
+    ),
+    Case(
+        "GroundswellMailFailed",
+        at="15m",
+        fires={'groundswell_notify_deliveries_total{job="notify",instance="a",outcome="withheld"}': "0+0x20 1+0x200"},
+        stays=({'groundswell_notify_deliveries_total{job="notify",instance="a",outcome="forged"}': "0+1x240"},),
+    ),
     Case(
         "GroundswellMailFailed",
         at="15m",

@@ -104,6 +104,19 @@ CASES: Final = (
         ),
     ),
     Case(
+        "GroundswellClockWrong",
+        at="8m",
+        fires={
+            'groundswell_readiness_failing{job="ingest",instance="a",check="clock",needed="yes"}': "0+0x12 1+0x240",
+            'groundswell_readiness_failing{job="ingest",instance="b",check="clock",needed="yes"}': "0+0x240",
+        },
+        labels=({"job": "ingest", "instance": "a"},),
+        stays=(
+            {'groundswell_readiness_failing{job="ingest",instance="a",check="clock",needed="yes"}': "1+0x2 0+0x240"},
+            {'groundswell_readiness_failing{job="ingest",instance="a",check="kafka",needed="yes"}': "1+0x240"},
+        ),
+    ),
+    Case(
         "GroundswellSigningSlow",
         at="15m",
         fires=buckets("groundswell_ingest_acknowledged_seconds", 'job="ingest"', {"2": 95, "5": 100, "+Inf": 100}),

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from services.ingest.disclosure import without_duplicates
+from services.ingest.disclosure import without_duplicates, without_erasures
 from services.ingest.schemas import SignatureStatus
 from tests.unit.services.ingest.test_ingest_admission import petition
 
@@ -30,3 +30,9 @@ def test_a_duplicate_of_a_petition_that_is_gone_is_no_clue_either():
 def test_everything_else_is_told_as_it_is(state):
     one = status(state, "country_unknown" if state == "rejected" else None)
     assert without_duplicates(one, petition()) is one
+
+
+def test_to_strangers_an_erased_signature_reads_as_before():
+    one = status("verified")
+    assert without_erasures(one) is one
+    assert without_erasures(one.model_copy(update={"erased_at": NOW})) == one

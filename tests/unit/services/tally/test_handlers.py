@@ -1,6 +1,7 @@
 """What tally takes for a fact, and which petitions a process counts."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -97,15 +98,27 @@ def test_a_signature_that_is_revoked_cannot_add() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("position", 2**53 + 1),
+        ("position", 2**52 + 1),
         ("position", 10**30),
         ("lane", 2**31),
         ("signed_at", "0001-01-01T00:00:00+14:00"),
         ("signed_at", "9999-12-31T23:59:59Z"),
+        ("occurred_at", "0001-01-01T00:00:00+14:00"),
+        ("occurred_at", "9999-12-31T23:59:59-12:00"),
     ],
 )
 def test_what_the_ledger_cannot_hold_is_no_fact_of_it(field: str, value: object) -> None:
     assert invalid(with_field(field, value)).reason == "out_of_range"
+
+
+@pytest.mark.parametrize("field", ["signed_at", "occurred_at"])
+def test_a_fact_of_a_later_day_than_verify_can_have_taken_is_refused(field: str) -> None:
+    arrived = datetime(2026, 11, 22, tzinfo=UTC)
+    value = with_field(field, "2026-11-24T02:00:00+02:00")
+    assert decode(record(value, key=PATH.encode(), headers=headers_of(), arrived=arrived))
+    late = with_field(field, "2026-11-24T02:00:00.001+02:00")
+    with pytest.raises(InvalidRecord, match="out_of_range"):
+        decode(record(late, key=PATH.encode(), headers=headers_of(), arrived=arrived))
 
 
 @pytest.mark.parametrize("key", [None, b"", FERRY.encode(), b"\xff"])

@@ -21,7 +21,7 @@ from services.verify.decide import (
     judge,
 )
 from shared.countries import COUNTRIES
-from shared.events import ConfirmCommand, InvalidateCommand, Policy, WithdrawCommand
+from shared.events import ConfirmCommand, EraseCommand, InvalidateCommand, Policy, WithdrawCommand
 from tests.signing import NOON, change, petition, sign, submission
 
 STRICT = Policy(countries=["NL", "BE"], blocked_email_domains=["throwaway.example"], require_consent=True)
@@ -145,10 +145,10 @@ def test_every_reason_is_explained() -> None:
 
 def commands_of(signers: Sequence[int]) -> list[Submission]:
     """Commands as they arrive; the number says whose."""
-    kinds = (ConfirmCommand, WithdrawCommand, InvalidateCommand)
+    kinds = (ConfirmCommand, WithdrawCommand, InvalidateCommand, EraseCommand)
     return [
         submission(
-            sign(place + 1, signer=signer) if place % 2 else change(kinds[place % 3], place + 1),
+            sign(place + 1, signer=signer) if place % 2 else change(kinds[place // 2 % len(kinds)], place + 1),
             offset=place,
             key=UUID(int=signer),
         )

@@ -18,6 +18,7 @@ from services.verify.store import LedgerRow, Refused, VerifyStore
 from shared.catalogue import Catalogue
 from shared.events import (
     ConfirmCommand,
+    EraseCommand,
     InvalidateCommand,
     SignatureRejected,
     SignatureRevoked,
@@ -29,7 +30,18 @@ from shared.identity import command_id
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.record import Headers, Record
-from tests.signing import NOON, PATH, PEPPER, MemoryProducer, change, record, sign, signer_key_of, submission
+from tests.signing import (
+    NOON,
+    PATH,
+    PEPPER,
+    MemoryProducer,
+    change,
+    event_id_of,
+    record,
+    sign,
+    signer_key_of,
+    submission,
+)
 
 HANDLER = VerifyHandler(
     catalogue=Catalogue(),
@@ -41,7 +53,7 @@ HANDLER = VerifyHandler(
 )
 ADA = sign(1, email="Ada.Marsh@lakepost.example")
 KEY = signer_key_of(ADA).hex.encode()
-CHANGES = [ConfirmCommand, WithdrawCommand, InvalidateCommand]
+CHANGES = [ConfirmCommand, WithdrawCommand, InvalidateCommand, EraseCommand]
 
 
 def with_field(field: str, value: object, command: SignCommand = ADA) -> bytes:
@@ -80,6 +92,17 @@ def test_a_command_about_a_signature_is_read_with_its_signers_key(command: Any) 
     read = HANDLER.decode(record(told, key=KEY, event_id=command_id(told.signature_id, command.TYPE)))
     assert read.command == told
     assert read.signer_key == UUID(hex=KEY.decode())
+
+
+@pytest.mark.parametrize("field", ["actor", "reason"])
+@pytest.mark.parametrize("words", ["", "a\x00b", "two\nlines", "\x85", "\u202eright to left", "long" * 200])
+def test_an_erasure_with_words_that_could_not_be_written_down_is_refused(field: str, words: str) -> None:
+    """PostgreSQL takes no NUL in a text: a batch with one would be tried for ever."""
+    told = change(EraseCommand, 1)
+    value = json.dumps({**told.model_dump(mode="json"), field: words}).encode()
+    good = record(told, key=KEY, event_id=command_id(told.signature_id, EraseCommand.TYPE))
+    error = invalid(value, headers=cast("Headers", good.headers))
+    assert (error.reason, error.detail.partition(":")[0]) == ("schema", field)
 
 
 def test_a_field_that_a_later_version_added_is_ignored() -> None:
@@ -146,6 +169,25 @@ def test_a_value_that_is_no_command_is_told_by_its_field(value: bytes, field: st
 )
 def test_a_time_that_the_ledger_could_not_hold_or_nobody_can_have_signed_at_is_refused(moment: str) -> None:
     assert invalid(with_field("submitted_at", moment)).reason == "out_of_range"
+
+
+@pytest.mark.parametrize(
+    "arrived",
+    [NOON, datetime(2000, 1, 1, tzinfo=UTC), datetime(2099, 12, 30, tzinfo=UTC)],
+    ids=["now", "first", "last"],
+)
+def test_a_command_is_at_most_a_day_later_than_its_arrival_whatever_the_clock_of_this_process_says(
+    arrived: datetime,
+) -> None:
+    latest = arrived + timedelta(days=1)
+    told = sign(1, submitted_at=latest.astimezone(timezone(timedelta(hours=14))))
+    key, event_id = signer_key_of(told).hex.encode(), told.signature_id
+    assert HANDLER.decode(record(told, key=key, event_id=event_id, arrived=arrived)).moment == latest
+    late = told.model_copy(update={"submitted_at": latest + timedelta(microseconds=1)})
+    withdrawal = change(WithdrawCommand, 1, at=latest + timedelta(microseconds=1))
+    for command, under in ((late, event_id), (withdrawal, event_id_of(withdrawal))):
+        with pytest.raises(InvalidRecord, match=r"^out_of_range: "):
+            HANDLER.decode(record(command, key=key, event_id=under, arrived=arrived))
 
 
 @pytest.mark.parametrize("event_id", [b"42", b"no id", str(UUID(int=2)).encode()])

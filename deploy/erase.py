@@ -1,0 +1,173 @@
+"""`groundswell erase`: has ingest give the command to erase one signature, and waits until verify has carried it out."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import httpx
+import typer
+from pydantic import BeforeValidator, Field, SecretStr
+
+from deploy.operate import console, use_running_stack
+from shared import addresses
+from shared.settings import EnvironmentSettings, SettingsError, load, unset_when_empty
+
+PATIENCE_SECONDS: Final = 30.0
+"""A command is carried out within a second; a restart of any part of the system takes less than half a minute."""
+
+_ANSWER_SECONDS: Final = 15.0
+"""ingest answers every request within ten."""
+_POLL_SECONDS: Final = 0.2
+
+
+class EraseSettings(EnvironmentSettings):
+    """Where ingest is, and who asks."""
+
+    ingest_url: Annotated[str | None, BeforeValidator(unset_when_empty)] = Field(
+        None, validation_alias="INGEST_URL", description="Where this machine reaches ingest."
+    )
+    public_ingest_url: Annotated[str | None, BeforeValidator(unset_when_empty)] = Field(
+        None, validation_alias="PUBLIC_INGEST_URL", description="Where browsers reach ingest."
+    )
+    admin_token: Annotated[SecretStr | None, BeforeValidator(unset_when_empty)] = Field(
+        None, validation_alias="ADMIN_TOKEN", description="Bearer token of the administrator."
+    )
+
+
+class Refused(Exception):
+    """The signature was not erased, or not in time. The message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """A signature that is erased."""
+
+    signature_id: UUID
+    petition_id: str
+    status: str
+    """What it counts as, as before: ``verified``, ``withdrawn`` and so on."""
+    erased_at: str
+    """RFC 3339, in UTC."""
+
+
+def erase(signature_id: UUID, *, actor: str, reason: str, as_json: bool) -> int:
+    """Erase a signature, as `deploy.cli` describes it. Returns the exit code: 1 when it is not erased.
+
+    Raises:
+        typer.BadParameter: an argument or a setting is wrong.
+    """
+    settings = _settings()
+    url, token = settings.ingest_url or settings.public_ingest_url, settings.admin_token
+    if url is None or token is None:
+        raise typer.BadParameter(
+            "set INGEST_URL (or PUBLIC_INGEST_URL) and ADMIN_TOKEN, or start a local stack with `groundswell up`"
+        )
+    host = _host(url)
+    far = bool(addresses.far([host]))
+    if far and not url.lower().startswith("https:"):
+        console.print(f"The admin token goes unencrypted to {host}; use https", style="yellow", highlight=False)
+    headers = {b"authorization": f"Bearer {token.get_secret_value()}".encode()}
+    try:
+        with httpx.Client(base_url=url, headers=headers, timeout=_ANSWER_SECONDS, trust_env=far) as http:
+            _give(http, signature_id, actor=actor, reason=reason)
+            erased = _wait(http, signature_id)
+    except Refused as refused:
+        if as_json:
+            typer.echo(json.dumps({"ok": False, "signature_id": str(signature_id), "error": str(refused)}))
+        else:
+            console.print(str(refused), style="red", highlight=False, markup=False, soft_wrap=True)
+        return 1
+    if as_json:
+        fields = {name: str(getattr(erased, name)) for name in Erased.__slots__}
+        typer.echo(json.dumps({"ok": True, **fields}))
+    else:
+        typer.echo(
+            f"Erased at {erased.erased_at}: signature {erased.signature_id} of {erased.petition_id}."
+            f" It stays {erased.status}, and the count is as before."
+        )
+    return 0
+
+
+def _settings() -> EraseSettings:
+    use_running_stack()
+    try:
+        return load(EraseSettings)
+    except SettingsError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _host(url: str) -> str:
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        parts = httpx.URL()
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise typer.BadParameter("the address of ingest must be like https://sign.example")
+    return parts.host
+
+
+def _give(http: httpx.Client, signature_id: UUID, *, actor: str, reason: str) -> None:
+    """Have the command given.
+
+    Raises:
+        Refused: ingest refuses it, or does not answer.
+        typer.BadParameter: it calls actor or reason wrong.
+    """
+    try:
+        answer = http.post(f"/v1/signatures/{signature_id}/erase", json={"actor": actor, "reason": reason})
+    except httpx.TransportError as error:
+        raise Refused(
+            f"ingest at {http.base_url.host} does not answer ({type(error).__name__}). Run the same command again:"
+            " given twice, it is one command."
+        ) from None
+    if answer.status_code == httpx.codes.ACCEPTED:
+        return
+    problem = _problem(answer)
+    if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+        wrong = "; ".join(f"--{error['field']} {error['problem']}" for error in problem.get("errors", []))
+        raise typer.BadParameter(wrong or str(problem.get("detail")))
+    raise Refused(f"Refused with {answer.status_code}: {problem.get('detail', 'the answer is not one of ingest')}")
+
+
+def _wait(http: httpx.Client, signature_id: UUID) -> Erased:
+    """Wait until the signature's status says that it is erased.
+
+    Raises:
+        Refused: it does not within `PATIENCE_SECONDS`.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        status = _status(http, signature_id)
+        if status.get("erased_at") is not None:
+            return Erased(signature_id, status["petition_id"], status["status"], status["erased_at"])
+        if time.monotonic() > deadline:
+            raise Refused(
+                f"The command is stored, and was not carried out within {PATIENCE_SECONDS:.0f} s: verify is away or"
+                " behind. It will be carried out; run the same command again to see."
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _status(http: httpx.Client, signature_id: UUID) -> dict[str, Any]:
+    """What ingest says of the signature; empty while it cannot say."""
+    try:
+        answer = http.get(f"/v1/signatures/{signature_id}")
+    except httpx.TransportError:
+        return {}
+    return _json(answer) if answer.status_code == httpx.codes.OK else {}
+
+
+def _problem(answer: httpx.Response) -> dict[str, Any]:
+    return _json(answer) if answer.headers.get("content-type") == "application/problem+json" else {}
+
+
+def _json(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
