@@ -40,6 +40,8 @@ _SOURCE: Final = "/elsewhere"
 _LETTERS: Final = frozenset({SIGNATURES_SUBMITTED.name, SIGNATURES_VERIFIED.name, MILESTONES_REACHED.name})
 """Topics whose unreadable records become dead letters; those of the others stay where they are."""
 
+FORGED_COUNT: Final = 987_654_321
+FORGED_REVISION: Final = 10**15
 _FAR: Final = 1_000_000
 _FOREIGN_KEY: Final = "somebody-else"
 
@@ -162,7 +164,7 @@ def _drafted(victim: Victim, topic: Topic) -> tuple[bytes, bytes, Headers]:
         SIGNATURES_VERIFIED.name: lambda: _fact(victim, 0, 1),
         SIGNATURES_REJECTED.name: lambda: _rejection(victim),
         PETITIONS_CHANGED.name: lambda: _petition(victim, changed_at=datetime.now(UTC)),
-        TALLIES_UPDATED.name: lambda: _snapshot(victim, count=987_654_321, revision=10**15),
+        TALLIES_UPDATED.name: lambda: _snapshot(victim, count=FORGED_COUNT, revision=FORGED_REVISION),
         MILESTONES_REACHED.name: lambda: _milestone(victim, NEVER),
     }[topic.name]()
     return victim.petition_id.encode(), value, headers
@@ -242,11 +244,11 @@ def _told(count: int, revision: int) -> Do:
     return act
 
 
-_acts.put("tallies-updated-forged", _told(987_654_321, 10**15))
+_acts.put("tallies-updated-forged", _told(FORGED_COUNT, FORGED_REVISION))
 _acts.put("tallies-updated-forged-at-the-end-of-numbers", _told(2**63 - 1, 2**63 - 1))
 _acts.put("tallies-updated-forged-beyond-numbers", _told(10**30, 10**30))
 _acts.put("tallies-updated-forged-by-one", _told(SIGNERS + 1, SIGNERS + 1))
-_acts.put("tallies-updated-same-revision", _told(987_654_321, SIGNERS))
+_acts.put("tallies-updated-same-revision", _told(FORGED_COUNT, SIGNERS))
 _acts.put("tallies-updated-stale", _told(1, 1))
 
 
@@ -259,7 +261,7 @@ async def _tally_tombstone(victim: Victim, _: Random, __: Traces) -> None:
 @_acts.add("tallies-updated-elsewhere")
 async def _tally_elsewhere(victim: Victim, _: Random, __: Traces) -> None:
     """A snapshot in a partition that is not its key's."""
-    value, headers = _snapshot(victim, count=987_654_321, revision=10**15)
+    value, headers = _snapshot(victim, count=FORGED_COUNT, revision=FORGED_REVISION)
     partition = (await _partition(victim, TALLIES_UPDATED) + 1) % await _partitions(victim, TALLIES_UPDATED)
     await put(victim.parts, TALLIES_UPDATED.name, victim.petition_id.encode(), value, headers, partition=partition)
 

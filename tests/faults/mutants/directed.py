@@ -9,6 +9,8 @@ from typing import Final
 
 from tests.faults.catalogue import failpoints, impossible, redis
 from tests.faults.fault import Fault
+from tests.faults.impossible.by_kafka import FORGED_COUNT
+from tests.faults.impossible.victim import MALLORY
 from tests.faults.mutants.schedules import SIGNERS_IN_TWO_LANES, ZOMBIE_IN_A_LANE
 
 Expected = Callable[[str], bool]
@@ -40,6 +42,10 @@ def directed() -> dict[str, Directed]:
 
 def _says(beginning: str) -> Expected:
     return lambda violation: violation.startswith(beginning)
+
+
+def _not_healed(kind: str, what: str) -> Expected:
+    return lambda violation: violation.startswith(f"{kind}: NotHealed") and what in violation
 
 
 _COUNTS: Final = re.compile(r"counts of (\S+) that differ from the ([\d,]+) verified signatures: .*Redis has ([\d,]+)")
@@ -91,5 +97,13 @@ _SCHEDULES: Final[dict[str, tuple[tuple[tuple[float, str], ...], Expected]]] = {
     "not-split": (
         ((0.3, "impossible-postgres-signer-refused-by-the-table"),),
         _says("impossible-postgres-signer-refused-by-the-table: NotHealed"),
+    ),
+    "not-taken-back": (
+        ((0.3, "impossible-kafka-tallies-updated-forged"),),
+        _not_healed("impossible-kafka-tallies-updated-forged", f"the API shows {FORGED_COUNT:,}"),
+    ),
+    "key-unchecked": (
+        ((0.3, "impossible-kafka-petitions-changed-foreign"),),
+        _not_healed("impossible-kafka-petitions-changed-foreign", f"to {MALLORY}"),
     ),
 }
