@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+import httpx
 import pytest
 
 from shared import redis as shared_redis
@@ -100,6 +101,17 @@ async def letters_are_there(system: System, planted: dict[Place, Planted]) -> No
 async def test_a_signature_that_was_erased_by_hand_and_is_sent_again_holds_nobody(system: System) -> None:
     victim, _ = await played(system, "postgres-signature-deleted")
     assert (await victim.truth()).count == len(victim.signatures), "who signed before counts once, as before"
+
+
+async def test_a_signature_whose_row_is_of_no_petition_is_unknown_and_no_error(system: System) -> None:
+    victim = victim_of(system)
+    await victim.make()
+    url = f"{system.ingest}/v1/signatures/{victim.signatures[0]}"
+    await system.database.execute(
+        "UPDATE signatures SET petition_id = 'No such \"petition\"!' WHERE signature_id = $1", victim.signatures[0]
+    )
+    assert (await system.http.get(url)).status_code == httpx.codes.NOT_FOUND
+    assert (await system.http.post(f"{url}/withdraw", headers=system.admin)).status_code == httpx.codes.NOT_FOUND
 
 
 @pytest.mark.parametrize("century", CENTURIES)

@@ -8,7 +8,6 @@ from random import Random
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from services.tally.announce import milestone_id
 from shared.events import (
     MilestoneReached,
     PetitionChanged,
@@ -17,7 +16,7 @@ from shared.events import (
     SignCommand,
     TallyUpdated,
 )
-from shared.identity import canonical_email, signer_key
+from shared.identity import canonical_email, milestone_id, signer_key
 from shared.kafka.headers import event_headers
 from shared.kafka.partitioner import partition_of
 from shared.kafka.record import Headers

@@ -86,7 +86,7 @@ for _name, _change, _then in (
     ("invalidated-by-hand", "state = 'invalidated'", "withdraws"),
     ("of-another-signer", "signer_key = gen_random_uuid()", "signs again"),
     ("of-another-petition", "petition_id = petition_id || '-elsewhere'", "withdraws"),
-    ("of-no-petition", "petition_id = 'sacrifice-\"no such petition\"!'", "withdraws"),
+    ("of-no-petition", "petition_id = 'sacrifice-\"no such petition\"!'", "signs again"),
     ("of-no-country", "country = '\"'", "withdraws"),
     ("of-another-century", "submitted_at = '1815-06-18T12:00Z'", "withdraws"),
     ("of-the-future", "submitted_at = '2101-01-01T00:00Z'", "withdraws"),
