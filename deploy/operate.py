@@ -22,6 +22,7 @@ from rich.table import Table
 
 from deploy import migrations
 from deploy.local.state import StackState
+from services.tally.announced import announced_now
 from services.tally.audit import PetitionAudit
 from services.tally.audit import audit as audit_petitions
 from services.tally.healing import Healer
@@ -29,6 +30,7 @@ from services.tally.ledger import Ledger
 from services.tally.metrics import TallyMetrics
 from services.tally.store import TallyStore
 from shared import redis as shared_redis
+from shared.events import TallyUpdated
 from shared.kafka.security import client_options, why_unreachable
 from shared.postgres import Database
 from shared.service import new_registry
@@ -48,6 +50,7 @@ from shared.unreachable import why
 SERVICES = ("ingest", "verify", "tally", "notify")
 
 _CONNECT_SECONDS = 10.0
+_ANNOUNCED_SECONDS = 30.0
 
 console = Console(stderr=True)
 
@@ -200,18 +203,38 @@ class Counts:
 
 
 async def audit(petitions: list[str], *, as_json: bool) -> int:
-    """Compare Redis with the ledger. Returns the exit code: 1 when anything differs."""
+    """Compare Redis with the ledger, and with what was announced. Returns the exit code: 1 when anything differs."""
+    announced, unknown = await _announced()
     async with Counts() as counts:
-        results = await audit_petitions(counts.store, counts.ledger, petitions or await counts.ledger.petitions())
+        chosen = petitions or sorted({*await counts.ledger.petitions(), *announced})
+        results = await audit_petitions(counts.store, counts.ledger, chosen, announced)
     drift = sum(abs(result.drift) for result in results)
     right = all(result.right for result in results)
     if as_json:
-        body = {"ok": right, "drift": drift, "petitions": [result.as_json() for result in results]}
+        body = {
+            "ok": right,
+            "drift": drift,
+            "announced_compared": unknown is None,
+            "petitions": [result.as_json() for result in results],
+        }
         typer.echo(json.dumps(body))
     else:
         console.print(_audit_table(results))
         console.print(f"drift {drift}" if right else f"[red]drift {drift}: the counts can't be proved; see the table")
+        if unknown is not None:
+            console.print(f"Not compared with what was announced: {unknown}", style="yellow", markup=False)
     return 0 if right else 1
+
+
+async def _announced() -> tuple[dict[str, TallyUpdated], str | None]:
+    """What was announced last; or nothing, and why that is not known. Redis and the ledger can be compared all the same."""
+    use_running_stack()
+    settings = _loaded(KafkaSettings)
+    try:
+        async with asyncio.timeout(_ANNOUNCED_SECONDS):
+            return await announced_now(settings), None
+    except (KafkaError, OSError, TimeoutError) as error:
+        return {}, f"Kafka is away: {await why_unreachable(settings) or type(error).__name__}"
 
 
 def _audit_table(results: list[PetitionAudit]) -> Table:

@@ -330,7 +330,7 @@ class ConsumerSettings(CommonSettings):
         0.5,
         gt=0,
         le=1,
-        description="Consumption stops when more than this part of the last 1,000 records could not be read.",
+        description="Consumption stops when more than this part of the last 1,000 records could not be read or applied.",
     )
 
 

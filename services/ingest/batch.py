@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from pydantic import ValidationError
@@ -48,7 +48,7 @@ class BatchEndpoint:
         headers = fields_of(request.scope)
         self._access.require(headers, request.scope)
         petition_id: str = request.path_params["petition_id"]
-        moment = datetime.now(UTC)
+        moment = self._intake.moment()
         self._intake.require_open(petition_id, moment)
         if self._batches.full:
             raise problem("overloaded")

@@ -7,7 +7,9 @@ answered with 202: the signer would not hear of the refusal.
 * Kafka tells it with every acknowledgement: the time at which the brokers took the record. No 202 goes out before that.
 
 An answer is kept as the difference between the source's clock and our *monotonic* time, which runs on when the clock is set.
-So a step of our own clock shows within half a second, in either direction, without another question.
+So a step of our own clock shows at once, in either direction, without another question: nothing is published that a clock
+stamps which has just been set wrong. That matters beyond the 202: a signature that verify refuses for its time stays refused
+when it is sent again under the same `Idempotency-Key`.
 """
 
 from __future__ import annotations
@@ -34,6 +36,9 @@ Source = Literal["postgres", "kafka"]
 NAMES: Final[dict[Source, str]] = {"postgres": "PostgreSQL", "kafka": "Kafka"}
 
 _LOOK_SECONDS: Final = 0.5
+_STEP_SECONDS: Final = 0.5
+"""No clock is led back to the true time by so much at once: it is set."""
+
 _ASK_SECONDS: Final = 2.0
 _ANSWER_SECONDS: Final = 5.0
 
@@ -85,6 +90,7 @@ class Clock:
     ) -> None:
         self._tolerance, self._wall, self._monotonic = tolerance, wall, monotonic
         self._readings: dict[Source, _Reading] = {}
+        self._last_seen = 0.0
         self._offsets: dict[Source, float] = {}
         self._gauges = {source: metrics.clock_offset_seconds.labels(source=source) for source in NAMES}
         for gauge in self._gauges.values():
@@ -114,7 +120,7 @@ class Clock:
 
     def look(self) -> bool:
         """Compare now. Returns whether the clock is wrong."""
-        ours = self._wall_before_monotonic()
+        ours = self._last_seen = self._wall_before_monotonic()
         self._readings = {source: known for source, known in self._readings.items() if self._is_fresh(known)}
         self._offsets = {source: ours - known.ahead for source, known in self._readings.items()}
         for source, gauge in self._gauges.items():
@@ -130,6 +136,11 @@ class Clock:
             else:
                 log.info("clock_right", ahead_of=offsets)
         return wrong
+
+    def glance(self) -> None:
+        """Look, if our clock has been set since the last look: what `wrong` says holds now. 0.2 µs where it was not."""
+        if abs(self._wall() - self._monotonic() - self._last_seen) > _STEP_SECONDS:
+            self.look()
 
     def stamped(self, moment: datetime, arrival: int | None) -> bool:
         """Whether a record that says `moment` may be answered with 202: verify will take it, and the clock was right.

@@ -73,7 +73,7 @@ class PetitionEndpoints:
             )
         known = self._intake.petition(petition_id)
         state = await self._read(request, headers)
-        moment = datetime.now(UTC)
+        moment = self._intake.moment()
         changed = PetitionChanged(**dict(state), petition_id=petition_id, changed_at=moment)
         await self._intake.publish(
             PETITIONS_CHANGED,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
@@ -97,7 +96,7 @@ class SignEndpoint:
             await self._in_flight.linger()
             raise problem("overloaded")
         self._admit_client(scope, headers)
-        moment = datetime.now(UTC)
+        moment = self._intake.moment()
         self._intake.require_open(petition_id, moment)
         try:
             idempotency_key = valid_idempotency_key(headers.get(b"idempotency-key"))

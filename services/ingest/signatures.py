@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -99,7 +98,7 @@ class SignatureEndpoints:
         if outcome is None:
             # Only verify knows the signer key, without which the command would miss the signature's lane.
             raise problem("signature_undecided")
-        moment = datetime.now(UTC)
+        moment = self._intake.moment()
         about = {"signature_id": signature_id, "petition_id": outcome.petition_id, "requested_at": moment}
         await self._intake.publish(
             SIGNATURES_SUBMITTED,

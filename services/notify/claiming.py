@@ -33,7 +33,7 @@ _LONGEST_LEASE: Final = timedelta(days=1)
 _MOST_DOUBLINGS: Final = 8
 """Of a lease, at takeovers: 5 minutes become 21 hours."""
 
-_MOST_NUMBER: Final = 2**31 - 2
+_MOST_NUMBER: Final = "2147483646"
 """The largest integer that one can be added to."""
 
 _TITLE: Final = 300

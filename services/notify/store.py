@@ -70,8 +70,10 @@ class Decided:
 
 _ONE_MORE: Final = "attempts = least(greatest(attempts, 0), 2147483646) + 1"
 
-_WITHHELD: Final = f"(old.state = 'failed' AND old.last_reply IN ('{NOT_DECIDED}', '{NOT_ITS_ID}', '{NO_TARGET}'))"
-"""Reasons that may be over when the milestone comes again. `NO_MAIL` is none of them: a mail may have named it."""
+_WITHHELD: Final = "(old.state = 'failed' AND old.last_reply = ANY($5::text[]))"
+
+_MAY_BE_OVER: Final = (NOT_DECIDED, NOT_ITS_ID, NO_TARGET)
+"""Why a row was withheld that may be mailed when its milestone comes again. `NO_MAIL` is none: a mail may have named it."""
 
 _OPEN: Final = "state IN ('pending', 'sending')"
 
@@ -397,6 +399,7 @@ async def _make_room(connection: AnyConnection, deliveries: Sequence[Delivery]) 
         [delivery.petition_id for delivery in deliveries],
         [delivery.threshold for delivery in deliveries],
         [delivery.target_id for delivery in deliveries],
+        _MAY_BE_OVER,
     )
     if not rows:
         return 0

@@ -16,7 +16,8 @@ import structlog
 
 from services.tally.ledger import Ledger
 from services.tally.metrics import TallyMetrics
-from services.tally.store import DamagedTally, TallyStore
+from services.tally.store import DamagedTally, TallyState, TallyStore
+from shared.events import TallyUpdated
 from shared.kafka.errors import is_transient
 
 log = structlog.get_logger(__name__)
@@ -37,7 +38,7 @@ class PetitionAudit:
     beyond: int
     """Ledger rows that it has not counted yet."""
     differences: tuple[str, ...]
-    """What else differs: ``revision``, ``epoch``, ``fence 3``, ``country NL``, ``minute 29400123``."""
+    """What else differs: ``revision``, ``epoch``, ``fence 3``, ``country NL``, ``minute 29400123``, ``announced 12 at …``."""
     fences: dict[int, int] = field(default_factory=dict)
     """The fences in Redis: per lane, the last position counted."""
 
@@ -63,16 +64,30 @@ class PetitionAudit:
         }
 
 
-async def audit(store: TallyStore, ledger: Ledger, petition_ids: Collection[str]) -> list[PetitionAudit]:
+async def audit(
+    store: TallyStore,
+    ledger: Ledger,
+    petition_ids: Collection[str],
+    announced: Mapping[str, TallyUpdated] | None = None,
+) -> list[PetitionAudit]:
     """Audit petitions, one after the other.
+
+    Args:
+        store: The tallies.
+        ledger: What proves them.
+        petition_ids: Which.
+        announced: What was announced last, read before the tallies are: what stands above them is a difference.
 
     Raises:
         asyncpg.PostgresError, redis.exceptions.RedisError, OSError: something is away; nothing can be said.
     """
-    return [await audit_one(store, ledger, petition_id) for petition_id in sorted(petition_ids)]
+    told = announced or {}
+    return [await audit_one(store, ledger, petition_id, told.get(petition_id)) for petition_id in sorted(petition_ids)]
 
 
-async def audit_one(store: TallyStore, ledger: Ledger, petition_id: str) -> PetitionAudit:
+async def audit_one(
+    store: TallyStore, ledger: Ledger, petition_id: str, announced: TallyUpdated | None = None
+) -> PetitionAudit:
     """Audit one petition.
 
     Raises:
@@ -92,6 +107,7 @@ async def audit_one(store: TallyStore, ledger: Ledger, petition_id: str) -> Peti
         *_different("fence", stored.fences, proved.fences),
         *_different("country", stored.countries, proved.countries),
         *_different("minute", stored.minutes, proved.minutes),
+        *_announced_above(stored, announced),
     ]
     return PetitionAudit(petition_id, stored.count, proved.count, beyond, tuple(differences), dict(stored.fences))
 
@@ -100,6 +116,15 @@ def _different(what: str, stored: Mapping[Any, int], proved: Mapping[Any, int]) 
     return [
         f"{what} {key}" for key in sorted(stored.keys() | proved.keys()) if stored.get(key, 0) != proved.get(key, 0)
     ]
+
+
+def _announced_above(stored: TallyState, announced: TallyUpdated | None) -> list[str]:
+    """What was announced may be older than what is counted. It can be neither newer, nor the same and another number."""
+    if announced is None or announced.version < stored.version:
+        return []
+    if announced.version == stored.version and announced.count == max(0, stored.count):
+        return []
+    return [f"announced {announced.count:,} at revision {announced.revision:,}, epoch {announced.epoch}"]
 
 
 Heal = Callable[[str, str], Awaitable[object]]

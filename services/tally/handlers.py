@@ -100,6 +100,7 @@ class TallyHandler:
         self._lane_ends: dict[int, int] = {}
         self._peaks: dict[str, int] = {}
         self._to_rebuild: dict[str, str] = {}
+        self._unrecorded: dict[str, set[int]] = {}
         self._epochs_seen = datetime.now(UTC) - _EPOCHS_SINCE
         self._owned: set[int] = set()
         self._partitions: int | None = None
@@ -321,7 +322,11 @@ class TallyHandler:
         return await self._put_right(petition, cause, -1)
 
     def reached(self, petition: str, threshold: int) -> None:
-        """The ledger has counted up to a milestone that was never recorded: announce it at the next look."""
+        """The ledger has counted up to a milestone that was never recorded: announce it at the next look.
+
+        Whatever Redis has noted of it, it was not announced.
+        """
+        self._unrecorded.setdefault(petition, set()).add(threshold)
         self._to_evaluate.add(petition)
         self._peaks[petition] = max(self._peaks.get(petition, 0), threshold)
 
@@ -341,6 +346,10 @@ class TallyHandler:
         """Milestones of these petitions that are reached and not announced, without counting anything."""
         if not petitions:
             return []
+        for petition in self._unrecorded.keys() & set(petitions):
+            for threshold in self._unrecorded[petition]:
+                await self._store.forget_milestone(petition, threshold)
+            del self._unrecorded[petition]
         steps = [
             (petition, Step(highest=self._peaks.get(petition, 0)), self.thresholds(petition)) for petition in petitions
         ]

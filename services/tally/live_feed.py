@@ -8,11 +8,10 @@ from typing import Any, Final
 import structlog
 from aiokafka import ConsumerRecord
 from faststream.kafka import KafkaBroker
-from pydantic import ValidationError
 
+from services.tally.announced import UNREADABLE, NoSnapshot, read_snapshot
 from services.tally.live import LiveHub
 from services.tally.read_metrics import ReadMetrics
-from shared.bounds import COMMAND_AHEAD, latest_time
 from shared.events import TallyUpdated
 from shared.kafka.broadcast import BroadcastReader
 from shared.kafka.unpacking import Unreadable
@@ -86,22 +85,15 @@ class LiveFeed:
 
     def _read(self, record: ConsumerRecord[Any, Any]) -> TallyUpdated | None:
         """The snapshot in a record; None, counted and logged, if it is none that tally has written."""
-        try:  # a tombstone has no value: somebody has deleted the petition's snapshot
-            snapshot = TallyUpdated.model_validate_json(record.value or b"")
-        except ValidationError:
-            self._passed_over("unreadable", record)
+        try:
+            return read_snapshot(record)
+        except NoSnapshot as error:
+            self._passed_over(error.kind, record)
             return None
-        # By the brokers' clock. Were an epoch of a later year believed, nothing could ever stand above it.
-        latest = latest_time(record.timestamp, record.timestamp_type, COMMAND_AHEAD)
-        too_late = snapshot.epoch > latest.timestamp() * 1000
-        if record.key != snapshot.petition_id.encode() or too_late:
-            self._passed_over("foreign", record)
-            return None
-        return snapshot
 
     def _passed_over(self, kind: str, record: ConsumerRecord[Any, Any]) -> None:
         self._metrics.snapshots.labels(kind=kind).inc()
-        event = "snapshot_unreadable" if kind == "unreadable" else "snapshot_foreign"
+        event = "snapshot_unreadable" if kind == UNREADABLE else "snapshot_foreign"
         log.error(event, partition=record.partition, offset=record.offset)
         # It is the last record of its key, and the topic is compacted: a reader that begins now would find no other.
         self._on_overtaken((record.key or b"").decode("utf-8", "replace"), _NO_VERSION)

@@ -168,6 +168,7 @@ def test_values_that_rules_ask_for_are_values_that_services_give() -> None:
         "result": {"right", "wrong"},
         "kind": {"unreadable"},
         "job": set(SERVICES),
+        "check": {"clock"},
     }
     source = "\n".join(
         path.read_text(encoding="utf-8") for top in ("services", "shared") for path in (ROOT / top).rglob("*.py")

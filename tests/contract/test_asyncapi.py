@@ -140,13 +140,14 @@ async def test_the_events_of_a_petition_are_on_the_topics_as_the_documents_say(
 
 
 async def cause_every_event(system: System) -> None:
-    """Make petitions whose signatures take every road: verified, duplicate, confirmed, taken back."""
+    """Make petitions whose signatures take every road: verified, duplicate, confirmed, taken back, erased."""
     await system.start_petition("documented", milestones=[1])
     signatures = await system.surge("documented", range(3))
     await system.surge("documented", range(1), name="Once More")
     await system.decided("documented", 4)
     for signature, change in zip(signatures, ("withdraw", "invalidate"), strict=False):
         await command(system, signature, change)
+    await command(system, signatures[2], "erase", actor="Kim, helpdesk", reason="Request 4711")
     await system.start_petition("documented-confirmed", policy={"confirmation": "required"})
     (signature,) = await system.surge("documented-confirmed", range(1))
     await system.decided("documented-confirmed", 1)
@@ -154,8 +155,9 @@ async def cause_every_event(system: System) -> None:
     await system.counts_to("documented-confirmed", 1)
 
 
-async def command(system: System, signature: str, change: str) -> None:
-    answer = await system.http.post(f"{system.ingest}/v1/signatures/{signature}/{change}", headers=system.admin)
+async def command(system: System, signature: str, change: str, **body: str) -> None:
+    address = f"{system.ingest}/v1/signatures/{signature}/{change}"
+    answer = await system.http.post(address, json=body or None, headers=system.admin)
     assert answer.status_code == 202, answer.text
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from shared.topics import SIGNATURES_SUBMITTED
 from tests.faults.notes import SACRIFICE
 
 KAFKA, REDIS, POSTGRES, SMTP, CLOCK = "kafka", "redis", "postgres", "smtp", "clock"
@@ -151,6 +152,12 @@ RULES: Final = (
         "snapshot_overtaken", ("tally", KAFKA, CLOCK), "a tally that had lost its partitions was late, and is answered"
     ),
     # Clocks.
+    Rule(
+        "dead_letter",
+        (CLOCK,),
+        "ingest started with a wrong clock, and took the first acknowledgement to learn it",
+        fields={"reason": "out_of_range", "topic": SIGNATURES_SUBMITTED.name},
+    ),
     Rule("clock_wrong", (CLOCK,), "ingest found its clock wrong, and accepts nothing meanwhile"),
     # Mail.
     Rule("sender_held", (SMTP, POSTGRES, CLOCK, ITSELF), "the SMTP server or PostgreSQL is away"),

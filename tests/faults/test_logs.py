@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from shared.topics import SIGNATURES_SUBMITTED
 from tests.faults.logs import Line, findings
 from tests.faults.personal import PersonalData
 
 PERSONAL = PersonalData({"lakepost.example", "brücke.example"}, {"Alma Mühlberg"}, {"ADMIN_TOKEN": "correct-horse"})
+
+SUBMITTED = SIGNATURES_SUBMITTED.name
 
 
 def _line(service: str = "verify", *, file: str | None = None, **fields: Any) -> Line:
@@ -35,6 +38,8 @@ def test_what_is_said_at_level_info_needs_no_explanation() -> None:
         ({"event": "batch_held", "level": "warning", "cause": "CannotConnectNowError"}, "postgres"),
         ({"event": "postgres_away", "level": "warning", "cause": "ConnectionRefusedError"}, "postgres"),
         ({"event": "dead_letter", "level": "warning", "reason": "schema"}, "poison"),
+        ({"event": "dead_letter", "level": "warning", "reason": "out_of_range", "topic": SUBMITTED}, "clock"),
+        ({"event": "clock_wrong", "level": "warning", "ahead_of": {"kafka": 3600.0}}, "clock"),
     ],
 )
 def test_a_warning_is_explained_by_the_fault_that_causes_it_and_by_no_other(

@@ -157,6 +157,7 @@ async def test_what_a_wrong_clock_would_stamp_is_not_accepted_and_nothing_is_whe
     await eventually(accepts, "it accepts again", 10)
     assert await says(ingest) == "ok"
     await accepted_are_of_now(ingest, petition, accepted)
+    assert len(await ingest.published(petition)) == len(accepted), "a clock that jumps stamps nothing that is published"
 
 
 @pytest.mark.parametrize("seconds", [_TO_1970, _TO_2101, _HOUR, -_HOUR], ids=["1970", "2101", "ahead", "behind"])

@@ -17,6 +17,7 @@ DRIVER_CALLS = {"execute", "executemany", "fetch", "fetchrow", "fetchval", "fetc
 REDIS_CALLS = {"eval", "eval_ro", "register_script", "script_load"}
 
 ELSEWHERE = {
+    ("services/notify/store.py", "CLAIMABLE"): "a constant of services/notify/claiming.py",
     ("deploy/migrations/__init__.py", "sql"): "the files of deploy/migrations",
     (
         "deploy/local/postgres.py",

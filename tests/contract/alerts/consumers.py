@@ -74,6 +74,22 @@ CASES: Final = (
         ),
     ),
     Case(
+        "GroundswellCannotBeApplied",
+        at="6m",
+        fires={
+            'groundswell_consumer_dead_letters_total{job="verify",instance="a",reason="cannot_be_applied"}': "0+0x20 1+0x200",
+            'groundswell_consumer_dead_letters_total{job="tally",instance="a",reason="cannot_be_read"}': "0+0x20 3+0x200",
+            'groundswell_consumer_dead_letters_total{job="verify",instance="a",reason="schema"}': "0+0x20 5+0x200",
+        },
+        labels=({"job": "verify", "reason": "cannot_be_applied"}, {"job": "tally", "reason": "cannot_be_read"}),
+        stays=(
+            {
+                'groundswell_consumer_dead_letters_total{job="verify",instance="a",reason="cannot_be_applied"}': "0+0x240"
+            },
+            {'groundswell_consumer_dead_letters_total{job="verify",instance="a",reason="schema"}': "0+1x240"},
+        ),
+    ),
+    Case(
         "GroundswellDeadLetters",
         at="6m",
         fires={'groundswell_consumer_dead_letters_total{job="verify",instance="a",reason="schema"}': "_x20 1+0x200"},

@@ -63,6 +63,31 @@ CASES: Final = (
         ),
     ),
     Case(
+        "GroundswellTallyHealed",
+        at="4m",
+        fires={
+            'groundswell_tally_rebuilds_total{job="tally",instance="a",cause="drift"}': "0+0x8 1+0x200",
+            'groundswell_tally_rebuilds_total{job="tally",instance="a",cause="damaged"}': "0+0x208",
+        },
+        labels=({"cause": "drift"},),
+        stays=(
+            {'groundswell_tally_rebuilds_total{job="tally",instance="a",cause="command"}': "0+1x240"},
+            {'groundswell_tally_rebuilds_total{job="tally",instance="a",cause="another_redis"}': "0+0x8 7+0x200"},
+        ),
+    ),
+    Case(
+        "GroundswellSnapshotTakenBack",
+        at="4m",
+        fires={'groundswell_tally_snapshots_taken_back_total{job="tally",instance="a"}': "0+0x8 1+0x200"},
+        stays=({'groundswell_tally_snapshots_taken_back_total{job="tally",instance="a"}': "3+0x240"},),
+    ),
+    Case(
+        "GroundswellMilestoneUnproved",
+        at="4m",
+        fires={'groundswell_tally_milestones_unproved_total{job="tally",instance="a"}': "0+0x8 1+0x200"},
+        stays=({'groundswell_tally_milestones_unproved_total{job="tally",instance="a"}': "3+0x240"},),
+    ),
+    Case(
         "GroundswellRedisLost",
         at="4m",
         fires={

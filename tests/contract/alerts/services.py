@@ -139,8 +139,8 @@ CASES: Final = (
                 'groundswell_ingest_refused_total{job="ingest",reason="too_many_requests"}': "0+900x240",
                 'groundswell_ingest_refused_total{job="ingest",reason="credentials_required"}': "0+900x240",
             },
-            {  # it was stopped
-                'groundswell_ingest_refused_total{job="ingest",reason="too_many_wrong_credentials"}': "0+40x8 320+0x240",
+            {  # it came to nothing
+                'groundswell_ingest_refused_total{job="ingest",reason="too_many_wrong_credentials"}': "0+20x8 160+0x240",
             },
         ),
     ),

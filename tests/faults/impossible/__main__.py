@@ -50,7 +50,7 @@ async def _play(world: World, honest: Honest, name: str, chosen: tuple[Act, ...]
         await act.do(victim, random, traces)
     for service in sorted({act.wakes for act in chosen if act.wakes}):
         await parts.restart(service)
-    wrong = await honest.sign_ten()
+    wrong = await honest.sign_ten(within=arguments.seconds)
     wrong += await heals(victim, within=arguments.seconds)
     if not wrong:
         wrong = [f"afterwards: {line}" for line in await goes_on(victim, within=arguments.seconds)]

@@ -71,6 +71,19 @@ def test_a_step_of_our_own_clock_needs_no_new_answer_to_be_noticed_and_to_be_ove
     assert not world.clock.look()
 
 
+def test_a_glance_notices_a_step_before_anything_is_stamped() -> None:
+    world = World()
+    world.tell("postgres")
+    world.now += 0.1
+    world.off = 3_600
+    assert not world.clock.wrong
+    world.clock.glance()
+    assert world.clock.wrong
+    world.off = 0
+    world.clock.glance()
+    assert not world.clock.wrong
+
+
 async def test_a_source_that_agrees_does_not_hide_one_that_does_not_and_both_are_named() -> None:
     world = World()
     world.tell("kafka", off=-3_600)
