@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
 from services.tally import audit as tally_audit
+from services.tally import audit as tally_audit
 from services.tally.audit import AuditLoop, audit
 from services.tally.ledger import Ledger
 from services.tally.store import Reached, TallyStore
@@ -186,6 +187,16 @@ async def test_rows_that_are_still_under_way_are_left_to_come(parts: Parts, proc
     await parts.decided(fact(9))
     await audited(process, parts, rounds=3, lag=1)
     assert process.rebuilds("uncounted") == 0
+
+
+async def test_rows_that_have_not_come_for_a_minute_are_counted_however_much_traffic_there_is(
+    parts: Parts, process: Process, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tally_audit, "_STANDSTILL_SECONDS", 0.0)
+    await redis.delete(KEY, MINUTES)
+    await audited(process, parts, rounds=2, lag=1)
+    await parts.is_proved(PATH, 4)
+    assert process.rebuilds("uncounted") == 1
 
 
 async def test_an_incarnation_of_another_type_costs_a_rebuild(parts: Parts, process: Process, redis: Redis) -> None:
