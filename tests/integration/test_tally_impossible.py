@@ -9,7 +9,6 @@ from redis.asyncio import Redis
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
 from services.tally import audit as tally_audit
-from services.tally import audit as tally_audit
 from services.tally.audit import AuditLoop, audit
 from services.tally.ledger import Ledger
 from services.tally.store import Reached, TallyStore
