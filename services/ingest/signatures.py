@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
-from pydantic import ValidationError
+import structlog
+from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,11 +22,13 @@ from services.ingest.metrics import IngestMetrics
 from services.ingest.problems import problem, problem_of
 from services.ingest.schemas import CommandSubmitted, SignatureStatus, status_url
 from services.ingest.store import Outcome, OutcomeStore
-from shared.events import ChangeCommand, ConfirmCommand, EraseCommand, InvalidateCommand, WithdrawCommand
+from shared.events import ChangeCommand, ConfirmCommand, EraseCommand, InvalidateCommand, PetitionId, WithdrawCommand
 from shared.identity import command_id, issued_here
 from shared.kafka.errors import is_transient
 from shared.malformed import fields_of
 from shared.topics import SIGNATURES_SUBMITTED
+
+log = structlog.get_logger(__name__)
 
 COMMANDS: Final[dict[str, type[ChangeCommand]]] = {
     "confirm": ConfirmCommand,
@@ -34,6 +37,7 @@ COMMANDS: Final[dict[str, type[ChangeCommand]]] = {
     "erase": EraseCommand,
 }
 _ADMIN_ONLY: Final = (InvalidateCommand, EraseCommand)
+_PETITION_ID: Final[TypeAdapter[str]] = TypeAdapter(PetitionId)
 ERASURE_BYTES: Final = 16 * 1024
 """600 characters take up to 7.2 kB when each is two JSON escapes."""
 
@@ -122,11 +126,24 @@ class SignatureEndpoints:
 
     async def _find(self, signature_id: UUID) -> Outcome | None:
         try:
-            return await self._store.find(signature_id)
+            outcome = await self._store.find(signature_id)
         except Exception as error:
             if not is_transient(error):
                 raise
             raise problem("postgres_away") from error
+        if outcome is not None and not _is_of_a_petition(outcome):
+            log.error("outcome_impossible", signature_id=str(signature_id))
+            raise problem("signature_unknown")
+        return outcome
+
+
+def _is_of_a_petition(outcome: Outcome) -> bool:
+    """Whether the row may be one of verify's: somebody else may have written to the table."""
+    try:
+        _PETITION_ID.validate_python(outcome.petition_id)
+    except ValidationError:
+        return False
+    return True
 
 
 async def _read_words(request: Request, headers: Mapping[bytes, bytes]) -> dict[str, str]:

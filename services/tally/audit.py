@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 _LEAST_SECONDS: Final = 5.0
 _SHARE: Final = 50
+_STANDSTILL_SECONDS: Final = 60.0
+"""Where it is only late, counting from the ledger costs one more rebuild than needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +137,9 @@ class AuditLoop:
     """Audits the petitions that this process counts, and puts right what it finds wrong.
 
     What was found is logged before anything is changed: it is the evidence. Rows that the ledger has and Redis has not
-    counted are usually on their way. They count as lost when there is no lag and the tally has not moved since the audit
-    before: then no fact of them will come, and the petition is counted again from the ledger.
+    counted are usually on their way. They count as lost when the tally has not moved since the audit before and there is no
+    lag, or when it has not moved for a minute: where there is always traffic, there is always some lag. Then the petition is
+    counted again from the ledger, which is right in any case: facts that come after all are at or below its fences.
 
     A round takes as long as there is to add up. So rounds follow each other after `_SHARE` times the time that the last
     one took, at least `_LEAST_SECONDS` and at most `interval_seconds`: a small installation is looked at every few
@@ -173,8 +176,8 @@ class AuditLoop:
         self._owns, self._interval, self._heal = owns, interval_seconds, heal
         self._compare, self._lag = compare, lag
         self._thresholds, self._reached = thresholds, reached
-        self._uncounted: dict[str, dict[int, int]] = {}
-        """Petitions with uncounted rows at the audit before, and their fences then."""
+        self._uncounted: dict[str, tuple[dict[int, int], float]] = {}
+        """Petitions with uncounted rows at the audit before: their fences, and since when these have not moved."""
 
     async def run(self) -> None:
         """Audit for ever; an audit that cannot be made is counted as such, never as a good one."""
@@ -226,11 +229,14 @@ class AuditLoop:
         return await audit_one(self._store, self._ledger, result.petition_id)
 
     def _will_not_come(self, result: PetitionAudit) -> bool:
-        before = self._uncounted.pop(result.petition_id, None)
-        if not result.beyond or self._lag() != 0:
+        before, now = self._uncounted.pop(result.petition_id, None), time.monotonic()
+        if not result.beyond:
             return False
-        self._uncounted[result.petition_id] = result.fences
-        return before == result.fences
+        if before is None or before[0] != result.fences:
+            self._uncounted[result.petition_id] = result.fences, now
+            return False
+        self._uncounted[result.petition_id] = before
+        return self._lag() == 0 or now - before[1] >= _STANDSTILL_SECONDS
 
     async def _look_for_milestones(self, petition_id: str, count: int) -> None:
         """Find milestones that were reached and never recorded, for whatever reason."""

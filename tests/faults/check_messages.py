@@ -146,7 +146,11 @@ def dead_letters_are_the_poison(sent: Sent, observed: Observed, verdict: Verdict
         for source, found in letters.items()
         if sent.touched("clock") and found[0].reason == "out_of_range" and found[0].topic == SIGNATURES_SUBMITTED.dlq
     }
-    strangers = [found[0] for source, found in letters.items() if source not in known.keys() | of_another_day]
+    strangers = [
+        found[0]
+        for source, found in letters.items()
+        if source not in known.keys() | of_another_day and not _follows(observed, found[0])
+    ]
     verdict.lost += verdict.found("dead letters that nobody spoiled", strangers)
     wrong, changed = [], []
     for source, planted in known.items():
@@ -159,6 +163,14 @@ def dead_letters_are_the_poison(sent: Sent, observed: Observed, verdict: Verdict
     verdict.found("dead letters that are not the record, untouched", changed)
     if not sent.touched(*_REPEATS_DEAD_LETTERS):
         verdict.found("dead letters written again although nothing failed", [s for s, f in letters.items() if f[1:]])
+
+
+def _follows(observed: Observed, letter: DeadLetter) -> bool:
+    """Whether it is about a petition that was spoiled in a way that leads to such letters."""
+    return letter.petition is not None and any(
+        letter.petition.startswith(petition) and letter.reason in reasons
+        for petition, reasons in observed.spoiled.letters.items()
+    )
 
 
 def nothing_else_is_wrong(_sent: Sent, observed: Observed, verdict: Verdict) -> None:

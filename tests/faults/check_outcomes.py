@@ -101,9 +101,23 @@ def lanes_have_no_gaps(sent: Sent, observed: Observed, verdict: Verdict) -> None
     gaps = [
         f"lane {number}: {lane.rows:,} rows, {lane.first} to {lane.last:,}"
         for number, lane in observed.stored.lanes.items()
-        if lane.first != 1 or lane.last != lane.rows
+        if lane.last != lane.rows + sum(last - first + 1 for first, last in lane.gaps)
+    ]
+    gaps += [
+        f"lane {number}: no rows {first:,} to {last:,}"
+        for number, lane in observed.stored.lanes.items()
+        for first, last in lane.gaps
+        if not _made_by_hand(observed, number, first, last)
     ]
     verdict.lost += verdict.found("lanes of the ledger with gaps", gaps)
+
+
+def _made_by_hand(observed: Observed, lane: int, first: int, last: int) -> bool:
+    """Whether somebody put the row after the gap where it is, or took away every row that was in it."""
+    spoiled = observed.spoiled
+    return (lane, last + 1) in spoiled.leapt or all(
+        (lane, position) in spoiled.removed for position in range(first, last + 1)
+    )
 
 
 def the_topic_tells_the_ledger(sent: Sent, observed: Observed, verdict: Verdict) -> None:
@@ -133,12 +147,25 @@ def the_topic_tells_the_ledger(sent: Sent, observed: Observed, verdict: Verdict)
     gaps = []
     for lane, last in {number: lane.last for number, lane in observed.stored.lanes.items()}.items():
         before = observed.lanes_before[lane].last if lane in observed.lanes_before else 0
-        missing = set(range(before + 1, last + 1)) - positions[lane]
-        gaps += [(lane, position) for position in missing if (lane, position) not in ledger]
-        # Those that the ledger has were counted above.
+        missing = _with_rows(before + 1, last, observed.stored.lanes[lane].gaps) - positions[lane]
+        # Those that the ledger has, and those that no row has, were counted above.
+        gaps += [
+            (lane, position)
+            for position in missing
+            if (lane, position) not in ledger and (lane, position) not in observed.stored.sacrificed
+        ]
     verdict.lost += verdict.found("positions of this run that no petition of it has", gaps)
     for what, examples in observed.seen.contradictions.items():
         verdict.double += verdict.found(f"on the topics: {what}", examples)
+
+
+def _with_rows(first: int, last: int, gaps: Iterable[tuple[int, int]]) -> set[int]:
+    """The positions from `first` to `last` that are in none of the gaps, which are in rising order."""
+    found: set[int] = set()
+    for gap_first, gap_last in sorted(gaps):
+        found.update(range(first, min(last + 1, gap_first)))
+        first = max(first, gap_last + 1)
+    return found | set(range(first, last + 1))
 
 
 def rejections_say_what_is_stored(sent: Sent, observed: Observed, verdict: Verdict) -> None:

@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shared.topics import SIGNATURES_SUBMITTED
+from tests.faults.notes import SACRIFICE
 
 KAFKA, REDIS, POSTGRES, SMTP, CLOCK = "kafka", "redis", "postgres", "smtp", "clock"
 ITSELF: Final = "itself"
 """Stands for the service that wrote the line."""
+IMPOSSIBLE: Final = "impossible"
+SACRIFICED: Final = re.compile(re.escape(SACRIFICE) + ".*", re.DOTALL)
+"""The id of a petition that is there to be spoiled."""
 ALWAYS: Final = "always"
 """Part of every fault run."""
 
@@ -27,7 +31,7 @@ class Rule:
         cause: a pattern that the whole field ``cause`` must match.
         logger: a pattern that the beginning of the logger's name must match.
         traceback: a pattern that must be found in the traceback that comes with it; none may come where this is None.
-        fields: what other fields must say.
+        fields: what other fields must say: a value, or a pattern that the whole field must match.
     """
 
     event: str
@@ -45,7 +49,7 @@ class Rule:
             and re.fullmatch(self.cause, str(fields.get("cause", ""))) is not None
             and re.match(self.logger, str(fields.get("logger", ""))) is not None
             and self._explains_traceback(fields.get("exception"))
-            and all(fields.get(name) == wanted for name, wanted in self.fields.items())
+            and all(_says(fields.get(name), wanted) for name, wanted in self.fields.items())
             and any(part == ALWAYS or (service if part == ITSELF else part) in touched for part in self.parts)
         )
 
@@ -53,6 +57,12 @@ class Rule:
         if traceback is None or self.traceback is None:
             return traceback is None and self.traceback is None
         return re.search(self.traceback, str(traceback)) is not None
+
+
+def _says(value: object, wanted: object) -> bool:
+    if isinstance(wanted, re.Pattern):
+        return wanted.fullmatch(str(value)) is not None
+    return value == wanted
 
 
 _KAFKA_ERROR: Final = (
@@ -80,6 +90,27 @@ RULES: Final = (
     Rule("bug", (ITSELF,), "a fault asked for a bug", traceback=r"(?m)^shared\.failpoints\.FailpointRaised: "),
     # Records.
     Rule("dead_letter", ("poison", "megabytes", "redelivery"), "poison was written, or is delivered again"),
+    # States that cannot be. What a line says of a petition must be about one that is there to be spoiled.
+    Rule("dead_letter|batch_split", (IMPOSSIBLE,), "a record by hand, or about a row that was written by hand"),
+    Rule(
+        "(record|batch|petition|snapshot)_unreadable|(petition|snapshot)_misplaced|commands_mismatched",
+        (IMPOSSIBLE,),
+        "a record by hand; its place is in the timeline",
+    ),
+    Rule(
+        "(audit_drift|ledger_uncounted|tally_damaged|milestone_unproved|(snapshot|count)_taken_back|snapshot_overtaken)",
+        (IMPOSSIBLE,),
+        "the count of a sacrificed petition was spoiled and is healed",
+        fields={"petition": SACRIFICED},
+    ),
+    Rule(
+        "mail_(withheld|readdressed|forged)|milestone_without_petition",
+        (IMPOSSIBLE,),
+        "a mail that nobody decided",
+        fields={"petition_id": SACRIFICED},
+    ),
+    Rule("waiting_milestone_refused|deliveries_replaced", (IMPOSSIBLE,), "rows by hand"),
+    Rule("clock_wrong", ("clock-of-one",), "the clock of this process is of another century"),
     Rule(
         "dead_letter", ("contradictions",), "what cannot be applied was written", fields={"reason": "cannot_be_applied"}
     ),

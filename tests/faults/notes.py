@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
@@ -16,6 +16,12 @@ Place = tuple[str, int, int]
 """Where a record is: topic, partition, offset."""
 
 Headers = Sequence[tuple[str, bytes | None]]
+
+SACRIFICE: Final = "sacrifice-"
+"""The id of every petition that is there to be spoiled begins like this; no petition of a run does."""
+
+BY_HAND: Final = "x-written-by-hand"
+"""A header of records that no service has written: observers pass over them, but for their dead letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,21 @@ class Planted:
 
 
 @dataclass(slots=True)
+class Spoiled:
+    """What was written by hand about petitions that are there to be spoiled; exactly that is no surprise.
+
+    Attributes:
+        removed: (lane, position) of ledger rows that were taken away.
+        leapt: (lane, position) of ledger rows that were put far ahead: the positions before them are empty.
+        letters: by petition, the reasons of the dead letters that may follow of it.
+    """
+
+    removed: set[tuple[int, int]] = field(default_factory=set)
+    leapt: set[tuple[int, int]] = field(default_factory=set)
+    letters: dict[str, set[str]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class RunNotes:
     """Of one run.
 
@@ -42,6 +63,7 @@ class RunNotes:
         earlier: the same of earlier runs, whose records may be delivered again.
         accepted: signatures that a fault put on the topic itself, beside ingest; each counts like one that was answered
             202.
+        spoiled: what was written by hand so far, in this run and those before it.
     """
 
     petitions: tuple[str, ...] = ()
@@ -49,6 +71,7 @@ class RunNotes:
     planted: dict[Place, Planted] = field(default_factory=dict)
     earlier: dict[Place, Planted] = field(default_factory=dict)
     accepted: dict[str, Accepted] = field(default_factory=dict)
+    spoiled: Spoiled = field(default_factory=Spoiled)
 
 
 _notes: WeakKeyDictionary[World, RunNotes] = WeakKeyDictionary()
@@ -57,7 +80,9 @@ _notes: WeakKeyDictionary[World, RunNotes] = WeakKeyDictionary()
 def begin_notes(world: World, petitions: Sequence[str], starts: dict[str, dict[int, int]]) -> RunNotes:
     """New notes for the run that begins in `world` now."""
     before = notes_of(world)
-    _notes[world] = RunNotes(tuple(petitions), starts, earlier={**before.earlier, **before.planted})
+    _notes[world] = RunNotes(
+        tuple(petitions), starts, earlier={**before.earlier, **before.planted}, spoiled=before.spoiled
+    )
     return _notes[world]
 
 

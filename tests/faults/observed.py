@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.faults.notes import Place, Planted
+from tests.faults.notes import Place, Planted, Spoiled
 from tests.faults.seen import Seen
 from tests.faults.smtp_sink import Mail
 from tests.faults.stores import Counted, Lane, Stored
@@ -61,6 +61,7 @@ class Observed:
         mails: about these petitions, whose content the SMTP server got, in their order.
         planted: records that have to be dead letters, by their place.
         planted_before: the same of earlier runs, which may be delivered again.
+        spoiled: what was written by hand about petitions that are there for it.
         direct: signatures that faults put on the topic themselves, by id.
         not_ready: services that are not ready, and why.
         leaks: personal data or secrets where there may be none, beside those on topics.
@@ -77,5 +78,6 @@ class Observed:
     planted: Mapping[Place, Planted]
     planted_before: Mapping[Place, Planted]
     direct: Mapping[str, Accepted]
+    spoiled: Spoiled = field(default_factory=Spoiled)
     not_ready: Sequence[str]
     leaks: Sequence[str]

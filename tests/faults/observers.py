@@ -93,6 +93,7 @@ class Observer:
             planted=self.notes.planted,
             planted_before=self.notes.earlier,
             direct=self.notes.accepted,
+            spoiled=self.notes.spoiled,
             not_ready=await self._world.not_ready(),
             leaks=await self._metrics_leaks(),
         )

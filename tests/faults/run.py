@@ -172,7 +172,7 @@ class Run:
                 self._world.timeline.note("fault lifted" if played else "fault not played", kind=fault.kind)
                 self._result.faults[fault.kind] += played
                 seconds = await self._recovery.measure()
-            except (NotRecovered, PartFailed, TimeoutError, NotAccepted) as error:
+            except (NotRecovered, PartFailed, TimeoutError, NotAccepted) as error:  # `NotHealed` is a TimeoutError
                 self._violated(f"{fault.kind}: {type(error).__name__}: {error}")
             else:
                 self._world.timeline.note("recovered", kind=fault.kind, after_seconds=round(seconds, 3))

@@ -6,6 +6,7 @@ Kept is what the checks need and no more: of a record with personal data only it
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from shared.topics import (
     SIGNATURES_VERIFIED,
     TALLIES_UPDATED,
 )
-from tests.faults.notes import Place, digest_of
+from tests.faults.notes import BY_HAND, SACRIFICE, Place, digest_of
 from tests.faults.personal import PersonalData
 
 DLQS: Final = tuple(topic.dlq for topic in CONSUMED)
@@ -92,6 +93,8 @@ class DeadLetter(NamedTuple):
     reason: str
     digest: str
     omitted: bool
+    petition: str | None = None
+    """The petition that it is about, of those that are there to be spoiled."""
 
 
 @dataclass(slots=True)
@@ -151,11 +154,20 @@ class Reading:
 
     def take(self, record: Message) -> None:
         """Note one record."""
-        topic, headers = str(record.topic()), dict(_headers(record))
         self.seen.records += 1
+        try:
+            headers = dict(_headers(record))
+        except UnicodeDecodeError:
+            # Only what is written by hand has such a header; what becomes of it is seen by its dead letter.
+            if not _names_a_sacrifice(record.value()):
+                self.seen.contradict(f"unreadable headers on {record.topic()}", _where(record))
+            return
+        topic = str(record.topic())
         self._look_for_leaks(topic, record)
         if topic in DLQS:
             self.seen.dead_letters.append(_dead_letter(topic, record))
+        elif BY_HAND in headers:
+            return
         elif topic == SIGNATURES_SUBMITTED.name:
             self._command(record, headers)
         else:
@@ -217,6 +229,8 @@ class Reading:
         )
         place = (fact.lane, fact.position)
         if not fact.petition_id.startswith(self._prefix):
+            if fact.petition_id.startswith(SACRIFICE):
+                return  # the ledger was written to by hand
             if len(self.seen.earlier) < _MOST_EARLIER:
                 self.seen.earlier[place] = event_id
             return
@@ -263,6 +277,15 @@ def _headers(record: Message) -> list[tuple[str, bytes | None]]:
     return cast("list[tuple[str, bytes | None]]", record.headers() or [])
 
 
+_SACRIFICE: Final = re.compile(re.escape(SACRIFICE.encode()) + rb"[a-z0-9-]*")
+
+
+def _names_a_sacrifice(content: bytes | None) -> str | None:
+    """The first petition in a record that is there to be spoiled."""
+    found = _SACRIFICE.search(content or b"")
+    return found and found[0].decode()
+
+
 def _place(record: Message) -> Place:
     return (str(record.topic()), int(record.partition() or 0), int(record.offset() or 0))
 
@@ -281,4 +304,5 @@ def _dead_letter(topic: str, record: Message) -> DeadLetter:
         int(ours.get("dlq_source_offset", "-1")),
     )
     digest = digest_of(record.key(), record.value(), own)
-    return DeadLetter(topic, source, ours.get("dlq_reason", "?"), digest, "dlq_omitted" in ours)
+    petition = _names_a_sacrifice(record.value()) or _names_a_sacrifice(record.key())
+    return DeadLetter(topic, source, ours.get("dlq_reason", "?"), digest, "dlq_omitted" in ours, petition)

@@ -13,6 +13,7 @@ from services.tally.ledger import Ledger
 from services.tally.store import TallyState, TallyStore
 from shared import redis as shared_redis
 from shared.postgres import Database
+from tests.faults.notes import SACRIFICE
 
 _TIMEOUT_SECONDS: Final = 60.0
 
@@ -25,6 +26,12 @@ _LEDGER: Final = (
     " WHERE petition_id = ANY($1::text[])"
 )
 _LANES: Final = "SELECT lane, count(*) AS rows, min(position) AS first, max(position) AS last FROM ledger GROUP BY lane"
+_GAPS: Final = """
+SELECT lane, before + 1 AS first, position - 1 AS last
+FROM (SELECT lane, position, lag(position, 1, 0::bigint) OVER (PARTITION BY lane ORDER BY position) AS before FROM ledger) AS row
+WHERE position > before + 1
+"""
+_SACRIFICED: Final = "SELECT lane, position FROM ledger WHERE starts_with(petition_id, $1)"
 _MILESTONES: Final = (
     "SELECT petition_id, threshold, count, announced_at IS NOT NULL AS announced FROM milestones"
     " WHERE petition_id = ANY($1::text[])"
@@ -74,6 +81,8 @@ class Lane:
     rows: int
     first: int
     last: int
+    gaps: tuple[tuple[int, int], ...] = ()
+    """(first, last) of positions that no row has, below the last one that one has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +122,8 @@ class Stored:
     deliveries: tuple[StoredDelivery, ...]
     waiting: int
     """Milestones that notify keeps for petitions it has not heard of."""
+    sacrificed: frozenset[tuple[int, int]] = frozenset()
+    """(lane, position) of the rows of all petitions that are there to be spoiled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +145,7 @@ class Postgres:
 
     async def lanes(self) -> dict[int, Lane]:
         """Every lane of the ledger."""
-        return _lanes(await self._fetch(_LANES))
+        return _lanes(await self._fetch(_LANES), ())
 
     async def standing(self, petition_ids: Collection[str]) -> dict[str, Standing]:
         """The ledger's sum for each of these petitions."""
@@ -164,6 +175,8 @@ class Postgres:
                 signatures = await connection.fetch(_SIGNATURES, names)
                 ledger = await connection.fetch(_LEDGER, names)
                 lanes = await connection.fetch(_LANES)
+                gaps = await connection.fetch(_GAPS)
+                sacrificed = await connection.fetch(_SACRIFICED, SACRIFICE)
                 milestones = await connection.fetch(_MILESTONES, names)
                 deliveries = await connection.fetch(_DELIVERIES, names)
                 waiting: int = await connection.fetchval(_WAITING, names)
@@ -172,10 +185,11 @@ class Postgres:
         return Stored(
             tuple(StoredSignature(*row) for row in signatures),
             tuple(StoredChange(*row) for row in ledger),
-            _lanes(lanes),
+            _lanes(lanes, gaps),
             tuple(StoredMilestone(**dict(row)) for row in milestones),
             tuple(StoredDelivery(**dict(row)) for row in deliveries),
             waiting,
+            frozenset((row["lane"], row["position"]) for row in sacrificed),
         )
 
     async def _connect(self) -> asyncpg.Connection:
@@ -189,8 +203,16 @@ class Postgres:
             await connection.close()
 
 
-def _lanes(rows: Collection[Any]) -> dict[int, Lane]:
-    return {row["lane"]: Lane(row["rows"], row["first"], row["last"]) for row in rows}
+def _lanes(rows: Collection[Any], gaps: Collection[Any]) -> dict[int, Lane]:
+    return {
+        row["lane"]: Lane(
+            row["rows"],
+            row["first"],
+            row["last"],
+            tuple((gap["first"], gap["last"]) for gap in gaps if gap["lane"] == row["lane"]),
+        )
+        for row in rows
+    }
 
 
 @dataclass(frozen=True, slots=True)

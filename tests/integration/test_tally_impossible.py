@@ -188,6 +188,16 @@ async def test_rows_that_are_still_under_way_are_left_to_come(parts: Parts, proc
     assert process.rebuilds("uncounted") == 0
 
 
+async def test_rows_that_have_not_come_for_a_minute_are_counted_however_much_traffic_there_is(
+    parts: Parts, process: Process, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tally_audit, "_STANDSTILL_SECONDS", 0.0)
+    await redis.delete(KEY, MINUTES)
+    await audited(process, parts, rounds=2, lag=1)
+    await parts.is_proved(PATH, 4)
+    assert process.rebuilds("uncounted") == 1
+
+
 async def test_an_incarnation_of_another_type_costs_a_rebuild(parts: Parts, process: Process, redis: Redis) -> None:
     await redis.delete(shared_redis.INCARNATION_KEY)
     await redis.lpush(shared_redis.INCARNATION_KEY, "x")

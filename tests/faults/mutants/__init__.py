@@ -1,4 +1,4 @@
-"""Six protocols that are broken on purpose: the harness has to find each of them out, or it proves nothing.
+"""Nine protocols that are broken on purpose: the harness has to find each of them out, or it proves nothing.
 
 A mutant takes one rule out of the protocol. It is the product itself, started by its own ``main``, with a function or a
 statement patched in the service's process (`run`); the product's code knows nothing of it. At each mutant a schedule of
@@ -20,6 +20,9 @@ _MODULES: Final = (
     "redis_unnoticed",
     "milestone_cleared",
     "check_then_insert",
+    "not_split",
+    "not_taken_back",
+    "key_unchecked",
 )
 
 

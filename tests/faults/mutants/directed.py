@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tests.faults.catalogue import failpoints, redis
+from tests.faults.catalogue import failpoints, impossible, redis
 from tests.faults.fault import Fault
+from tests.faults.impossible.by_kafka import FORGED_COUNT
+from tests.faults.impossible.victim import MALLORY
 from tests.faults.mutants.schedules import SIGNERS_IN_TWO_LANES, ZOMBIE_IN_A_LANE
 
 Expected = Callable[[str], bool]
@@ -30,7 +32,8 @@ class Directed:
 
 def directed() -> dict[str, Directed]:
     """The schedule of every mutant, by the mutant's name."""
-    known = {fault.kind: fault for fault in (*failpoints.FAULTS, *redis.FAULTS, ZOMBIE_IN_A_LANE, SIGNERS_IN_TWO_LANES)}
+    own = (ZOMBIE_IN_A_LANE, SIGNERS_IN_TWO_LANES)
+    known = {fault.kind: fault for fault in (*failpoints.FAULTS, *redis.FAULTS, *impossible.FAULTS, *own)}
     return {
         name: Directed(tuple((part, known[kind]) for part, kind in faults), expected)
         for name, (faults, expected) in _SCHEDULES.items()
@@ -39,6 +42,10 @@ def directed() -> dict[str, Directed]:
 
 def _says(beginning: str) -> Expected:
     return lambda violation: violation.startswith(beginning)
+
+
+def _not_healed(kind: str, what: str) -> Expected:
+    return lambda violation: violation.startswith(f"{kind}: NotHealed") and what in violation
 
 
 _COUNTS: Final = re.compile(r"counts of (\S+) that differ from the ([\d,]+) verified signatures: .*Redis has ([\d,]+)")
@@ -85,5 +92,18 @@ _SCHEDULES: Final[dict[str, tuple[tuple[tuple[float, str], ...], Expected]]] = {
     "check-then-insert": (
         ((1.0, "verify-signers-in-two-lanes"),),
         _says("signers of whose accepted signatures several count"),
+    ),
+    # The signature that the table refuses is in one batch with others.
+    "not-split": (
+        ((0.3, "impossible-postgres-signer-refused-by-the-table"),),
+        _says("impossible-postgres-signer-refused-by-the-table: NotHealed"),
+    ),
+    "not-taken-back": (
+        ((0.3, "impossible-kafka-tallies-updated-forged"),),
+        _not_healed("impossible-kafka-tallies-updated-forged", f"the API shows {FORGED_COUNT:,}"),
+    ),
+    "key-unchecked": (
+        ((0.3, "impossible-kafka-petitions-changed-foreign"),),
+        _not_healed("impossible-kafka-petitions-changed-foreign", f"to {MALLORY}"),
     ),
 }

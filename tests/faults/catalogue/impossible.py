@@ -1,0 +1,124 @@
+"""States that cannot be, written by hand under traffic, each about a petition of its own.
+
+An act is over when its petition is as it must be: it counts what the ledger says, and goes on to its next milestone.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from aiokafka.errors import KafkaError
+from confluent_kafka import KafkaException
+
+from tests.faults.fault import Fault, NotPlayed
+from tests.faults.impossible import acts
+from tests.faults.impossible.act import Act, Traces
+from tests.faults.impossible.by_clock import CENTURIES, another_clock
+from tests.faults.impossible.parts import parts_of_world
+from tests.faults.impossible.victim import AWAY, NotMade, Victim, goes_on, heals
+from tests.faults.instances import start_again
+from tests.faults.notes import SACRIFICE, notes_of
+
+if TYPE_CHECKING:
+    from tests.faults.world import World
+
+HEAL_SECONDS: Final = 45.0
+"""On a machine that carries a surge, and other faults, at the same time. A fault may take 120 seconds in all."""
+
+_MOST_NAME: Final = 60
+_numbers = count(1)
+
+
+class NotHealed(TimeoutError):
+    """The petition that was hit is not right again. The message says what is wrong with it."""
+
+
+async def spoil(world: World, random: Random, *chosen: Act) -> None:
+    """Make a petition, spoil it, and wait until it is right again.
+
+    Raises:
+        NotPlayed: a part was away, so that nothing could be spoiled.
+        NotHealed: it is not right in time.
+    """
+    victim = Victim(parts_of_world(world), f"{SACRIFICE}{next(_numbers)}-{chosen[0].name}"[:_MOST_NAME])
+    notes, traces = notes_of(world), Traces()
+    try:
+        await victim.make()
+        for act in chosen:
+            await act.do(victim, random, traces)
+    except (NotMade, KafkaError, KafkaException, *AWAY) as error:
+        raise NotPlayed(f"a part was away: {error!r}") from error
+    finally:
+        notes.planted.update(traces.planted)
+        notes.spoiled.removed |= traces.removed
+        notes.spoiled.leapt |= traces.leapt
+        notes.spoiled.letters[victim.petition_id] = traces.follow
+        world.timeline.note(
+            "spoiled",
+            petition=victim.petition_id,
+            acts=[act.name for act in chosen],
+            removed=sorted(traces.removed),
+            leapt=sorted(traces.leapt),
+            planted=sorted(traces.planted),
+        )
+    try:
+        for service in sorted({act.wakes for act in chosen if act.wakes}):
+            for process in list(world.services[service]):
+                await process.stop()
+            await start_again(world, service)
+        if wrong := await heals(victim, within=HEAL_SECONDS):
+            raise NotHealed(f"{victim.petition_id} after {HEAL_SECONDS:g} s: {'; '.join(wrong)}")
+        if wrong := await goes_on(victim, within=HEAL_SECONDS):
+            raise NotHealed(f"{victim.petition_id} does not go on: {'; '.join(wrong)}")
+    finally:
+        for act in chosen:
+            if act.undo is not None:
+                await act.undo(victim)
+
+
+def _fault(act: Act) -> Fault:
+    async def play(world: World, random: Random) -> None:
+        await spoil(world, random, act)
+
+    touches = {"impossible", *act.touches, *([act.wakes] if act.wakes else [])}
+    return Fault(f"impossible-{act.name}", frozenset(touches), play)
+
+
+def _clock(century: str) -> Fault:
+    """One ingest is started in another century; its clock is put right under way."""
+
+    async def play(world: World, _: Random) -> None:
+        victim = Victim(parts_of_world(world), f"{SACRIFICE}{next(_numbers)}-clock-{century}")
+        try:
+            await victim.make()
+        except NotMade as error:
+            raise NotPlayed(f"a part was away: {error!r}") from error
+        # A first record may be on the topic before the broker's answer tells what the time is. It was answered with 503.
+        notes_of(world).spoiled.letters[victim.petition_id] = {"out_of_range"}
+        async with another_clock(
+            world.environment,
+            seconds=CENTURIES[century],
+            clock=world.state_dir / "data" / f"clock-of-{century}",
+            logs=world.logs,
+        ) as ingest:
+            wrong = await ingest.accepts_nothing(victim, within=HEAL_SECONDS)
+            ingest.put_right()
+            wrong = wrong or await ingest.accepts(victim, within=HEAL_SECONDS)
+        if wrong := wrong or await heals(victim, within=HEAL_SECONDS):
+            raise NotHealed("; ".join(wrong))
+
+    return Fault(f"impossible-clock-of-{century}", frozenset({"impossible", "clock-of-one"}), play)
+
+
+async def _two(world: World, random: Random) -> None:
+    """Two at once, on one petition."""
+    await spoil(world, random, *random.sample([act for act in acts().values() if not act.wakes and not act.touches], 2))
+
+
+FAULTS: Final[tuple[Fault, ...]] = (
+    *(_fault(act) for act in acts().values()),
+    *(_clock(century) for century in CENTURIES),
+    Fault("impossible-two-at-once", frozenset({"impossible"}), _two),
+)

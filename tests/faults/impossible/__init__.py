@@ -1,0 +1,29 @@
+"""Impossible states, written by hand on real parts, and what must become of the petition that was hit.
+
+Every act spoils a petition of its own (`victim.Victim`): rows deleted, edited and duplicated, keys and fields of Redis
+deleted, retyped and set wrong, records foreign, forged, stale and unreadable. What must be true afterwards is the same for
+all: honest signatures of other petitions are counted all the while; the petition that was hit counts again what the ledger
+says, by itself; nothing forged is mailed; people are told of what was set aside.
+
+`tests.faults.catalogue.impossible` plays the acts in the surges of a fault run, `test_impossible_machine` between steps of
+real traffic, two at a time, and ``python -m tests.faults.impossible`` one after the other, or every pair.
+"""
+
+from __future__ import annotations
+
+from tests.faults.impossible import by_kafka, by_postgres, by_redis
+from tests.faults.impossible.act import Act
+
+
+def acts() -> dict[str, Act]:
+    """Every act by its name.
+
+    Raises:
+        ValueError: two acts have the same name.
+    """
+    found: dict[str, Act] = {}
+    for act in (*by_postgres.ACTS, *by_redis.ACTS, *by_kafka.ACTS):
+        if act.name in found:
+            raise ValueError(f"two acts are called {act.name}")
+        found[act.name] = act
+    return found

@@ -1,0 +1,100 @@
+"""What an impossible act is, and what it leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Literal
+
+from deploy.local.service import ServiceName
+from tests.faults.impossible.records import Written
+from tests.faults.impossible.victim import Victim
+from tests.faults.notes import Place, Planted
+
+Part = Literal["postgres", "redis", "kafka"]
+
+
+@dataclass(slots=True)
+class Traces:
+    """What an act has written, for the checks that would find it.
+
+    Attributes:
+        planted: records that have to become dead letters, with the reason that each must be given.
+        follow: reasons of dead letters that services may make of their own records about the petition.
+        removed: (lane, position) of ledger rows that are not there any more.
+        leapt: (lane, position) of ledger rows that were put far ahead: the positions right before them are empty.
+    """
+
+    planted: dict[Place, Planted] = field(default_factory=dict)
+    follow: set[str] = field(default_factory=set)
+    removed: set[tuple[int, int]] = field(default_factory=set)
+    leapt: set[tuple[int, int]] = field(default_factory=set)
+
+    def plant(self, written: Written, reason: str) -> None:
+        """This record has to become a dead letter."""
+        self.planted[written.place] = Planted(reason, written.digest)
+
+
+Do = Callable[[Victim, Random, Traces], Awaitable[None]]
+Undo = Callable[[Victim], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One state that cannot be.
+
+    Attributes:
+        name: begins with the part: ``redis-tally-deleted``.
+        do: writes it, about a petition of its own. Raises an error of the part if that is away; nothing then happened.
+        wakes: a service that looks at the state only when it starts.
+        undo: takes away what no service could, once the petition has gone on in spite of it.
+        touches: what it looks like, beside what it is: losing a key that stands for all of Redis looks like losing Redis.
+    """
+
+    name: str
+    do: Do
+    wakes: ServiceName | None = None
+    touches: tuple[str, ...] = ()
+    undo: Undo | None = None
+
+    @property
+    def part(self) -> str:
+        """The part that it writes to."""
+        return self.name.partition("-")[0]
+
+
+class Acts:
+    """Collects the acts of a module."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        self.found: list[Act] = []
+
+    def add(
+        self,
+        name: str,
+        *,
+        wakes: ServiceName | None = None,
+        touches: tuple[str, ...] = (),
+        undo: Undo | None = None,
+    ) -> Callable[[Do], Do]:
+        """A decorator for an act; its docstring says what cannot be about it."""
+
+        def added(do: Do) -> Do:
+            self.put(name, do, wakes=wakes, touches=touches, undo=undo)
+            return do
+
+        return added
+
+    def put(
+        self,
+        name: str,
+        do: Do,
+        *,
+        wakes: ServiceName | None = None,
+        touches: tuple[str, ...] = (),
+        undo: Undo | None = None,
+    ) -> None:
+        """Add an act that is made from parameters."""
+        self.found.append(Act(f"{self._part}-{name}", do, wakes=wakes, touches=touches, undo=undo))

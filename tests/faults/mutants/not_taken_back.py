@@ -1,0 +1,28 @@
+"""tally lets stand what was announced and never counted: of two snapshots the newer one wins, whoever wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from services.tally.owner import OwnersWord
+from tests.faults.mutants.mutant import Mutant, replace
+
+
+def _break() -> None:
+    def silent(_: Callable[[OwnersWord], Awaitable[None]]) -> Any:
+        async def put_right(_self: OwnersWord) -> None:
+            return
+
+        return put_right
+
+    replace(OwnersWord, "put_right", silent)
+
+
+MUTANT = Mutant(
+    name="not-taken-back",
+    broken="a count that was announced and never counted has no owner who takes it back",
+    service="tally",
+    break_it=_break,
+    spoils_its_world=True,
+)
