@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from aiokafka.errors import KafkaError
 from confluent_kafka import KafkaException
 
-from tests.faults.fault import Fault, NotPlayed
+from tests.faults.fault import Broken, Fault, NotPlayed
 from tests.faults.impossible import acts
 from tests.faults.impossible.act import Act, Traces
 from tests.faults.impossible.by_clock import CENTURIES, another_clock
@@ -31,7 +31,7 @@ _MOST_NAME: Final = 60
 _numbers = count(1)
 
 
-class NotHealed(TimeoutError):
+class NotHealed(Broken):
     """The petition that was hit is not right again. The message says what is wrong with it."""
 
 

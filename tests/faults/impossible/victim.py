@@ -15,6 +15,7 @@ import httpx
 import redis.exceptions
 
 from shared.events import minute_of
+from tests.faults.fault import Broken
 from tests.faults.impossible.parts import Parts
 from tests.faults.notes import SACRIFICE
 
@@ -42,8 +43,8 @@ AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, redis.exceptions.R
 """What asking raises while a part is away: another fault may have its turn."""
 
 
-class NotMade(TimeoutError):
-    """The petition could not be made: something is away."""
+class NotMade(Broken):
+    """Something of the petition was not accepted, or not counted before anything was spoiled."""
 
 
 @dataclass(frozen=True, slots=True)
