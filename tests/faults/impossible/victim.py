@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -283,11 +283,10 @@ async def goes_on(victim: Victim, *, within: float) -> list[str]:
         What is wrong `within` seconds later: signatures that do not count, a milestone without its one mail.
     """
     new = max(1, NEXT_MILESTONE - (await victim.truth()).count)
-    before = (await victim.truth()).count
-    for signer in range(len(victim.signatures), len(victim.signatures) + new):
-        await victim.sign(signer)
+    first = len(victim.signatures)
+    signed = [await victim.sign(signer) for signer in range(first, first + new)]
     deadline = time.monotonic() + within
-    while wrong := await _wrong_after(victim, before + new):
+    while wrong := await _wrong_after(victim, signed):
         if time.monotonic() > deadline:
             return wrong
         await asyncio.sleep(_LOOK_SECONDS)
@@ -298,7 +297,8 @@ def _last_hour() -> str:
     return (datetime.now(UTC) - timedelta(hours=1)).strftime(_MINUTE)
 
 
-async def _wrong_after(victim: Victim, count: int) -> list[str]:
+async def _wrong_after(victim: Victim, signed: Sequence[str]) -> list[str]:
+    """What is wrong with the petition, or with one of these signatures: each has to be in the ledger, once."""
     told = [
         mail
         for mail in await victim.parts.mails()
@@ -306,12 +306,16 @@ async def _wrong_after(victim: Victim, count: int) -> list[str]:
     ]
     wrong = await what_is_wrong(victim)  # after a look for the mail: it may be one that should not be
     try:
-        found = (await victim.truth()).count
+        async with victim.parts.database() as database:
+            rows = await database.fetch(
+                "SELECT signature_id, sum(delta) AS stands FROM ledger WHERE signature_id = ANY($1::uuid[]) GROUP BY 1",
+                signed,
+            )
         answer = await victim.parts.http.get(f"{victim.parts.tally_url}/v1/petitions/{victim.petition_id}/tally")
     except AWAY as error:
         return [*wrong, type(error).__name__]
-    if found != count:
-        wrong.append(f"{found:,} signatures count, and {count:,} should")
+    standing = {str(row["signature_id"]): row["stands"] for row in rows}
+    wrong += [f"{one} counts {standing.get(one, 0)} times" for one in signed if standing.get(one, 0) != 1]
     newest = max(answer.json().get("minutes") or [""])
     if not _last_hour() <= newest <= datetime.now(UTC).strftime(_MINUTE):
         wrong.append(f"the newest minute shown is {newest!r}")
