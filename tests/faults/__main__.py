@@ -11,6 +11,7 @@ from deploy.local import STATE_DIR
 from deploy.local.process import PartFailed
 from tests.faults.campaign import play
 from tests.faults.catalogue import catalogue
+from tests.faults.catalogue.impossible import SINGLE
 from tests.faults.fault import Fault
 from tests.faults.report import Report, last_line
 
@@ -23,7 +24,12 @@ def _arguments() -> Namespace:
     parser.add_argument("--signatures", type=int, default=20_000, help="submissions of a run's surge (20,000)")
     parser.add_argument("--rate", type=float, default=1_200, help="submissions a second, at most (1,200)")
     parser.add_argument("--faults", type=int, default=6, help="faults in a run (6)")
-    parser.add_argument("--only", action="append", metavar="KIND", help="draw from this fault only; may be repeated")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="KIND",
+        help="draw from this fault only; may be repeated (impossible-NAME: NAME of `python -m tests.faults.impossible --list`)",
+    )
     parser.add_argument("--list", action="store_true", help="print the kinds of faults, and end")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--state-dir", type=Path, default=STATE_DIR / "faults", help="for data, logs and timeline")
@@ -38,6 +44,7 @@ def _chosen(only: list[str] | None) -> list[Fault]:
     known = catalogue()
     if only is None:
         return list(known.values())
+    known |= {fault.kind: fault for fault in SINGLE}
     if unknown := sorted(set(only) - known.keys()):
         raise SystemExit(f"No such fault: {', '.join(unknown)}. `--list` names them all.")
     return [known[kind] for kind in only]

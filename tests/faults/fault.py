@@ -15,6 +15,10 @@ class NotPlayed(Exception):
     """There was nothing for the fault to hit: no traffic came to its point. It does not count as played."""
 
 
+class Broken(RuntimeError):
+    """What the fault itself looks at is not as it has to be. The message says what: it is a violation."""
+
+
 Act = Callable[["World", Random], Awaitable[None]]
 
 

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from deploy.local.process import PartFailed
 from tests.faults import logs
-from tests.faults.fault import Fault, NotPlayed
+from tests.faults.fault import Broken, Fault, NotPlayed
 from tests.faults.invariants import check
 from tests.faults.observers import Observer
 from tests.faults.quiet import STUCK_SECONDS, wait_for_quiet
@@ -172,7 +172,7 @@ class Run:
                 self._world.timeline.note("fault lifted" if played else "fault not played", kind=fault.kind)
                 self._result.faults[fault.kind] += played
                 seconds = await self._recovery.measure()
-            except (NotRecovered, PartFailed, TimeoutError, NotAccepted) as error:  # `NotHealed` is a TimeoutError
+            except (Broken, NotRecovered, PartFailed, TimeoutError, NotAccepted) as error:
                 self._violated(f"{fault.kind}: {type(error).__name__}: {error}")
             else:
                 self._world.timeline.note("recovered", kind=fault.kind, after_seconds=round(seconds, 3))

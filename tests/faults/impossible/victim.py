@@ -15,6 +15,7 @@ import httpx
 import redis.exceptions
 
 from shared.events import minute_of
+from tests.faults.fault import Broken
 from tests.faults.impossible.parts import Parts
 from tests.faults.notes import SACRIFICE
 
@@ -42,8 +43,8 @@ AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, redis.exceptions.R
 """What asking raises while a part is away: another fault may have its turn."""
 
 
-class NotMade(TimeoutError):
-    """The petition could not be made: something is away."""
+class NotMade(Broken):
+    """Something of the petition was not accepted, or not counted before anything was spoiled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,11 +261,8 @@ async def forged_mails(victim: Victim) -> list[str]:
     return [
         f"a mail about {mail.milestones} to {mail.recipient}"
         for mail in await victim.parts.mails()
-        if mail.recipient == MALLORY
-        or (
-            mail.petition_id == victim.petition_id
-            and (mail.recipient != victim.address or not mail.milestones or max(mail.milestones) > peak)
-        )
+        if mail.petition_id == victim.petition_id
+        and (mail.recipient != victim.address or not mail.milestones or max(mail.milestones) > peak)
     ]
 
 
@@ -301,7 +299,12 @@ def _last_hour() -> str:
 
 async def _wrong_after(victim: Victim, signed: Sequence[str]) -> list[str]:
     """What is wrong with the petition, or with one of these signatures: each has to be in the ledger, once."""
-    wrong = await what_is_wrong(victim)
+    told = [
+        mail
+        for mail in await victim.parts.mails()
+        if mail.petition_id == victim.petition_id and NEXT_MILESTONE in mail.milestones
+    ]
+    wrong = await what_is_wrong(victim)  # after a look for the mail: it may be one that should not be
     try:
         async with victim.parts.database() as database:
             rows = await database.fetch(
@@ -316,11 +319,6 @@ async def _wrong_after(victim: Victim, signed: Sequence[str]) -> list[str]:
     newest = max(answer.json().get("minutes") or [""])
     if not _last_hour() <= newest <= datetime.now(UTC).strftime(_MINUTE):
         wrong.append(f"the newest minute shown is {newest!r}")
-    told = [
-        mail
-        for mail in await victim.parts.mails()
-        if mail.petition_id == victim.petition_id and NEXT_MILESTONE in mail.milestones
-    ]
     if not told:
         wrong.append(f"no mail about the milestone of {NEXT_MILESTONE}")
     return wrong

@@ -33,7 +33,7 @@ class Directed:
 def directed() -> dict[str, Directed]:
     """The schedule of every mutant, by the mutant's name."""
     own = (ZOMBIE_IN_A_LANE, SIGNERS_IN_TWO_LANES)
-    known = {fault.kind: fault for fault in (*failpoints.FAULTS, *redis.FAULTS, *impossible.FAULTS, *own)}
+    known = {fault.kind: fault for fault in (*failpoints.FAULTS, *redis.FAULTS, *impossible.SINGLE, *own)}
     return {
         name: Directed(tuple((part, known[kind]) for part, kind in faults), expected)
         for name, (faults, expected) in _SCHEDULES.items()
