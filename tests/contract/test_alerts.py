@@ -161,12 +161,15 @@ def test_metrics_that_nobody_exports_are_found_out(exported: dict[str, dict[str,
 
 def test_values_that_rules_ask_for_are_values_that_services_give() -> None:
     given = {
-        "reason": {*KINDS, "not_decided"},
+        "reason": {*KINDS, "not_decided", "cannot_be_applied", "cannot_be_read"},
         "needed": {"yes", "no"},
-        "cause": {"crowded", "command"},
+        "cause": {
+            *("crowded", "another_redis", "fence_behind", "missing"),
+            *("damaged", "fence_unknown", "drift", "uncounted", "announced"),
+        },
         "outcome": {"away", "full", "failed", "withheld", "forged"},
         "result": {"right", "wrong"},
-        "kind": {"unreadable"},
+        "kind": {"unreadable", "foreign"},
         "job": set(SERVICES),
         "check": {"clock"},
     }
