@@ -26,8 +26,8 @@ _RATE: Final = 1_500.0
 _MUTANT_STUCK_SECONDS: Final = 8.0
 """What a mutant has lost does not come however long one waits; what only takes its time has come by then."""
 
-_SETTINGS: Final = {"TALLY_AUDIT_SECONDS": "86400"}
-"""An audit would heal what a broken protocol failed to keep, and the counts would be right in the end."""
+_SETTINGS: Final = {"TALLY_AUDIT_SECONDS": "0"}
+"""No audits: they would heal what a broken protocol failed to keep, and the counts would be right in the end."""
 
 _HOME_SECONDS: Final = 20.0
 _MOST_LETTERS: Final = 140
