@@ -59,7 +59,7 @@ local before, revision = stored_number('count'), stored_number('revision', 0)
 if not before then return {2, 'count'} end
 if not revision then return {2, 'revision'} end
 local latest = stored_number('latest', 0)
-if not latest then return {2, 'latest'} end
+if not latest or latest > day_ahead then return {2, 'latest'} end
 revision = revision + step.changes
 local count = before + step.delta
 
@@ -83,6 +83,13 @@ if step.changes > 0 then
   redis.call('HSET', tally, 'latest', whole(latest))
 end
 
+-- Whether a milestone was ever reached like that. A rebuild carries marks over, so one that cannot be would stay for ever.
+local function can_be(threshold, at_count, at_revision, at_time)
+  at_count, at_revision, at_time = tonumber(at_count), tonumber(at_revision), tonumber(at_time)
+  return at_count >= threshold and at_count <= 2^53 and at_revision >= 1 and at_revision <= 2^53
+    and at_time >= 946684800000 and at_time <= day_ahead * 60000  -- from the year 2000 on
+end
+
 local reply = {1, count, revision}
 -- Of a tally that is not there nothing is known, and it has reached nothing.
 local height = revision > 0 and math.max(count, before + step.peak, step.highest) or 0
@@ -91,7 +98,8 @@ for i, threshold in ipairs(step.thresholds) do names[i] = 'milestone:' .. whole(
 if #names > 0 then marks = redis.call('HMGET', tally, unpack(names)) end
 for i, threshold in ipairs(step.thresholds) do
   local state, at_count, at_revision, at_time = string.match(marks[i] or '', '^(%l+):(%d+):(%d+):(%d+)$')
-  if state ~= 'reached' and state ~= 'announced' then  -- none, or one that nobody here has written
+  local written = state == 'announced' or (state == 'reached' and can_be(threshold, at_count, at_revision, at_time))
+  if not written then  -- there is none, or one that nobody here has written
     state = nil
     if height >= threshold then
       state, at_count, at_revision, at_time = 'reached', whole(height), whole(revision), whole(now)

@@ -180,10 +180,13 @@ class TallyStore:
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(tally)
             pipe.hgetall(by_minute)
-            fields, minutes = await pipe.execute(raise_on_error=False)
+            pipe.time()
+            fields, minutes, (seconds, _) = await pipe.execute(raise_on_error=False)
         for key, reply in ((tally, fields), (by_minute, minutes)):
             if _is_damage(reply):
                 raise DamagedTally(f"{key} is no hash")
+        if _number(fields, "latest") > seconds // 60 + _DAY_MINUTES:  # by Redis' clock, as it was written
+            raise DamagedTally("latest is ahead: no minute would be shown")
         return TallyState(
             count=_number(fields, "count"),
             revision=_number(fields, "revision"),

@@ -121,7 +121,15 @@ async def test_readers_of_other_petitions_notice_nothing_of_a_damaged_one(
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("count", "77"), ("revision", "2"), ("country:NL", "9"), ("country:XX", "1"), ("epoch", "5")]
+    ("field", "value"),
+    [
+        ("latest", "1000000000000"),
+        ("count", "77"),
+        ("revision", "2"),
+        ("country:NL", "9"),
+        ("country:XX", "1"),
+        ("epoch", "5"),
+    ],
 )
 async def test_a_number_that_was_written_by_hand_is_put_right_by_the_audit(
     parts: Parts, process: Process, redis: Redis, field: str, value: str
@@ -291,7 +299,19 @@ async def test_a_milestone_that_only_the_ledger_has_seen_is_announced_after_redi
     assert parts.announced == [(PATH, 10)]
 
 
-@pytest.mark.parametrize("mark", ["garbage", "reached:x:1:1", "announced", ""])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "garbage",
+        "reached:x:1:1",
+        "announced",
+        "",
+        "reached:0:0:1764000000000",
+        "reached:5:5:99999999999999999",
+        "reached:99999999999999999999:5:1764000000000",
+        "reached:5:5:0",
+    ],
+)
 async def test_a_mark_that_nobody_has_written_keeps_no_milestone_from_being_announced(
     parts: Parts, process: Process, redis: Redis, mark: str
 ) -> None:

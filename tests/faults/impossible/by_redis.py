@@ -154,6 +154,9 @@ for _name, _field, _value in (
     ("milestone-half-garbage", f"milestone:{NEVER}", "reached:0:0:x"),
     ("milestone-reached-by-nobody", f"milestone:{NEVER}", f"reached:{NEVER}:{NEVER}:1764000000000"),
     ("milestone-at-the-end-of-time", f"milestone:{NEVER}", f"reached:{NEVER}:{NEVER}:99999999999999999"),
+    ("milestone-next-garbage", f"milestone:{NEXT_MILESTONE}", "garbage"),
+    ("milestone-next-of-nothing", f"milestone:{NEXT_MILESTONE}", "reached:0:0:1764000000000"),
+    ("milestone-next-at-the-end-of-time", f"milestone:{NEXT_MILESTONE}", "reached:6:6:99999999999999999"),
     ("milestone-announced-too-soon", f"milestone:{NEXT_MILESTONE}", "announced:6:6:1764000000000"),
 ):
     _acts.put(_name, _with(_field, _value))
