@@ -23,7 +23,7 @@ Rebuild = Callable[[str, str, int], Awaitable[TallyState]]
 """Rebuilds a petition's tally: its id, the cause, and the epoch that the new one has to be above; -1 for none."""
 
 _MOST: Final = 10_000
-"""Petitions that wait to be compared. Whoever writes more than that is not answered faster than this."""
+"""Most petitions that wait to be compared. A flood of forged snapshots is answered in portions of this size."""
 
 
 class OwnersWord:

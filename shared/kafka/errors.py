@@ -86,11 +86,13 @@ _TRANSIENT_REDIS: tuple[type[Exception], ...] = (
     redis.exceptions.TryAgainError,
     redis.exceptions.ClusterDownError,
     redis.exceptions.MasterDownError,
+    redis.exceptions.NoPermissionError,  # the process waits until the right is granted
     redis.exceptions.NoScriptError,  # restarted between our look for the script and its use; the next try loads it
 )
 
-_TRANSIENT_REDIS_REPLIES = "MISCONF ", "NOREPLICAS ", "BUSY "
-"""Replies that redis-py has no class for: it cannot save (disk full), too few replicas, a script that runs too long."""
+_TRANSIENT_REDIS_REPLIES = "MISCONF ", "NOREPLICAS ", "BUSY ", "can't run this command"
+"""Replies that redis-py has no class for: it cannot save (disk full), too few replicas, a script that runs too long, and a
+script's command that the user has no right to."""
 
 _FILE_GROWS = "mdextend", "mdzeroextend"
 """Functions of PostgreSQL that make a table's file longer. When the disk is full that is a `DiskFullError`; when it is a

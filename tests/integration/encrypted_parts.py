@@ -32,7 +32,7 @@ from deploy.local.service import ServiceProcess
 
 HOST = "localhost"
 USER = "groundswell"
-REDIS_RIGHTS = "~* -@all +@read +@write +@scripting +@transaction +@connection +info"
+REDIS_RIGHTS = "~* -@all +@read +@write +@scripting +@transaction +@connection +info +time"
 """What tally may do, as `docs/encrypted-connections.md` recommends."""
 
 

@@ -122,7 +122,7 @@ async def test_a_batch_that_is_done_within_the_drain_budget_is_committed_before_
     async with committed(kafka, topic) as group, first:
         await eventually(lambda: bool(first.attempts), "a batch in hand")
         starting = asyncio.create_task(second.start())
-        await eventually(first.consumer._handed_over.is_set, "the first one knows of the rebalance")
+        await eventually(first.consumer._holding.handed_over.is_set, "the first one knows of the rebalance")
         joined.set()
         await starting
         await group.reaches({0: 5, 1: 5})
