@@ -14,6 +14,8 @@ KAFKA, REDIS, POSTGRES, SMTP, CLOCK = "kafka", "redis", "postgres", "smtp", "clo
 ITSELF: Final = "itself"
 """Stands for the service that wrote the line."""
 IMPOSSIBLE: Final = "impossible"
+IMPOSSIBLE_BEFORE: Final = "impossible-before"
+"""In this run or one before it in the same world: what was written by hand stays there."""
 SACRIFICED: Final = re.compile(re.escape(SACRIFICE) + ".*", re.DOTALL)
 """The id of a petition that is there to be spoiled."""
 ALWAYS: Final = "always"
@@ -92,24 +94,25 @@ RULES: Final = (
     Rule("dead_letter", ("poison", "megabytes", "redelivery"), "poison was written, or is delivered again"),
     # States that cannot be. What a line says of a petition must be about one that is there to be spoiled.
     Rule("dead_letter|batch_split", (IMPOSSIBLE,), "a record by hand, or about a row that was written by hand"),
+    Rule("commands_mismatched", (IMPOSSIBLE,), "a signature's row was edited by hand"),
     Rule(
-        "(record|batch|petition|snapshot)_unreadable|(petition|snapshot)_misplaced|commands_mismatched",
-        (IMPOSSIBLE,),
-        "a record by hand; its place is in the timeline",
+        "(record|batch|petition|snapshot)_unreadable|petition_misplaced|snapshot_foreign",
+        (IMPOSSIBLE, IMPOSSIBLE_BEFORE),
+        "a record by hand; on a compacted topic it is read at every start",
     ),
     Rule(
         "(audit_drift|ledger_uncounted|tally_damaged|milestone_unproved|(snapshot|count)_taken_back|snapshot_overtaken)",
-        (IMPOSSIBLE,),
+        (IMPOSSIBLE, IMPOSSIBLE_BEFORE),
         "the count of a sacrificed petition was spoiled and is healed",
         fields={"petition": SACRIFICED},
     ),
     Rule(
         "mail_(withheld|readdressed|forged)|milestone_without_petition",
-        (IMPOSSIBLE,),
+        (IMPOSSIBLE, IMPOSSIBLE_BEFORE),
         "a mail that nobody decided",
         fields={"petition_id": SACRIFICED},
     ),
-    Rule("waiting_milestone_refused|deliveries_replaced", (IMPOSSIBLE,), "rows by hand"),
+    Rule("waiting_milestone_refused|deliveries_replaced", (IMPOSSIBLE, IMPOSSIBLE_BEFORE), "rows by hand"),
     Rule("clock_wrong", ("clock-of-one",), "the clock of this process is of another century"),
     Rule(
         "dead_letter", ("contradictions",), "what cannot be applied was written", fields={"reason": "cannot_be_applied"}
