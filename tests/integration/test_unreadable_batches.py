@@ -299,7 +299,7 @@ async def test_live_counts_go_on_past_a_batch_that_cannot_be_read(
     golden = next(example for example in EXAMPLES if isinstance(example, TallyUpdated))
     for revision in (1, 2, 3):
         snapshot = golden.model_copy(update={"revision": revision})
-        await write(kafka, topic.name, [Raw(snapshot.model_dump_json().encode())])
+        await write(kafka, topic.name, [Raw(snapshot.model_dump_json().encode(), key=snapshot.petition_id.encode())])
     with spoilt(kafka, topic.name, 1, bad_checksum):
         await broker.start()
         try:
