@@ -94,7 +94,7 @@ RULES: Final = (
     Rule("dead_letter", ("poison", "megabytes", "redelivery"), "poison was written, or is delivered again"),
     # States that cannot be. What a line says of a petition must be about one that is there to be spoiled.
     Rule("dead_letter|batch_split", (IMPOSSIBLE,), "a record by hand, or about a row that was written by hand"),
-    Rule("commands_mismatched", (IMPOSSIBLE,), "a signature's row was edited by hand"),
+    Rule("commands_mismatched|outcome_impossible", (IMPOSSIBLE,), "a signature's row was edited by hand"),
     Rule(
         "(record|batch|petition|snapshot)_unreadable|petition_misplaced|snapshot_foreign",
         (IMPOSSIBLE, IMPOSSIBLE_BEFORE),
@@ -107,9 +107,9 @@ RULES: Final = (
         fields={"petition": SACRIFICED},
     ),
     Rule(
-        "mail_(withheld|readdressed|forged)|milestone_without_petition",
+        "mail_(withheld|readdressed|forged|taken_over|failed)|milestone_without_petition",
         (IMPOSSIBLE, IMPOSSIBLE_BEFORE),
-        "a mail that nobody decided",
+        "a mail that nobody decided, or whose row was edited by hand",
         fields={"petition_id": SACRIFICED},
     ),
     Rule("waiting_milestone_refused|deliveries_replaced", (IMPOSSIBLE, IMPOSSIBLE_BEFORE), "rows by hand"),
