@@ -300,11 +300,12 @@ async def _nobody_has(victim: Victim, _: Random, traces: Traces) -> None:
 
 
 @_acts.add("milestones-reached-again")
-async def _again(victim: Victim, _: Random, __: Traces) -> None:
+async def _again(victim: Victim, _: Random, traces: Traces) -> None:
     """A milestone that was announced, told once more with other numbers."""
     value, headers = _milestone(victim, FIRST_MILESTONE)
     changed = json.dumps({**json.loads(value), "count": 4_000}).encode()
-    await put(victim.parts, MILESTONES_REACHED.name, victim.petition_id.encode(), changed, headers)
+    written = await put(victim.parts, MILESTONES_REACHED.name, victim.petition_id.encode(), changed, headers)
+    traces.plant(written, "not_decided")
 
 
 # -------------------------------------------------------------------------------------------------- signatures.verified
