@@ -24,8 +24,11 @@ log = structlog.get_logger(__name__)
 
 _LEAST_SECONDS: Final = 5.0
 _SHARE: Final = 50
+_UNCOUNTED_SECONDS: Final = 30.0
+"""So long a row may be without its fact while there is no lag: verify publishes right after its commit, but Kafka may be away
+in between, or verify be killed and its partitions go to another instance."""
 _STANDSTILL_SECONDS: Final = 60.0
-"""Where it is only late, counting from the ledger costs one more rebuild than needed."""
+"""The same whatever the lag is. Where a fact is only late, counting from the ledger costs one more rebuild than needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +140,8 @@ class AuditLoop:
     """Audits the petitions that this process counts, and puts right what it finds wrong.
 
     What was found is logged before anything is changed: it is the evidence. Rows that the ledger has and Redis has not
-    counted are usually on their way. They count as lost when the tally has not moved since the audit before and there is no
-    lag, or when it has not moved for a minute: where there is always traffic, there is always some lag. Then the petition is
+    counted are usually on their way. They count as lost when the tally has not moved for half a minute and there is no lag,
+    or when it has not moved for a minute: where there is always traffic, there is always some lag. Then the petition is
     counted again from the ledger, which is right in any case: facts that come after all are at or below its fences.
 
     A round takes as long as there is to add up. So rounds follow each other after `_SHARE` times the time that the last
@@ -236,7 +239,7 @@ class AuditLoop:
             self._uncounted[result.petition_id] = result.fences, now
             return False
         self._uncounted[result.petition_id] = before
-        return self._lag() == 0 or now - before[1] >= _STANDSTILL_SECONDS
+        return now - before[1] >= (_UNCOUNTED_SECONDS if self._lag() == 0 else _STANDSTILL_SECONDS)
 
     async def _look_for_milestones(self, petition_id: str, count: int) -> None:
         """Find milestones that were reached and never recorded, for whatever reason."""

@@ -100,6 +100,7 @@ class ConsumerWatch:
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     await self._measure(client, sorted(client.assignment()))
             except (KafkaError, TimeoutError) as error:  # Kafka is away, or a rebalance came: measured again soon
+                self.lag = None
                 log.debug("lag_unknown", topic=self._topic, cause=type(error).__name__)
                 if time.monotonic() - self._answered > _SILENT_SECONDS:
                     self.away = f"no answer: {type(error).__name__}"
