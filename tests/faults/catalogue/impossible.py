@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 from confluent_kafka import KafkaException
 
 from tests.faults.fault import Broken, Fault, NotPlayed
-from tests.faults.impossible import acts
+from tests.faults.impossible import observed_acts
 from tests.faults.impossible.act import Act, Traces
 from tests.faults.impossible.by_clock import CENTURIES, another_clock
 from tests.faults.impossible.parts import parts_of_world
@@ -104,21 +104,9 @@ _GROUPS: Final = {
 campaign, and a hundred and forty of them would leave no room for the others."""
 
 
-_UNREADABLE_HEADER: Final = "-unreadable-header"
-
-
-def _played() -> dict[str, Act]:
-    """The acts that may be played while the run's observers read along.
-
-    They read with librdkafka, whose Python binding (confluent-kafka 2.16.1) ends with a segmentation fault on a header whose
-    name is not UTF-8. Those acts are played by ``python -m tests.faults.impossible``, which nobody observes.
-    """
-    return {name: act for name, act in acts().items() if not name.endswith(_UNREADABLE_HEADER)}
-
-
 def _grouped() -> dict[str, list[Act]]:
     found: dict[str, list[Act]] = {group: [] for group in _GROUPS}
-    for name, act in _played().items():
+    for name, act in observed_acts().items():
         found[next(group for group, pattern in _GROUPS.items() if fnmatchcase(name, pattern))].append(act)
     return found
 
@@ -165,7 +153,7 @@ async def _clock(world: World, random: Random) -> None:
 async def _two(world: World, random: Random) -> None:
     """Two at once, on one petition."""
     await spoil(
-        world, random, *random.sample([act for act in _played().values() if not act.wakes and not act.touches], 2)
+        world, random, *random.sample([act for act in observed_acts().values() if not act.wakes and not act.touches], 2)
     )
 
 
@@ -175,5 +163,5 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault("impossible-two-at-once", frozenset({"impossible"}), _two),
 )
 
-SINGLE: Final[tuple[Fault, ...]] = tuple(_single(act) for act in _played().values())
+SINGLE: Final[tuple[Fault, ...]] = tuple(_single(act) for act in observed_acts().values())
 """Every act as a fault of its own. In no campaign, but for those who look for the cause of something."""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from deploy.local.service import SERVICES
-from tests.faults.impossible import acts
+from tests.faults.impossible import observed_acts
 from tests.faults.impossible.act import Act, Traces
 from tests.faults.impossible.honest import Honest
 from tests.faults.impossible.parts import Parts
@@ -30,7 +30,7 @@ HEAL_SECONDS: Final = 90.0
 """How long "never" is. A healthy machine needs a tenth of it, a busy one more."""
 _STOCK: Final = 6
 
-_ACTS: Final = tuple(acts().values())
+_ACTS: Final = tuple(observed_acts().values())
 _acts = st.sampled_from(_ACTS)
 _numbers = st.integers(0, 2**16)
 
