@@ -16,6 +16,7 @@ import structlog
 
 from services.tally.ledger import Ledger
 from services.tally.metrics import TallyMetrics
+from services.tally.owner import agrees
 from services.tally.store import DamagedTally, TallyState, TallyStore
 from shared.events import TallyUpdated
 from shared.kafka.errors import is_transient
@@ -124,10 +125,7 @@ def _different(what: str, stored: Mapping[Any, int], proved: Mapping[Any, int]) 
 
 
 def _announced_above(stored: TallyState, announced: TallyUpdated | None) -> list[str]:
-    """What was announced may be older than what is counted. It can be neither newer, nor the same and another number."""
-    if announced is None or announced.version < stored.version:
-        return []
-    if announced.version == stored.version and announced.count == max(0, stored.count):
+    if announced is None or agrees(announced, stored.version, stored.count, stored.countries):
         return []
     return [f"announced {announced.count:,} at revision {announced.revision:,}, epoch {announced.epoch}"]
 

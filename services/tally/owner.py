@@ -68,14 +68,14 @@ class OwnersWord:
         stored = await self._store.tallies(list(heard))
         for petition_id, announced in heard.items():
             counted = stored.get(petition_id)
-            if counted is None or not _agree(announced, counted.version, counted.count, counted.countries):
+            if counted is None or not agrees(announced, counted.version, counted.count, counted.countries):
                 await self._answer(announced)
 
     async def _answer(self, announced: TallyUpdated) -> None:
         # Redis may have lost what was announced. The ledger has not: it is asked first.
         petition_id = announced.petition_id
         proved = await self._rebuild(petition_id, "announced", -1)
-        if _agree(announced, proved.version, proved.count, proved.countries):
+        if agrees(announced, proved.version, proved.count, proved.countries):
             return
         # Counted meanwhile, or never: the ledger does not hold what was announced, so its owner begins a new epoch.
         answer = await self._rebuild(petition_id, "taken_back", max(announced.epoch, proved.epoch))
@@ -88,7 +88,7 @@ class OwnersWord:
         )
 
 
-def _agree(announced: TallyUpdated, version: tuple[int, int], count: int, countries: Mapping[str, int]) -> bool:
+def agrees(announced: TallyUpdated, version: tuple[int, int], count: int, countries: Mapping[str, int]) -> bool:
     """Whether what was announced is no more than what was counted: older, or the same in every number."""
     if announced.version != version:
         return announced.version < version
