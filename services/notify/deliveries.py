@@ -174,6 +174,16 @@ class Withheld:
     threshold: int
     words: str
 
+    def named(self) -> dict[str, object]:
+        """What a log line says of it: ids, numbers and our own words."""
+        return {
+            "delivery_id": str(self.delivery_id),
+            "petition_id": self.petition_id,
+            "target_id": self.target_id,
+            "milestones": [self.threshold],
+            "reason": self.words,
+        }
+
 
 def withheld(row: Open, *, decided: bool) -> Withheld | None:
     """What bars a row from being mailed; None when it is a milestone's delivery.

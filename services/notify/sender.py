@@ -315,14 +315,7 @@ class Sender:
 
     def _forged(self, withheld: Withheld) -> None:
         self._metrics.finished.labels(outcome="forged").inc()
-        log.error(
-            "mail_forged",
-            delivery_id=str(withheld.delivery_id),
-            petition_id=withheld.petition_id,
-            target_id=withheld.target_id,
-            milestones=[withheld.threshold],
-            reason=withheld.words,
-        )
+        log.error("mail_forged", **withheld.named())
 
     def _bug(self, claim: Claim, error: Exception) -> None:
         self._metrics.mail_bugs.inc()

@@ -60,11 +60,4 @@ class Upkeep:
     async def _withhold_strays(self) -> None:
         for stray in await self._store.withhold_strays():
             self._metrics.finished.labels(outcome="withheld").inc()
-            log.error(
-                "mail_withheld",
-                delivery_id=str(stray.delivery_id),
-                petition_id=stray.petition_id,
-                target_id=stray.target_id,
-                milestones=[stray.threshold],
-                reason=stray.words,
-            )
+            log.error("mail_withheld", **stray.named())
