@@ -8,12 +8,16 @@ it is missing, so it changes when everything was deleted.
 from __future__ import annotations
 
 import secrets
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+
+_Read = TypeVar("_Read")
 
 INCARNATION_KEY: Final = "groundswell:incarnation"
 
@@ -31,6 +35,21 @@ def connect(url: str) -> Redis:
         retry=Retry(NoBackoff(), 0),
         client_name="groundswell-tally",
     )
+
+
+async def reading_twice(read: Callable[[], Awaitable[_Read]]) -> _Read:
+    """Read, and once more if the connection turns out to be dead.
+
+    A connection that has lain idle since before Redis was restarted is found dead only when it is used. Reading again does
+    no harm, and the pool gives another connection.
+
+    Raises:
+        redis.exceptions.RedisError, OSError: Redis does not answer the second time either.
+    """
+    try:
+        return await read()
+    except (RedisConnectionError, OSError):
+        return await read()
 
 
 async def identity(redis: Redis) -> str:

@@ -20,6 +20,7 @@ from services.tally.owner import agrees
 from services.tally.store import DamagedTally, TallyState, TallyStore
 from shared.events import TallyUpdated
 from shared.kafka.errors import is_transient
+from shared.redis import reading_twice
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +101,7 @@ async def audit_one(
         asyncpg.PostgresError, redis.exceptions.RedisError, OSError: something is away; nothing can be said.
     """
     try:
-        stored = await store.state(petition_id)
+        stored = await reading_twice(lambda: store.state(petition_id))
     except DamagedTally as damage:
         whole = await ledger.state(petition_id)
         return PetitionAudit(petition_id, 0, whole.count, whole.revision, (f"not readable: {damage}",))

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 import structlog
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from services.tally.live import LiveHub
 from services.tally.read_metrics import ReadMetrics
 from shared.events import TallyUpdated
+from shared.redis import reading_twice
 
 log = structlog.get_logger(__name__)
 
@@ -98,12 +98,7 @@ class CurrentTallies:
                 current.outcome.set_result(error)
 
     async def _read(self, petition_ids: Sequence[str]) -> dict[str, TallyUpdated]:
-        try:
-            return await self._reader.tallies(petition_ids)
-        except (RedisConnectionError, OSError):
-            # A connection that has lain idle since before Redis was restarted is found dead only now. Reading again does
-            # no harm, and the pool gives another connection.
-            return await self._reader.tallies(petition_ids)
+        return await reading_twice(lambda: self._reader.tallies(petition_ids))
 
     def _newest(self, petition_id: str, read: TallyUpdated | None) -> TallyUpdated:
         if read is None:

@@ -33,12 +33,6 @@ _LOOK_SECONDS: Final = 0.1
 _MINUTE: Final = "%Y-%m-%dT%H:%MZ"
 _MADE_SECONDS: Final = 60.0
 
-_AGAIN: Final = (
-    httpx.codes.NOT_FOUND,  # the petition is so new that this instance has not read of it
-    httpx.codes.TOO_MANY_REQUESTS,
-    httpx.codes.SERVICE_UNAVAILABLE,
-)
-
 AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, redis.exceptions.RedisError, httpx.HTTPError, OSError)
 """What asking raises while a part is away: another fault may have its turn."""
 
@@ -194,7 +188,8 @@ class Victim:
                 if answer.is_success:
                     return answer
                 last = f"{answer.status_code} {answer.text[:200]}"
-                if answer.status_code not in _AGAIN:
+                # Not found: the petition is so new that this instance has not read of it.
+                if answer.status_code != httpx.codes.NOT_FOUND and "retry-after" not in answer.headers:
                     raise NotMade(f"{self.petition_id}: {last}")
             await asyncio.sleep(_LOOK_SECONDS)
         raise NotMade(f"{self.petition_id}: {last}")

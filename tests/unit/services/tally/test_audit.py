@@ -23,8 +23,12 @@ class Counted(TallyStore):
     def __init__(self, states: dict[str, TallyState]) -> None:
         self.states = states
         self.fails: Exception | None = None
+        self.fails_once: Exception | None = None
 
     async def state(self, petition_id: str) -> TallyState:
+        once, self.fails_once = self.fails_once, None
+        if once is not None:
+            raise once
         if self.fails is not None:
             raise self.fails
         return self.states[petition_id]
@@ -145,6 +149,15 @@ async def test_an_audit_that_cannot_be_made_is_no_good_one() -> None:
     await loop.run()
     assert loop.metric("audits_total", result="not_made") == 2
     assert loop.metric("audits_total", result="right") == 0
+
+
+async def test_a_connection_that_died_while_nobody_used_it_costs_no_audit() -> None:
+    store = Counted({PATH: RIGHT})
+    store.fails_once = RedisConnectionError("Connection closed by server.")
+    loop = Loop(store, Proved({PATH: RIGHT}), {PATH: True})
+    await loop.run()
+    assert loop.metric("audits_total", result="not_made") == 0
+    assert loop.metric("audits_total", result="right") == 2
 
 
 async def test_a_bug_in_an_audit_is_not_hidden() -> None:
