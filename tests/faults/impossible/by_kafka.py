@@ -335,6 +335,7 @@ async def _fact_ahead(victim: Victim, random: Random, traces: Traces) -> None:
 @_acts.add("signatures-verified-next")
 async def _fact_next(victim: Victim, random: Random, traces: Traces) -> None:
     """The very next position of the lane: a real fact will have it."""
+    traces.follow.add("not_in_ledger")  # unless the ledger has that row by the time tally asks
     lane, last = await _last(victim, random)
     await _put_fact(victim, traces, _fact(victim, lane, last + 1), "")
 
@@ -349,7 +350,7 @@ async def _fact_of_another(victim: Victim, random: Random, traces: Traces) -> No
 @_acts.add("signatures-verified-in-no-lane")
 async def _fact_in_no_lane(victim: Victim, _: Random, traces: Traces) -> None:
     """A lane that there is not."""
-    await _put_fact(victim, traces, _fact(victim, 2_000_000_000, 1), "")
+    await _put_fact(victim, traces, _fact(victim, 2_000_000_000, 1), "not_in_ledger")
 
 
 @_acts.add("signatures-verified-of-2099")
