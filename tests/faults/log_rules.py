@@ -79,8 +79,10 @@ _POSTGRES_ERROR: Final = (
 )
 _ANY_CONNECTION: Final = (
     "ConnectionError|ConnectionResetError|ConnectionRefusedError|BrokenPipeError|TimeoutError|OSError|.*ClosedError"
+    "|ConnectionDoesNotExistError|IdleInTransactionSessionTimeoutError"
 )
-"""Raised for any of the parts: the line does not say which."""
+"""Raised for any of the parts: the line does not say which. The last two also when the service itself was frozen: PostgreSQL
+ends a transaction in which nothing happens (`shared.postgres`)."""
 _REDIS_ERROR: Final = (
     "BusyLoadingError|ResponseError|ReadOnlyError|NoScriptError|OutOfMemoryError|RebuildOvertaken|FencesKeepMoving"
 )

@@ -36,6 +36,8 @@ def test_what_is_said_at_level_info_needs_no_explanation() -> None:
         ({"event": "batch_held", "level": "warning", "cause": "KafkaConnectionError"}, "kafka"),
         ({"event": "batch_held", "level": "warning", "cause": "LaneTaken"}, "verify"),
         ({"event": "batch_held", "level": "warning", "cause": "CannotConnectNowError"}, "postgres"),
+        # Frozen in the middle of a transaction.
+        ({"event": "batch_held", "level": "warning", "cause": "ConnectionDoesNotExistError"}, "verify"),
         ({"event": "postgres_away", "level": "warning", "cause": "ConnectionRefusedError"}, "postgres"),
         ({"event": "dead_letter", "level": "warning", "reason": "schema"}, "poison"),
         ({"event": "dead_letter", "level": "warning", "reason": "out_of_range", "topic": SUBMITTED}, "clock"),
