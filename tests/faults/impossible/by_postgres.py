@@ -213,8 +213,9 @@ for _name, _change in (
 
 
 @_acts.add("ledger-event-taken")
-async def _event_taken(victim: Victim, random: Random, _: Traces) -> None:
+async def _event_taken(victim: Victim, random: Random, traces: Traces) -> None:
     """The ledger has the event of a signature that its signer withdraws afterwards: the id of the withdrawal is taken."""
+    traces.follow.add("cannot_be_applied")
     first, second = sorted(victim.signatures)[:2]
     taken = command_id(_id(victim, first), WithdrawCommand.TYPE)
     await _run(victim, "UPDATE ledger SET event_id = $1 WHERE event_id = $2", taken, _id(victim, second))
