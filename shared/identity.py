@@ -58,7 +58,15 @@ _PROVIDERS: Final[dict[str, ProviderRules]] = {
 
 
 class InvalidEmail(ValueError):
-    """The text is not an e-mail address. The message says why and never repeats the text."""
+    """The text is not an e-mail address. The message says why and never repeats the text.
+
+    Attributes:
+        code: one of `shared.form_errors.FORM_ERRORS`.
+    """
+
+    def __init__(self, message: str, code: str = "not_an_address") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def canonical_email(text: str) -> str:
@@ -85,7 +93,10 @@ def canonical_email(text: str) -> str:
     if not local or local.endswith(
         "."
     ):  # "+tag", or "name.+tag" at a provider whose mailboxes cannot be called "name."
-        raise InvalidEmail("no mailbox is left of the part before the @ once the provider's rules are applied")
+        raise InvalidEmail(
+            "no mailbox is left of the part before the @ once the provider's rules are applied",
+            "address_without_mailbox",
+        )
     return f"{local}@{rules.domain}"
 
 
@@ -111,13 +122,28 @@ def _canonical_spelling(text: str) -> str:
         # uts46 folds what registries treat as one name (sharp s, final sigma kept apart as IDNA 2008 has them).
         domain = idna.encode(parts.ascii_domain, uts46=True).decode("ascii").lower()
     except (EmailNotValidError, idna.IDNAError, UnicodeError) as error:
-        raise InvalidEmail(_without_input(error)) from None
+        raise InvalidEmail(_without_input(error), _code(text)) from None
     if "." not in domain:
-        raise InvalidEmail("the part after the @ must be a full domain name")
+        raise InvalidEmail("the part after the @ must be a full domain name", "address_incomplete")
     local = unicodedata.normalize("NFKC", parts.local_part).lower()
     if len(local.encode()) > 64:  # RFC 5321 section 4.5.3.1.1
-        raise InvalidEmail("the part before the @ is too long")
+        raise InvalidEmail("the part before the @ is too long", "address_too_long")
     return f"{local}@{domain}"
+
+
+def _code(text: str) -> str:
+    """What is wrong with `text`, which is no address, as far as a person can be told it in a word."""
+    local, at, domain = text.rpartition("@")
+    domain = domain.lower()
+    if not at or not local or not domain or "@" in local or any(character.isspace() for character in text):
+        return "not_an_address"
+    if re.fullmatch(rf"(?:.*\.)?(?:{_RESERVED})", domain):
+        return "address_unreachable"
+    if "." not in domain:
+        return "address_incomplete"
+    if len(text) > 254 or len(local) > 64:  # RFC 5321 section 4.5.3.1
+        return "address_too_long"
+    return "not_an_address"
 
 
 def _without_input(error: Exception) -> str:

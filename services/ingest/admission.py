@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from shared.catalogue import Admission, admission_at
 from shared.events import NOT_IN_A_LINE, EmailText, PetitionChanged, PetitionState, SignCommand
+from shared.form_errors import form_error
 from shared.identity import InvalidEmail, canonical_email, new_signature_id, retry_signature_id, signer_key
 
 # Line breaks and tabs are allowed in texts of several lines only. The others have no place in what people write.
@@ -109,7 +110,8 @@ class Erasure(BaseModel):
 
 
 FieldError = dict[str, str]
-"""A ``field`` that must be put right, and the ``problem`` with it; never with the value that was sent."""
+"""A ``field`` that must be put right, the ``code`` of what is wrong with it, and the ``problem`` in a sentence; never with the
+value that was sent."""
 
 
 class NotAdmitted(Exception):
@@ -168,9 +170,9 @@ def admit(
     try:
         canonical = canonical_email(submission.email)
     except InvalidEmail as error:
-        errors.append(_error("email", str(error)))
+        errors.append(form_error("email", error.code))
     if not _COUNTRY.match(submission.country):
-        errors.append(_error("country", "must be a country code of two letters, such as NL"))
+        errors.append(form_error("country", "not_a_country_code"))
     name = _one_line("name", submission.name, errors, required=True)
     postcode = _one_line("postcode", submission.postcode or "", errors) or None
     comment = _text("comment", submission.comment or "", errors) or None
@@ -236,7 +238,7 @@ def petition_errors(state: PetitionState) -> tuple[FieldError, ...]:
         try:
             canonical_email(target.email)
         except InvalidEmail as error:
-            errors.append(_error(f"targets.{index}.email", str(error)))
+            errors.append(form_error(f"targets.{index}.email", error.code))
     return tuple(errors)
 
 
@@ -245,25 +247,21 @@ def _readable(moment: datetime | None) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _error(field: str, problem: str) -> FieldError:
-    return {"field": field, "problem": problem}
-
-
 def _one_line(field: str, text: str, errors: list[FieldError], *, required: bool = False) -> str:
     if text.isascii() and text.isprintable():  # nearly every line, and there is nothing to normalise
         line = text.strip()
     elif _NOT_IN_LINE.search(text):
-        errors.append(_error(field, "must not contain line breaks or control characters"))
+        errors.append(form_error(field, "not_one_line"))
         return ""
     else:
         line = unicodedata.normalize("NFC", text).strip()
     if required and not line:
-        errors.append(_error(field, "must not be empty"))
+        errors.append(form_error(field, "blank"))
     return line
 
 
 def _text(field: str, text: str, errors: list[FieldError]) -> str:
     if _NOT_IN_TEXT.search(text):
-        errors.append(_error(field, "must not contain control characters"))
+        errors.append(form_error(field, "control_characters"))
         return ""
     return unicodedata.normalize("NFC", text).replace("\r\n", "\n").strip()

@@ -67,6 +67,7 @@ class PetitionEndpoints:
                 errors=[
                     {
                         "field": "petition_id",
+                        "code": "petition_id_invalid",
                         "problem": "must be 1 to 64 of a-z, 0-9 and -, and not begin with -",
                     }
                 ],

@@ -97,8 +97,12 @@ _PROBLEM: Final = {
             "type": "array",
             "items": {
                 "type": "object",
-                "required": ["field", "problem"],
-                "properties": {"field": {"type": "string"}, "problem": {"type": "string"}},
+                "required": ["field", "code", "problem"],
+                "properties": {
+                    "field": {"type": "string"},
+                    "code": {"type": "string", "description": "What is wrong, as a stable name."},
+                    "problem": {"type": "string", "description": "The same in a sentence."},
+                },
             },
         },
     },
