@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-MOST_CHARACTERS: Final[Mapping[str, int]] = {"email": 320, "name": 200, "country": 2, "postcode": 20, "comment": 2000}
-"""Most characters of a field of the form, as the signer sees them: a line break is one."""
+from shared.bounds.texts import MOST_CHARACTERS
 
 FORM_ERRORS: Final[Mapping[str, str]] = {
     "missing": "This is required.",
@@ -27,7 +26,7 @@ FORM_ERRORS: Final[Mapping[str, str]] = {
     "address_unreachable": "No mail can reach this domain.",
     "email_domain_blocked": "This petition does not accept e-mail addresses of this domain.",
     "not_a_country_code": "This must be a country code of two letters, such as NL.",
-    "country_unknown": "There is no country with this code.",
+    "country_unknown": "There is no country with this code. (The United Kingdom is GB.)",
     "country_not_eligible": "This petition counts signatures from certain countries only, and this is not one of them.",
     "consent_missing": "This petition can be signed only with consent.",
     "name_invalid": "A name holds at least one letter, and no web address.",

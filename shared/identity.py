@@ -20,6 +20,8 @@ from uuid import UUID, uuid5
 import idna
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
+from shared.bounds.texts import clean_address
+
 # Names under which no mailbox can be reached (RFC 6761). "test" is reserved too, and is what tests and demos use.
 _RESERVED: Final = "|".join(re.escape(name) for name in SPECIAL_USE_DOMAIN_NAMES if name != "test")
 
@@ -32,6 +34,9 @@ _PLAIN_EMAIL: Final = re.compile(
     rf"@(?=.{{4,253}}\Z)(?!(?:.*\.)?(?:{_RESERVED})\Z)"
     r"(?:(?!..--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?!..--)[a-z](?:[a-z0-9-]{0,61}[a-z])\Z"
 )
+
+
+_LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ def canonical_email(text: str) -> str:
     Raises:
         InvalidEmail: `text` is not an address that mail could be sent to.
     """
-    compatible = unicodedata.normalize("NFKC", text).strip()
+    compatible = clean_address(text)
     folded = compatible.lower()
     if not _PLAIN_EMAIL.match(folded):
         folded = _canonical_spelling(compatible)
@@ -110,6 +115,26 @@ def canonical_domain(text: str) -> str:
         return folded
     rules = _PROVIDERS.get(folded)
     return folded if rules is None else rules.domain
+
+
+def domain_of_rule(text: str) -> str:
+    """The domain that a rule about domains means: ``@mail.example``, ``*.mail.example``, ``*@mail.example`` and
+    ``Mail.example.`` are ``mail.example``. What is no domain is kept as it is, see `is_domain`."""
+    folded = clean_address(text)
+    for before in ("*@", "@", "*.", "."):
+        folded = folded.removeprefix(before)
+    folded = folded.removesuffix(".").lower()
+    if len(folded) > 253:  # no domain, and the next line would take its time
+        return folded
+    try:
+        return idna.encode(folded, uts46=True).decode("ascii").lower()
+    except (idna.IDNAError, UnicodeError):
+        return folded
+
+
+def is_domain(text: str) -> bool:
+    """Whether a canonical address may end with `text`, as `domain_of_rule` gives it."""
+    return len(text) <= 253 and all(_LABEL.fullmatch(label) for label in text.split("."))
 
 
 def _canonical_spelling(text: str) -> str:

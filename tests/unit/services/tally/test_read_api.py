@@ -160,7 +160,9 @@ async def test_a_parameter_that_is_given_twice_is_not_chosen_from(client: httpx.
 async def test_a_stream_of_unknown_detail_is_422(client: httpx.AsyncClient) -> None:
     answer = await client.get(f"/v1/petitions/{HARBOUR}/tally/stream?detail=everything")
     assert answer.status_code == 422
-    assert answer.json()["errors"] == [{"field": "detail", "code": "detail_invalid", "problem": "must be full or count"}]
+    assert answer.json()["errors"] == [
+        {"field": "detail", "code": "detail_invalid", "problem": "must be full or count"}
+    ]
 
 
 async def test_counts_cannot_be_written_here(client: httpx.AsyncClient) -> None:
