@@ -7,6 +7,7 @@ reason codes of the same names are these. Pure.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from shared.bounds.invisible import has_letter
@@ -18,6 +19,9 @@ CODES: Final = frozenset(
 )
 """All codes of these rules."""
 
+_PLAIN_NAME: Final = re.compile("[A-VX-Za-vx-z][^:]*")
+"""Most names: they begin with a letter, which is no W, and hold no colon."""
+
 
 def email_refusal(policy: Policy, domain: str) -> str | None:
     """Whether `policy` takes addresses of `domain`, which is a canonical address's."""
@@ -26,9 +30,9 @@ def email_refusal(policy: Policy, domain: str) -> str | None:
 
 def country_refusal(policy: Policy, country: str) -> str | None:
     """Whether there is a country of this code, in upper case, and `policy` counts signers from it."""
-    if country not in COUNTRIES:
-        return "country_unknown"
-    return None if policy.counts(country) else "country_not_eligible"
+    if country in policy.eligible:
+        return None
+    return "country_not_eligible" if country in COUNTRIES else "country_unknown"
 
 
 def consent_refusal(policy: Policy, *, consent: bool) -> str | None:
@@ -39,6 +43,8 @@ def consent_refusal(policy: Policy, *, consent: bool) -> str | None:
 def name_refusal(name: str) -> str | None:
     """Whether `name` can be somebody's: any script's letters make a name; web addresses are the usual content of signatures
     that are advertisements."""
+    if _PLAIN_NAME.fullmatch(name):
+        return None
     lowered = name.lower()
     if not has_letter(name) or "://" in lowered or lowered.startswith("www."):
         return "name_invalid"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import datetime
 from functools import cached_property
 from typing import Annotated, ClassVar, Final, Literal
@@ -46,6 +46,7 @@ from shared.bounds.texts import (
     clean_text,
 )
 from shared.bounds.times import calendar_utc
+from shared.countries import COUNTRIES
 from shared.identity import canonical_domain, domain_of_rule
 
 Slug = Annotated[str, StringConstraints(pattern=rf"^{SLUG}$")]
@@ -271,20 +272,21 @@ class Policy(Event):
     def _once(cls, values: list[str] | None) -> list[str] | None:
         return None if values is None else list(dict.fromkeys(values))
 
-    def counts(self, country: str) -> bool:
-        """Whether signers of this country count, which is one of `shared.countries.COUNTRIES`."""
-        return self.countries is None or country in self._eligible
-
     @cached_property
-    def _eligible(self) -> frozenset[str]:
-        return frozenset(self.countries or ())
+    def eligible(self) -> Container[str]:
+        """The codes of the countries whose signers count."""
+        return COUNTRIES.keys() if self.countries is None else COUNTRIES.keys() & set(self.countries)
 
     def blocks(self, domain: str) -> bool:
         """Whether addresses of `domain`, in its canonical spelling, are refused."""
         if not self.blocked_email_domains:
             return False
-        labels = domain.split(".")
-        return any(".".join(labels[start:]) in self._blocked for start in range(len(labels)))
+        blocked = self._blocked
+        while domain:
+            if domain in blocked:
+                return True
+            domain = domain.partition(".")[2]
+        return False
 
     @cached_property
     def _blocked(self) -> frozenset[str]:

@@ -49,7 +49,7 @@ _MOST_EMAIL: Final = MOST_CHARACTERS["email"]
 def _described(least: int, most: int, **more: str) -> dict[str, Any]:
     """Length and form of a text, for the OpenAPI document. `admit` checks them, on the text in its clean form: there a line
     break is one character, and so is a letter with its accents."""
-    return {"minLength": least, "maxLength": most, **more}
+    return {**({"minLength": least} if least else {}), "maxLength": most, **more}
 
 
 class Submission(BaseModel):
@@ -166,7 +166,7 @@ def admit(
         postcode = _line("postcode", submission.postcode, _MOST_POSTCODE, errors) or None
     if submission.comment:
         comment = _comment(submission.comment, errors) or None
-    if code := consent_refusal(petition.policy, consent=submission.consent):
+    if not submission.consent and (code := consent_refusal(petition.policy, consent=False)):
         errors.append(form_error("consent", code))
     if errors:
         raise NotAdmitted("invalid_fields", errors=tuple(errors))
@@ -229,12 +229,15 @@ def _canonical(email: str, petition: PetitionChanged, errors: list[FieldError]) 
     except InvalidEmail as error:
         errors.append(form_error("email", error.code if email else "blank"))
         return ""
-    if code := email_refusal(petition.policy, canonical.rpartition("@")[2]):
+    policy = petition.policy
+    if policy.blocked_email_domains and (code := email_refusal(policy, canonical.rpartition("@")[2])):
         errors.append(form_error("email", code))
     return canonical
 
 
 def _country(text: str, petition: PetitionChanged, errors: list[FieldError]) -> str:
+    if text in petition.policy.eligible:  # nearly always
+        return text
     country = clean_code(text)
     code = country_refusal(petition.policy, country) if _COUNTRY.match(country) else "not_a_country_code"
     if code is not None:
@@ -243,9 +246,12 @@ def _country(text: str, petition: PetitionChanged, errors: list[FieldError]) -> 
 
 
 def _name(text: str, errors: list[FieldError]) -> str:
-    before = len(errors)
-    name = _line("name", text, _MOST_NAME, errors, required=True)
-    if len(errors) == before and (code := name_refusal(name)):
+    try:
+        name = checked_line(text, _MOST_NAME, required=True)
+    except Unfit as error:
+        errors.append(form_error("name", error.code))
+        return ""
+    if code := name_refusal(name):
         errors.append(form_error("name", code))
     return name
 

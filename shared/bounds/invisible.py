@@ -23,7 +23,6 @@ INVISIBLE: Final = rf"\s{_DEFAULT_IGNORABLE}{_BLANK_TOO}"
 """As a class of characters in a regular expression."""
 
 _NOTHING: Final = re.compile(rf"[{INVISIBLE}]*")
-_ANYTHING_SEEN: Final = re.compile(rf"[^{INVISIBLE}]")
 
 BLANKS: Final = "".join(character for code in range(0x3001) if (character := chr(code)).isspace()) + (
     "\u180e\u200b\u2060\u2800\u3164\ufeff\uffa0"
@@ -32,13 +31,17 @@ BLANKS: Final = "".join(character for code in range(0x3001) if (character := chr
 character before them, nor the marks of direction."""
 
 
+_INVISIBLE_LETTERS: Final = frozenset("\u115f\u1160\u3164\uffa0")
+"""The only ones: fillers of Hangul."""
+
+
 def shows_nothing(text: str) -> bool:
     """Whether nothing of `text` can be seen; true for no text at all."""
+    if text[:1].isalnum() and text[0] not in _INVISIBLE_LETTERS:  # nearly every text
+        return False
     return _NOTHING.fullmatch(text) is not None
 
 
 def has_letter(text: str) -> bool:
     """Whether `text` holds a letter, of any script, that can be seen."""
-    if text[:1].isalpha() and text.isascii():  # nearly every name
-        return True
-    return any(character.isalpha() and _ANYTHING_SEEN.match(character) for character in text)
+    return any(character.isalpha() and character not in _INVISIBLE_LETTERS for character in text)

@@ -44,6 +44,9 @@ _NOT_IN_TEXT: Final = re.compile(rf"[\x00-\x08\x0b\x0c\x0e-\x1f{IN_NEITHER}]")
 _LINE_BREAK: Final = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")  # Word's, and those of Unicode, too
 
 
+_MORE_BLANKS: Final = frozenset(BLANKS)
+
+
 class Unfit(ValueError):
     """A text that is not accepted.
 
@@ -65,14 +68,14 @@ def clean_line(text: str, most: int) -> str:
     """
     if text.isascii() and text.isprintable():  # nearly every line, and there is nothing to normalise
         return text.strip()
-    return _composed(text.strip(BLANKS), most)
+    return _composed(_stripped(text), most)
 
 
 def clean_text(text: str, most: int) -> str:
     """A text of several lines in the form that is stored; see `clean_line`."""
     if text.isascii() and text.isprintable():
         return text.strip()
-    return _composed(_LINE_BREAK.sub("\n", text.strip(BLANKS)), most)
+    return _composed(_LINE_BREAK.sub("\n", _stripped(text)), most)
 
 
 def checked_line(text: str, most: int, *, required: bool = False) -> str:
@@ -102,9 +105,12 @@ def checked_text(text: str, most: int, *, required: bool = False) -> str:
     Raises:
         Unfit: it holds control characters, is longer than `most`, or is required and shows nothing.
     """
-    text = clean_text(text, most)
-    if _NOT_IN_TEXT.search(text):
-        raise Unfit("control_characters")
+    if text.isascii() and text.isprintable():
+        text = text.strip()
+    else:
+        text = clean_text(text, most)
+        if _NOT_IN_TEXT.search(text):
+            raise Unfit("control_characters")
     if len(text) > most:
         raise Unfit("too_long")
     if required and shows_nothing(text):
@@ -124,6 +130,13 @@ def clean_code(text: str) -> str:
     """A code of letters, such as a country's, in upper case. What is no code stays something else: ß would become SS."""
     code = clean_address(text)
     return code.upper() if code.isascii() else code
+
+
+def _stripped(text: str) -> str:
+    text = text.strip()
+    if text and (text[0] in _MORE_BLANKS or text[-1] in _MORE_BLANKS):
+        return text.strip(BLANKS)
+    return text
 
 
 def _composed(text: str, most: int) -> str:
