@@ -128,7 +128,7 @@ def _give(http: httpx.Client, signature_id: UUID, *, actor: str, reason: str) ->
         return
     problem = _problem(answer)
     if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
-        wrong = "; ".join(f"--{error['field']} {error['problem']}" for error in problem.get("errors", []))
+        wrong = "; ".join(f"--{error['field']}: {error['problem']}" for error in problem.get("errors", []))
         raise typer.BadParameter(wrong or str(problem.get("detail")))
     raise Refused(f"Refused with {answer.status_code}: {problem.get('detail', 'the answer is not one of ingest')}")
 

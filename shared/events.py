@@ -10,30 +10,89 @@ Only the commands on ``signatures.submitted`` carry personal data.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable, Container
 from datetime import datetime
 from functools import cached_property
 from typing import Annotated, ClassVar, Final, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from shared.identity import canonical_domain
+from shared.bounds.numbers import MOST_BLOCKED_DOMAINS, MOST_MILESTONES, MOST_SUPPORTERS, MOST_TARGETS
+from shared.bounds.texts import (
+    MOST_ACTOR,
+    MOST_CHARACTERS,
+    MOST_OFFICE,
+    MOST_REASON,
+    MOST_TEXT,
+    MOST_TITLE,
+    NOT_IN_A_LINE,
+    SLUG,
+    clean_address,
+    clean_code,
+    clean_line,
+    clean_text,
+)
+from shared.bounds.times import calendar_utc
+from shared.countries import COUNTRIES
+from shared.identity import canonical_domain, domain_of_rule
 
-PetitionId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-"""A slug: it is part of URLs, topic keys and Redis keys, so it may hold nothing that needs escaping in any of them."""
+Slug = Annotated[str, StringConstraints(pattern=rf"^{SLUG}$")]
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+PetitionId = Slug
 
 CountryCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 """ISO 3166-1 alpha-2, upper case; the code's existence is verify's rule (``country_unknown``), not its shape."""
 
-EmailText = Annotated[str, StringConstraints(min_length=3, max_length=320)]
-"""An e-mail address as typed. 320 = 64 (local part) + 1 + 255 (domain), RFC 5321 section 4.5.3.1."""
+EmailText = Annotated[str, StringConstraints(min_length=3, max_length=MOST_CHARACTERS["email"])]
+"""An e-mail address, in any spelling."""
 
-NOT_IN_A_LINE: Final = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
-"""What no text of one line may hold, as a class of characters in a regular expression: control characters (C0, C1), line
-and paragraph separators, and the bidirectional overrides that make text read as another. Zero-width joiners are not
-among them: Persian and Indic names need them."""
+
+_COUNTRY: Final = re.compile("[A-Z]{2}")
+
+
+def _cleaned(clean: Callable[[str], str]) -> BeforeValidator:
+    """Puts a text into the form that is stored, whoever wrote it: a record on the topic may be older than these rules. What
+    would be left empty stays as it is, so that no petition of before is lost; a new one is refused (see ingest)."""
+
+    def cleaned(value: object) -> object:
+        return (clean(value) or value) if isinstance(value, str) else value
+
+    return BeforeValidator(cleaned)
+
+
+def _line(most: int) -> BeforeValidator:
+    return _cleaned(lambda text: clean_line(text, most))
+
+
+def _country_code(value: object) -> object:
+    code = clean_code(value) if isinstance(value, str) else value
+    if isinstance(code, str) and not _COUNTRY.fullmatch(code):
+        raise PydanticCustomError("not_a_country_code", "must be a country code of two letters")
+    return code
+
+
+def _in_calendar(moment: datetime) -> datetime:
+    utc = calendar_utc(moment)
+    if utc is None:
+        raise PydanticCustomError("time_out_of_range", "must be in the years 1 to 9999 in UTC")
+    return utc
+
+
+PetitionTime = Annotated[AwareDatetime, AfterValidator(_in_calendar)]
+"""A time of a petition: in UTC from here on, so that nothing later can fail to convert it."""
 
 
 class Event(BaseModel):
@@ -59,10 +118,10 @@ class SignCommand(Event):
     signature_id: UUID
     petition_id: PetitionId
     email: EmailText = Field(repr=False)
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(repr=False)
+    name: Annotated[str, StringConstraints(min_length=1, max_length=MOST_CHARACTERS["name"])] = Field(repr=False)
     country: CountryCode
-    postcode: Annotated[str, StringConstraints(max_length=20)] | None = Field(None, repr=False)
-    comment: Annotated[str, StringConstraints(max_length=2000)] | None = Field(None, repr=False)
+    postcode: Annotated[str, StringConstraints(max_length=MOST_CHARACTERS["postcode"])] | None = Field(None, repr=False)
+    comment: Annotated[str, StringConstraints(max_length=MOST_CHARACTERS["comment"])] | None = Field(None, repr=False)
     consent: bool = False
     submitted_at: AwareDatetime
 
@@ -102,10 +161,14 @@ class EraseCommand(ChangeCommand):
     TYPE: ClassVar[str] = "groundswell.signature.erase.v1"
 
     actor: Annotated[
-        str, StringConstraints(min_length=1, max_length=100, pattern=rf"^[^{NOT_IN_A_LINE}]+$"), Field(repr=False)
+        str,
+        StringConstraints(min_length=1, max_length=MOST_ACTOR, pattern=rf"^[^{NOT_IN_A_LINE}]+$"),
+        Field(repr=False),
     ]
     reason: Annotated[
-        str, StringConstraints(min_length=1, max_length=500, pattern=rf"^[^{NOT_IN_A_LINE}]+$"), Field(repr=False)
+        str,
+        StringConstraints(min_length=1, max_length=MOST_REASON, pattern=rf"^[^{NOT_IN_A_LINE}]+$"),
+        Field(repr=False),
     ]
 
 
@@ -175,7 +238,7 @@ class Organisation(Event):
     TYPE: ClassVar[str] = "groundswell.organisation.v1"
 
     slug: Slug
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    name: Annotated[str, _line(MOST_OFFICE), StringConstraints(min_length=1, max_length=MOST_OFFICE)]
 
 
 class Target(Event):
@@ -184,9 +247,9 @@ class Target(Event):
     TYPE: ClassVar[str] = "groundswell.target.v1"
 
     target_id: Slug
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    name: Annotated[str, _line(MOST_OFFICE), StringConstraints(min_length=1, max_length=MOST_OFFICE)]
     kind: Literal["person", "body"] = "person"
-    email: EmailText
+    email: Annotated[EmailText, _cleaned(clean_address)]
 
 
 class Policy(Event):
@@ -196,18 +259,34 @@ class Policy(Event):
 
     confirmation: Literal["none", "required"] = "none"
     """``required``: a signature is pending until its e-mail address was confirmed."""
-    countries: list[CountryCode] | None = None
+    countries: list[Annotated[CountryCode, BeforeValidator(_country_code)]] | None = None
     """Only signers of these countries count; ``null``: all do."""
-    blocked_email_domains: list[str] = Field(default_factory=list, max_length=10_000)
-    """In any spelling; a domain blocks everything below it too."""
+    blocked_email_domains: list[Annotated[str, _cleaned(domain_of_rule)]] = Field(
+        default_factory=list, max_length=MOST_BLOCKED_DOMAINS
+    )
+    """A domain blocks everything below it too. ``@mail.example`` and ``*.mail.example`` mean ``mail.example``."""
     require_consent: bool = False
+
+    @field_validator("countries", "blocked_email_domains")
+    @classmethod
+    def _once(cls, values: list[str] | None) -> list[str] | None:
+        return None if values is None else list(dict.fromkeys(values))
+
+    @cached_property
+    def eligible(self) -> Container[str]:
+        """The codes of the countries whose signers count."""
+        return COUNTRIES.keys() if self.countries is None else COUNTRIES.keys() & set(self.countries)
 
     def blocks(self, domain: str) -> bool:
         """Whether addresses of `domain`, in its canonical spelling, are refused."""
         if not self.blocked_email_domains:
             return False
-        labels = domain.split(".")
-        return any(".".join(labels[start:]) in self._blocked for start in range(len(labels)))
+        blocked = self._blocked
+        while domain:
+            if domain in blocked:
+                return True
+            domain = domain.partition(".")[2]
+        return False
 
     @cached_property
     def _blocked(self) -> frozenset[str]:
@@ -220,23 +299,29 @@ class PetitionState(Event):
     TYPE: ClassVar[str] = "groundswell.petition.state.v1"
 
     organisation: Organisation
-    title: Annotated[str, StringConstraints(min_length=1, max_length=300)]
-    text: Annotated[str, StringConstraints(min_length=1, max_length=50_000)]
-    targets: list[Target] = Field(min_length=1, max_length=50)
-    milestones: list[Annotated[int, Field(ge=1, le=10_000_000_000)]] = Field(default_factory=list, max_length=100)
-    opens_at: AwareDatetime | None = None
-    closes_at: AwareDatetime | None = None
+    title: Annotated[str, _line(MOST_TITLE), StringConstraints(min_length=1, max_length=MOST_TITLE)]
+    text: Annotated[
+        str,
+        _cleaned(lambda text: clean_text(text, MOST_TEXT)),
+        StringConstraints(min_length=1, max_length=MOST_TEXT),
+    ]
+    targets: list[Target] = Field(min_length=1, max_length=MOST_TARGETS)
+    milestones: list[Annotated[int, Field(ge=1, le=MOST_SUPPORTERS)]] = Field(
+        default_factory=list, max_length=MOST_MILESTONES
+    )
+    opens_at: PetitionTime | None = None
+    closes_at: PetitionTime | None = None
     policy: Policy = Policy()
 
     @model_validator(mode="after")
     def _consistent(self) -> PetitionState:
         if self.milestones != sorted(set(self.milestones)):
-            raise ValueError("milestones must rise from one to the next, each once")
+            raise PydanticCustomError("milestones_not_rising", "milestones must rise from one to the next, each once")
         if self.opens_at and self.closes_at and self.opens_at >= self.closes_at:
-            raise ValueError("opens_at must be before closes_at")
+            raise PydanticCustomError("closes_before_it_opens", "opens_at must be before closes_at")
         ids = [target.target_id for target in self.targets]
         if len(set(ids)) != len(ids):
-            raise ValueError("each target_id may appear once")
+            raise PydanticCustomError("target_id_repeated", "each target_id may appear once")
         return self
 
 
@@ -246,7 +331,7 @@ class PetitionChanged(PetitionState):
     TYPE: ClassVar[str] = "groundswell.petition.changed.v1"
 
     petition_id: PetitionId
-    changed_at: AwareDatetime
+    changed_at: PetitionTime
 
 
 # ----------------------------------------------------------------------------------------- tallies.updated, milestones

@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from shared.form_errors import FORM_ERRORS, sentence
+
 PROBLEM_JSON = "application/problem+json"
 
 
@@ -20,7 +22,7 @@ class Problem(Exception):
         status: The HTTP status.
         code: A stable, short name of the problem; the last part of its ``type``.
         detail: A sentence for the person or program that made the request.
-        errors: For 422: one entry per field, ``{"field": ..., "problem": ...}``.
+        errors: For 422: one entry per field, ``{"field": ..., "code": ..., "problem": ...}``.
         retry_after: For 429 and 503: seconds to wait.
     """
 
@@ -59,19 +61,37 @@ class Problem(Exception):
         return JSONResponse(self.body(), self.status, headers, media_type=PROBLEM_JSON)
 
 
+_CODES = {
+    "string_too_long": "too_long",
+    "string_type": "not_text",
+    "bool_type": "not_true_or_false",
+}
+"""Our codes for what pydantic finds. Its other types are codes as they are: ``missing``, ``json_invalid``, …"""
+
 _UUID = "Input should be a valid UUID"
 """pydantic's own text goes on with a letter of what was sent."""
 
 
 def field_errors(error: ValidationError) -> list[dict[str, str]]:
-    """One entry per wrong field, without the values that were sent."""
+    """One entry per wrong field, without the values that were sent: ``field``, ``code``, and ``problem``, a sentence.
+
+    The code is stable: one of `shared.form_errors.FORM_ERRORS`, that of a rule of ours, or pydantic's type of error.
+    """
     return [
-        {
-            "field": ".".join(str(part) for part in item["loc"]) or "(body)",
-            "problem": _UUID if item["type"] == "uuid_parsing" else item["msg"].removeprefix("Value error, "),
-        }
+        _field_error(".".join(str(part) for part in item["loc"]) or "(body)", item["type"], item["msg"])
         for item in error.errors(include_url=False, include_input=False, include_context=False)
     ]
+
+
+def _field_error(field: str, kind: str, message: str) -> dict[str, str]:
+    code = _CODES.get(kind, kind)
+    if kind == "uuid_parsing":
+        problem = _UUID
+    elif code in FORM_ERRORS and code != "too_long":
+        problem = sentence(field, code)
+    else:  # that of a rule of ours, or pydantic's, which says how long a text may be
+        problem = message.removeprefix("Value error, ")
+    return {"field": field, "code": code, "problem": problem}
 
 
 async def problem_response(_: Request, error: Exception) -> Response:

@@ -20,6 +20,8 @@ from uuid import UUID, uuid5
 import idna
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
+from shared.bounds.texts import clean_address
+
 # Names under which no mailbox can be reached (RFC 6761). "test" is reserved too, and is what tests and demos use.
 _RESERVED: Final = "|".join(re.escape(name) for name in SPECIAL_USE_DOMAIN_NAMES if name != "test")
 
@@ -32,6 +34,9 @@ _PLAIN_EMAIL: Final = re.compile(
     rf"@(?=.{{4,253}}\Z)(?!(?:.*\.)?(?:{_RESERVED})\Z)"
     r"(?:(?!..--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?!..--)[a-z](?:[a-z0-9-]{0,61}[a-z])\Z"
 )
+
+
+_LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,15 @@ _PROVIDERS: Final[dict[str, ProviderRules]] = {
 
 
 class InvalidEmail(ValueError):
-    """The text is not an e-mail address. The message says why and never repeats the text."""
+    """The text is not an e-mail address. The message says why and never repeats the text.
+
+    Attributes:
+        code: one of `shared.form_errors.FORM_ERRORS`.
+    """
+
+    def __init__(self, message: str, code: str = "not_an_address") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def canonical_email(text: str) -> str:
@@ -70,7 +83,7 @@ def canonical_email(text: str) -> str:
     Raises:
         InvalidEmail: `text` is not an address that mail could be sent to.
     """
-    compatible = unicodedata.normalize("NFKC", text).strip()
+    compatible = clean_address(text)
     folded = compatible.lower()
     if not _PLAIN_EMAIL.match(folded):
         folded = _canonical_spelling(compatible)
@@ -85,7 +98,10 @@ def canonical_email(text: str) -> str:
     if not local or local.endswith(
         "."
     ):  # "+tag", or "name.+tag" at a provider whose mailboxes cannot be called "name."
-        raise InvalidEmail("no mailbox is left of the part before the @ once the provider's rules are applied")
+        raise InvalidEmail(
+            "no mailbox is left of the part before the @ once the provider's rules are applied",
+            "address_without_mailbox",
+        )
     return f"{local}@{rules.domain}"
 
 
@@ -101,6 +117,26 @@ def canonical_domain(text: str) -> str:
     return folded if rules is None else rules.domain
 
 
+def domain_of_rule(text: str) -> str:
+    """The domain that a rule about domains means: ``@mail.example``, ``*.mail.example``, ``*@mail.example`` and
+    ``Mail.example.`` are ``mail.example``. What is no domain is kept as it is, see `is_domain`."""
+    folded = clean_address(text)
+    for before in ("*@", "@", "*.", "."):
+        folded = folded.removeprefix(before)
+    folded = folded.removesuffix(".").lower()
+    if len(folded) > 253:  # no domain, and the next line would take its time
+        return folded
+    try:
+        return idna.encode(folded, uts46=True).decode("ascii").lower()
+    except (idna.IDNAError, UnicodeError):
+        return folded
+
+
+def is_domain(text: str) -> bool:
+    """Whether a canonical address may end with `text`, as `domain_of_rule` gives it."""
+    return len(text) <= 253 and all(_LABEL.fullmatch(label) for label in text.split("."))
+
+
 def _canonical_spelling(text: str) -> str:
     """The long way: international addresses, A-labels, quoted local parts (refused), and everything malformed.
 
@@ -111,13 +147,28 @@ def _canonical_spelling(text: str) -> str:
         # uts46 folds what registries treat as one name (sharp s, final sigma kept apart as IDNA 2008 has them).
         domain = idna.encode(parts.ascii_domain, uts46=True).decode("ascii").lower()
     except (EmailNotValidError, idna.IDNAError, UnicodeError) as error:
-        raise InvalidEmail(_without_input(error)) from None
+        raise InvalidEmail(_without_input(error), _code(text)) from None
     if "." not in domain:
-        raise InvalidEmail("the part after the @ must be a full domain name")
+        raise InvalidEmail("the part after the @ must be a full domain name", "address_incomplete")
     local = unicodedata.normalize("NFKC", parts.local_part).lower()
     if len(local.encode()) > 64:  # RFC 5321 section 4.5.3.1.1
-        raise InvalidEmail("the part before the @ is too long")
+        raise InvalidEmail("the part before the @ is too long", "address_too_long")
     return f"{local}@{domain}"
+
+
+def _code(text: str) -> str:
+    """What is wrong with `text`, which is no address, as far as a person can be told it in a word."""
+    local, at, domain = text.rpartition("@")
+    domain = domain.lower()
+    if not at or not local or not domain or "@" in local or any(character.isspace() for character in text):
+        return "not_an_address"
+    if re.fullmatch(rf"(?:.*\.)?(?:{_RESERVED})", domain):
+        return "address_unreachable"
+    if "." not in domain:
+        return "address_incomplete"
+    if len(text) > 254 or len(local) > 64:  # RFC 5321 section 4.5.3.1
+        return "address_too_long"
+    return "not_an_address"
 
 
 def _without_input(error: Exception) -> str:

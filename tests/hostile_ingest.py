@@ -84,7 +84,7 @@ class HostileIngest:
             signer_pepper=PEPPER.decode(), admin_token=ADMIN, api_keys=KEY, wrong_credentials_rate="off"
         )
         metrics = IngestMetrics(CollectorRegistry(), in_flight=lambda: 0)
-        catalogue = Catalogue()
+        self.catalogue = catalogue = Catalogue()
         catalogue.apply(petition())
         clients, rate, in_flight = Clients(), ClientRate("off"), InFlight(10)
         access, answers = Access(settings, clients), Answers(pages_url=PAGES, metrics=metrics)

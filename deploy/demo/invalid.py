@@ -1,4 +1,4 @@
-"""Submissions that break one rule each, and who must notice: ingest refuses what has no shape, verify rejects by rule."""
+"""Submissions that break one rule each, which ingest must notice: rules of every form, and rules of the petition."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from deploy.demo.people import Person
 from deploy.demo.petitions import DemoPetition
@@ -20,9 +20,8 @@ Fields = dict[str, Any]
 class Invalid:
     """One way to be invalid."""
 
-    outcome: Literal["refused", "rejected"]
     reason: str
-    """ingest's ``invalid_<field>`` or verify's reason code."""
+    """``invalid_<field>``, or the code of the petition's rule (`shared.eligibility.CODES`)."""
     spoil: Callable[[Random, Fields], Fields]
     """Gets what a valid signer fills in, gives the fields to change."""
     needs: Callable[[Policy], object] = lambda _: True
@@ -43,29 +42,25 @@ _MALFORMED: Final = (
 )
 
 INVALID: Final[tuple[Invalid, ...]] = (
-    Invalid(outcome="refused", reason="invalid_email", spoil=lambda random, _: {"email": random.choice(_MALFORMED)}),
-    Invalid(outcome="refused", reason="invalid_email", spoil=lambda _random, _: {"email": None}),
-    Invalid(outcome="refused", reason="invalid_name", spoil=lambda random, _: {"name": random.choice((None, ""))}),
-    Invalid(outcome="refused", reason="invalid_name", spoil=lambda _random, old: {"name": old["name"] * 40}),
+    Invalid(reason="invalid_email", spoil=lambda random, _: {"email": random.choice(_MALFORMED)}),
+    Invalid(reason="invalid_email", spoil=lambda _random, _: {"email": None}),
+    Invalid(reason="invalid_name", spoil=lambda random, _: {"name": random.choice((None, ""))}),
+    Invalid(reason="invalid_name", spoil=lambda _random, old: {"name": old["name"] * 40}),
     Invalid(
-        outcome="refused",
         reason="invalid_country",
         spoil=lambda random, _: {"country": random.choice(("Netherlands", "D", "49", "", None))},
     ),
-    Invalid(outcome="refused", reason="invalid_comment", spoil=lambda _random, _: {"comment": "Please! " * 260}),
+    Invalid(reason="invalid_comment", spoil=lambda _random, _: {"comment": "Please! " * 260}),
     Invalid(
-        outcome="rejected",
         reason="country_unknown",
         spoil=lambda random, _: {"country": random.choice(("XX", "ZZ", "QM", "UK"))},
     ),
     Invalid(
-        outcome="rejected",
         reason="country_not_eligible",
         spoil=lambda random, _: {"country": random.choice(("FR", "CH", "PL", "US", "JP"))},
         needs=lambda policy: policy.countries,
     ),
     Invalid(
-        outcome="rejected",
         reason="email_domain_blocked",
         spoil=lambda random, old: {
             "email": f"{old['email'].rpartition('@')[0]}@{random.choice(('', 'mx.', 'MX.'))}throwaway.example"
@@ -73,13 +68,11 @@ INVALID: Final[tuple[Invalid, ...]] = (
         needs=lambda policy: policy.blocked_email_domains,
     ),
     Invalid(
-        outcome="rejected",
         reason="consent_missing",
         spoil=lambda random, _: {"consent": random.choice((False, None))},
         needs=lambda policy: policy.require_consent,
     ),
     Invalid(
-        outcome="rejected",
         reason="name_invalid",
         spoil=lambda random, _: {
             "name": random.choice(("12345", "...", "https://lakepost.example/win", "www.win.example"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -17,6 +16,7 @@ from deploy.demo.poison import Poison
 from deploy.demo.progress import Progress
 from deploy.demo.submission import Submission
 from deploy.demo.surge import Batch, Single, Surge
+from shared.eligibility import CODES as RULES
 from shared.topics import SIGNATURES_SUBMITTED
 
 _SINGLE_WORKERS: Final = 96
@@ -219,10 +219,14 @@ async def _produce(producer: AIOKafkaProducer, record: Poison) -> None:
 
 
 def refusal_reason(problem: dict[str, Any]) -> str:
-    """The reason in a problem document: ``invalid_<field>`` where one field is wrong, else the problem's own name."""
+    """The reason in a problem document: where one field is wrong, the petition's rule that it breaks, or ``invalid_<field>``;
+    else the problem's own name."""
     code = str(problem.get("type", "")).rpartition(":")[2]
-    wrong: Counter[str] = Counter(str(error.get("field")) for error in problem.get("errors", ()))
-    return f"invalid_{min(wrong)}" if code == "invalid_fields" and len(wrong) == 1 else code
+    wrong = {str(error.get("field")): str(error.get("code")) for error in problem.get("errors", ())}
+    if code != "invalid_fields" or len(wrong) != 1:
+        return code
+    [(field, rule)] = wrong.items()
+    return rule if rule in RULES else f"invalid_{field}"
 
 
 def _problem(answer: Answer) -> dict[str, Any]:

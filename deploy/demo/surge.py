@@ -151,7 +151,7 @@ class Surge:
             petition = self._random.choice([one for one in self.petitions.open if applies_to(kind, one)])
             person = self._people(1, petition.state.policy.countries)[0]
             body = spoiled(self._random, kind, person)
-            yield Submission(petition.petition_id, body, kind.outcome, kind.reason)
+            yield Submission(petition.petition_id, body, "refused", kind.reason)
 
     def _elsewhere(self, count: int) -> Iterator[Submission]:
         for number in range(count):

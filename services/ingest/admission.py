@@ -1,30 +1,55 @@
 """The rules by which a submission becomes a command. Pure: no I/O, the moment is given.
 
-What is decided here is only what the signer can put right at once: the shape of the form, and whether the petition takes
-signatures now. Whether a signature stands (duplicates, policy, countries that do not exist) is verify's decision.
+What the form and the petition alone decide is refused here, where the signer can put it right: the shape of the form, the
+petition's rules (`shared.eligibility`), and whether it takes signatures now. What takes other signatures to know, such as
+whether this one is a duplicate, is verify's decision.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from shared.bounds.texts import (
+    IN_NEITHER,
+    MOST_ACTOR,
+    MOST_CHARACTERS,
+    MOST_REASON,
+    NOT_IN_A_LINE,
+    Unfit,
+    checked_line,
+    checked_text,
+    clean_address,
+    clean_code,
+)
 from shared.catalogue import Admission, admission_at
-from shared.events import NOT_IN_A_LINE, EmailText, PetitionChanged, PetitionState, SignCommand
+from shared.eligibility import consent_refusal, country_refusal, email_refusal, name_refusal
+from shared.events import PetitionChanged, SignCommand
+from shared.form_errors import form_error
 from shared.identity import InvalidEmail, canonical_email, new_signature_id, retry_signature_id, signer_key
 
-# Line breaks and tabs are allowed in texts of several lines only. The others have no place in what people write.
-_IN_NEITHER: Final = NOT_IN_A_LINE.removeprefix(r"\x00-\x1f")
-_NOT_IN_TEXT: Final = re.compile(rf"[\x00-\x08\x0b\x0c\x0e-\x1f{_IN_NEITHER}]")
-_NOT_IN_LINE: Final = re.compile(rf"[{NOT_IN_A_LINE}]")
-_COUNTRY: Final = re.compile(r"[A-Za-z]{2}\Z")
+_COUNTRY: Final = re.compile(r"[A-Z]{2}\Z")
 _IDEMPOTENCY_KEY: Final = re.compile(rb"[\x21-\x7e]{1,255}\Z")
+
+_LINE: Final = rf"^[^{NOT_IN_A_LINE}]*$"
+_FILLED_LINE: Final = rf"^[^{NOT_IN_A_LINE}]*[^\s{NOT_IN_A_LINE}]+$"
+_TEXT: Final = rf"^[^\x00-\x08\x0b\x0c\x0e-\x1f{IN_NEITHER}]*$"
+
+_MOST_NAME: Final = MOST_CHARACTERS["name"]
+_MOST_POSTCODE: Final = MOST_CHARACTERS["postcode"]
+_MOST_COMMENT: Final = MOST_CHARACTERS["comment"]
+_MOST_EMAIL: Final = MOST_CHARACTERS["email"]
+
+
+def _described(least: int, most: int, **more: str) -> dict[str, Any]:
+    """Length and form of a text, for the OpenAPI document. `admit` checks them, on the text in its clean form: there a line
+    break is one character, and so is a letter with its accents."""
+    return {**({"minLength": least} if least else {}), "maxLength": most, **more}
 
 
 class Submission(BaseModel):
@@ -33,41 +58,21 @@ class Submission(BaseModel):
     # hide_input_in_errors: an exception's text may reach a log, and this is personal data.
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
 
-    # The patterns are for the OpenAPI document only; `admit` checks the same, and says it in words for people.
-    email: Annotated[
-        EmailText,
-        Field(
-            description="Where the signer receives mail. It is never shown.",
-            json_schema_extra={"format": "email"},
-            repr=False,
-        ),
-    ]
-    name: Annotated[
-        str,
-        StringConstraints(min_length=1, max_length=200),
-        Field(json_schema_extra={"pattern": rf"^[^\x00-\x1f{_IN_NEITHER}]*[^\s\x00-\x1f{_IN_NEITHER}]+$"}, repr=False),
-    ]
-    country: Annotated[
-        str,
-        StringConstraints(min_length=2, max_length=2),
-        Field(description="ISO 3166-1 alpha-2, in either case.", json_schema_extra={"pattern": "^[A-Za-z]{2}$"}),
-    ]
-    postcode: (
-        Annotated[
-            str,
-            StringConstraints(max_length=20),
-            Field(json_schema_extra={"pattern": rf"^[^\x00-\x1f{_IN_NEITHER}]*$"}),
-        ]
-        | None
-    ) = Field(None, repr=False)
-    comment: (
-        Annotated[
-            str,
-            StringConstraints(max_length=2000),
-            Field(json_schema_extra={"pattern": rf"^[^\x00-\x08\x0b\x0c\x0e-\x1f{_IN_NEITHER}]*$"}),
-        ]
-        | None
-    ) = Field(None, repr=False)
+    email: str = Field(
+        description="Where the signer receives mail. It is never shown.",
+        json_schema_extra=_described(3, _MOST_EMAIL, format="email"),
+        repr=False,
+    )
+    name: str = Field(json_schema_extra=_described(1, _MOST_NAME, pattern=_FILLED_LINE), repr=False)
+    country: str = Field(
+        description="ISO 3166-1 alpha-2, in either case.", json_schema_extra=_described(2, 2, pattern="^[A-Za-z]{2}$")
+    )
+    postcode: Annotated[str, Field(json_schema_extra=_described(0, _MOST_POSTCODE, pattern=_LINE))] | None = Field(
+        None, repr=False
+    )
+    comment: Annotated[str, Field(json_schema_extra=_described(0, _MOST_COMMENT, pattern=_TEXT))] | None = Field(
+        None, repr=False
+    )
     consent: bool = Field(False, description="Whether the signer agrees to what the petition asks consent for.")
 
 
@@ -79,37 +84,26 @@ class BatchLine(Submission):
     )
 
 
-_OPERATORS_LINE: Final = rf"^[^{NOT_IN_A_LINE}]*[^\s{NOT_IN_A_LINE}]+$"
-
-
 class Erasure(BaseModel):
     """Who has a signature erased, and why: the body of ``POST /v1/signatures/{signature_id}/erase``."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
-    # As above, the patterns are for the document only.
-    actor: Annotated[
-        str,
-        StringConstraints(min_length=1, max_length=100),
-        Field(
-            description="Who decided it, in your own words: a name or an account of your staff.",
-            json_schema_extra={"pattern": _OPERATORS_LINE},
-            repr=False,
-        ),
-    ]
-    reason: Annotated[
-        str,
-        StringConstraints(min_length=1, max_length=500),
-        Field(
-            description="Why, such as the number of the request. It is kept: do not name the signer.",
-            json_schema_extra={"pattern": _OPERATORS_LINE},
-            repr=False,
-        ),
-    ]
+    actor: str = Field(
+        description="Who decided it, in your own words: a name or an account of your staff.",
+        json_schema_extra=_described(1, MOST_ACTOR, pattern=_FILLED_LINE),
+        repr=False,
+    )
+    reason: str = Field(
+        description="Why, such as the number of the request. It is kept: do not name the signer.",
+        json_schema_extra=_described(1, MOST_REASON, pattern=_FILLED_LINE),
+        repr=False,
+    )
 
 
 FieldError = dict[str, str]
-"""A ``field`` that must be put right, and the ``problem`` with it; never with the value that was sent."""
+"""A ``field`` that must be put right, the ``code`` of what is wrong with it, and the ``problem`` in a sentence; never with the
+value that was sent."""
 
 
 class NotAdmitted(Exception):
@@ -152,40 +146,40 @@ def require_open(petition: PetitionChanged | None, moment: datetime) -> Petition
 
 
 def admit(
-    submission: Submission, *, petition_id: str, pepper: bytes, idempotency_key: str | None, moment: datetime
+    submission: Submission, *, petition: PetitionChanged, pepper: bytes, idempotency_key: str | None, moment: datetime
 ) -> Admitted:
-    """Turn a well-formed submission into the command that goes on the topic.
+    """Turn a submission into the command that goes on the topic, in the form in which it was checked.
 
-    The e-mail address stays as typed (it is how the signer writes it, and verify canonicalises it again); the signer key
-    is made from its canonical spelling. With an idempotency key the signature's id is the same at every retry.
+    The e-mail address keeps the case in which the signer writes it (verify canonicalises it again); the signer key is made
+    from its canonical spelling. With an idempotency key the signature's id is the same at every retry.
 
     Raises:
         NotAdmitted: some fields must be put right.
-        pydantic.ValidationError: Unicode normalisation made a text longer than it may be.
     """
     errors: list[FieldError] = []
-    canonical = ""
-    try:
-        canonical = canonical_email(submission.email)
-    except InvalidEmail as error:
-        errors.append(_error("email", str(error)))
-    if not _COUNTRY.match(submission.country):
-        errors.append(_error("country", "must be a country code of two letters, such as NL"))
-    name = _one_line("name", submission.name, errors, required=True)
-    postcode = _one_line("postcode", submission.postcode or "", errors) or None
-    comment = _text("comment", submission.comment or "", errors) or None
+    email = clean_address(submission.email)
+    canonical = _canonical(email, petition, errors)
+    country = _country(submission.country, petition, errors)
+    name = _name(submission.name, errors)
+    postcode = comment = None
+    if submission.postcode:
+        postcode = _line("postcode", submission.postcode, _MOST_POSTCODE, errors) or None
+    if submission.comment:
+        comment = _comment(submission.comment, errors) or None
+    if not submission.consent and (code := consent_refusal(petition.policy, consent=False)):
+        errors.append(form_error("consent", code))
     if errors:
         raise NotAdmitted("invalid_fields", errors=tuple(errors))
-    signer = signer_key(pepper, petition_id, canonical)
+    signer = signer_key(pepper, petition.petition_id, canonical)
     signature_id = (
         new_signature_id(pepper) if idempotency_key is None else retry_signature_id(pepper, signer, idempotency_key)
     )
     command = SignCommand(
         signature_id=signature_id,
-        petition_id=petition_id,
-        email=submission.email.strip(),
+        petition_id=petition.petition_id,
+        email=email,
         name=name,
-        country=submission.country.upper(),
+        country=country,
         postcode=postcode,
         comment=comment,
         consent=submission.consent,
@@ -199,11 +193,10 @@ def checked_erasure(erasure: Erasure) -> Erasure:
 
     Raises:
         NotAdmitted: `actor` or `reason` is not one line of text.
-        pydantic.ValidationError: Unicode normalisation made one of them longer than it may be.
     """
     errors: list[FieldError] = []
-    actor = _one_line("actor", erasure.actor, errors, required=True)
-    reason = _one_line("reason", erasure.reason, errors, required=True)
+    actor = _line("actor", erasure.actor, MOST_ACTOR, errors, required=True)
+    reason = _line("reason", erasure.reason, MOST_REASON, errors, required=True)
     if errors:
         raise NotAdmitted("invalid_fields", errors=tuple(errors))
     return Erasure(actor=actor, reason=reason)
@@ -222,48 +215,58 @@ def valid_idempotency_key(header: bytes | None) -> str | None:
     return header.decode("ascii")
 
 
-def petition_errors(state: PetitionState) -> tuple[FieldError, ...]:
-    """What the model of a petition cannot see: addresses that no mail reaches, characters that do not belong in a line.
-
-    A line break in a title would otherwise end up in the headers of a mail.
-    """
-    errors: list[FieldError] = []
-    _one_line("organisation.name", state.organisation.name, errors, required=True)
-    _one_line("title", state.title, errors, required=True)
-    _text("text", state.text, errors)
-    for index, target in enumerate(state.targets):
-        _one_line(f"targets.{index}.name", target.name, errors, required=True)
-        try:
-            canonical_email(target.email)
-        except InvalidEmail as error:
-            errors.append(_error(f"targets.{index}.email", str(error)))
-    return tuple(errors)
-
-
 def _readable(moment: datetime | None) -> str:
     assert moment is not None  # only a petition with that time can be closed, or not open yet
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _error(field: str, problem: str) -> FieldError:
-    return {"field": field, "problem": problem}
-
-
-def _one_line(field: str, text: str, errors: list[FieldError], *, required: bool = False) -> str:
-    if text.isascii() and text.isprintable():  # nearly every line, and there is nothing to normalise
-        line = text.strip()
-    elif _NOT_IN_LINE.search(text):
-        errors.append(_error(field, "must not contain line breaks or control characters"))
+def _canonical(email: str, petition: PetitionChanged, errors: list[FieldError]) -> str:
+    if len(email) > _MOST_EMAIL:
+        errors.append(form_error("email", "too_long"))
         return ""
-    else:
-        line = unicodedata.normalize("NFC", text).strip()
-    if required and not line:
-        errors.append(_error(field, "must not be empty"))
-    return line
-
-
-def _text(field: str, text: str, errors: list[FieldError]) -> str:
-    if _NOT_IN_TEXT.search(text):
-        errors.append(_error(field, "must not contain control characters"))
+    try:
+        canonical = canonical_email(email)
+    except InvalidEmail as error:
+        errors.append(form_error("email", error.code if email else "blank"))
         return ""
-    return unicodedata.normalize("NFC", text).replace("\r\n", "\n").strip()
+    policy = petition.policy
+    if policy.blocked_email_domains and (code := email_refusal(policy, canonical.rpartition("@")[2])):
+        errors.append(form_error("email", code))
+    return canonical
+
+
+def _country(text: str, petition: PetitionChanged, errors: list[FieldError]) -> str:
+    if text in petition.policy.eligible:  # nearly always
+        return text
+    country = clean_code(text)
+    code = country_refusal(petition.policy, country) if _COUNTRY.match(country) else "not_a_country_code"
+    if code is not None:
+        errors.append(form_error("country", code))
+    return country
+
+
+def _name(text: str, errors: list[FieldError]) -> str:
+    try:
+        name = checked_line(text, _MOST_NAME, required=True)
+    except Unfit as error:
+        errors.append(form_error("name", error.code))
+        return ""
+    if code := name_refusal(name):
+        errors.append(form_error("name", code))
+    return name
+
+
+def _line(field: str, text: str, most: int, errors: list[FieldError], *, required: bool = False) -> str:
+    try:
+        return checked_line(text, most, required=required)
+    except Unfit as error:
+        errors.append(form_error(field, error.code))
+        return ""
+
+
+def _comment(text: str, errors: list[FieldError]) -> str:
+    try:
+        return checked_text(text, _MOST_COMMENT)
+    except Unfit as error:
+        errors.append(form_error("comment", error.code))
+        return ""

@@ -13,13 +13,14 @@ from starlette.responses import Response
 
 from services.ingest.access import Access
 from services.ingest.admission import BatchLine
-from services.ingest.bodies import media_type, read_body, refusal_of, too_large
+from services.ingest.bodies import BOM, media_type, read_body, refusal_of, require_utf8, too_large
 from services.ingest.intake import ANSWER_SECONDS, Intake
 from services.ingest.limits import InFlight
 from services.ingest.metrics import IngestMetrics
 from services.ingest.problems import problem
 from services.ingest.schemas import BatchAnswer, LineAccepted, LineRefused, ProblemDetails, status_url
 from services.ingest.sign import BODY_BYTES as LINE_BYTES
+from shared.events import PetitionChanged
 from shared.http import Problem
 from shared.malformed import fields_of
 
@@ -49,12 +50,12 @@ class BatchEndpoint:
         self._access.require(headers, request.scope)
         petition_id: str = request.path_params["petition_id"]
         moment = self._intake.moment()
-        self._intake.require_open(petition_id, moment)
+        petition = self._intake.require_open(petition_id, moment)
         if self._batches.full:
             raise problem("overloaded")
         with self._batches:
             lines = await self._read(headers, request)
-            results = await self._take_in(lines, petition_id, moment)
+            results = await self._take_in(lines, petition, moment)
         answer = BatchAnswer(results=results)
         return Response(answer.model_dump_json(), 207, media_type="application/json")
 
@@ -62,12 +63,15 @@ class BatchEndpoint:
         """The lines that are not empty, with their numbers."""
         if media_type(headers) not in CONTENT_TYPES:
             raise problem("unsupported_content_type", detail="Send application/x-ndjson: one JSON object a line.")
+        require_utf8(headers)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 body = await read_body(headers, request.receive, BATCH_BYTES)
         except TimeoutError:
             raise problem("body_too_slow") from None
-        lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
+        # Where files were joined, each may begin with the mark by which some programs know UTF-8.
+        found = enumerate((line.removeprefix(BOM) for line in body.split(b"\n")), 1)
+        lines = [(number, line) for number, line in found if line.strip()]
         if not lines:
             raise problem("malformed_body", detail="The batch has no lines.")
         if len(lines) > MAX_LINES:
@@ -75,13 +79,15 @@ class BatchEndpoint:
         self._metrics.batch_lines.observe(len(lines))
         return lines
 
-    async def _take_in(self, lines: list[tuple[int, bytes]], petition_id: str, moment: datetime) -> list[Result]:
+    async def _take_in(
+        self, lines: list[tuple[int, bytes]], petition: PetitionChanged, moment: datetime
+    ) -> list[Result]:
         """Publish all lines at once, wait for all acknowledgements, and say per line what became of it."""
         work: list[asyncio.Task[Result]] = []
         for index, (number, line) in enumerate(lines):
             if index % _LINES_AT_A_TIME == 0:
                 await asyncio.sleep(0)
-            work.append(asyncio.create_task(self._line(number, line, petition_id, moment)))
+            work.append(asyncio.create_task(self._line(number, line, petition, moment)))
         _, late = await asyncio.wait(work, timeout=ANSWER_SECONDS)
         for task in late:
             task.cancel()
@@ -90,7 +96,7 @@ class BatchEndpoint:
             for (number, _), task in zip(lines, work, strict=True)
         ]
 
-    async def _line(self, number: int, line: bytes, petition_id: str, moment: datetime) -> Result:
+    async def _line(self, number: int, line: bytes, petition: PetitionChanged, moment: datetime) -> Result:
         try:
             if len(line) > LINE_BYTES:
                 raise too_large(LINE_BYTES)
@@ -98,7 +104,7 @@ class BatchEndpoint:
                 submission = BatchLine.model_validate_json(line)
             except ValidationError as error:
                 raise refusal_of(error) from None
-            admitted = self._intake.admit(submission, petition_id, submission.idempotency_key, moment)
+            admitted = self._intake.admit(submission, petition, submission.idempotency_key, moment)
             await self._intake.sign(admitted)
         except Problem as refusal:
             return self._refused(number, refusal)

@@ -1,19 +1,17 @@
-"""Request bodies: read up to a limit, and turned into a submission."""
+"""Request bodies: read up to a limit, and turned into a submission. How forms are read stands in `services.ingest.forms`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+import re
+from collections.abc import Mapping
 from typing import Final
-from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Receive
 
 from services.ingest.admission import Submission
+from services.ingest.forms import multipart, submission_fields, urlencoded
 from services.ingest.intake import ANSWER_SECONDS
 from services.ingest.problems import problem
 from shared.http import field_errors
@@ -23,8 +21,13 @@ FORM: Final = b"application/x-www-form-urlencoded"
 MULTIPART: Final = b"multipart/form-data"
 NDJSON: Final = b"application/x-ndjson"
 
-_MAX_FORM_FIELDS: Final = 50
-_TICKED: Final = frozenset({"on", "true", "1", "yes"})
+BOM: Final = b"\xef\xbb\xbf"
+"""U+FEFF in UTF-8, with which some programs begin a text. It is no part of it (RFC 8259 section 8.1)."""
+
+_UTF_8: Final = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
+_CHARSET: Final = re.compile(rb";\s*charset\s*=\s*(?:\"([^\"]*)\"|([^\s;]*))", re.IGNORECASE)
+_NOT_ENCODED: Final = frozenset({b"", b"identity"})
+_CODING: Final = re.compile(rb"[a-z0-9, _-]{1,40}")
 
 
 class ClientDisconnected(Exception):
@@ -35,9 +38,12 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
     """The whole body.
 
     Raises:
-        Problem: 413, it is larger than `limit` bytes; known from Content-Length, or found out while reading.
+        Problem: 413, it is larger than `limit` bytes; known from Content-Length, or found out while reading. 415, it is
+            compressed.
         ClientDisconnected: it never came to its end.
     """
+    if b"content-encoding" in headers:
+        _require_plain(headers[b"content-encoding"].lower())
     announced = headers.get(b"content-length", b"")
     # A number of more digits than the limit is above it, and one of thousands would be refused by int.
     digits = announced.lstrip(b"0") if announced.isdigit() else b""
@@ -68,23 +74,53 @@ def media_type(headers: Mapping[bytes, bytes]) -> bytes:
     return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
+def _require_plain(coding: bytes) -> None:
+    if coding.strip() in _NOT_ENCODED:
+        return
+    named = f"Content-Encoding {coding.decode()} is" if _CODING.fullmatch(coding) else "Content-Encoding is"
+    raise problem("unsupported_content_encoding", detail=f"{named} not read here. Send the body as it is, without it.")
+
+
+def charset(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The charset that the Content-Type declares, in lower case; None when it declares none."""
+    kind = headers.get(b"content-type", b"")
+    if b";" not in kind:
+        return None
+    found = _CHARSET.search(kind)
+    return None if found is None else (found[1] or found[2] or b"").lower()
+
+
+def require_utf8(headers: Mapping[bytes, bytes]) -> None:
+    """Refuse JSON in another encoding than its own.
+
+    Raises:
+        Problem: 400, the Content-Type declares another.
+    """
+    declared = charset(headers)
+    if declared is not None and declared not in _UTF_8:
+        raise problem(
+            "malformed_body", detail="JSON is read in UTF-8 only: encode it so, and send charset=utf-8 or none."
+        )
+
+
 async def read_json(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
     """The whole body of a call that takes JSON only, within `ANSWER_SECONDS`.
 
     Raises:
-        Problem: 408, 413 or 415.
+        Problem: 400, 408, 413 or 415.
         ClientDisconnected: it never came to its end.
     """
     if media_type(headers) != JSON:
         raise problem("unsupported_content_type", detail="Send application/json.")
+    require_utf8(headers)
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            return await read_body(headers, receive, limit)
+            return (await read_body(headers, receive, limit)).removeprefix(BOM)
     except TimeoutError:
         raise problem("body_too_slow") from None
 
 
-async def read_submission(headers: Mapping[bytes, bytes], body: bytes) -> Submission:
+def read_submission(headers: Mapping[bytes, bytes], body: bytes) -> Submission:
     """What the signer sent, as JSON or as an HTML form.
 
     Raises:
@@ -93,11 +129,13 @@ async def read_submission(headers: Mapping[bytes, bytes], body: bytes) -> Submis
     kind = media_type(headers)
     try:
         if kind == JSON:
-            return Submission.model_validate_json(body)
+            require_utf8(headers)
+            return Submission.model_validate_json(body.removeprefix(BOM))
         if kind == FORM:
-            return Submission.model_validate(_of_form(_urlencoded(body)))
+            return Submission.model_validate(submission_fields(urlencoded(body, charset(headers))))
         if kind == MULTIPART:
-            return Submission.model_validate(_of_form(await _multipart(headers[b"content-type"], body)))
+            fields = multipart(headers[b"content-type"], body, charset(headers))
+            return Submission.model_validate(submission_fields(fields))
     except ValidationError as error:
         raise refusal_of(error) from None
     raise problem(
@@ -109,40 +147,5 @@ async def read_submission(headers: Mapping[bytes, bytes], body: bytes) -> Submis
 def refusal_of(error: ValidationError) -> Exception:
     """400 when the JSON could not be read at all, else 422 with one entry per wrong field."""
     if any(item["type"] == "json_invalid" for item in error.errors(include_url=False, include_input=False)):
-        return problem("malformed_body", detail="The body is not valid JSON.")
+        return problem("malformed_body", detail="The body is not valid JSON in UTF-8.")
     return problem("invalid_fields", errors=field_errors(error))
-
-
-def _urlencoded(body: bytes) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(
-            body.decode("ascii"), keep_blank_values=True, max_num_fields=_MAX_FORM_FIELDS, errors="strict"
-        )
-    except ValueError:  # not ASCII, not UTF-8 under the percent signs, or too many fields
-        raise problem("malformed_body", detail="The form could not be read.") from None
-    return dict(pairs)
-
-
-async def _multipart(content_type: bytes, body: bytes) -> dict[str, str]:
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    boundary = parse_options_header(content_type)[1].get(b"boundary")
-    if not boundary:
-        raise problem("malformed_body", detail="The form's Content-Type names no boundary.")
-    # Only the boundary goes on: a charset parameter would choose among all of Python's codecs, some of which take time
-    # that grows with the square of the length. Browsers send forms in the page's encoding, which is UTF-8 here.
-    quoted = boundary.decode("latin-1").replace("\\", "\\\\").replace('"', '\\"')
-    headers = Headers({"content-type": f'multipart/form-data; boundary="{quoted}"'})
-    try:
-        form = await MultiPartParser(headers, stream(), max_files=0, max_fields=_MAX_FORM_FIELDS).parse()
-    except MultiPartException:
-        raise problem("malformed_body", detail="The form could not be read, or holds files.") from None
-    return {name: value for name, value in form.items() if not isinstance(value, UploadFile)}
-
-
-def _of_form(fields: Mapping[str, str]) -> dict[str, object]:
-    """A form says everything in text: empty means not given, and a box that is ticked is there at all."""
-    given: dict[str, object] = {name: text for name, value in fields.items() if (text := value.strip())}
-    given["consent"] = str(given.get("consent", "")).lower() in _TICKED
-    return given

@@ -9,7 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from aiokafka.errors import MessageSizeTooLargeError
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from services.ingest.admission import Admitted, NotAdmitted, Submission, admit, require_open
 from services.ingest.clock import Clock
@@ -17,7 +17,6 @@ from services.ingest.problems import problem, problem_of
 from shared.catalogue import Catalogue
 from shared.events import Event, PetitionChanged, SignCommand
 from shared.failpoints import failpoint
-from shared.http import field_errors
 from shared.kafka.errors import is_transient
 from shared.kafka.headers import event_headers
 from shared.kafka.producer import EventProducer
@@ -72,21 +71,21 @@ class Intake:
         self._require_clock()
         return datetime.now(UTC)
 
-    def require_open(self, petition_id: str, moment: datetime) -> None:
-        """Refuse signatures for a petition that takes none at `moment`.
+    def require_open(self, petition_id: str, moment: datetime) -> PetitionChanged:
+        """The petition, unless it takes no signatures at `moment`.
 
         Raises:
             Problem: 404, 409, 410, or 503 while that cannot be known.
         """
         try:
-            require_open(self.petition(petition_id), moment)
+            return require_open(self.petition(petition_id), moment)
         except NotAdmitted as refusal:
             raise problem_of(refusal) from None
 
     def admit(
-        self, submission: Submission, petition_id: str, idempotency_key: str | None, moment: datetime
+        self, submission: Submission, petition: PetitionChanged, idempotency_key: str | None, moment: datetime
     ) -> Admitted:
-        """The command for a well-formed submission.
+        """The command for a submission.
 
         Raises:
             Problem: 422, some fields must be put right.
@@ -94,15 +93,13 @@ class Intake:
         try:
             return admit(
                 submission,
-                petition_id=petition_id,
+                petition=petition,
                 pepper=self._pepper,
                 idempotency_key=idempotency_key,
                 moment=moment,
             )
         except NotAdmitted as refusal:
             raise problem_of(refusal) from None
-        except ValidationError as error:
-            raise problem("invalid_fields", errors=field_errors(error)) from None
 
     async def sign(self, admitted: Admitted) -> str:
         """Publish a sign command and wait for the acknowledgement. The caller bounds the time.

@@ -23,6 +23,7 @@ from services.ingest.openapi_parts import (
     schemas,
     signature_id,
 )
+from services.ingest.sign import BODY_BYTES
 
 _EXAMPLE_SUBMISSION: Final[Json] = {
     "email": "robin@mail.example",
@@ -50,7 +51,13 @@ _CREDENTIALS: Final = ("credentials_ambiguous", "credentials_wrong", "too_many_w
 _RATE_LIMITED: Final = (*_CREDENTIALS, "too_many_requests")
 _SIGNING: Final = ("petition_unknown", "petition_not_open_yet", "petition_closed", "starting", "clock_wrong")
 _PUBLISHING: Final = ("kafka_away", "clock_wrong")
-_READING: Final = ("malformed_body", "body_too_slow", "body_too_large", "unsupported_content_type")
+_READING: Final = (
+    "malformed_body",
+    "body_too_slow",
+    "body_too_large",
+    "unsupported_content_type",
+    "unsupported_content_encoding",
+)
 _AUTHORISED: Final = ("credentials_required", *_CREDENTIALS)
 _LOOKING_UP: Final = ("signature_unknown", "postgres_away")
 
@@ -139,7 +146,10 @@ def _sign() -> Json:
             ],
             "requestBody": {
                 "required": True,
-                "description": "At most 16 KiB. In forms, an empty field is one that is not given.",
+                "description": (
+                    f"At most {BODY_BYTES // 1024} KiB. In forms, an empty field is one that is not given. JSON is UTF-8; a"
+                    " form's text is read in the charset that it declares, UTF-8 where it declares none."
+                ),
                 "content": {
                     "application/json": {"schema": schema, "example": _EXAMPLE_SUBMISSION},
                     "application/x-www-form-urlencoded": {
@@ -190,8 +200,8 @@ def _batch() -> Json:
             "tags": ["signatures"],
             "summary": "Send up to 1,000 signatures",
             "description": (
-                "One JSON object a line (schema BatchLine), at most 16 KiB each and 4 MiB in all. Valid lines are"
-                " accepted even if others are not. A line with status 503 was not acknowledged: send it again with the"
+                f"One JSON object a line (schema BatchLine), at most {BODY_BYTES // 1024} KiB each and 4 MiB in all. Valid"
+                " lines are accepted even if others are not. A line with status 503 was not acknowledged: send it again with the"
                 " same `idempotency_key`."
             ),
             "security": _PARTNER,
@@ -230,7 +240,7 @@ def _status() -> Json:
                         "signature_id": EXAMPLE_SIGNATURE,
                         "petition_id": EXAMPLE_PETITION,
                         "status": "rejected",
-                        "reason": "country_not_allowed",
+                        "reason": "petition_closed",
                         "decided_at": "2026-11-22T10:42:07Z",
                         "erased_at": None,
                     },

@@ -18,6 +18,7 @@ from services.ingest.schemas import (
     SignatureStatus,
     SignatureSubmitted,
 )
+from shared.bounds.texts import SLUG
 from shared.events import PetitionChanged, PetitionState
 from shared.http import PROBLEM_JSON
 
@@ -44,7 +45,7 @@ def petition_id() -> Json:
         "name": "petition_id",
         "in": "path",
         "required": True,
-        "schema": {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$"},
+        "schema": {"type": "string", "pattern": rf"^{SLUG}$"},
         "example": EXAMPLE_PETITION,
     }
 

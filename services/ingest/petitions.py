@@ -14,12 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingest.access import Access
-from services.ingest.admission import petition_errors
 from services.ingest.bodies import read_json, refusal_of
 from services.ingest.intake import Intake
 from services.ingest.metrics import IngestMetrics
+from services.ingest.petition_rules import petition_errors
 from services.ingest.problems import problem
 from services.ingest.schemas import public_petition
+from shared.bounds.texts import SLUG
 from shared.events import PetitionChanged, PetitionState
 from shared.malformed import fields_of
 from shared.topics import PETITIONS_CHANGED
@@ -28,7 +29,7 @@ PETITION_BYTES: Final = 768 * 1024
 """A text of 50,000 characters takes up to 600 kB when every character is a JSON escape. And what fits here fits, as
 UTF-8, into one Kafka record of 1 MiB."""
 
-_PETITION_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
+_PETITION_ID: Final = re.compile(rf"{SLUG}\Z")
 _SEEN_SECONDS: Final = 2.0
 _SEEN_POLL_SECONDS: Final = 0.02
 
@@ -67,6 +68,7 @@ class PetitionEndpoints:
                 errors=[
                     {
                         "field": "petition_id",
+                        "code": "petition_id_invalid",
                         "problem": "must be 1 to 64 of a-z, 0-9 and -, and not begin with -",
                     }
                 ],

@@ -56,6 +56,11 @@ KINDS: Final[dict[str, Kind]] = {
     "body_too_large": Kind(413, "The body is larger than this call takes."),
     "too_many_lines": Kind(413, "A batch may have at most 1,000 lines."),
     "unsupported_content_type": Kind(415, "This call does not take that Content-Type."),
+    "unsupported_content_encoding": Kind(
+        415,
+        "Send the body as it is, without Content-Encoding.",
+        headers=MappingProxyType({"accept-encoding": "identity"}),  # RFC 9110 section 15.5.16
+    ),
     "invalid_fields": Kind(422, "Some fields must be put right; see errors."),
     "too_many_requests": Kind(429, "This client has sent too many requests."),
     "too_many_wrong_credentials": Kind(

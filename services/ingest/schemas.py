@@ -52,7 +52,8 @@ class FieldProblem(Answer):
     """A field that must be put right."""
 
     field: str
-    problem: str
+    code: Annotated[str, Field(description="What is wrong, as a stable name.", pattern=r"^[a-z_]+$")]
+    problem: Annotated[str, Field(description="The same in a sentence, without what was sent.")]
 
 
 class ProblemDetails(Answer):

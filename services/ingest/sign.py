@@ -30,7 +30,9 @@ from shared.whole_answers import send_whole
 
 PREFIX: Final = "/v1/petitions/"
 SUFFIX: Final = "/signatures"
-BODY_BYTES: Final = 16 * 1024
+BODY_BYTES: Final = 32 * 1024
+"""What the largest form takes that the lengths of its fields allow: `MOST_BYTES_A_CHARACTER` for each of the 2,542 characters
+of `MOST_CHARACTERS`, and 2 KiB for the names of the fields and the lines between them."""
 
 _JSON: Final = (b"content-type", b"application/json")
 
@@ -97,7 +99,7 @@ class SignEndpoint:
             raise problem("overloaded")
         self._admit_client(scope, headers)
         moment = self._intake.moment()
-        self._intake.require_open(petition_id, moment)
+        petition = self._intake.require_open(petition_id, moment)
         try:
             idempotency_key = valid_idempotency_key(headers.get(b"idempotency-key"))
         except NotAdmitted as refusal:
@@ -108,8 +110,8 @@ class SignEndpoint:
                 body = await read_body(headers, receive, BODY_BYTES)
                 # In work from here on: who sends a body slowly, or never, takes nobody's place.
                 with self._in_flight:
-                    submission = await read_submission(headers, body)
-                    admitted = self._intake.admit(submission, petition_id, idempotency_key, moment)
+                    submission = read_submission(headers, body)
+                    admitted = self._intake.admit(submission, petition, idempotency_key, moment)
                     return await self._intake.sign(admitted)
         except TimeoutError:
             raise problem("body_too_slow" if body is None else "kafka_away") from None

@@ -76,9 +76,9 @@ def message_id(delivery: UUID, domain: str) -> str:
 
 
 def address_of(target: Target) -> str:
-    """The target's address as a row holds it.
+    """The target's address as a row holds it: in the form that ingest checked (`shared.mail_address`).
 
-    It is not cleaned up: that could turn what is no address into somebody else's. It fails when it is to be sent.
+    What is no address stays none, and fails when it is to be sent: more cleaning could make somebody else's of it.
     """
     return target.email.replace("\0", "\N{REPLACEMENT CHARACTER}")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.header import Header
@@ -19,10 +20,12 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from typing import Any, Final
 
-from email_validator import EmailNotValidError, validate_email
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from services.notify.deliveries import Claim, message_id, one_line, shorten
+from shared.bounds.invisible import BLANKS
+from shared.identity import InvalidEmail
+from shared.mail_address import wire_address
 
 _SUBJECT_TITLE: Final = 120
 """Characters of the title in the subject line; lists of mails show about half of that."""
@@ -63,22 +66,6 @@ class Mail:
     """The recipient's address is not ASCII: the server must know SMTPUTF8 (RFC 6531)."""
 
 
-def wire_address(email: str) -> str:
-    """`email` as it goes over the wire: the domain as A-labels, unless the part before the @ needs SMTPUTF8 anyway.
-
-    Raises:
-        Unmailable: it is no address.
-    """
-    try:
-        # Which domains exist is the server's to say; a name inside an organisation's own network may be right.
-        parts = validate_email(
-            email, check_deliverability=False, test_environment=True, globally_deliverable=False, allow_smtputf8=True
-        )
-    except EmailNotValidError:
-        raise Unmailable("the target's address is not an e-mail address") from None
-    return parts.ascii_email or parts.normalized
-
-
 def parse_mailbox(text: str) -> Mailbox:
     """Read ``address`` or ``Name <address>``.
 
@@ -86,14 +73,14 @@ def parse_mailbox(text: str) -> Mailbox:
         ValueError: it is neither, or the address is not ASCII: as a sender it would bar every server without SMTPUTF8.
     """
     # Not email.utils.parseaddr: it takes "a@one.example, b@two.example" for the first of the two.
-    name, bracket, address = text.strip().rpartition("<")
+    name, bracket, address = text.strip(BLANKS).rpartition("<")
     try:
         address = wire_address(address.removesuffix(">") if bracket else address)
-    except Unmailable:
+    except InvalidEmail:
         raise ValueError("must be an e-mail address, or: Name <address>") from None
     if not address.isascii():
         raise ValueError("the part before the @ must be ASCII")
-    return Mailbox(one_line(name).strip('"'), address)
+    return Mailbox(one_line(unicodedata.normalize("NFC", name).strip(BLANKS)).strip('"'), address)
 
 
 class MailWriter:
@@ -127,7 +114,7 @@ class MailWriter:
             Unmailable: the target's address is none.
         """
         delivery = claim.delivery
-        recipient = wire_address(delivery.email)
+        recipient = _recipient(delivery.email)
         said = self._said(claim)
         # Headers are written here, not by EmailMessage: when it folds a long quoted name it loses the quotes (seen
         # with Python 3.11), and "The Committee on Harbours, Ferries" becomes two addresses.
@@ -168,6 +155,13 @@ class MailWriter:
             "url": f"{self._pages_url}/p/{delivery.petition_id}",
             "sender": self._from.name or "Groundswell",
         }
+
+
+def _recipient(email: str) -> str:
+    try:
+        return wire_address(email)
+    except InvalidEmail:
+        raise Unmailable("the target's address is not an e-mail address") from None
 
 
 def _text_header(name: str, text: str) -> str:

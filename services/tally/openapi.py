@@ -10,9 +10,10 @@ from pydantic.json_schema import models_json_schema
 
 from services.tally.views import OrganisationBody, TallyBody
 from shared import malformed
+from shared.bounds.texts import SLUG
 from shared.events import TallyUpdated
 
-_SLUG: Final = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$"}
+_SLUG: Final = {"type": "string", "pattern": rf"^{SLUG}$"}
 
 _TALLY_STREAM: Final = """\
 Server-sent events. The first event is the tally as it is, then one comes with every update (at most about four a second).
@@ -97,8 +98,12 @@ _PROBLEM: Final = {
             "type": "array",
             "items": {
                 "type": "object",
-                "required": ["field", "problem"],
-                "properties": {"field": {"type": "string"}, "problem": {"type": "string"}},
+                "required": ["field", "code", "problem"],
+                "properties": {
+                    "field": {"type": "string"},
+                    "code": {"type": "string", "description": "What is wrong, as a stable name."},
+                    "problem": {"type": "string", "description": "The same in a sentence."},
+                },
             },
         },
     },

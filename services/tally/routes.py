@@ -192,7 +192,8 @@ class _Api:
         if detail not in {"full", "count"} or len(given) > 1:
             self._answered("tally_stream", "invalid")
             problem = "must be full or count" if len(given) <= 1 else "must be given once"
-            raise Problem(422, "invalid_fields", f"detail {problem}.", errors=[{"field": "detail", "problem": problem}])
+            error = {"field": "detail", "code": "detail_invalid", "problem": problem}
+            raise Problem(422, "invalid_fields", f"detail {problem}.", errors=[error])
         return Form.COUNT if detail == "count" else Form.TALLY
 
     async def _read(self, petitions: Sequence[PetitionChanged], what: str) -> dict[str, TallyUpdated]:

@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
 from shared.catalogue import Admission, admission_at
-from shared.countries import COUNTRIES
+from shared.eligibility import refusal
 from shared.events import ChangeCommand, Command, PetitionChanged, SignCommand
 
 Kind = Literal["verified", "withdrawn", "invalidated"]
@@ -102,24 +102,14 @@ def _refusal(command: SignCommand, submission: Submission, petition: PetitionCha
         return Reason.PETITION_NOT_OPEN
     if admission is Admission.CLOSED:
         return Reason.PETITION_CLOSED
-    policy = petition.policy
-    if policy.blocks(submission.email_domain):
-        return Reason.EMAIL_DOMAIN_BLOCKED
-    if command.country not in COUNTRIES:
-        return Reason.COUNTRY_UNKNOWN
-    if policy.countries is not None and command.country not in policy.countries:
-        return Reason.COUNTRY_NOT_ELIGIBLE
-    if policy.require_consent and not command.consent:
-        return Reason.CONSENT_MISSING
-    if not _is_a_name(command.name):
-        return Reason.NAME_INVALID
-    return None
-
-
-def _is_a_name(name: str) -> bool:
-    """Any script's letters make a name; web addresses are the usual content of signatures that are advertisements."""
-    lowered = name.lower()
-    return any(letter.isalpha() for letter in name) and "://" not in lowered and not lowered.startswith("www.")
+    code = refusal(
+        petition.policy,
+        email_domain=submission.email_domain,
+        country=command.country,
+        consent=command.consent,
+        name=command.name,
+    )
+    return None if code is None else Reason(code)
 
 
 def in_rounds(submissions: Sequence[Submission]) -> list[list[Submission]]:

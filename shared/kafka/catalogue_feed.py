@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC
 from typing import Any, NamedTuple
 
 import structlog
@@ -229,17 +228,12 @@ def _read(record: ConsumerRecord[Any, Any]) -> PetitionChanged:
 
     Raises:
         NotACloudEvent: the headers are not those of this event.
-        pydantic.ValidationError: the value is not this event.
-        OverflowError: a moment lies outside of the years 1 to 9999 in UTC, so nobody could compare or show it.
+        pydantic.ValidationError: the value is not this event, or a time in it is none of the calendar in UTC.
     """
     _, event_type = read_attributes(record.headers)
     if event_type != PetitionChanged.TYPE:
         raise NotACloudEvent(f"type {event_type} does not belong on this topic")
-    petition = PetitionChanged.model_validate_json(record.value or b"")
-    for moment in (petition.opens_at, petition.closes_at, petition.changed_at):
-        if moment is not None:
-            moment.astimezone(UTC)
-    return _of_the_present(petition, record)
+    return _of_the_present(PetitionChanged.model_validate_json(record.value or b""), record)
 
 
 def _of_the_present(petition: PetitionChanged, record: ConsumerRecord[Any, Any]) -> PetitionChanged:

@@ -33,6 +33,11 @@ CONFIG = {
             "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "401", "422"]}},
         },
         {
+            # Of a form too: there is such a country, a name has letters.
+            "include-operation-id": "sign",
+            "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "401", "422"]}},
+        },
+        {
             # To the document a batch is text; that a line is wrong is said in its result, with 207 for the batch.
             "include-operation-id": "sign_batch",
             "checks": {"negative_data_rejection": {"enabled": False}},

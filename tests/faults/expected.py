@@ -28,7 +28,7 @@ class Sent:
     Attributes:
         petitions: by id.
         accepted: every signature that was answered 202, by its id.
-        turned_away: signers that the petition's policy does not let count.
+        turned_away: signers that the petition's policy does not let count; ingest takes none of them.
         withdrawn: signatures that were withdrawn, by id.
         kinds: of the faults of the run.
         touches: what these worked on.

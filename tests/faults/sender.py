@@ -7,7 +7,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from deploy.demo.client import Answer, Connection, ConnectionLost
 from tests.faults.surge import Accepted, Submission, Surge
@@ -25,7 +25,7 @@ _GIVE_UP_SECONDS: Final = 90.0
 
 
 class NotAccepted(RuntimeError):
-    """Ingest refused a good submission, or did not accept it however often it was sent."""
+    """Ingest refused a good submission, took one that its petition does not, or did not accept it however often it was sent."""
 
 
 class Sender:
@@ -70,9 +70,12 @@ class Sender:
         """
         connections = _Connections(self._world)
         try:
-            return await self._single(connections, submission)
+            signature_id = await self._single(connections, submission)
         finally:
             connections.close()
+        if signature_id is None:
+            raise NotAccepted(f"{submission.petition_id} does not take this signer")
+        return signature_id
 
     async def _work(self, chunks: Iterator[tuple[float, Sequence[Submission]]]) -> None:
         connections = _Connections(self._world)
@@ -102,9 +105,19 @@ class Sender:
         self._on_accepted(self._accepted)
 
     def _keep(self, signature_id: str, submission: Submission) -> None:
+        if not self._surge.may_count(submission.petition_id, submission.person):
+            raise NotAccepted(f"ingest took a signer whom {submission.petition_id} does not take")
         self._surge.accepted[signature_id] = Accepted(submission.petition_id, submission.signer)
 
-    async def _single(self, connections: _Connections, submission: Submission) -> str:
+    def _is_turned_away(self, submission: Submission, problem: dict[str, Any]) -> bool:
+        """Whether ingest refuses, as it has to, somebody whose address the petition blocks."""
+        codes = [error["code"] for error in problem.get("errors", ())]
+        return codes == ["email_domain_blocked"] and not self._surge.may_count(
+            submission.petition_id, submission.person
+        )
+
+    async def _single(self, connections: _Connections, submission: Submission) -> str | None:
+        """The signature id; None if the signer is turned away, as has to be."""
         body = {name: value for name, value in submission.body.items() if name != "idempotency_key"}
         headers = {**self._headers, "Content-Type": "application/json", "Idempotency-Key": submission.key}
         path = f"/v1/petitions/{submission.petition_id}/signatures"
@@ -113,6 +126,8 @@ class Sender:
                 signature_id = str(answer.json()["signature_id"])
                 self._keep(signature_id, submission)
                 return signature_id
+            if answer.status == 422 and self._is_turned_away(submission, answer.json()):
+                return None
             _check_transient(answer.status, answer.body)
         raise NotAccepted(f"a signature for {submission.petition_id} was not accepted in {_GIVE_UP_SECONDS:.0f} s")
 
@@ -133,7 +148,7 @@ class Sender:
             for line, result in zip(pending, answer.json()["results"], strict=True):
                 if result["status"] == 202:
                     self._keep(result["signature_id"], line)
-                else:
+                elif not self._is_turned_away(line, result["problem"]):
                     _check_transient(result["status"], json.dumps(result).encode())
                     again.append(line)
             pending = again

@@ -93,7 +93,7 @@ class Surge:
 
     Attributes:
         petitions: by id. ``-hot`` takes four fifths, ``-cold`` is signed before the faults and never again, ``-probe`` by
-            the measurements of recovery, ``-rules`` turns many away.
+            the measurements of recovery, ``-rules`` turns many away, which ingest tells them.
         before: submissions to be counted before the first fault.
         submissions: the surge, in the order of sending.
         accepted: by signature id, filled while sending.
@@ -131,7 +131,7 @@ class Surge:
         return self._first(self.probe, next(self._probes))
 
     def may_count(self, petition_id: str, person: Person) -> bool:
-        """Whether verify has to let this person's signature stand."""
+        """Whether ingest has to take this person's signature, and verify has to let it stand."""
         policy = self.petitions[petition_id].policy
         return person.email.rpartition("@")[2].lower() not in policy.get("blocked_email_domains", ())
 

@@ -231,12 +231,22 @@ async def test_signatures_wait_for_confirmation_where_the_petition_asks_for_it(s
     await system.is_proved("confirmed", 1)
 
 
-async def test_signatures_that_break_the_petitions_rules_are_rejected_with_the_reason(system: System) -> None:
-    await system.start_petition("rules", policy={"countries": ["NL"], "blocked_email_domains": ["mail.example"]})
+async def test_signatures_that_break_rules_made_after_they_were_accepted_are_rejected_with_the_reason(
+    system: System,
+) -> None:
+    """What breaks a rule that stands already is refused at the form; between the form and verify, the rules may change."""
+    verify = system.stack.services["verify"][0]
+    await system.start_petition("rules")
+    assert await verify.stop() == 0
     (blocked,) = await system.surge("rules", range(1, 2))
+    await system.start_petition("rules", policy={"blocked_email_domains": ["mail.example"]})
+    await verify.start()
     await system.decided("rules", 1)
-    await system.start_petition("rules", policy={"countries": ["BE"]})
+    assert await verify.stop() == 0
+    await system.start_petition("rules")
     (elsewhere,) = await system.surge("rules", range(2, 3))
+    await system.start_petition("rules", policy={"countries": ["BE"]})
+    await verify.start()
     await system.decided("rules", 2)
     for signature, reason in ((blocked, "email_domain_blocked"), (elsewhere, "country_not_eligible")):
         outcome = (await system.http.get(f"{system.ingest}/v1/signatures/{signature}")).json()
@@ -253,6 +263,50 @@ async def test_signatures_that_break_the_petitions_rules_are_rejected_with_the_r
         return set(await told()) == {"email_domain_blocked", "country_not_eligible"}
 
     await eventually(both_told, "subscribers are told both reasons")
+
+
+async def test_what_is_at_the_bounds_goes_all_the_way(system: System) -> None:
+    """A petition of the longest texts and the furthest times, signed by forms of the longest texts, is shown and mailed."""
+    targets = [{"target_id": "council", "name": "李" * 200, "kind": "body", "email": "\u00a0post＠bounds.test\u200b"}]
+    await system.start_petition(
+        "bounds",
+        title=" " + "e\u0301" * 300,
+        text="🚆" * 50_000,
+        targets=targets,
+        milestones=[1, 10_000_000_000],
+        opens_at="0001-01-01T00:00:00Z",
+        closes_at="9999-12-31T23:59:59Z",
+        policy={"countries": ["nl"], "blocked_email_domains": ["@throwaway.test"]},
+    )
+    address = f"{system.ingest}/v1/petitions/bounds/signatures"
+    longest = {
+        "email": "Ｒobin＠bounds.test",
+        "name": "李" * 200,
+        "country": "nl",
+        "postcode": "１" * 20,
+        "comment": "这" * 1_900 + "\r\n" * 100,
+    }
+    answer = await system.http.post(address, data=longest, headers=system.partner)
+    assert answer.status_code == 202, answer.text
+    await system.is_proved("bounds", 1)
+    for page in ("/p/bounds", "/o/harbour-friends", "/v1/petitions/bounds/tally", "/v1/organisations/harbour-friends"):
+        assert (await system.http.get(f"{system.tally}{page}")).status_code == 200, page
+
+    async def addressed() -> bool:
+        rows = await system.database.fetch("SELECT email FROM deliveries WHERE petition_id = 'bounds'")
+        return [row["email"] for row in rows] == ["post@bounds.test"]
+
+    await eventually(addressed, "the milestone's delivery goes to the address as mails can be sent to it")
+    petition = {
+        "organisation": {"slug": "harbour-friends", "name": "Friends of the Harbour"},
+        "title": "Beyond the bounds",
+        "text": "Keep the ferry.",
+        "targets": [{"target_id": "council", "name": "The Council", "kind": "body", "email": "c@council.test"}],
+        "closes_at": "9999-12-31T23:59:59-05:00",
+    }
+    refused = await system.http.put(f"{system.ingest}/v1/petitions/beyond", json=petition, headers=system.admin)
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["code"] == "time_out_of_range"
 
 
 async def test_each_milestone_is_announced_once_also_when_the_count_falls_and_rises_again(system: System) -> None:

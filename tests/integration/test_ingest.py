@@ -13,6 +13,7 @@ import pytest
 from deploy.local.kafka import KafkaBroker
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
+from services.ingest.sign import BODY_BYTES
 from shared.identity import signer_key
 from shared.topics import apply_topics
 from tests.running_ingest import AS_ADMIN, AS_PARTNER, PEPPER, STATE, Ingest, code, running_ingest
@@ -123,7 +124,7 @@ async def test_a_petition_that_is_unknown_not_open_or_closed_takes_no_signatures
 async def test_a_body_of_more_than_16_kib_is_refused_announced_or_not(ingest: Ingest, petition: str) -> None:
     address = f"/v1/petitions/{petition}/signatures"
     headers = {"content-type": "application/json"}
-    large = b" " * (16 * 1024 + 1)
+    large = b" " * (BODY_BYTES + 1)
 
     async def in_chunks() -> AsyncIterator[bytes]:
         for start in range(0, len(large), 1024):
@@ -171,7 +172,7 @@ async def test_every_line_of_a_batch_gets_its_result_and_valid_ones_are_accepted
         "",
         json.dumps({"email": "b@mail.example", "name": "B", "country": "N1"}),
         json.dumps({"email": "c@mail.example", "name": "C", "country": "nl"}),
-        json.dumps({"email": "d@mail.example", "name": "D" * 20_000, "country": "nl"}),
+        json.dumps({"email": "d@mail.example", "name": "D" * 40_000, "country": "nl"}),
     ]
     address = f"/v1/petitions/{petition}/signatures/batch"
     headers = {**AS_PARTNER, "content-type": "application/x-ndjson"}

@@ -85,7 +85,7 @@ def test_every_wrong_field_is_named_with_its_place_and_without_its_value() -> No
 def test_a_rule_of_ours_is_told_in_its_own_words() -> None:
     with pytest.raises(ValidationError) as failure:
         _Body.model_validate({"name": "sam", "when": "2026-11-22T12:00:00Z", "tags": [7]})
-    assert field_errors(failure.value) == [{"field": "tags", "problem": "seven is taken"}]
+    assert field_errors(failure.value) == [{"field": "tags", "code": "value_error", "problem": "seven is taken"}]
 
 
 def test_a_body_that_is_no_json_is_told_as_such() -> None:
@@ -104,4 +104,6 @@ def test_a_wrong_id_is_told_without_any_letter_of_it() -> None:
     with pytest.raises(ValidationError) as failure:
         _Identified.model_validate_json(b'{"identity": "@ANARY"}')
     assert "@" in str(failure.value), "pydantic repeats one; if it no longer does, nor need we look after it"
-    assert field_errors(failure.value) == [{"field": "identity", "problem": "Input should be a valid UUID"}]
+    assert field_errors(failure.value) == [
+        {"field": "identity", "code": "uuid_parsing", "problem": "Input should be a valid UUID"}
+    ]

@@ -46,10 +46,10 @@ def test_a_lost_signature_shows_wherever_it_is_missing() -> None:
 
 def test_a_rejection_for_the_wrong_reason_is_named_though_the_totals_agree() -> None:
     outcomes = Counter(perfect_observation().outcomes)
-    outcomes["quillmere-river-path", "rejected", "country_not_eligible"] -= 1
+    outcomes["quillmere-river-path", "duplicate", "already_signed"] -= 1
     outcomes["quillmere-river-path", "rejected", "consent_missing"] += 1
     found = wrong(perfect_observation(outcomes=outcomes))
-    assert names(found) == {"rejected: country_not_eligible", "rejected: consent_missing"}
+    assert names(found) == {"duplicate: already_signed", "rejected: consent_missing"}
     assert all("quillmere-river-path" in check.wrong[0] for check in found)
 
 

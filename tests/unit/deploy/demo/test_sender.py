@@ -164,6 +164,10 @@ async def test_an_error_of_the_server_is_a_surprise() -> None:
         ({"type": "urn:groundswell:problem:petition_closed"}, "petition_closed"),
         ({"type": "urn:groundswell:problem:invalid_fields", "errors": [{"field": "name"}]}, "invalid_name"),
         (
+            {"type": "urn:groundswell:problem:invalid_fields", "errors": [{"field": "name", "code": "name_invalid"}]},
+            "name_invalid",
+        ),
+        (
             {"type": "urn:groundswell:problem:invalid_fields", "errors": [{"field": "name"}, {"field": "email"}]},
             "invalid_fields",
         ),

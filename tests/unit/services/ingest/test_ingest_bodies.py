@@ -50,24 +50,24 @@ async def test_a_client_that_goes_away_in_the_middle_is_not_answered():
         await read_body({}, receiving(b"half", None), 100)
 
 
-async def test_a_form_and_json_say_the_same():
-    sent = await read_submission(
+def test_a_form_and_json_say_the_same():
+    sent = read_submission(
         FORM,
         b"email=robin%2Bx%40mail.example&name=Jos%C3%A9+R&country=+nl&postcode=&comment=a%0D%0Ab&consent=on&else=1",
     )
-    same = await read_submission(
+    same = read_submission(
         JSON,
         '{"email":"robin+x@mail.example","name":"José R","country":"nl","comment":"a\\r\\nb","consent":true,"else":1}'.encode(),
     )
     assert sent == same
 
 
-async def test_a_multipart_form_says_the_same_too():
+def test_a_multipart_form_says_the_same_too():
     lines = [
         b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % pair
         for pair in ((b"email", b"robin@mail.example"), (b"name", b"R"), (b"country", b"nl"))
     ]
-    sent = await read_submission({b"content-type": b"multipart/form-data; boundary=b"}, b"".join(lines) + b"--b--\r\n")
+    sent = read_submission({b"content-type": b"multipart/form-data; boundary=b"}, b"".join(lines) + b"--b--\r\n")
     assert (sent.email, sent.name, sent.country, sent.consent) == ("robin@mail.example", "R", "nl", False)
 
 
@@ -97,7 +97,7 @@ async def test_a_multipart_form_says_the_same_too():
         ({}, b"{}", 415),
     ],
 )
-async def test_what_cannot_be_read_is_refused_with_the_right_status(headers, body, status):
+def test_what_cannot_be_read_is_refused_with_the_right_status(headers, body, status):
     with pytest.raises(Problem) as refusal:
-        await read_submission(headers, body)
+        read_submission(headers, body)
     assert refusal.value.status == status

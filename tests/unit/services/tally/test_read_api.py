@@ -154,13 +154,15 @@ async def test_a_count_that_redis_has_lost_is_served_from_what_was_announced(
 async def test_a_parameter_that_is_given_twice_is_not_chosen_from(client: httpx.AsyncClient) -> None:
     answer = await client.get(f"/v1/petitions/{HARBOUR}/tally/stream?detail=count&detail=full")
     assert answer.status_code == 422
-    assert answer.json()["errors"] == [{"field": "detail", "problem": "must be given once"}]
+    assert answer.json()["errors"] == [{"field": "detail", "code": "detail_invalid", "problem": "must be given once"}]
 
 
 async def test_a_stream_of_unknown_detail_is_422(client: httpx.AsyncClient) -> None:
     answer = await client.get(f"/v1/petitions/{HARBOUR}/tally/stream?detail=everything")
     assert answer.status_code == 422
-    assert answer.json()["errors"] == [{"field": "detail", "problem": "must be full or count"}]
+    assert answer.json()["errors"] == [
+        {"field": "detail", "code": "detail_invalid", "problem": "must be full or count"}
+    ]
 
 
 async def test_counts_cannot_be_written_here(client: httpx.AsyncClient) -> None:

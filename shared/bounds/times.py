@@ -1,10 +1,9 @@
-"""Bounds of what a record may say of itself, the same in all services.
+"""Bounds of times, the same in all services, and always compared in UTC.
 
-A value beyond them is no mistake in form: it fits its type, and the topic took it. But one signature of the year 2099
-would be the newest one of its petition for ever, and one fact at a position that Redis cannot hold exactly would drop every
-later fact of its lane. Such a record goes to the dead letters as ``out_of_range``.
+A time beyond them is no mistake in form: it fits its type, and the topic took it. But one signature of the year 2099
+would be the newest one of its petition for ever. Such a record goes to the dead letters as ``out_of_range``.
 
-**Times.** The present is that of the brokers: Kafka stamps each record with its time of arrival (``LogAppendTime``), and a
+The present is that of the brokers: Kafka stamps each record with its time of arrival (``LogAppendTime``), and a
 time in the record may be a day later than that. The clock of the process that reads takes no part, so every replay decides
 the same. What ingest checks before it answers 202 is stricter (`services.ingest.clock`).
 """
@@ -13,18 +12,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final
-
-from aiokafka import ConsumerRecord
-
-MOST_LANE: Final = 2**31 - 1
-"""PostgreSQL's integer."""
-
-MOST_POSITION: Final = 2**52
-"""Lua and JavaScript count in doubles, which are exact up to 2**53: the positions after the largest one are exact too."""
-
-MOST_BIGINT: Final = 2**63 - 1
-"""PostgreSQL's bigint."""
+from typing import Final, Protocol
 
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """Older than every petition here."""
@@ -48,6 +36,18 @@ _MOST_MILLISECONDS: Final = int((FAR_END - _EPOCH).total_seconds() * 1000)
 
 _FIRST_DAY: Final = EARLIEST.toordinal() + 1
 """From this day of the calendar on, a time is not before `EARLIEST`, whatever its offset."""
+
+
+class Stamped(Protocol):
+    """A record, with the time that Kafka says of it."""
+
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since 1970."""
+
+    @property
+    def timestamp_type(self) -> int:
+        """`LOG_APPEND_TIME`, or another."""
 
 
 def arrival(timestamp: int | None, timestamp_type: int | None) -> int | None:
@@ -78,6 +78,17 @@ def latest_time(timestamp: int | None, timestamp_type: int | None, ahead: int) -
     return FAR_END if arrived is None else min(FAR_END, as_time(arrived) + timedelta(days=ahead))
 
 
+def calendar_utc(moment: datetime) -> datetime | None:
+    """`moment` in UTC, or None if it is not in the years 1 to 9999 there: nobody could compare it, or show it.
+
+    This is the bound of a petition's opening and closing times, which may lie as far away as anybody likes.
+    """
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return None
+
+
 def in_utc(moment: datetime, latest: datetime) -> datetime | None:
     """`moment` in UTC, or None if it is not from `EARLIEST` to `latest`. Takes every time that has an offset."""
     # Outside these years the conversion may leave the calendar: the year 1 begins in the year 0 further west.
@@ -93,7 +104,7 @@ def _last_day(timestamp: int | None, timestamp_type: int | None, ahead: int) -> 
     return latest_time(timestamp, timestamp_type, ahead).toordinal() - 2
 
 
-def fit(record: ConsumerRecord[Any, Any], ahead: int, *moments: datetime) -> bool:
+def fit(record: Stamped, ahead: int, *moments: datetime) -> bool:
     """Whether all `moments` in a record are from `EARLIEST` to the latest time that it may speak of.
 
     The day of the calendar decides for nearly all of them: that takes 40 ns, and a comparison across offsets ten times as
