@@ -116,18 +116,18 @@ def _warning(exposure: Exposure) -> str:
 
 async def migrate(*, as_json: bool) -> int:
     """Bring the tables up to date. Returns the exit code: 1 when PostgreSQL cannot be reached."""
-    settings = _told(DatabaseSettings, "POSTGRES_URL")
+    settings = settings_with(DatabaseSettings, "POSTGRES_URL")
     try:
         done = await migrations.migrate(settings.postgres_url.get_secret_value())
     except (OSError, asyncpg.PostgresConnectionError, asyncpg.InvalidAuthorizationSpecificationError) as error:
-        return _failed(f"PostgreSQL is away: {why(error)}", as_json=as_json)
+        return failed(f"PostgreSQL is away: {why(error)}", as_json=as_json)
     typer.echo(json.dumps({"ok": True, "applied": done}) if as_json else "\n".join(done) or "Nothing to do.")
     return 0
 
 
 async def apply(*, partitions: int, replication_factor: int, as_json: bool) -> int:
     """Create and configure the topics. Returns the exit code: 1 when Kafka cannot be reached."""
-    settings = _told(KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS")
+    settings = settings_with(KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS")
     try:
         done = await apply_topics(
             settings.kafka_bootstrap_servers,
@@ -138,14 +138,18 @@ async def apply(*, partitions: int, replication_factor: int, as_json: bool) -> i
     except KafkaError:
         if (reason := await why_unreachable(settings)) is None:
             raise
-        return _failed(f"Kafka is away: {reason}", as_json=as_json)
+        return failed(f"Kafka is away: {reason}", as_json=as_json)
     lines = "\n".join(f"{topic}: {what}" for topic, what in done.items())
     typer.echo(json.dumps({"ok": True, "topics": done}) if as_json else lines)
     return 0
 
 
-def _told(settings: type[SomeSettings], address: str) -> SomeSettings:
-    """Settings of the environment or of the running local stack, if one of them has the address."""
+def settings_with(settings: type[SomeSettings], address: str) -> SomeSettings:
+    """Settings of the environment or of the running local stack, if one of them has the address.
+
+    Raises:
+        typer.BadParameter: neither has it, or a setting is wrong.
+    """
     use_running_stack()
     if not os.environ.get(address) and f"{address}_FILE" not in os.environ:
         raise typer.BadParameter(
@@ -161,7 +165,8 @@ def _loaded(settings: type[SomeSettings]) -> SomeSettings:
         raise typer.BadParameter(str(error)) from None
 
 
-def _failed(message: str, *, as_json: bool) -> int:
+def failed(message: str, *, as_json: bool) -> int:
+    """Say what a command failed at. Returns its exit code."""
     if as_json:
         typer.echo(json.dumps({"ok": False, "error": message}))
     else:

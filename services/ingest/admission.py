@@ -88,15 +88,19 @@ class Erasure(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
     # As above, the patterns are for the document only.
-    actor: Annotated[
-        str,
-        StringConstraints(min_length=1, max_length=100),
-        Field(
-            description="Who decided it, in your own words: a name or an account of your staff.",
-            json_schema_extra={"pattern": _OPERATORS_LINE},
-            repr=False,
-        ),
-    ]
+    actor: (
+        Annotated[
+            str,
+            StringConstraints(min_length=1, max_length=100),
+            Field(json_schema_extra={"pattern": _OPERATORS_LINE}),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="Who decided it, in your own words: a name or an account of your staff. Without it: the name of the"
+        " token.",
+        repr=False,
+    )
     reason: Annotated[
         str,
         StringConstraints(min_length=1, max_length=500),
@@ -137,9 +141,9 @@ def require_open(petition: PetitionChanged | None, moment: datetime) -> Petition
     """The petition, if it takes signatures at `moment`.
 
     Raises:
-        NotAdmitted: it is unknown, not open yet, or closed.
+        NotAdmitted: it is unknown or not published, not open yet, closed, or paused.
     """
-    if petition is None:
+    if petition is None or not petition.published:
         raise NotAdmitted("petition_unknown")
     admission = admission_at(petition, moment)
     if admission is Admission.OPEN:
@@ -148,6 +152,8 @@ def require_open(petition: PetitionChanged | None, moment: datetime) -> Petition
         raise NotAdmitted(
             "petition_not_open_yet", detail=f"This petition takes signatures from {_readable(petition.opens_at)} on."
         )
+    if petition.paused is not None and admission is Admission.PAUSED:
+        raise NotAdmitted("petition_paused", detail=petition.paused.sentence)
     raise NotAdmitted("petition_closed", detail=f"This petition closed on {_readable(petition.closes_at)}.")
 
 
@@ -194,15 +200,18 @@ def admit(
     return Admitted(command, signer)
 
 
-def checked_erasure(erasure: Erasure) -> Erasure:
+def checked_erasure(erasure: Erasure, caller: str) -> Erasure:
     """The same, as it is written down.
+
+    Args:
+        caller: The name of the token, which stands for an `actor` that is not given.
 
     Raises:
         NotAdmitted: `actor` or `reason` is not one line of text.
         pydantic.ValidationError: Unicode normalisation made one of them longer than it may be.
     """
     errors: list[FieldError] = []
-    actor = _one_line("actor", erasure.actor, errors, required=True)
+    actor = _one_line("actor", caller if erasure.actor is None else erasure.actor, errors, required=True)
     reason = _one_line("reason", erasure.reason, errors, required=True)
     if errors:
         raise NotAdmitted("invalid_fields", errors=tuple(errors))
@@ -231,6 +240,8 @@ def petition_errors(state: PetitionState) -> tuple[FieldError, ...]:
     _one_line("organisation.name", state.organisation.name, errors, required=True)
     _one_line("title", state.title, errors, required=True)
     _text("text", state.text, errors)
+    if state.paused is not None:
+        _one_line("paused.sentence", state.paused.sentence, errors, required=True)
     for index, target in enumerate(state.targets):
         _one_line(f"targets.{index}.name", target.name, errors, required=True)
         try:

@@ -19,6 +19,7 @@ from services.ingest.problems import problem
 from shared.http import field_errors
 
 JSON: Final = b"application/json"
+MERGE_PATCH: Final = b"application/merge-patch+json"
 FORM: Final = b"application/x-www-form-urlencoded"
 MULTIPART: Final = b"multipart/form-data"
 NDJSON: Final = b"application/x-ndjson"
@@ -68,15 +69,18 @@ def media_type(headers: Mapping[bytes, bytes]) -> bytes:
     return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
-async def read_json(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
-    """The whole body of a call that takes JSON only, within `ANSWER_SECONDS`.
+async def read_json(headers: Mapping[bytes, bytes], receive: Receive, limit: int, kind: bytes = JSON) -> bytes:
+    """The whole body of a call that takes one kind of JSON only, within `ANSWER_SECONDS`.
 
     Raises:
         Problem: 408, 413 or 415.
         ClientDisconnected: it never came to its end.
     """
-    if media_type(headers) != JSON:
-        raise problem("unsupported_content_type", detail="Send application/json.")
+    if media_type(headers) != kind:
+        refusal = problem("unsupported_content_type", detail=f"Send {kind.decode()}.")
+        if kind == MERGE_PATCH:
+            refusal.headers["accept-patch"] = kind.decode()  # RFC 5789, section 2.2
+        raise refusal
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             return await read_body(headers, receive, limit)
