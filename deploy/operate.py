@@ -22,6 +22,7 @@ from rich.table import Table
 
 from deploy import migrations
 from deploy.local.state import StackState
+from services.ingest.credentials import NamedSecrets
 from services.tally.announced import announced_now
 from services.tally.audit import PetitionAudit
 from services.tally.audit import audit as audit_petitions
@@ -77,6 +78,7 @@ def check(services: list[str], *, as_json: bool) -> int:
     """Validate the settings of services as they would be read now. Returns the exit code: 2 when one is wrong."""
     wrong: dict[str, str] = {}
     values: dict[str, dict[str, str]] = {}
+    named: dict[str, dict[str, str]] = {}
     exposed: dict[str, Exposure] = {}
     for service in services:
         try:
@@ -85,6 +87,11 @@ def check(services: list[str], *, as_json: bool) -> int:
             wrong[service] = str(error)
             continue
         values[service] = _shown(settings)
+        named[service] = {
+            environment_name(type(settings), field): str(value)
+            for field in type(settings).model_fields
+            if isinstance(value := getattr(settings, field), NamedSecrets) and value
+        }
         exposed |= {exposure.variable: exposure for exposure in settings.exposures()}
     warnings = [_warning(exposure) for exposure in exposed.values()]
     if as_json:
@@ -95,6 +102,8 @@ def check(services: list[str], *, as_json: bool) -> int:
                 console.print(f"[red]{service}: {wrong[service]}", highlight=False)
             else:
                 console.print(f"[green]{service}: ok[/green] ({len(values[service])} settings)", highlight=False)
+                for variable, names in named.get(service, {}).items():
+                    console.print(f"  {variable}: {names}", highlight=False, markup=False)
         for warning in warnings:
             console.print(warning, style="yellow", highlight=False, markup=False)
     return 2 if wrong else 0

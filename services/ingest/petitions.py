@@ -82,7 +82,9 @@ class PetitionEndpoints:
             if petition is not None and caller.may(petition.organisation.slug):
                 return self._whole(request, petition)
         if petition is None or not petition.published:
-            raise problem("petition_unknown")
+            unknown = problem("petition_unknown")
+            unknown.headers.update(_PRIVATE)  # a cache may keep a 404, and give it to an administrator
+            raise unknown
         body = public_petition(petition, datetime.now(UTC)).model_dump_json()
         # Its admission changes with the clock, so nobody may keep it for long.
         return Response(body, 200, {"cache-control": "public, max-age=5", **_VARY}, media_type="application/json")

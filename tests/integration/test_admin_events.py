@@ -220,6 +220,21 @@ async def test_without_postgres_nothing_is_administered_and_signing_goes_on(post
     await eventually(recorded, "PostgreSQL is back", within=60)
 
 
+async def test_without_the_table_nothing_is_administered_and_signing_goes_on(world: World) -> None:
+    connection = await asyncpg.connect(world.postgres_url)
+    await connection.execute("ALTER TABLE admin_events RENAME TO not_migrated_yet")
+    try:
+        refused = await patched(world.one, title="Unrecorded")
+        assert (refused.status_code, code(refused)) == (503, "record_away")
+        assert (await world.one.sign(PETITION)).status_code == 202
+        assert "admin_events_missing" in world.one.process.log_file.read_text()
+    finally:
+        await connection.execute("ALTER TABLE not_migrated_yet RENAME TO admin_events")
+        await connection.close()
+    assert (await patched(world.one, title="Recorded")).status_code == 200
+    assert world.one.process.running
+
+
 async def test_the_command_lists_who_changed_what(world: World, tmp_path: Path) -> None:
     await patched(world.one, policy={"require_consent": True})
     await world.one.start_petition("another")
