@@ -24,7 +24,6 @@ from services.ingest.problems import problem, problem_of
 from services.ingest.schemas import CommandSubmitted, SignatureStatus, status_url
 from services.ingest.store import Outcome, OutcomeStore
 from shared.events import ChangeCommand, ConfirmCommand, EraseCommand, InvalidateCommand, PetitionId, WithdrawCommand
-from shared.failpoints import failpoint
 from shared.http import Problem
 from shared.identity import command_id, issued_here
 from shared.kafka.errors import is_transient
@@ -108,7 +107,6 @@ class SignatureEndpoints:
             raise self._events.refusal("signature_unknown", event)
         moment = self._intake.moment()
         await self._events.ask(event)
-        await failpoint("ingest.change_asked")
         about = {"signature_id": signature_id, "petition_id": outcome.petition_id, "requested_at": moment}
         await self._intake.publish(
             SIGNATURES_SUBMITTED,
@@ -118,7 +116,6 @@ class SignatureEndpoints:
             petition_id=outcome.petition_id,
             moment=moment,
         )
-        await failpoint("ingest.change_stored")
         await self._finish(event)
         self._metrics.command_accepted.inc()
         url = status_url(signature_id)

@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,13 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from deploy.local.embedded_kafka import EmbeddedKafka
+from deploy.local.ports import LOOPBACK
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
 from shared.identity import signer_key
 from shared.topics import PETITIONS_CHANGED, apply_topics
 from tests.faults.failpoints import Failpoints
+from tests.faults.proxy import Proxy
 from tests.integration.consuming import eventually
 from tests.running_ingest import AS_ADMIN, PEPPER, STATE, Ingest, code, running_ingest
 
@@ -38,6 +39,8 @@ class World:
     one: Ingest
     two: Ingest
     points: Failpoints
+    proxy: Proxy
+    """Between them and PostgreSQL."""
     postgres_url: str
 
     async def outcomes(self) -> list[tuple[str, str]]:
@@ -85,14 +88,18 @@ async def world(postgres: Postgres, tmp_path: Path) -> AsyncIterator[World]:
     points = Failpoints(tmp_path / "points")
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
+    proxy = Proxy("postgres", LOOPBACK, postgres.port)
+    await proxy.start()
+    through = url.replace(f":{postgres.port}/", f":{proxy.port}/")
     async with EmbeddedKafka(log_dir=tmp_path) as kafka:
         await apply_topics(kafka.bootstrap_servers)
         async with (
-            running_ingest(kafka, postgres_url=url, log_dir=tmp_path / "one", **points.environment) as one,
-            running_ingest(kafka, postgres_url=url, log_dir=tmp_path / "two") as two,
+            running_ingest(kafka, postgres_url=through, log_dir=tmp_path / "one", **points.environment) as one,
+            running_ingest(kafka, postgres_url=through, log_dir=tmp_path / "two") as two,
         ):
             await one.start_petition(PETITION)
-            yield World(one, two, points, url)
+            yield World(one, two, points, proxy, url)
+    await proxy.stop()
 
 
 async def test_killed_between_the_row_and_kafka_nothing_has_changed_and_the_next_change_goes_ahead(
@@ -161,7 +168,7 @@ async def test_a_command_about_a_signature_has_its_row_before_kafka_has_it(world
     signature = (await world.one.sign(PETITION)).json()["signature_id"]
     signer = signer_key(PEPPER.encode(), PETITION, "robin@mail.example")
     await world.one.decide(signature, state="pending", petition_id=PETITION, signer=signer)
-    world.points.arm("ingest.change_asked", "kill")
+    world.points.arm("ingest.before_publish", "kill")
     with pytest.raises(httpx.TransportError):
         await world.one.http.post(f"/v1/signatures/{signature}/confirm", headers=AS_ADMIN)
     assert await world.outcomes() == [("put", "done"), ("confirm", "asked")]
@@ -192,17 +199,10 @@ async def test_a_petition_that_others_wrote_to_the_topic_is_changed_as_it_stands
     assert await world.titles() == ["By somebody else"] * 2
 
 
-@asynccontextmanager
-async def _without(postgres: Postgres) -> AsyncIterator[None]:
-    await postgres.stop()
-    try:
-        yield
-    finally:
-        await postgres.start()
-
-
-async def test_without_postgres_nothing_is_administered_and_signing_goes_on(postgres: Postgres, world: World) -> None:
-    async with _without(postgres):
+@pytest.mark.parametrize("how", ["refused", "silent"])
+async def test_without_postgres_nothing_is_administered_and_signing_goes_on(world: World, how: str) -> None:
+    seen = (await world.one.http.get(ADDRESS, headers=AS_ADMIN)).headers["etag"]
+    with world.proxy.refusing() if how == "refused" else world.proxy.stalled():
         for answer in (
             await world.one.http.put(ADDRESS, json={**STATE, "title": "Unrecorded"}, headers=AS_ADMIN),
             await patched(world.two, title="Unrecorded"),
@@ -210,7 +210,7 @@ async def test_without_postgres_nothing_is_administered_and_signing_goes_on(post
             assert (answer.status_code, code(answer)) == (503, "record_away")
             assert int(answer.headers["retry-after"]) > 0
         assert (await world.one.sign(PETITION)).status_code == 202
-        assert (await world.one.http.get(ADDRESS, headers=AS_ADMIN)).json()["title"] == STATE["title"]
+        assert (await world.one.http.get(ADDRESS, headers=AS_ADMIN)).headers["etag"] == seen
         assert (await world.one.http.get("/readyz")).status_code == 200
     assert await world.on_topic() == [STATE["title"]]
 
@@ -218,6 +218,23 @@ async def test_without_postgres_nothing_is_administered_and_signing_goes_on(post
         return (await patched(world.one, title="Recorded")).status_code == 200
 
     await eventually(recorded, "PostgreSQL is back", within=60)
+
+
+async def test_without_postgres_after_kafka_has_the_change_it_is_said_that_nobody_knows(world: World) -> None:
+    world.points.arm("ingest.change_stored", "sleep 3")
+    change = asyncio.create_task(patched(world.one, title="Stored"))
+    assert await world.points.hit("ingest.change_stored", within=30) is not None
+    with world.proxy.refusing():
+        answer = await change
+        assert (answer.status_code, code(answer)) == (503, "change_unconfirmed")
+        await eventually(lambda: _all_show(world, "Stored"), "it holds all the same")
+    assert await world.outcomes() == [("put", "done"), ("patch", "asked")]
+
+    async def goes_on() -> bool:
+        return (await patched(world.two, text="The next one.")).status_code == 200
+
+    await eventually(goes_on, "PostgreSQL is back", within=60)
+    assert await world.outcomes() == [("put", "done"), ("patch", "done"), ("patch", "done")]
 
 
 async def test_without_the_table_nothing_is_administered_and_signing_goes_on(world: World) -> None:

@@ -62,7 +62,7 @@ def test_the_service_ends_with_code_2_and_names_every_variable_that_is_missing()
 
 def test_a_setting_of_named_secrets_is_shown_by_its_names(environment):
     environment.setenv("ADMIN_TOKENS", "kim:long-enough-a-secret, lee@open-rails+river-valley:another-long-secret")
-    environment.setenv("API_KEYS", "a-key-of-before,importer:a-third-secret-of-ours")
+    environment.setenv("API_KEYS", "a-key-of-before-names,importer:a-third-secret-of-ours")
     settings = load(Settings)
     assert (str(settings.admin_tokens), str(settings.api_keys)) == (
         "kim, lee@open-rails+river-valley",
