@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from services.ingest.admin.documents import READ_ONLY
 from services.ingest.admission import BatchLine, Erasure, Submission
 from services.ingest.problems import KINDS
 from services.ingest.schemas import (
@@ -154,11 +155,15 @@ def schemas() -> Json:
         schemas[name]["additionalProperties"] = False
     schemas["SubmissionForm"] = _form(schemas["Submission"])
     schemas["PetitionPatch"] = {
-        **_patch(schemas["PetitionBody"], schemas),
+        **_patch(_changeable(schemas["PetitionBody"]), schemas),
         "title": "PetitionPatch",
         "description": "What changes of a petition (RFC 7396): null removes, objects are merged, arrays replaced.",
     }
     return dict(sorted(schemas.items()))
+
+
+def _changeable(body: Json) -> Json:
+    return {**body, "properties": {name: field for name, field in body["properties"].items() if name not in READ_ONLY}}
 
 
 def _patch(schema: Json, schemas: Json) -> Json:

@@ -18,7 +18,6 @@ from starlette.responses import Response
 from services.ingest.access import Access, Caller, Role
 from services.ingest.admin.changes import Decide, PetitionChanges
 from services.ingest.admin.documents import (
-    READ_ONLY,
     etag_of,
     left_out,
     matches,
@@ -160,11 +159,10 @@ class PetitionEndpoints:
         caller = self._administrator(request, "patch", petition_id)
         headers = fields_of(request.scope)
         patch = _read_patch(await read_json(headers, request.receive, PETITION_BYTES, MERGE_PATCH))
-        if patch.get("petition_id", petition_id) != petition_id:
-            raise problem("invalid_fields", errors=[_wrong("petition_id", "is not the one of the address")])
-        patch = {name: value for name, value in patch.items() if name not in READ_ONLY}
         if unknown := unknown_fields(patch):
-            raise problem("invalid_fields", errors=[_wrong(name, "is no field of a petition") for name in unknown])
+            raise problem(
+                "invalid_fields", errors=[_wrong(name, "is no field that can be changed") for name in unknown]
+            )
         event = AdminEvent.of(headers, caller, "patch", petition_id)
 
         def decide(before: PetitionChanged | None) -> PetitionState:

@@ -28,15 +28,20 @@ CONFIG = {
     "operations": [
         {
             # A petition has rules that JSON Schema cannot say: milestones rise, it opens before it closes, target ids
-            # are all different.
+            # are all different. What is set must be named, and If-Match must name the state that is there.
             "include-operation-id": "change_petition",
-            # What is set must be named, and If-Match must name the state that is there.
-            "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "401", "409", "412", "422"]}},
+            "checks": {
+                "positive_data_acceptance": {"expected-statuses": ["2xx", "401", "409", "412", "422"]},
+                "negative_data_rejection": {"expected-statuses": ["4xx", "5xx"]},
+            },
         },
         {
-            # The same, and what is removed may be needed.
+            # The same; and what is removed may be needed.
             "include-operation-id": "patch_petition",
-            "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "401", "404", "412", "422"]}},
+            "checks": {
+                "positive_data_acceptance": {"expected-statuses": ["2xx", "401", "404", "412", "422"]},
+                "negative_data_rejection": {"expected-statuses": ["4xx", "5xx"]},
+            },
         },
         {
             # To the document a batch is text; that a line is wrong is said in its result, with 207 for the batch.

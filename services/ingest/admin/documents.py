@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from shared.events import Organisation, PetitionChanged, PetitionState, Policy
+from shared.events import Organisation, Pause, PetitionChanged, PetitionState, Policy
 
 READ_ONLY: Final = ("petition_id", "changed_at", "version")
 """What `PetitionChanged` has beyond `PetitionState`: ingest sets it."""
@@ -65,9 +65,9 @@ def merged(document: Any, patch: Any) -> Any:
 
 
 def unknown_fields(patch: dict[str, Any]) -> list[str]:
-    """What a patch names and a petition does not have. Removing it would do nothing, and a typo would not show."""
+    """What a patch names and nobody can change. Removing what is not there would do nothing, and a typo would not show."""
     unknown = [name for name in patch if name not in PetitionState.model_fields]
-    for part, model in _PARTS.items():
+    for part, model in {**_PARTS, "paused": Pause}.items():
         named = patch.get(part)
         if isinstance(named, dict):
             unknown += [f"{part}.{name}" for name in named if name not in model.model_fields]

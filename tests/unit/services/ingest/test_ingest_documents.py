@@ -71,6 +71,12 @@ def test_a_typo_in_a_patch_shows_also_one_that_would_remove_nothing() -> None:
         "organisation": {"nome": "x"},
         "title": "x",
     }
+    assert unknown_fields({"paused": {"sentense": None}}) == ["paused.sentense"]
+    assert unknown_fields({"version": 1, "petition_id": "x", "changed_at": None}) == [
+        "version",
+        "petition_id",
+        "changed_at",
+    ]
     assert unknown_fields(patch) == ["closs_at", "organisation.nome", "policy.country"]
 
 
