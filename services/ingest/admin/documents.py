@@ -67,7 +67,8 @@ def merged(document: Any, patch: Any) -> Any:
 def unknown_fields(patch: dict[str, Any]) -> list[str]:
     """What a patch names and nobody can change. Removing what is not there would do nothing, and a typo would not show."""
     unknown = [name for name in patch if name not in PetitionState.model_fields]
-    for part, model in {**_PARTS, "paused": Pause}.items():
+    objects: dict[str, type[BaseModel]] = {**_PARTS, "paused": Pause}
+    for part, model in objects.items():
         named = patch.get(part)
         if isinstance(named, dict):
             unknown += [f"{part}.{name}" for name in named if name not in model.model_fields]

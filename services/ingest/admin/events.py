@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -35,6 +34,20 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _SLUG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
 
 AnyConnection = Connection | PoolConnectionProxy
+T = TypeVar("T")
+
+_LAST_CHANGE: Final = """
+SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now, event_id, version, outcome
+FROM (SELECT) AS always LEFT JOIN LATERAL (
+    SELECT event_id, version, outcome FROM admin_events
+    WHERE petition_id = $1 AND version IS NOT NULL ORDER BY version DESC LIMIT 1) AS last ON true
+"""
+
+_UNFINISHED: Final = """
+SELECT event_id, petition_id, version FROM admin_events
+WHERE outcome = 'asked' AND version IS NOT NULL AND at < now() - make_interval(secs => $1)
+ORDER BY at LIMIT 500
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +102,7 @@ class AdminEvents:
 
     async def last_change(self, petition_id: str) -> tuple[LastChange | None, int]:
         """The newest change of a petition; and the time by PostgreSQL's clock, in milliseconds since 1970."""
-        async with self._connection() as connection:
-            row = await connection.fetchrow(
-                "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now, event_id, version, outcome"
-                " FROM (SELECT) AS always LEFT JOIN LATERAL ("
-                "   SELECT event_id, version, outcome FROM admin_events"
-                "   WHERE petition_id = $1 AND version IS NOT NULL ORDER BY version DESC LIMIT 1) AS last ON true",
-                petition_id,
-            )
+        row = await self._ask(lambda connection: connection.fetchrow(_LAST_CHANGE, petition_id))
         assert row is not None
         last = LastChange(row["event_id"], row["version"], row["outcome"]) if row["event_id"] else None
         return last, row["now"]
@@ -107,48 +113,43 @@ class AdminEvents:
         Returns:
             Whether it is written. Not if another change came first, or `last` was finished meanwhile.
         """
-        async with self._connection() as connection, connection.transaction():
-            if (
-                last is not None
-                and last.outcome == "asked"
-                and not await _finish(connection, last.event_id, "overtaken")
-            ):
-                return False
-            return await _insert(connection, event, version=version, follows=0 if last is None else last.version)
+
+        async def write(connection: AnyConnection) -> bool:
+            async with connection.transaction():
+                unfinished = last is not None and last.outcome == "asked"
+                if last is not None and unfinished and not await _finish(connection, last.event_id, "overtaken"):
+                    return False
+                return await _insert(connection, event, version=version, follows=0 if last is None else last.version)
+
+        return await self._ask(write)
 
     async def confirm(self, event_id: UUID) -> None:
         """A change whose process has not finished it is on the topic."""
-        async with self._connection() as connection:
-            await _finish(connection, event_id, "done")
+        await self._ask(lambda connection: _finish(connection, event_id, "done"))
 
     async def unfinished_changes(self) -> list[tuple[UUID, str, int]]:
         """Event, petition and version of changes whose process is gone; a few of them, the oldest first."""
-        async with self._connection() as connection:
-            rows = await connection.fetch(
-                "SELECT event_id, petition_id, version FROM admin_events"
-                " WHERE outcome = 'asked' AND version IS NOT NULL AND at < now() - make_interval(secs => $1)"
-                " ORDER BY at LIMIT 500",
-                _LOST_AFTER_SECONDS,
-            )
-        return [tuple(row) for row in rows]
+        rows = await self._ask(lambda connection: connection.fetch(_UNFINISHED, _LOST_AFTER_SECONDS))
+        return [(row["event_id"], row["petition_id"], row["version"]) for row in rows]
 
     # ------------------------------------------------------------------------------------------------------- all calls
 
     async def ask(self, event: AdminEvent) -> None:
         """Write the row of any other call."""
-        async with self._connection() as connection:
-            await _insert(connection, event)
+        await self._ask(lambda connection: _insert(connection, event))
 
     async def finish(self, event: AdminEvent, outcome: str) -> str:
         """Write down what became of a call, and say so. Returns the outcome that holds: another may have said it first."""
-        async with self._connection() as connection:
-            if not await _finish(connection, event.event_id, outcome):
-                found = await connection.fetchval(
-                    "SELECT outcome FROM admin_events WHERE event_id = $1", event.event_id
-                )
-                outcome = found or outcome  # a row that was deleted says nothing else
-        self.say(event, outcome)
-        return outcome
+
+        async def write(connection: AnyConnection) -> str:
+            if await _finish(connection, event.event_id, outcome):
+                return outcome
+            found = await connection.fetchval("SELECT outcome FROM admin_events WHERE event_id = $1", event.event_id)
+            return str(found or outcome)  # a row that was deleted says nothing else
+
+        holds = await self._ask(write)
+        self.say(event, holds)
+        return holds
 
     def say(self, event: AdminEvent, outcome: str) -> None:
         """The line in the log, and the metric."""
@@ -177,11 +178,19 @@ class AdminEvents:
         self.say(event, "refused")
         return problem(name)
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AnyConnection]:
+    async def _ask(self, work: Callable[[AnyConnection], Awaitable[T]]) -> T:
+        """What `work` returns.
+
+        A PostgreSQL that hangs makes its driver hang even when it is cancelled, so nothing here waits for that end.
+        """
+        asked = asyncio.ensure_future(self._with_connection(work))
+        done, _ = await asyncio.wait({asked}, timeout=_ANSWER_SECONDS)
+        if not done:
+            asked.cancel()
+            asked.add_done_callback(_note)
+            raise problem("record_away")
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS), self._database.pool.acquire() as connection:
-                yield connection
+            return asked.result()
         except asyncpg.UndefinedTableError as error:
             log.error("admin_events_missing", do="run `groundswell migrate`")
             raise problem("record_away") from error
@@ -190,6 +199,16 @@ class AdminEvents:
             if not is_transient(error) and not isinstance(error, asyncpg.InternalClientError):
                 raise
             raise problem("record_away") from error
+
+    async def _with_connection(self, work: Callable[[AnyConnection], Awaitable[T]]) -> T:
+        async with self._database.pool.acquire(timeout=_ANSWER_SECONDS) as connection:
+            return await work(connection)
+
+
+def _note(asked: asyncio.Future[Any]) -> None:
+    """Whatever it ends with, its caller has been answered."""
+    if not asked.cancelled():
+        asked.exception()
 
 
 async def _insert(
