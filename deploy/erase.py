@@ -13,6 +13,7 @@ import typer
 from pydantic import BeforeValidator, Field, SecretStr
 
 from deploy.operate import console, use_running_stack
+from services.ingest.credentials import AdminTokens, NamedSecrets, parse
 from shared import addresses
 from shared.settings import EnvironmentSettings, SettingsError, load, unset_when_empty
 
@@ -34,8 +35,19 @@ class EraseSettings(EnvironmentSettings):
         None, validation_alias="PUBLIC_INGEST_URL", description="Where browsers reach ingest."
     )
     admin_token: Annotated[SecretStr | None, BeforeValidator(unset_when_empty)] = Field(
-        None, validation_alias="ADMIN_TOKEN", description="Bearer token of the administrator."
+        None, validation_alias="ADMIN_TOKEN", description="Bearer token of an administrator: the secret alone."
     )
+    admin_tokens: AdminTokens = Field(
+        NamedSecrets(""),
+        validation_alias="ADMIN_TOKENS",
+        description="As ingest has them; the first one is used if ADMIN_TOKEN is not set.",
+    )
+
+    def token(self) -> str | None:
+        """The secret to ask with, if there is one."""
+        if self.admin_token is not None:
+            return self.admin_token.get_secret_value()
+        return next((one.secret for one in parse(self.admin_tokens.get_secret_value())), None)
 
 
 class Refused(Exception):
@@ -54,23 +66,24 @@ class Erased:
     """RFC 3339, in UTC."""
 
 
-def erase(signature_id: UUID, *, actor: str, reason: str, as_json: bool) -> int:
+def erase(signature_id: UUID, *, actor: str | None, reason: str, as_json: bool) -> int:
     """Erase a signature, as `deploy.cli` describes it. Returns the exit code: 1 when it is not erased.
 
     Raises:
         typer.BadParameter: an argument or a setting is wrong.
     """
     settings = _settings()
-    url, token = settings.ingest_url or settings.public_ingest_url, settings.admin_token
+    url, token = settings.ingest_url or settings.public_ingest_url, settings.token()
     if url is None or token is None:
         raise typer.BadParameter(
-            "set INGEST_URL (or PUBLIC_INGEST_URL) and ADMIN_TOKEN, or start a local stack with `groundswell up`"
+            "set INGEST_URL (or PUBLIC_INGEST_URL) and ADMIN_TOKEN (or ADMIN_TOKENS), or start a local stack with"
+            " `groundswell up`"
         )
     host = _host(url)
     far = bool(addresses.far([host]))
     if far and not url.lower().startswith("https:"):
         console.print(f"The admin token goes unencrypted to {host}; use https", style="yellow", highlight=False)
-    headers = {b"authorization": f"Bearer {token.get_secret_value()}".encode()}
+    headers = {b"authorization": f"Bearer {token}".encode()}
     try:
         with httpx.Client(base_url=url, headers=headers, timeout=_ANSWER_SECONDS, trust_env=far) as http:
             _give(http, signature_id, actor=actor, reason=reason)
@@ -110,7 +123,7 @@ def _host(url: str) -> str:
     return parts.host
 
 
-def _give(http: httpx.Client, signature_id: UUID, *, actor: str, reason: str) -> None:
+def _give(http: httpx.Client, signature_id: UUID, *, actor: str | None, reason: str) -> None:
     """Have the command given.
 
     Raises:
@@ -118,7 +131,8 @@ def _give(http: httpx.Client, signature_id: UUID, *, actor: str, reason: str) ->
         typer.BadParameter: it calls actor or reason wrong.
     """
     try:
-        answer = http.post(f"/v1/signatures/{signature_id}/erase", json={"actor": actor, "reason": reason})
+        words = {"reason": reason} if actor is None else {"actor": actor, "reason": reason}
+        answer = http.post(f"/v1/signatures/{signature_id}/erase", json=words)
     except httpx.TransportError as error:
         raise Refused(
             f"ingest at {http.base_url.host} does not answer ({type(error).__name__}). Run the same command again:"

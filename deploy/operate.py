@@ -22,6 +22,7 @@ from rich.table import Table
 
 from deploy import migrations
 from deploy.local.state import StackState
+from services.ingest.credentials import NamedSecrets
 from services.tally.announced import announced_now
 from services.tally.audit import PetitionAudit
 from services.tally.audit import audit as audit_petitions
@@ -77,6 +78,7 @@ def check(services: list[str], *, as_json: bool) -> int:
     """Validate the settings of services as they would be read now. Returns the exit code: 2 when one is wrong."""
     wrong: dict[str, str] = {}
     values: dict[str, dict[str, str]] = {}
+    named: dict[str, dict[str, str]] = {}
     exposed: dict[str, Exposure] = {}
     for service in services:
         try:
@@ -85,6 +87,11 @@ def check(services: list[str], *, as_json: bool) -> int:
             wrong[service] = str(error)
             continue
         values[service] = _shown(settings)
+        named[service] = {
+            environment_name(type(settings), field): str(value)
+            for field in type(settings).model_fields
+            if isinstance(value := getattr(settings, field), NamedSecrets) and value
+        }
         exposed |= {exposure.variable: exposure for exposure in settings.exposures()}
     warnings = [_warning(exposure) for exposure in exposed.values()]
     if as_json:
@@ -95,6 +102,8 @@ def check(services: list[str], *, as_json: bool) -> int:
                 console.print(f"[red]{service}: {wrong[service]}", highlight=False)
             else:
                 console.print(f"[green]{service}: ok[/green] ({len(values[service])} settings)", highlight=False)
+                for variable, names in named.get(service, {}).items():
+                    console.print(f"  {variable}: {names}", highlight=False, markup=False)
         for warning in warnings:
             console.print(warning, style="yellow", highlight=False, markup=False)
     return 2 if wrong else 0
@@ -116,18 +125,18 @@ def _warning(exposure: Exposure) -> str:
 
 async def migrate(*, as_json: bool) -> int:
     """Bring the tables up to date. Returns the exit code: 1 when PostgreSQL cannot be reached."""
-    settings = _told(DatabaseSettings, "POSTGRES_URL")
+    settings = settings_with(DatabaseSettings, "POSTGRES_URL")
     try:
         done = await migrations.migrate(settings.postgres_url.get_secret_value())
     except (OSError, asyncpg.PostgresConnectionError, asyncpg.InvalidAuthorizationSpecificationError) as error:
-        return _failed(f"PostgreSQL is away: {why(error)}", as_json=as_json)
+        return failed(f"PostgreSQL is away: {why(error)}", as_json=as_json)
     typer.echo(json.dumps({"ok": True, "applied": done}) if as_json else "\n".join(done) or "Nothing to do.")
     return 0
 
 
 async def apply(*, partitions: int, replication_factor: int, as_json: bool) -> int:
     """Create and configure the topics. Returns the exit code: 1 when Kafka cannot be reached."""
-    settings = _told(KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS")
+    settings = settings_with(KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS")
     try:
         done = await apply_topics(
             settings.kafka_bootstrap_servers,
@@ -138,14 +147,18 @@ async def apply(*, partitions: int, replication_factor: int, as_json: bool) -> i
     except KafkaError:
         if (reason := await why_unreachable(settings)) is None:
             raise
-        return _failed(f"Kafka is away: {reason}", as_json=as_json)
+        return failed(f"Kafka is away: {reason}", as_json=as_json)
     lines = "\n".join(f"{topic}: {what}" for topic, what in done.items())
     typer.echo(json.dumps({"ok": True, "topics": done}) if as_json else lines)
     return 0
 
 
-def _told(settings: type[SomeSettings], address: str) -> SomeSettings:
-    """Settings of the environment or of the running local stack, if one of them has the address."""
+def settings_with(settings: type[SomeSettings], address: str) -> SomeSettings:
+    """Settings of the environment or of the running local stack, if one of them has the address.
+
+    Raises:
+        typer.BadParameter: neither has it, or a setting is wrong.
+    """
     use_running_stack()
     if not os.environ.get(address) and f"{address}_FILE" not in os.environ:
         raise typer.BadParameter(
@@ -161,7 +174,8 @@ def _loaded(settings: type[SomeSettings]) -> SomeSettings:
         raise typer.BadParameter(str(error)) from None
 
 
-def _failed(message: str, *, as_json: bool) -> int:
+def failed(message: str, *, as_json: bool) -> int:
+    """Say what a command failed at. Returns its exit code."""
     if as_json:
         typer.echo(json.dumps({"ok": False, "error": message}))
     else:

@@ -35,6 +35,7 @@ from shared.bounds.texts import (
     MOST_ACTOR,
     MOST_CHARACTERS,
     MOST_OFFICE,
+    MOST_PAUSE,
     MOST_REASON,
     MOST_TEXT,
     MOST_TITLE,
@@ -293,6 +294,19 @@ class Policy(Event):
         return frozenset(canonical_domain(domain) for domain in self.blocked_email_domains)
 
 
+class Pause(Event):
+    """A petition takes no signatures for the time being."""
+
+    TYPE: ClassVar[str] = "groundswell.pause.v1"
+
+    sentence: Annotated[str, _line(MOST_PAUSE), StringConstraints(min_length=1, max_length=MOST_PAUSE)]
+    """What visitors read in place of the form."""
+
+
+MOST_VERSION: Final = 2**53 - 1
+"""The largest integer that every reader of JSON has exactly."""
+
+
 class PetitionState(Event):
     """What a petition is: the body of ``PUT /v1/petitions/{petition_id}``."""
 
@@ -312,6 +326,11 @@ class PetitionState(Event):
     opens_at: PetitionTime | None = None
     closes_at: PetitionTime | None = None
     policy: Policy = Policy()
+    paused: Pause | None = None
+    """Signatures that were accepted before count; no others are accepted."""
+    published: bool = True
+    """Without it the petition is shown nowhere, takes no signatures, and no mail goes to its targets. What was accepted
+    counts."""
 
     @model_validator(mode="after")
     def _consistent(self) -> PetitionState:
@@ -332,6 +351,10 @@ class PetitionChanged(PetitionState):
 
     petition_id: PetitionId
     changed_at: PetitionTime
+    version: Annotated[int, Field(ge=0, le=MOST_VERSION)] = 0
+    """Rises with every change: milliseconds since 1970 by PostgreSQL's clock, and at least one above the version before. A
+    record whose version is below one that stood before it came late, from a process that was overtaken: pass it over. 0:
+    not known, and the order of the topic decides; so it is with one more than a day after its record's own time."""
 
 
 # ----------------------------------------------------------------------------------------- tallies.updated, milestones

@@ -41,6 +41,8 @@ VARIABLE: Final = "GROUNDSWELL_FAILPOINTS"
 POINTS: Final[dict[str, str]] = {
     "ingest.before_publish": "A command is admitted; the producer has not been given it.",
     "ingest.acknowledged": "Kafka has the command; the client has no answer yet.",
+    "ingest.change_asked": "PostgreSQL has the record of a petition's change; Kafka has not been given the change.",
+    "ingest.change_stored": "Kafka has a petition's change; PostgreSQL does not know.",
     "consumer.decoded": "A batch is decoded; nothing has been done about it.",
     "consumer.dead_letters_published": "The unreadable records of a batch are dead letters; the others still wait.",
     "consumer.set_aside": "A record that cannot be applied is a dead letter; the rest of its batch still waits.",

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Message
 
 from services.ingest.access import Access
+from services.ingest.admin.changes import PetitionChanges
+from services.ingest.admin.events import AdminEvent, AdminEvents, LastChange
 from services.ingest.answers import Answers
 from services.ingest.batch import BatchEndpoint
 from services.ingest.clients import Clients
@@ -60,6 +62,30 @@ class NoOutcomes(OutcomeStore):
         return None
 
 
+class EventsInMemory(AdminEvents):
+    """No PostgreSQL: every change is the first one, and its record is written."""
+
+    def __init__(self, metrics: IngestMetrics) -> None:
+        self._metrics = metrics
+
+    async def last_change(self, petition_id: str) -> tuple[LastChange | None, int]:
+        return None, 1_795_344_127_000
+
+    async def ask_change(self, event: AdminEvent, *, version: int, last: LastChange | None) -> bool:
+        return True
+
+    async def ask(self, event: AdminEvent) -> None:
+        """It is."""
+
+    async def finish(self, event: AdminEvent, outcome: str) -> str:
+        self.say(event, outcome)
+        return outcome
+
+
+async def _read_already() -> None:
+    """The catalogue is as new as it gets."""
+
+
 @dataclass
 class Answer:
     status: int
@@ -96,6 +122,7 @@ class HostileIngest:
             pepper=PEPPER,
             on_bug=self.bugs.append,
         )
+        events = EventsInMemory(metrics)
         sign = SignEndpoint(
             intake=intake,
             access=access,
@@ -108,11 +135,18 @@ class HostileIngest:
         others = other_routes(
             sign=sign,
             batch=BatchEndpoint(intake=intake, access=access, batches=InFlight(4), metrics=metrics),
-            petitions=PetitionEndpoints(intake=intake, access=access, metrics=metrics),
+            petitions=PetitionEndpoints(
+                intake=intake,
+                catalogue=catalogue,
+                access=access,
+                changes=PetitionChanges(intake=intake, catch_up=_read_already, events=events, metrics=metrics),
+                events=events,
+            ),
             signatures=SignatureEndpoints(
                 intake=intake,
                 store=NoOutcomes(),
                 access=access,
+                events=events,
                 clients=clients,
                 rate=rate,
                 metrics=metrics,
@@ -319,6 +353,8 @@ header_names = st.sampled_from(
         b"x-http-method-override",
         b"range",
         b"if-none-match",
+        b"if-match",
+        b"x-request-id",
     ]
 )
 header_values = st.one_of(

@@ -39,7 +39,7 @@ def ingest_process(kafka: KafkaBroker, *, postgres_url: str, log_dir: Path, **ch
         "POSTGRES_URL": postgres_url,
         "SIGNER_PEPPER": PEPPER,
         "ADMIN_TOKEN": ADMIN,
-        "API_KEYS": KEY,
+        "API_KEYS": f"partner:{KEY}",
         "PUBLIC_PAGES_URL": "https://pages.example",
         "INGEST_CLIENT_RATE": "off",
         "INGEST_WRONG_CREDENTIALS_RATE": "off",

@@ -127,7 +127,7 @@ class Stack:
             notify_url=self.services["notify"][0].url,
             mailbox_url=None if self.mailbox is None else self.mailbox.page_url,
             admin_token=told["ADMIN_TOKEN"],
-            api_key=told["API_KEYS"].split(",")[0].strip(),
+            api_key=_secret(told["API_KEYS"].split(",")[0].strip()),
             environment=told,
             processes=[
                 RunningProcess(name=process.name, pid=process.pid, log=str(process.log_file), address=process.url)
@@ -237,6 +237,11 @@ def given(environ: Mapping[str, str], name: str) -> str | None:
         return environ[name]
     file = environ.get(f"{name}_FILE")
     return None if file is None else Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+
+
+def _secret(entry: str) -> str:
+    """The secret of an entry of API_KEYS, with or without a name before it."""
+    return entry.partition(":")[2] or entry
 
 
 def stack_secrets(environ: Mapping[str, str]) -> dict[str, str]:

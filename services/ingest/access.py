@@ -1,4 +1,5 @@
-"""Who may call what: the administrator's bearer token and the partners' API keys.
+"""Who may call what: the administrators' bearer tokens and the partners' API keys, each with a name, some bound to
+organisations.
 
 Wrong credentials are limited per network. What decides about a network that is over its rate:
 
@@ -19,13 +20,14 @@ import hmac
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
 from services.ingest.clients import Clients
 from services.ingest.limits import ClientRate
 from services.ingest.problems import problem
-from services.ingest.settings import Settings, split
+from services.ingest.settings import Settings
 
 _PROVEN_SECONDS: Final = 86_400.0
 """Most partners call at least once a day."""
@@ -40,6 +42,21 @@ class Role(Enum):
     PARTNER = "partner"
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose credentials came with a request."""
+
+    name: str
+    """As the settings name them: who acted, in the audit log."""
+    role: Role
+    organisations: frozenset[str] | None = None
+    """Slugs of those whose petitions they are for; None: all."""
+
+    def may(self, organisation: str) -> bool:
+        """Whether they are for this organisation's petitions."""
+        return self.organisations is None or organisation in self.organisations
+
+
 class Access:
     """Knows the credentials, as hashes: comparing those takes the same time whatever was sent, lengths included.
 
@@ -49,14 +66,14 @@ class Access:
     """
 
     def __init__(self, settings: Settings, clients: Clients, clock: Callable[[], float] = time.monotonic) -> None:
-        known = [(settings.admin_token.get_secret_value(), Role.ADMIN)]
-        known += [(key, Role.PARTNER) for key in split(settings.api_keys.get_secret_value())]
-        self._known = [(_digest(secret.encode()), role) for secret, role in known]
+        known = [(one, Role.ADMIN) for one in settings.administrators()]
+        known += [(one, Role.PARTNER) for one in settings.partners()]
+        self._known = [(_digest(one.secret.encode()), Caller(one.name, role, one.organisations)) for one, role in known]
         self._clients, self._clock = clients, clock
         self._wrong = ClientRate(settings.wrong_credentials_rate, clock)
         self._proven = Proven(clock)
 
-    def role(self, headers: Mapping[bytes, bytes], scope: Mapping[str, Any]) -> Role | None:
+    def caller(self, headers: Mapping[bytes, bytes], scope: Mapping[str, Any]) -> Caller | None:
         """Who calls; None for anyone without credentials.
 
         Args:
@@ -79,10 +96,10 @@ class Access:
         if presented is None:
             scheme, _, presented = (authorization or b"").partition(b" ")
         digest = _digest(presented.strip())
-        found: Role | None = None
-        for secret, role in known:  # all of them, always: no early exit to be timed
+        found: Caller | None = None
+        for secret, caller in known:  # all of them, always: no early exit to be timed
             if hmac.compare_digest(secret, digest):
-                found = role
+                found = caller
         if found is None or scheme.lower() != b"bearer":
             if wait:
                 raise problem("too_many_wrong_credentials", retry_after=int(wait) + 1)
@@ -91,25 +108,16 @@ class Access:
         self._proven.add(network, digest, found)
         return found
 
-    def require(self, headers: Mapping[bytes, bytes], scope: Mapping[str, Any]) -> Role:
+    def require(self, headers: Mapping[bytes, bytes], scope: Mapping[str, Any]) -> Caller:
         """Who calls, with any credentials.
 
         Raises:
-            Problem: 401, and what `role` raises.
+            Problem: 401, and what `caller` raises.
         """
-        role = self.role(headers, scope)
-        if role is None:
+        caller = self.caller(headers, scope)
+        if caller is None:
             raise problem("credentials_required")
-        return role
-
-    def require_admin(self, headers: Mapping[bytes, bytes], scope: Mapping[str, Any]) -> None:
-        """Refuse everyone but the administrator.
-
-        Raises:
-            Problem: 401, or 403 for a partner; and what `role` raises.
-        """
-        if self.require(headers, scope) is not Role.ADMIN:
-            raise problem("admin_only")
+        return caller
 
 
 class Proven:
@@ -121,20 +129,20 @@ class Proven:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._networks: OrderedDict[str, dict[bytes, tuple[Role, float]]] = OrderedDict()
+        self._networks: OrderedDict[str, dict[bytes, tuple[Caller, float]]] = OrderedDict()
 
-    def add(self, network: str, digest: bytes, role: Role) -> None:
+    def add(self, network: str, digest: bytes, caller: Caller) -> None:
         """These credentials were right just now."""
-        self._networks.setdefault(network, {})[digest] = (role, self._clock())
+        self._networks.setdefault(network, {})[digest] = (caller, self._clock())
         self._networks.move_to_end(network)
         if len(self._networks) > _PROVEN_NETWORKS:
             self._networks.popitem(last=False)
 
-    def of(self, network: str) -> list[tuple[bytes, Role]]:
-        """Those that were right from this network, with what they stand for."""
+    def of(self, network: str) -> list[tuple[bytes, Caller]]:
+        """Those that were right from this network, with whose they are."""
         since = self._clock() - _PROVEN_SECONDS
         proven = self._networks.get(network, {})
-        return [(digest, role) for digest, (role, seen) in proven.items() if seen >= since]
+        return [(digest, caller) for digest, (caller, seen) in proven.items() if seen >= since]
 
 
 def _digest(secret: bytes) -> bytes:

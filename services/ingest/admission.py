@@ -89,8 +89,10 @@ class Erasure(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
-    actor: str = Field(
-        description="Who decided it, in your own words: a name or an account of your staff.",
+    actor: str | None = Field(
+        None,
+        description="Who decided it, in your own words: a name or an account of your staff. Without it: the name of the"
+        " token.",
         json_schema_extra=_described(1, MOST_ACTOR, pattern=_FILLED_LINE),
         repr=False,
     )
@@ -131,9 +133,9 @@ def require_open(petition: PetitionChanged | None, moment: datetime) -> Petition
     """The petition, if it takes signatures at `moment`.
 
     Raises:
-        NotAdmitted: it is unknown, not open yet, or closed.
+        NotAdmitted: it is unknown or not published, not open yet, closed, or paused.
     """
-    if petition is None:
+    if petition is None or not petition.published:
         raise NotAdmitted("petition_unknown")
     admission = admission_at(petition, moment)
     if admission is Admission.OPEN:
@@ -142,6 +144,8 @@ def require_open(petition: PetitionChanged | None, moment: datetime) -> Petition
         raise NotAdmitted(
             "petition_not_open_yet", detail=f"This petition takes signatures from {_readable(petition.opens_at)} on."
         )
+    if petition.paused is not None and admission is Admission.PAUSED:
+        raise NotAdmitted("petition_paused", detail=petition.paused.sentence)
     raise NotAdmitted("petition_closed", detail=f"This petition closed on {_readable(petition.closes_at)}.")
 
 
@@ -188,14 +192,17 @@ def admit(
     return Admitted(command, signer)
 
 
-def checked_erasure(erasure: Erasure) -> Erasure:
+def checked_erasure(erasure: Erasure, caller: str) -> Erasure:
     """The same, as it is written down.
+
+    Args:
+        caller: The name of the token, which stands for an `actor` that is not given.
 
     Raises:
         NotAdmitted: `actor` or `reason` is not one line of text.
     """
     errors: list[FieldError] = []
-    actor = _line("actor", erasure.actor, MOST_ACTOR, errors, required=True)
+    actor = _line("actor", caller if erasure.actor is None else erasure.actor, MOST_ACTOR, errors, required=True)
     reason = _line("reason", erasure.reason, MOST_REASON, errors, required=True)
     if errors:
         raise NotAdmitted("invalid_fields", errors=tuple(errors))

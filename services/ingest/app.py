@@ -10,6 +10,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from services.ingest.access import Access
+from services.ingest.admin.changes import PetitionChanges
+from services.ingest.admin.events import AdminEvents
+from services.ingest.admin.upkeep import AdminUpkeep
 from services.ingest.answers import Answers
 from services.ingest.batch import BatchEndpoint
 from services.ingest.clients import Clients, parse_networks
@@ -67,14 +70,22 @@ def build(settings: Settings) -> Service:
         answers=answers,
         metrics=metrics,
     )
+    events = AdminEvents(database, metrics)
     others = other_routes(
         sign=sign,
         batch=BatchEndpoint(intake=intake, access=access, batches=InFlight(settings.max_batches), metrics=metrics),
-        petitions=PetitionEndpoints(intake=intake, access=access, metrics=metrics),
+        petitions=PetitionEndpoints(
+            intake=intake,
+            catalogue=catalogue,
+            access=access,
+            changes=PetitionChanges(intake=intake, catch_up=feed.catch_up, events=events, metrics=metrics),
+            events=events,
+        ),
         signatures=SignatureEndpoints(
             intake=intake,
             store=OutcomeStore(database),
             access=access,
+            events=events,
             clients=clients,
             rate=ClientRate(settings.client_rate),
             metrics=metrics,
@@ -114,6 +125,7 @@ def build(settings: Settings) -> Service:
             read_catalogue(),
             clock.watch(),
             clock.ask(database),
+            AdminUpkeep(intake=intake, feed=feed, events=events).run(),
         )
         async with background(service.fail, *work):
             yield

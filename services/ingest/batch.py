@@ -47,8 +47,10 @@ class BatchEndpoint:
             Problem: the whole batch was refused, and nothing of it was accepted.
         """
         headers = fields_of(request.scope)
-        self._access.require(headers, request.scope)
+        caller = self._access.require(headers, request.scope)
         petition_id: str = request.path_params["petition_id"]
+        if not self._intake.speaks_for(caller, petition_id):
+            raise problem("petition_unknown")
         moment = self._intake.moment()
         petition = self._intake.require_open(petition_id, moment)
         if self._batches.full:

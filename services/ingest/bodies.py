@@ -17,6 +17,7 @@ from services.ingest.problems import problem
 from shared.http import field_errors
 
 JSON: Final = b"application/json"
+MERGE_PATCH: Final = b"application/merge-patch+json"
 FORM: Final = b"application/x-www-form-urlencoded"
 MULTIPART: Final = b"multipart/form-data"
 NDJSON: Final = b"application/x-ndjson"
@@ -103,15 +104,18 @@ def require_utf8(headers: Mapping[bytes, bytes]) -> None:
         )
 
 
-async def read_json(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
-    """The whole body of a call that takes JSON only, within `ANSWER_SECONDS`.
+async def read_json(headers: Mapping[bytes, bytes], receive: Receive, limit: int, kind: bytes = JSON) -> bytes:
+    """The whole body of a call that takes one kind of JSON only, within `ANSWER_SECONDS`.
 
     Raises:
         Problem: 400, 408, 413 or 415.
         ClientDisconnected: it never came to its end.
     """
-    if media_type(headers) != JSON:
-        raise problem("unsupported_content_type", detail="Send application/json.")
+    if media_type(headers) != kind:
+        refusal = problem("unsupported_content_type", detail=f"Send {kind.decode()}.")
+        if kind == MERGE_PATCH:
+            refusal.headers["accept-patch"] = kind.decode()  # RFC 5789, section 2.2
+        raise refusal
     require_utf8(headers)
     try:
         async with asyncio.timeout(ANSWER_SECONDS):

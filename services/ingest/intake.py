@@ -11,6 +11,7 @@ from uuid import UUID
 from aiokafka.errors import MessageSizeTooLargeError
 from pydantic import TypeAdapter
 
+from services.ingest.access import Caller
 from services.ingest.admission import Admitted, NotAdmitted, Submission, admit, require_open
 from services.ingest.clock import Clock
 from services.ingest.problems import problem, problem_of
@@ -57,9 +58,24 @@ class Intake:
         Raises:
             Problem: 503, the catalogue is not complete, so "unknown" or "open" could be wrong.
         """
+        self.require_complete()
+        return self._catalogue.get(petition_id)
+
+    def speaks_for(self, caller: Caller, petition_id: str) -> bool:
+        """Whether these credentials are for this petition. Those that are bound are for none that is unknown."""
+        if caller.organisations is None:
+            return True
+        petition = self.petition(petition_id)
+        return petition is not None and caller.may(petition.organisation.slug)
+
+    def require_complete(self) -> None:
+        """Refuse while the petitions are still being read.
+
+        Raises:
+            Problem: 503.
+        """
         if not self._complete():
             raise problem("starting")
-        return self._catalogue.get(petition_id)
 
     def moment(self) -> datetime:
         """Now, in UTC: what is to be accepted carries this time.

@@ -28,6 +28,13 @@ class IngestMetrics:
         self.batch_accepted = self._accepted.labels(call="batch")
         self.command_accepted = self._accepted.labels(call="command")
         self.petition_accepted = self._accepted.labels(call="petition")
+        self.admin_events = Counter(
+            "groundswell_ingest_admin_events",
+            "Calls of administrators, and of partners about a signature, by what became of them: done, asked (not known),"
+            " failed, overtaken, refused (this caller may not)",
+            ["call", "outcome"],
+            registry=registry,
+        )
         self.refused = Counter(
             "groundswell_ingest_refused",
             "Requests, or lines of a batch, that were not accepted, by the problem's name (docs/openapi.json)",

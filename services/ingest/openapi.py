@@ -10,10 +10,16 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from services.ingest import openapi_petitions
 from services.ingest.batch import CONTENT_TYPES
 from services.ingest.openapi_parts import (
+    ADMIN,
+    AUTHORISED,
+    CREDENTIALS,
     EXAMPLE_PETITION,
     EXAMPLE_SIGNATURE,
+    PUBLISHING,
+    READING,
     Json,
     answer,
     location,
@@ -34,35 +40,18 @@ _EXAMPLE_SUBMISSION: Final[Json] = {
     "consent": True,
 }
 
-_EXAMPLE_STATE: Final[Json] = {
-    "organisation": {"slug": "open-rails", "name": "Open Rails"},
-    "title": "Bring back the night trains to the north",
-    "text": "One train each night, with beds, seats and room for bicycles.",
-    "targets": [
-        {"target_id": "harbour-council", "name": "The Harbour Council", "kind": "body", "email": "post@council.example"}
-    ],
-    "milestones": [1000, 5000],
-    "opens_at": None,
-    "closes_at": "2100-01-01T00:00:00Z",
-    "policy": {"confirmation": "none", "countries": None, "blocked_email_domains": [], "require_consent": False},
-}
-
-_CREDENTIALS: Final = ("credentials_ambiguous", "credentials_wrong", "too_many_wrong_credentials")
-_RATE_LIMITED: Final = (*_CREDENTIALS, "too_many_requests")
-_SIGNING: Final = ("petition_unknown", "petition_not_open_yet", "petition_closed", "starting", "clock_wrong")
-_PUBLISHING: Final = ("kafka_away", "clock_wrong")
-_READING: Final = (
-    "malformed_body",
-    "body_too_slow",
-    "body_too_large",
-    "unsupported_content_type",
-    "unsupported_content_encoding",
+_RATE_LIMITED: Final = (*CREDENTIALS, "too_many_requests")
+_SIGNING: Final = (
+    "petition_unknown",
+    "petition_not_open_yet",
+    "petition_paused",
+    "petition_closed",
+    "starting",
+    "clock_wrong",
 )
-_AUTHORISED: Final = ("credentials_required", *_CREDENTIALS)
 _LOOKING_UP: Final = ("signature_unknown", "postgres_away")
 
-_PARTNER: Final[list[Json]] = [{"bearer": []}, {"api_key": []}]
-_ADMIN: Final[list[Json]] = [{"bearer": []}]
+_PARTNER: Final[list[Json]] = [*ADMIN, {"api_key": []}]
 _ANYONE_OR_PARTNER: Final[list[Json]] = [{}, *_PARTNER]
 
 
@@ -87,7 +76,8 @@ def document() -> Json:
             {"name": "petitions", "description": "What can be signed."},
         ],
         "paths": {
-            "/v1/petitions/{petition_id}": _petition(),
+            "/v1/petitions": openapi_petitions.petitions(),
+            "/v1/petitions/{petition_id}": openapi_petitions.petition(),
             "/v1/petitions/{petition_id}/signatures": _sign(),
             "/v1/petitions/{petition_id}/signatures/batch": _batch(),
             "/v1/signatures/{signature_id}": _status(),
@@ -98,7 +88,7 @@ def document() -> Json:
                 "withdraw", "The signer takes the signature back.", _PARTNER
             ),
             "/v1/signatures/{signature_id}/invalidate": _command(
-                "invalidate", "A moderator strikes the signature out.", _ADMIN
+                "invalidate", "A moderator strikes the signature out.", ADMIN
             ),
             "/v1/signatures/{signature_id}/erase": _erase(),
         },
@@ -108,7 +98,7 @@ def document() -> Json:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The administrator's token, or a partner's API key.",
+                    "description": "An administrator's token, or a partner's API key.",
                 },
                 "api_key": {
                     "type": "apiKey",
@@ -180,10 +170,10 @@ def _sign() -> Json:
                 **refusals(
                     *_RATE_LIMITED,
                     *_SIGNING,
-                    *_READING,
+                    *READING,
                     "idempotency_key_invalid",
                     "invalid_fields",
-                    *_PUBLISHING,
+                    *PUBLISHING,
                     html=True,
                 ),
             },
@@ -214,7 +204,7 @@ def _batch() -> Json:
             },
             "responses": {
                 "207": answer("One result per line.", "BatchAnswer"),
-                **refusals(*_AUTHORISED, *_SIGNING, *_READING, "too_many_lines"),
+                **refusals(*AUTHORISED, *_SIGNING, *READING, "too_many_lines"),
             },
         },
     }
@@ -252,8 +242,8 @@ def _status() -> Json:
 
 
 def _command(name: str, summary: str, security: Sequence[Json], *further: str) -> Json:
-    refused = [*_AUTHORISED, *_LOOKING_UP, "signature_undecided", *further, *_PUBLISHING]
-    if security is _ADMIN:
+    refused = [*AUTHORISED, *_LOOKING_UP, "starting", "signature_undecided", *further, *PUBLISHING, "record_away"]
+    if security is ADMIN:
         refused.append("admin_only")
     return {
         "parameters": [signature_id()],
@@ -276,7 +266,7 @@ def _command(name: str, summary: str, security: Sequence[Json], *further: str) -
 
 
 def _erase() -> Json:
-    path = _command("erase", "Erase who signed; the count stays", _ADMIN, *_READING, "invalid_fields")
+    path = _command("erase", "Erase who signed; the count stays", ADMIN, *READING, "invalid_fields")
     path["post"] |= {
         "description": (
             "What links the signature to its signer goes; its state and the count stay. To take it out of the count as"
@@ -295,39 +285,6 @@ def _erase() -> Json:
         },
     }
     return path
-
-
-def _petition() -> Json:
-    changed = {**_EXAMPLE_STATE, "petition_id": EXAMPLE_PETITION, "changed_at": "2026-11-22T10:42:07Z"}
-    return {
-        "parameters": [petition_id()],
-        "get": {
-            "operationId": "petition",
-            "tags": ["petitions"],
-            "summary": "What everyone may know of a petition",
-            "security": [],
-            "responses": {
-                "200": answer("The petition.", "PublicPetition"),
-                **refusals("petition_unknown", "starting"),
-            },
-        },
-        "put": {
-            "operationId": "change_petition",
-            "tags": ["petitions"],
-            "summary": "Create or change a petition",
-            "description": "The body is the whole new state, at most 768 KiB.",
-            "security": _ADMIN,
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": ref("PetitionState"), "example": _EXAMPLE_STATE}},
-            },
-            "responses": {
-                "200": answer("Changed.", "PetitionChanged", changed),
-                "201": answer("Created.", "PetitionChanged", changed),
-                **refusals(*_AUTHORISED, "admin_only", *_READING, "invalid_fields", "starting", *_PUBLISHING),
-            },
-        },
-    }
 
 
 if __name__ == "__main__":

@@ -8,18 +8,21 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from services.ingest.admin.documents import READ_ONLY
 from services.ingest.admission import BatchLine, Erasure, Submission
 from services.ingest.problems import KINDS
 from services.ingest.schemas import (
     BatchAnswer,
     CommandSubmitted,
+    PetitionBody,
+    PetitionList,
     ProblemDetails,
     PublicPetition,
     SignatureStatus,
     SignatureSubmitted,
 )
 from shared.bounds.texts import SLUG
-from shared.events import PetitionChanged, PetitionState
+from shared.events import PetitionChanged
 from shared.http import PROBLEM_JSON
 
 Json = dict[str, Any]
@@ -27,10 +30,25 @@ Json = dict[str, Any]
 EXAMPLE_PETITION: Final = "night-trains-north"
 EXAMPLE_SIGNATURE: Final = "019abc5e-8f00-7c3a-9d2b-5f6e7a8b9c0d"
 
+CREDENTIALS: Final = ("credentials_ambiguous", "credentials_wrong", "too_many_wrong_credentials")
+AUTHORISED: Final = ("credentials_required", *CREDENTIALS)
+ADMINISTERING: Final = (*AUTHORISED, "admin_only", "starting")
+PUBLISHING: Final = ("kafka_away", "clock_wrong")
+READING: Final = (
+    "malformed_body",
+    "body_too_slow",
+    "body_too_large",
+    "unsupported_content_type",
+    "unsupported_content_encoding",
+)
+"""Refusals that several calls have in common."""
+
+ADMIN: Final[list[Json]] = [{"bearer": []}]
+
 _ANYWHERE: Final = ("malformed_request", "overloaded", "internal_error")
 """Refusals that every call may give."""
 
-_NO_OTHER_FIELDS: Final = ("PetitionState", "Organisation", "Target", "Policy")
+_NO_OTHER_FIELDS: Final = ("PetitionBody", "Organisation", "Target", "Policy", "Pause")
 """A typo in a petition is refused (petitions.py)."""
 
 
@@ -111,6 +129,8 @@ def _refusal(names: Iterable[str], *, html: bool) -> Json:
         "content": content,
     }
     headers: Json = {}
+    if "unsupported_content_type" in names:
+        headers["Accept-Patch"] = {"description": "Of PATCH: the type that it takes.", "schema": {"type": "string"}}
     if first.status == 429 or any(KINDS[name].retry_after is not None for name in names):
         headers["Retry-After"] = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}}
     if first.status == 401:
@@ -122,7 +142,7 @@ def _refusal(names: Iterable[str], *, html: bool) -> Json:
 
 def schemas() -> Json:
     """All schemas: bodies that are read, and bodies that are written."""
-    read: list[type[BaseModel]] = [Submission, BatchLine, PetitionState, Erasure]
+    read: list[type[BaseModel]] = [Submission, BatchLine, PetitionBody, Erasure]
     written: list[type[BaseModel]] = [
         SignatureSubmitted,
         CommandSubmitted,
@@ -131,6 +151,7 @@ def schemas() -> Json:
         BatchAnswer,
         PublicPetition,
         PetitionChanged,
+        PetitionList,
     ]
     _, definitions = models_json_schema(
         [*((model, "validation") for model in read), *((model, "serialization") for model in written)],
@@ -140,7 +161,40 @@ def schemas() -> Json:
     for name in _NO_OTHER_FIELDS:
         schemas[name]["additionalProperties"] = False
     schemas["SubmissionForm"] = _form(schemas["Submission"])
+    schemas["PetitionPatch"] = {
+        **_patch(_changeable(schemas["PetitionBody"]), schemas),
+        "title": "PetitionPatch",
+        "description": "What changes of a petition (RFC 7396): null removes, objects are merged, arrays replaced.",
+    }
     return dict(sorted(schemas.items()))
+
+
+def _changeable(body: Json) -> Json:
+    return {**body, "properties": {name: field for name, field in body["properties"].items() if name not in READ_ONLY}}
+
+
+def _patch(schema: Json, schemas: Json) -> Json:
+    """The same object with every field optional, or null; so it is with the objects in it."""
+    if "$ref" in schema:
+        schema = schemas[schema["$ref"].rpartition("/")[2]]
+    fields = {
+        name: {
+            "anyOf": [
+                _patch(field, schemas) if _is_object(field, schemas) else _without_default(field),
+                {"type": "null"},
+            ]
+        }
+        for name, field in schema["properties"].items()
+    }
+    return {"type": "object", "properties": fields, "additionalProperties": False}
+
+
+def _is_object(schema: Json, schemas: Json) -> bool:
+    return "properties" in (schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema)
+
+
+def _without_default(schema: Json) -> Json:
+    return {name: value for name, value in schema.items() if name != "default"}
 
 
 def _form(submission: Json) -> Json:

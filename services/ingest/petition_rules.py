@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from services.ingest.admission import FieldError
-from shared.bounds.texts import MOST_OFFICE, MOST_TEXT, MOST_TITLE, Unfit, checked_line, checked_text
+from shared.bounds.texts import MOST_OFFICE, MOST_PAUSE, MOST_TEXT, MOST_TITLE, Unfit, checked_line, checked_text
 from shared.countries import COUNTRIES
 from shared.events import PetitionState
 from shared.form_errors import form_error
@@ -31,6 +31,8 @@ def petition_errors(state: PetitionState) -> tuple[FieldError, ...]:
     _check("organisation.name", checked_line, state.organisation.name, MOST_OFFICE, errors)
     _check("title", checked_line, state.title, MOST_TITLE, errors)
     _check("text", checked_text, state.text, MOST_TEXT, errors)
+    if state.paused is not None:
+        _check("paused.sentence", checked_line, state.paused.sentence, MOST_PAUSE, errors)
     for index, target in enumerate(state.targets):
         _check(f"targets.{index}.name", checked_line, target.name, MOST_OFFICE, errors)
         try:

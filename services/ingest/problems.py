@@ -43,16 +43,32 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "credentials_wrong": Kind(401, "These credentials are not known here.", headers=_ASK_FOR_CREDENTIALS),
     "admin_only": Kind(403, "This call is for the administrator; a partner's API key is not enough."),
+    "other_organisation": Kind(
+        403, "These credentials are not for petitions of that organisation, or the id is taken."
+    ),
     "not_found": Kind(404, "There is nothing at this address."),
     "petition_unknown": Kind(404, "There is no petition with this id."),
     "signature_unknown": Kind(404, "No signature with this id was submitted here."),
     "method_not_allowed": Kind(405, "This address does not answer to that method."),
     "body_too_slow": Kind(408, "The body did not arrive within ten seconds.", headers=_THE_END),
     "petition_not_open_yet": Kind(409, "This petition does not take signatures yet."),
+    "petition_paused": Kind(409, "This petition takes no signatures for the time being."),
+    "fields_left_out": Kind(
+        409,
+        "These fields hold something that the body would erase without naming it: see errors. Name them, with what they"
+        " shall hold (null, [], none or false for nothing), change single fields with PATCH, or add ?replace=true.",
+    ),
+    "change_overtaken": Kind(
+        409,
+        "Somebody else changed this petition at the same moment. Get it again, and see whether the change is still due.",
+    ),
     "signature_undecided": Kind(
         409, "This signature was taken in but is not decided yet; ask again in a moment.", retry_after=2
     ),
     "petition_closed": Kind(410, "This petition takes no more signatures."),
+    "precondition_failed": Kind(
+        412, "The petition is not in the state that If-Match or If-None-Match asks for: get it again."
+    ),
     "body_too_large": Kind(413, "The body is larger than this call takes."),
     "too_many_lines": Kind(413, "A batch may have at most 1,000 lines."),
     "unsupported_content_type": Kind(415, "This call does not take that Content-Type."),
@@ -82,6 +98,16 @@ KINDS: Final[dict[str, Kind]] = {
         retry_after=5,
     ),
     "postgres_away": Kind(503, "Outcomes cannot be looked up right now.", retry_after=5),
+    "record_away": Kind(
+        503,
+        "Nothing was changed: the record of it cannot be written right now, and nothing is without one.",
+        retry_after=5,
+    ),
+    "change_unconfirmed": Kind(
+        503,
+        "The change is stored, and whether it holds is not known right now. Get the petition to see.",
+        retry_after=5,
+    ),
 }
 
 

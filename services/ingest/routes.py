@@ -89,7 +89,8 @@ def other_routes(
     }
     app = Starlette(
         routes=[
-            Route("/v1/petitions/{petition_id}", petitions.handle, methods=["GET", "PUT"]),
+            Route("/v1/petitions", petitions.list, methods=["GET"]),
+            Route("/v1/petitions/{petition_id}", petitions.handle, methods=["GET", "PUT", "PATCH"]),
             Route("/v1/petitions/{petition_id}/signatures", sign, methods=["POST"]),
             Route("/v1/petitions/{petition_id}/signatures/batch", batch.handle, methods=["POST"]),
             Route("/v1/signatures/{signature_id}", signatures.status, methods=["GET"]),

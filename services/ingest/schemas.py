@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.catalogue import Admission, admission_at
-from shared.events import Organisation, PetitionChanged, PetitionId
+from shared.events import Organisation, Pause, PetitionChanged, PetitionId, PetitionState
 
 State = Literal["submitted", "pending", "verified", "duplicate", "rejected", "withdrawn", "invalidated"]
 
@@ -63,7 +63,9 @@ class ProblemDetails(Answer):
     title: str
     status: Annotated[int, Field(ge=400, le=599)]
     detail: str
-    errors: Annotated[list[FieldProblem], Field(description="For 422: one entry per field.")] = []
+    errors: Annotated[
+        list[FieldProblem], Field(description="One entry per field that must be put right, or be named.")
+    ] = []
 
 
 class LineAccepted(Answer):
@@ -117,8 +119,37 @@ class PublicPetition(Answer):
     opens_at: AwareDatetime | None
     closes_at: AwareDatetime | None
     policy: PublicPolicy
+    paused: Annotated[Pause | None, Field(description="Why it takes no signatures for the time being.")]
     admission: Annotated[Admission, Field(description="Whether it takes signatures now.")]
     changed_at: AwareDatetime
+
+
+class PetitionBody(PetitionState):
+    """The whole state of a petition, as GET shows it. What ingest sets itself may be there, and is not looked at."""
+
+    petition_id: Annotated[PetitionId | None, Field(description="If it is there: that of the address.")] = None
+    changed_at: Annotated[AwareDatetime | None, Field(description="Not looked at.")] = None
+    version: Annotated[int | None, Field(description="Not looked at; If-Match says which state is meant.")] = None
+
+
+class ListedPetition(Answer):
+    """A petition in the list of those that an administrator may change."""
+
+    petition_id: PetitionId
+    organisation: Organisation
+    title: str
+    published: bool
+    paused: bool
+    admission: Admission
+    changed_at: AwareDatetime
+    etag: Annotated[str, Field(description="As If-Match takes it.")]
+
+
+class PetitionList(Answer):
+    """Petitions by id."""
+
+    petitions: list[ListedPetition]
+    next: Annotated[str | None, Field(description="Where the list goes on; null at its end.")]
 
 
 def public_petition(petition: PetitionChanged, moment: AwareDatetime) -> PublicPetition:

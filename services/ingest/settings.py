@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import limits
-from pydantic import AnyHttpUrl, Field, SecretStr, TypeAdapter, field_validator
+from pydantic import (
+    AnyHttpUrl,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import SettingsConfigDict
 
 from services.ingest.clients import parse_networks
-from shared.settings import PostgresSettings, Secret, SignerSettings
-
-_LEAST_KEY_LENGTH = 16
+from services.ingest.credentials import AdminTokens, ApiKeys, Credential, NamedSecrets, parse, require_unique
+from shared.settings import PostgresSettings, Secret, SignerSettings, unset_when_empty
 
 
 class Settings(PostgresSettings, SignerSettings):
@@ -22,15 +30,26 @@ class Settings(PostgresSettings, SignerSettings):
     port: int = Field(
         8001, ge=1, le=65535, description="Port of the API, /livez, /readyz, /metrics and /docs/asyncapi."
     )
-    admin_token: Secret = Field(
-        validation_alias="ADMIN_TOKEN",
-        description="Bearer token of those who may change petitions, and invalidate and erase signatures.",
+    admin_tokens: AdminTokens = Field(
+        NamedSecrets(""),
+        validation_alias="ADMIN_TOKENS",
+        description="Bearer tokens of those who may see all of a petition and change it, and invalidate and erase"
+        " signatures: `name:secret`, comma separated. The name is a slug and stands in the audit log"
+        " (`groundswell admin-events`); the secret has at least 16 characters. `name@org1+org2:secret` is bound to the"
+        " petitions of these organisations. One of this and `ADMIN_TOKEN` is required.",
     )
-    api_keys: SecretStr = Field(
-        SecretStr(""),
+    admin_token: Annotated[Secret | None, BeforeValidator(unset_when_empty)] = Field(
+        None,
+        validate_default=True,
+        validation_alias="ADMIN_TOKEN",
+        description="The secret of one more administrator, named `admin` and bound to no organisation.",
+    )
+    api_keys: ApiKeys = Field(
+        NamedSecrets(""),
         validation_alias="API_KEYS",
-        description="Keys of partners who may send batches and confirm signatures, comma separated, at least 16"
-        " characters each. Calls with a key are not rate limited. Empty: no partners.",
+        description="Keys of partners who may send batches and confirm and withdraw signatures, written as `ADMIN_TOKENS`"
+        " are. Calls with a key are not rate limited. A key without a name is named by its place, `key-1`. Empty: no"
+        " partners.",
     )
     public_pages_url: str = Field(
         "http://127.0.0.1:8003",
@@ -99,18 +118,40 @@ class Settings(PostgresSettings, SignerSettings):
         parse_networks(proxies)
         return proxies
 
-    @field_validator("api_keys")
-    @classmethod
-    def _long_enough(cls, keys: SecretStr) -> SecretStr:
-        if any(len(key) < _LEAST_KEY_LENGTH for key in split(keys.get_secret_value())):
-            raise ValueError("every key must have at least 16 characters; make one with: openssl rand -hex 32")
-        return keys
-
     @field_validator("public_pages_url")
     @classmethod
     def _is_url(cls, url: str) -> str:
         TypeAdapter(AnyHttpUrl).validate_python(url)
         return url.rstrip("/")
+
+    @field_validator("admin_token")
+    @classmethod
+    def _somebody_administers(cls, token: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+        tokens = others.data.get("admin_tokens")  # not there when it is wrong itself
+        if token is None and tokens is not None and not parse(tokens.get_secret_value()):
+            raise ValueError(
+                "is not set, and ADMIN_TOKENS (name:secret, comma separated) is not either: nobody could administer"
+            )
+        return token
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        try:
+            require_unique([*self.administrators(), *self.partners()])
+        except ValueError as error:
+            raise ValueError(f"ADMIN_TOKENS, ADMIN_TOKEN (named admin) and API_KEYS: {error}") from None
+        return self
+
+    def administrators(self) -> list[Credential]:
+        """The tokens of administrators."""
+        tokens = parse(self.admin_tokens.get_secret_value())
+        if self.admin_token is not None:
+            tokens.append(Credential("admin", None, self.admin_token.get_secret_value()))
+        return tokens
+
+    def partners(self) -> list[Credential]:
+        """The keys of partners."""
+        return parse(self.api_keys.get_secret_value(), unnamed="key")
 
 
 def split(text: str) -> list[str]:

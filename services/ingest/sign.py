@@ -97,7 +97,7 @@ class SignEndpoint:
         if self._in_flight.full:
             await self._in_flight.linger()
             raise problem("overloaded")
-        self._admit_client(scope, headers)
+        self._admit_client(scope, headers, petition_id)
         moment = self._intake.moment()
         petition = self._intake.require_open(petition_id, moment)
         try:
@@ -116,8 +116,9 @@ class SignEndpoint:
         except TimeoutError:
             raise problem("body_too_slow" if body is None else "kafka_away") from None
 
-    def _admit_client(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
-        if self._access.role(headers, scope) is not None:
+    def _admit_client(self, scope: Scope, headers: Mapping[bytes, bytes], petition_id: str) -> None:
+        caller = self._access.caller(headers, scope)
+        if caller is not None and self._intake.speaks_for(caller, petition_id):
             return  # partners speak for many signers
         if wait := self._rate.wait(self._clients.of(scope)):
             raise problem("too_many_requests", retry_after=int(wait) + 1)

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingest.access import Access
+from services.ingest.access import Access, Role
+from services.ingest.admin.events import AdminEvent, AdminEvents
 from services.ingest.admission import Erasure, NotAdmitted, checked_erasure
 from services.ingest.bodies import read_json, refusal_of
 from services.ingest.clients import Clients
@@ -23,6 +24,7 @@ from services.ingest.problems import problem, problem_of
 from services.ingest.schemas import CommandSubmitted, SignatureStatus, status_url
 from services.ingest.store import Outcome, OutcomeStore
 from shared.events import ChangeCommand, ConfirmCommand, EraseCommand, InvalidateCommand, PetitionId, WithdrawCommand
+from shared.http import Problem
 from shared.identity import command_id, issued_here
 from shared.kafka.errors import is_transient
 from shared.malformed import fields_of
@@ -51,12 +53,13 @@ class SignatureEndpoints:
         intake: Intake,
         store: OutcomeStore,
         access: Access,
+        events: AdminEvents,
         clients: Clients,
         rate: ClientRate,
         metrics: IngestMetrics,
         pepper: bytes,
     ) -> None:
-        self._intake, self._store, self._access = intake, store, access
+        self._intake, self._store, self._access, self._events = intake, store, access, events
         self._clients, self._rate, self._metrics, self._pepper = clients, rate, metrics, pepper
 
     async def status(self, request: Request) -> Response:
@@ -65,12 +68,13 @@ class SignatureEndpoints:
         Raises:
             Problem: it was never submitted here, or the outcome cannot be looked up.
         """
-        trusted = self._access.role(fields_of(request.scope), request.scope) is not None
-        if not trusted and (wait := self._rate.wait(self._clients.of(request.scope))):
+        caller = self._access.caller(fields_of(request.scope), request.scope)
+        if caller is None and (wait := self._rate.wait(self._clients.of(request.scope))):
             raise problem("too_many_requests", retry_after=int(wait) + 1)
         signature_id = self._issued_id(request)
         outcome = await self._find(signature_id)
         answer = _undecided(signature_id) if outcome is None else _decided(outcome)
+        trusted = caller is not None and outcome is not None and self._intake.speaks_for(caller, outcome.petition_id)
         if not trusted and outcome is not None:
             answer = without_duplicates(answer, self._intake.petition(outcome.petition_id))
             answer = without_erasures(answer)
@@ -88,17 +92,21 @@ class SignatureEndpoints:
         if command is None:
             raise problem("not_found")
         headers = fields_of(request.scope)
-        if command in _ADMIN_ONLY:
-            self._access.require_admin(headers, request.scope)
-        else:
-            self._access.require(headers, request.scope)
+        caller = self._access.require(headers, request.scope)
+        call: str = request.path_params["command"]
+        if command in _ADMIN_ONLY and caller.role is not Role.ADMIN:
+            raise self._events.refusal("admin_only", AdminEvent.of(headers, caller, call, ""))
         signature_id = self._issued_id(request)
-        words = await _read_words(request, headers) if command is EraseCommand else {}
+        words = await _read_words(request, headers, caller.name) if command is EraseCommand else {}
         outcome = await self._find(signature_id)
         if outcome is None:
             # Only verify knows the signer key, without which the command would miss the signature's lane.
             raise problem("signature_undecided")
+        event = AdminEvent.of(headers, caller, call, outcome.petition_id, signature_id=signature_id)
+        if not self._intake.speaks_for(caller, outcome.petition_id):
+            raise self._events.refusal("signature_unknown", event)
         moment = self._intake.moment()
+        await self._events.ask(event)
         about = {"signature_id": signature_id, "petition_id": outcome.petition_id, "requested_at": moment}
         await self._intake.publish(
             SIGNATURES_SUBMITTED,
@@ -108,10 +116,18 @@ class SignatureEndpoints:
             petition_id=outcome.petition_id,
             moment=moment,
         )
+        await self._finish(event)
         self._metrics.command_accepted.inc()
         url = status_url(signature_id)
         answer = CommandSubmitted(signature_id=signature_id, status_url=url)
         return Response(answer.model_dump_json(), 202, {"location": url}, media_type="application/json")
+
+    async def _finish(self, event: AdminEvent) -> None:
+        """Write down that the command is stored. If that cannot be written, it is stored all the same."""
+        try:
+            await self._events.finish(event, "done")
+        except Problem:
+            self._events.say(event, "asked")
 
     def _issued_id(self, request: Request) -> UUID:
         """The id in the path, if this system issued it: guessed ids never reach PostgreSQL."""
@@ -146,8 +162,8 @@ def _is_of_a_petition(outcome: Outcome) -> bool:
     return True
 
 
-async def _read_words(request: Request, headers: Mapping[bytes, bytes]) -> dict[str, str]:
-    """Who has a signature erased and why, from the body.
+async def _read_words(request: Request, headers: Mapping[bytes, bytes], caller: str) -> dict[str, str]:
+    """Who has a signature erased and why, from the body; `caller`, if it does not say who.
 
     Raises:
         Problem: the body is not readable, or says neither or not in one line each.
@@ -155,7 +171,7 @@ async def _read_words(request: Request, headers: Mapping[bytes, bytes]) -> dict[
     body = await read_json(headers, request.receive, ERASURE_BYTES)
     try:
         # A field that is not known is refused: a reason under a name with a typo would be lost.
-        return checked_erasure(Erasure.model_validate_json(body)).model_dump()
+        return checked_erasure(Erasure.model_validate_json(body), caller).model_dump()
     except ValidationError as error:
         raise refusal_of(error) from None
     except NotAdmitted as refusal:

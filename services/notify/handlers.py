@@ -53,7 +53,7 @@ class MilestoneHandler:
 
     A milestone of a petition that is not known here is no bad record: the petition's own record may be late, deleted or
     unreadable. It is written to a table of its own, so that neither it is lost nor the milestones behind it held up, and
-    becomes deliveries as soon as the petition is known (`release`).
+    becomes deliveries as soon as the petition is known (`release`). So it is with a petition that is not published.
     """
 
     def __init__(
@@ -84,14 +84,19 @@ class MilestoneHandler:
         deliveries: list[Delivery] = []
         waiting: list[MilestoneReached] = []
         for milestone in batch:
-            if self._catalogue.get(milestone.petition_id) is None:
+            if self._catalogue.published(milestone.petition_id) is None:
                 waiting.append(milestone)
             else:
                 deliveries.extend(self._deliveries_of(milestone))
         self._count(await self._store.add(deliveries, waiting, due_in=self._due_in))
         await failpoint("notify.stored")
         for milestone in waiting:
-            log.warning("milestone_without_petition", petition_id=milestone.petition_id, threshold=milestone.threshold)
+            log.warning(
+                "milestone_without_petition",
+                petition_id=milestone.petition_id,
+                threshold=milestone.threshold,
+                unpublished=self._catalogue.get(milestone.petition_id) is not None,
+            )
 
     async def release(self) -> None:
         """Turn waiting milestones into deliveries where the petition has become known.
@@ -103,15 +108,21 @@ class MilestoneHandler:
             log.error("waiting_milestone_refused", petition_id=petition_id, threshold=threshold)
         if await self._feed.check() is not None:
             return
-        known = [petition for petition in await self._store.petitions_waited_for() if self._catalogue.get(petition)]
+        known = [
+            petition for petition in await self._store.petitions_waited_for() if self._catalogue.published(petition)
+        ]
         if known:
             written = await self._store.release(known, self._deliveries_of, due_in=self._due_in)
             self._count(written)
             log.info("waiting_milestones_released", petitions=known, deliveries=written.created)
 
     def unknown(self, petition_ids: Iterable[str]) -> list[str]:
-        """Those of these petitions that are not known here."""
-        return [petition_id for petition_id in petition_ids if self._catalogue.get(petition_id) is None]
+        """Those of these petitions that are not known here, or not published."""
+        return [petition_id for petition_id in petition_ids if self._catalogue.published(petition_id) is None]
+
+    def unpublished(self) -> list[str]:
+        """The petitions that are known and not published."""
+        return [petition.petition_id for petition in self._catalogue if not petition.published]
 
     def _count(self, written: Written) -> None:
         self._metrics.created.inc(written.created)

@@ -157,7 +157,7 @@ class Sender:
 
     async def _pass(self) -> bool:
         """Connect, claim, send. Whether there was anything to send."""
-        unknown = [name for name in await self._store.open_petitions() if self._catalogue.get(name) is None]
+        unknown = [name for name in await self._store.open_petitions() if self._catalogue.published(name) is None]
         if not await self._store.anything_due(unknown):
             return False
         await self._know_the_addresses()
@@ -270,9 +270,9 @@ class Sender:
 
     async def _addressed(self, claim: Claim, lease: UUID) -> Claim | None:
         """The mail, to the address that its target has now; None if it is not to be sent, or not now."""
-        petition = self._catalogue.get(claim.delivery.petition_id)
+        petition = self._catalogue.published(claim.delivery.petition_id)
         if petition is None:
-            return None  # deleted a moment ago; the mail is given back, and waits for the petition
+            return None  # deleted, or unpublished, a moment ago; the mail is given back, and waits for the petition
         target = next((one for one in petition.targets if one.target_id == claim.delivery.target_id), None)
         if target is None:
             await self._fail(claim, lease, NO_TARGET, outcome="withheld")

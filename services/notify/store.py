@@ -316,11 +316,12 @@ class DeliveryStore:
 
     # ----------------------------------------------------------------------------------------------------------- watching
 
-    async def backlog(self, without: Sequence[str] = ()) -> Backlog:
+    async def backlog(self, without: Sequence[str] = (), unpublished: Sequence[str] = ()) -> Backlog:
         """What is not finished.
 
         Args:
-            without: Petitions that are not known. Their deliveries wait for them, as milestones do.
+            without: Petitions that are not known, or not published. Their deliveries wait for them, as milestones do.
+            unpublished: Petitions that somebody has taken out of sight: that their milestones wait is no fault.
         """
         async with self._connection() as connection:
             row = await connection.fetchrow(
@@ -330,12 +331,14 @@ class DeliveryStore:
                        count(*) FILTER (WHERE state = 'sending') AS sending,
                        now() - min(due_at) FILTER (WHERE due_at >= '2000-01-01' AND due_at < now()
                                                      AND petition_id <> ALL($1::text[]) AND ({CLAIMABLE})) AS oldest_due,
-                       (SELECT count(*) FROM milestones_waiting WHERE refused_at IS NULL)
-                       + count(DISTINCT (petition_id, threshold)) FILTER (WHERE petition_id = ANY($1::text[]))
+                       (SELECT count(*) FROM milestones_waiting WHERE refused_at IS NULL AND petition_id <> ALL($2::text[]))
+                       + count(DISTINCT (petition_id, threshold))
+                         FILTER (WHERE petition_id = ANY($1::text[]) AND petition_id <> ALL($2::text[]))
                            AS milestones_waiting
                 FROM deliveries WHERE {_OPEN}
                 """,  # noqa: S608  our own text
                 without,
+                unpublished,
             )
         assert row is not None
         return Backlog(

@@ -47,7 +47,8 @@ class Upkeep:
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def _measure(self) -> None:
-        backlog = await self._store.backlog(self._handler.unknown(await self._store.open_petitions()))
+        unknown = self._handler.unknown(await self._store.open_petitions())
+        backlog = await self._store.backlog(unknown, self._handler.unpublished())
         for state, number in (
             ("collecting", backlog.collecting),
             ("waiting", backlog.waiting),

@@ -25,6 +25,7 @@ from shared import redis as shared_redis
 from shared.asyncapi import document_writes
 from shared.background import background
 from shared.catalogue import Catalogue
+from shared.events import PetitionChanged
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.metrics import ConsumerMetrics
@@ -86,7 +87,12 @@ def build(settings: Settings) -> Service:
         on_assigned=handler.on_assigned,
         on_revoked=handler.on_revoked,
     )
-    feed = CatalogueFeed(catalogue, registry, on_bug=on_bug, on_change=handler.on_petition_change)
+
+    async def on_change(petition: PetitionChanged) -> None:
+        await handler.on_petition_change(petition)
+        hub.petition_changed(petition)
+
+    feed = CatalogueFeed(catalogue, registry, on_bug=on_bug, on_change=on_change)
     live = LiveFeed(
         hub, read_metrics, on_bug=on_bug, on_overtaken=handler.on_overtaken, on_announced=handler.on_announced
     )

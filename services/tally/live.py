@@ -19,7 +19,7 @@ from typing import Final
 
 from services.tally.read_metrics import ReadMetrics
 from shared.catalogue import Catalogue
-from shared.events import TallyUpdated
+from shared.events import PetitionChanged, TallyUpdated
 
 MAX_SUBSCRIBERS: Final = 5_000
 """Streams of one process. A subscriber costs about 45 KB and an update to it 45 µs of CPU: at this bound that is 225 MB,
@@ -76,6 +76,7 @@ class Subscription:
         self._begun_at: dict[str, Version] = {}
         self._waiting: dict[str, tuple[Version, bytes]] = {}
         self._woken = asyncio.Event()
+        self._finished = False
 
     def begin(self, first: bytes, versions: dict[str, Version]) -> None:
         """Send `first` before anything else; updates up to `versions` (by petition) are in it."""
@@ -104,16 +105,21 @@ class Subscription:
         """Let `chunks` look for something to send."""
         self._woken.set()
 
+    def finish(self) -> None:
+        """End the stream after what it holds: there is nothing more to watch."""
+        self._finished = True
+        self.wake()
+
     async def chunks(self) -> AsyncIterator[bytes]:
-        """What to send, as it comes; ends when the hub closes."""
+        """What to send, as it comes; ends when the hub closes, or there is nothing more to watch."""
         while True:
             await self._woken.wait()
             self._woken.clear()
             if chunk := self._take():
                 yield chunk
-            elif self._hub.closed:
+            elif self._hub.closed or self._finished:
                 return
-            if self._waiting or self._hub.closed:
+            if self._waiting or self._hub.closed or self._finished:
                 self._woken.set()
 
     def _take(self) -> bytes:
@@ -156,7 +162,7 @@ class LiveHub:
         for form in (Form.TALLY, Form.COUNT):
             if watching := self._watching.get((form, petition_id)):
                 self._offer(watching, snapshot, petition_frame(form, snapshot))
-        petition = self._catalogue.get(petition_id)
+        petition = self._catalogue.published(petition_id)
         if petition is not None:
             slug = petition.organisation.slug
             if watching := self._watching.get((Form.ORGANISATION, slug)):
@@ -197,6 +203,21 @@ class LiveHub:
             self._count(-1)
         if not watching:
             self._watching.pop(key, None)
+
+    def petition_changed(self, petition: PetitionChanged) -> None:
+        """End the streams about a petition that is not published any more, and those of its organisation.
+
+        Who watches the organisation comes back by themselves, and is given its other petitions and their sum.
+        """
+        if petition.published:
+            return
+        for key in (
+            (Form.TALLY, petition.petition_id),
+            (Form.COUNT, petition.petition_id),
+            (Form.ORGANISATION, petition.organisation.slug),
+        ):
+            for subscription in self._watching.get(key, ()):
+                subscription.finish()
 
     def close(self) -> None:
         """End all streams: the process is stopping. May be called again."""

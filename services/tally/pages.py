@@ -92,7 +92,7 @@ class _Pages:
         return await self._about_petition(request, "thanks_page", "thanks.html")
 
     async def _about_petition(self, request: Request, what: str, template: str) -> Response:
-        petition = self._catalogue.get(request.path_params["petition_id"])
+        petition = self._catalogue.published(request.path_params["petition_id"])
         if petition is None:
             return self._unknown(what, "There is no petition at this address. Perhaps a letter is missing in it.")
         tallies = await self._read([petition], what)

@@ -173,7 +173,7 @@ class _Api:
         return self._stream(subscription, "organisation_stream")
 
     def _petition(self, request: Request, what: str) -> PetitionChanged:
-        petition = self._catalogue.get(request.path_params["petition_id"])
+        petition = self._catalogue.published(request.path_params["petition_id"])
         if petition is None:
             self._answered(what, "unknown")
             raise Problem(404, "petition_unknown", "There is no petition of this id.")

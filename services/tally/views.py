@@ -156,6 +156,8 @@ def card_view(petition: PetitionChanged, moment: datetime) -> CardView:
         case Admission.NOT_YET_OPEN:
             assert petition.opens_at is not None
             badge = f"Opens on {day_text(petition.opens_at)}"
+        case Admission.PAUSED:
+            badge = "Paused"
     return CardView(addressed_to=addressed_to(petition.targets), badge=badge)
 
 
@@ -182,7 +184,9 @@ class PetitionView:
     milestones: list[int]
     progress: Progress | None
     """None when no milestone is left above the count."""
-    admission: Literal["open", "not_yet_open", "closed"]
+    admission: Literal["open", "not_yet_open", "closed", "paused"]
+    paused: str | None
+    """What visitors read in place of the form, while it is paused."""
     opens_at: datetime | None
     closes_at: datetime | None
     countries: list[tuple[str, str]]
@@ -209,6 +213,7 @@ def petition_view(petition: PetitionChanged, tally: TallyUpdated, moment: dateti
         milestones=petition.milestones,
         progress=None if threshold is None else Progress(threshold=threshold, to_go=threshold - tally.count),
         admission=admission_at(petition, moment).value,
+        paused=None if petition.paused is None else petition.paused.sentence,
         opens_at=petition.opens_at,
         closes_at=petition.closes_at,
         countries=country_choices(policy.countries),

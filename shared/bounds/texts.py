@@ -21,6 +21,8 @@ MOST_TITLE: Final = 300
 MOST_TEXT: Final = 50_000
 MOST_OFFICE: Final = 200
 """The name of an organisation or of a target."""
+MOST_PAUSE: Final = 300
+"""The sentence for visitors of a paused petition."""
 MOST_ACTOR: Final = 100
 MOST_REASON: Final = 500
 

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from faststream.kafka import KafkaBroker
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from shared.bounds import COMMAND_AHEAD, EARLIEST, arrival, as_time, fit
+from shared.bounds import COMMAND_AHEAD, EARLIEST, arrival, as_time, fit, latest_time
 from shared.catalogue import Catalogue
 from shared.events import PetitionChanged
 from shared.kafka.broadcast import BroadcastReader
@@ -42,6 +42,8 @@ class _Said(NamedTuple):
 
     timestamp: int
     petition: PetitionChanged | None
+    version: int
+    """The highest that stood in the partition so far."""
 
 
 class CatalogueFeed:
@@ -58,6 +60,10 @@ class CatalogueFeed:
     Order is per partition, so of a petition's records only those in the partition of its key follow each other. One that
     stands elsewhere was written before partitions were added, or by a producer of another opinion: the newest of these
     serves as long as there is none in the petition's own partition, in whatever order the partitions are read.
+
+    Within a partition a record whose version is below one before it is passed over (`docs/adr/0014`): its writer was
+    overtaken before it wrote. Should such a record be the last one, compaction would leave that one alone; `overtaken` says
+    so until the newest state has been written again.
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class CatalogueFeed:
         )
         self._at_start: dict[int, int] | None = None
         self._said: dict[str, dict[int, _Said]] = {}
+        self._overtaken: set[str] = set()
         self._partitions = 0  # as many as the topic had when its records were last put in order
         self._complete = asyncio.Event()
         self._applied = asyncio.Event()
@@ -96,6 +103,11 @@ class CatalogueFeed:
             "Records of petitions.changed that stand in another partition than their key's, and lose against one there",
             registry=registry,
         )
+        self._overtaken_records = Counter(
+            "groundswell_catalogue_overtaken_records",
+            "Records of petitions.changed with a lower version than one before them, which are passed over",
+            registry=registry,
+        )
         petitions = Gauge("groundswell_catalogue_petitions", "Petitions this process knows", registry=registry)
         petitions.set_function(lambda: len(catalogue))
 
@@ -107,6 +119,11 @@ class CatalogueFeed:
     def complete(self) -> bool:
         """Whether everything has been applied that was on the topic when this process started."""
         return self._complete.is_set()
+
+    def overtaken(self) -> list[PetitionChanged]:
+        """The newest states that are not the last record of their petition: another one came late, and was passed over."""
+        found = (self._catalogue.get(petition_id) for petition_id in self._overtaken)
+        return [petition for petition in found if petition is not None]
 
     async def check(self) -> str | None:
         """Readiness: has everything been read that was on the topic when this process started?"""
@@ -184,7 +201,15 @@ class CatalogueFeed:
         if petition is not None and petition.petition_id != key:
             raise KeyMismatch
         said = self._said.setdefault(key, {})
-        said[record.partition] = _Said(record.timestamp, petition)
+        highest = said[record.partition].version if record.partition in said else 0
+        version = 0 if petition is None else petition.version
+        if 0 < version < highest:
+            self._overtaken.add(key)
+            self._overtaken_records.inc()
+            log.warning("petition_overtaken", petition_id=key, partition=record.partition, offset=record.offset)
+            return
+        self._overtaken.discard(key)
+        said[record.partition] = _Said(record.timestamp, petition, max(highest, version))
         decisive = self._decisive(key)
         if decisive != record.partition:
             self._misplaced.inc()
@@ -237,12 +262,16 @@ def _read(record: ConsumerRecord[Any, Any]) -> PetitionChanged:
 
 
 def _of_the_present(petition: PetitionChanged, record: ConsumerRecord[Any, Any]) -> PetitionChanged:
-    """The petition, changed when its record arrived if it says another day.
+    """The petition, changed when its record arrived if it says another day, and without a version that lies further ahead.
 
-    The order of the topic decides which state is the newest, so the state holds. But where the latest change of several
-    petitions is looked for, one from a clock in the year 2101 would be it for ever.
+    The state holds. But where the latest change of several petitions is looked for, one from a clock in the year 2101 would
+    be it for ever, and above such a version there would be no room for the next one.
     """
-    if fit(record, COMMAND_AHEAD, petition.changed_at):
-        return petition
-    arrived = arrival(record.timestamp, record.timestamp_type)
-    return petition.model_copy(update={"changed_at": EARLIEST if arrived is None else as_time(arrived)})
+    changes: dict[str, object] = {}
+    if not fit(record, COMMAND_AHEAD, petition.changed_at):
+        arrived = arrival(record.timestamp, record.timestamp_type)
+        changes["changed_at"] = EARLIEST if arrived is None else as_time(arrived)
+    latest = latest_time(record.timestamp, record.timestamp_type, COMMAND_AHEAD)
+    if petition.version > latest.timestamp() * 1000:
+        changes["version"] = 0
+    return petition.model_copy(update=changes) if changes else petition

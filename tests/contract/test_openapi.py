@@ -28,9 +28,20 @@ CONFIG = {
     "operations": [
         {
             # A petition has rules that JSON Schema cannot say: milestones rise, it opens before it closes, target ids
-            # are all different.
+            # are all different. What is set must be named, and If-Match must name the state that is there.
             "include-operation-id": "change_petition",
-            "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "401", "422"]}},
+            "checks": {
+                "positive_data_acceptance": {"expected-statuses": ["2xx", "401", "409", "412", "422"]},
+                "negative_data_rejection": {"expected-statuses": ["4xx", "5xx"]},
+            },
+        },
+        {
+            # The same; and what is removed may be needed.
+            "include-operation-id": "patch_petition",
+            "checks": {
+                "positive_data_acceptance": {"expected-statuses": ["2xx", "401", "404", "412", "422"]},
+                "negative_data_rejection": {"expected-statuses": ["4xx", "5xx"]},
+            },
         },
         {
             # Of a form too: there is such a country, a name has letters.
@@ -106,8 +117,10 @@ def _credentials_of_one_kind(case: schemathesis.Case) -> None:
 
 def test_the_requests_reached_what_each_call_is_for() -> None:
     assert {call: min(statuses) for call, statuses in answered.items()} == {
+        "petitions": 200,
         "petition": 200,
         "change_petition": 200,
+        "patch_petition": 200,
         "sign": 202,
         "sign_batch": 207,
         "signature_status": 200,

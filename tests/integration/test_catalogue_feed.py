@@ -296,3 +296,61 @@ async def test_catching_up_while_kafka_is_away_fails_soon_with_an_error_that_pas
             kafka.resume()
         assert is_transient(failure.value)
         await reader.feed.catch_up()
+
+
+# -------------------------------------------------------------------------------------------------------------- versions
+
+
+async def test_a_record_that_comes_late_from_who_was_overtaken_is_passed_over_and_said_to_be_the_last_one(
+    kafka: EmbeddedKafka, writer: EventProducer
+) -> None:
+    newest = petition(title="Newest", version=2_000)
+    await writer.publish_in_order(TOPIC, [changed(newest), changed(petition(title="Late", version=1_000))])
+    async with reading(kafka) as reader:
+        await eventually(reader.ready, "ready")
+        assert reader.titles() == {"save-the-harbour": "Newest"}
+        assert reader.feed.overtaken() == [newest]
+        assert reader.metric("overtaken_records_total") == 1
+        await writer.publish(TOPIC, changed(newest))
+        await eventually(lambda: reader.feed.overtaken() == [], "it is the last one again")
+        await writer.publish(TOPIC, changed(petition(title="After it", version=2_001)))
+        await eventually(lambda: reader.titles() == {"save-the-harbour": "After it"}, "the change is known")
+
+
+async def test_a_record_without_a_version_holds_by_its_place_and_does_not_let_an_older_version_back_in(
+    kafka: EmbeddedKafka, writer: EventProducer
+) -> None:
+    records = [
+        petition(title="With one", version=2_000),
+        petition(title="Without"),
+        petition(title="Late", version=1_000),
+    ]
+    await writer.publish_in_order(TOPIC, [changed(one) for one in records])
+    async with reading(kafka) as reader:
+        await eventually(reader.ready, "ready")
+        assert reader.titles() == {"save-the-harbour": "Without"}
+        await writer.publish(TOPIC, changed(petition(title="Next", version=2_001)))
+        await eventually(lambda: reader.titles() == {"save-the-harbour": "Next"}, "the change is known")
+
+
+async def test_a_version_of_a_time_to_come_is_none_so_there_is_always_room_above_what_was_written(
+    kafka: EmbeddedKafka, writer: EventProducer
+) -> None:
+    forged = petition(title="Forged", version=2**53 - 1)
+    await writer.publish_in_order(TOPIC, [changed(forged), changed(petition(title="Right", version=1_795_344_127_000))])
+    async with reading(kafka) as reader:
+        await eventually(reader.ready, "ready")
+        assert reader.titles() == {"save-the-harbour": "Right"}
+        assert reader.feed.overtaken() == []
+
+
+async def test_a_petition_that_was_deleted_stays_so_when_a_late_record_comes(
+    kafka: EmbeddedKafka, writer: EventProducer
+) -> None:
+    gone = petition(version=2_000)
+    tombstone = Record(gone.petition_id.encode(), None, HEADERS)
+    late = changed(petition(title="Late", version=1_000))
+    await writer.publish_in_order(TOPIC, [changed(gone), tombstone, late])
+    async with reading(kafka) as reader:
+        await eventually(reader.ready, "ready")
+        assert (reader.titles(), reader.feed.overtaken()) == ({}, [])

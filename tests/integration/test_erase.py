@@ -128,7 +128,7 @@ async def test_what_is_refused_or_asked_for_wrongly_is_told_by_the_exit_code(sys
         (2, "--actor must not be empty", (signature, "--actor", " ", *WORDS[2:]), right),
         (2, "Missing option '--reason'", (signature, *WORDS[:2]), right),
         (2, "is not a valid UUID", ("not-an-id", *WORDS), right),
-        (2, "set INGEST_URL (or PUBLIC_INGEST_URL) and ADMIN_TOKEN", (signature, *WORDS), {}),
+        (2, "set INGEST_URL (or PUBLIC_INGEST_URL) and ADMIN_TOKEN (or ADMIN_TOKENS)", (signature, *WORDS), {}),
         (2, "the address of ingest must be like", (signature, *WORDS), {**right, "INGEST_URL": "ingest:8001"}),
     ):
         code, out, err = await groundswell("erase", *arguments, place=tmp_path, environment=environment)

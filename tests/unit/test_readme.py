@@ -101,7 +101,7 @@ def test_every_topic_is_one_of_ours() -> None:
 
 def test_every_call_of_the_http_table_is_in_an_openapi_document() -> None:
     paths = {**ingest_document()["paths"], **tally_document()["paths"]}  # type: ignore[dict-item]
-    calls = re.findall(r"`(GET|POST|PUT) (/v1/[^`]+)`(.*)", README)
+    calls = re.findall(r"`(GET|POST|PUT|PATCH) (/v1/[^`]+)`(.*)", README)
     assert len(calls) >= 7
     for method, path, rest in calls:
         assert method.lower() in paths[path], path

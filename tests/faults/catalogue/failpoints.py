@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+import httpx
 import redis.asyncio
 
 from deploy.local.process import PartFailed
@@ -16,6 +17,7 @@ from deploy.local.service import ServiceName, ServiceProcess
 from tests.faults.catalogue.records import contradictions
 from tests.faults.fault import Fault, NotPlayed
 from tests.faults.instances import another_instance, ended, start_again, with_pid
+from tests.faults.notes import notes_of
 
 if TYPE_CHECKING:
     from tests.faults.world import World
@@ -155,6 +157,14 @@ async def _contradictions(world: World) -> None:
     await contradictions(world, Random())
 
 
+async def _administered(world: World) -> None:
+    """An administrator changes a petition; the change is empty, so that everything else stays as it is."""
+    url = f"{world.ingest_urls[0]}/v1/petitions/{notes_of(world).petitions[0]}"
+    headers = {**world.admin, "content-type": "application/merge-patch+json"}
+    with suppress(httpx.TransportError):  # the process dies there
+        await world.http.patch(url, content="{}", headers=headers)
+
+
 def _rebalance(service: ServiceName) -> Callable[[World], Awaitable[None]]:
     """Let another instance come and go: the partitions change hands."""
 
@@ -171,6 +181,8 @@ def _rebalance(service: ServiceName) -> Callable[[World], Awaitable[None]]:
 _EVERYWHERE: Final = (
     _Place("ingest", "before-publish", "ingest.before_publish"),
     _Place("ingest", "before-answer", "ingest.acknowledged"),
+    _Place("ingest", "before-change", "ingest.change_asked", _administered, frozenset({"kafka", "postgres"})),
+    _Place("ingest", "after-change", "ingest.change_stored", _administered, frozenset({"kafka", "postgres"})),
     _Place("verify", "before-work", "consumer.decoded"),
     _Place("verify", "after-set-aside", "consumer.set_aside", _contradictions, frozenset({"contradictions"})),
     _Place("verify", "before-commit", "verify.before_commit"),

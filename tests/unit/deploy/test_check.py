@@ -42,3 +42,17 @@ def test_settings_that_do_not_fit_together_are_an_error(
     said = json.loads(capsys.readouterr().out)
     assert "KAFKA_SASL_PASSWORD is set, but KAFKA_SECURITY_PROTOCOL is PLAINTEXT" in said["errors"]["tally"]
     assert "hunter2" not in str(said)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_tokens_and_keys_are_shown_by_their_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    monkeypatch.setenv("SIGNER_PEPPER", "a pepper of a good length")
+    monkeypatch.setenv("ADMIN_TOKENS", "kim:hunter2-hunter2-hunter2,lee@open-rails:hunter3-hunter3-hunter3")
+    monkeypatch.setenv("API_KEYS", "importer:hunter4-hunter4-hunter4,hunter5-hunter5-hunter5")
+    assert check(["ingest"], as_json=as_json) == 0
+    said = "".join(capsys.readouterr())
+    assert "kim, lee@open-rails" in said
+    assert "importer, key-2" in said
+    assert "hunter" not in said

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from shared.catalogue import Admission, Catalogue, admission_at
-from shared.events import Organisation
+from shared.events import Organisation, Pause
 from tests.unit.shared.petitions import NOON, petition
 
 INSTANT = timedelta(microseconds=1)
@@ -81,3 +81,23 @@ def test_a_petition_that_moved_to_another_organisation_is_only_there() -> None:
     catalogue.apply(petition(organisation=Organisation(slug="others", name="Others")))
     assert catalogue.of_organisation("harbour-friends") == []
     assert [found.petition_id for found in catalogue.of_organisation("others")] == ["save-the-harbour"]
+
+
+def test_a_paused_petition_is_paused_between_its_times() -> None:
+    paused = petition(opens_at=NOON, closes_at=NOON + HOUR, paused=Pause(sentence="Back on Monday."))
+    assert [admission_at(paused, moment) for moment in (NOON - INSTANT, NOON, NOON + HOUR)] == [
+        Admission.NOT_YET_OPEN,
+        Admission.PAUSED,
+        Admission.CLOSED,
+    ]
+
+
+def test_an_unpublished_petition_is_known_and_not_shown() -> None:
+    catalogue = Catalogue()
+    hidden = petition("hidden", published=False)
+    catalogue.apply(hidden)
+    catalogue.apply(petition("shown"))
+    slug = hidden.organisation.slug
+    assert catalogue.get("hidden") is hidden
+    assert catalogue.published("hidden") is None
+    assert [one.petition_id for one in catalogue.of_organisation(slug)] == ["shown"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.ingest.access import Access, Role
+from services.ingest.access import Access, Caller, Role
 from services.ingest.clients import Clients
 from services.ingest.settings import Settings
 from shared.http import Problem
@@ -50,8 +50,13 @@ def bearer(secret: str) -> dict[bytes, bytes]:
 
 def refused(access: Access, headers: dict[bytes, bytes], address: tuple[str, int] = OFFICE) -> Problem:
     with pytest.raises(Problem) as refusal:
-        access.role(headers, scope_of(address))
+        access.caller(headers, scope_of(address))
     return refusal.value
+
+
+def role_of(access: Access, headers: dict[bytes, bytes], scope: dict[str, object]) -> Role | None:
+    caller = access.caller(headers, scope)
+    return None if caller is None else caller.role
 
 
 def guess_beyond_the_rate(access: Access, address: tuple[str, int] = OFFICE) -> None:
@@ -61,11 +66,43 @@ def guess_beyond_the_rate(access: Access, address: tuple[str, int] = OFFICE) -> 
 
 
 def test_the_administrator_and_partners_are_known_by_what_they_send(access: Access) -> None:
-    assert access.role(bearer(ADMIN), HERE) is Role.ADMIN
-    assert access.role(bearer(KEY), HERE) is Role.PARTNER
-    assert access.role({b"x-api-key": OTHER.encode()}, HERE) is Role.PARTNER
-    assert access.role({b"authorization": f"bearer {KEY}".encode()}, HERE) is Role.PARTNER
-    assert access.role({}, HERE) is None
+    assert role_of(access, bearer(ADMIN), HERE) is Role.ADMIN
+    assert role_of(access, bearer(KEY), HERE) is Role.PARTNER
+    assert role_of(access, {b"x-api-key": OTHER.encode()}, HERE) is Role.PARTNER
+    assert role_of(access, {b"authorization": f"bearer {KEY}".encode()}, HERE) is Role.PARTNER
+    assert access.caller({}, HERE) is None
+
+
+def test_a_caller_has_the_name_of_the_token_and_the_organisations_that_it_is_bound_to() -> None:
+    settings = Settings(
+        signer_pepper="p" * 16,
+        admin_tokens=f"kim:{ADMIN},lee@open-rails+river-valley:{OTHER}",
+        api_keys=f"importer@open-rails:{KEY}",
+    )
+    access = Access(settings, Clients(), Clock())
+    kim, lee = access.caller(bearer(ADMIN), HERE), access.caller(bearer(OTHER), HERE)
+    assert kim == Caller("kim", Role.ADMIN, None)
+    assert lee == Caller("lee", Role.ADMIN, frozenset({"open-rails", "river-valley"}))
+    assert access.caller({b"x-api-key": KEY.encode()}, HERE) == Caller(
+        "importer", Role.PARTNER, frozenset({"open-rails"})
+    )
+    assert kim is not None
+    assert lee is not None
+    assert [kim.may("elsewhere"), lee.may("open-rails"), lee.may("elsewhere"), lee.may("")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_two_tokens_overlap_while_one_is_rotated() -> None:
+    settings = Settings(signer_pepper="p" * 16, admin_tokens=f"kim-2026:{ADMIN},kim-2027:{OTHER}")
+    access = Access(settings, Clients(), Clock())
+    assert [one.name for secret in (ADMIN, OTHER) if (one := access.caller(bearer(secret), HERE))] == [
+        "kim-2026",
+        "kim-2027",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -100,15 +137,8 @@ def test_a_call_for_partners_takes_no_anonymous_callers(access: Access) -> None:
     with pytest.raises(Problem) as refusal:
         access.require({}, HERE)
     assert refusal.value.status == 401
-    assert access.require(bearer(KEY), HERE) is Role.PARTNER
-    assert access.require(bearer(ADMIN), HERE) is Role.ADMIN
-
-
-def test_a_call_for_the_administrator_takes_no_partners(access: Access) -> None:
-    with pytest.raises(Problem) as refusal:
-        access.require_admin(bearer(KEY), HERE)
-    assert refusal.value.status == 403
-    access.require_admin(bearer(ADMIN), HERE)
+    assert access.require(bearer(KEY), HERE).role is Role.PARTNER
+    assert access.require(bearer(ADMIN), HERE).role is Role.ADMIN
 
 
 # ------------------------------------------------------------------------------------------------------- who guesses
@@ -136,7 +166,7 @@ def test_a_guess_is_looked_at_again_when_its_time_has_come(access: Access) -> No
 
 def test_other_networks_notice_nothing_of_it(access: Access) -> None:
     guess_beyond_the_rate(access, GUESSER)
-    assert access.role(bearer(ADMIN), HERE) is Role.ADMIN
+    assert role_of(access, bearer(ADMIN), HERE) is Role.ADMIN
     assert refused(access, WRONG).status == 401
 
 
@@ -148,25 +178,25 @@ def test_a_network_is_an_ipv6_64(access: Access) -> None:
 
 def test_right_credentials_never_count(access: Access) -> None:
     for _ in range(1_000):
-        assert access.role(bearer(KEY), HERE) is Role.PARTNER
+        assert role_of(access, bearer(KEY), HERE) is Role.PARTNER
     guess_beyond_the_rate(access)
 
 
 def test_calls_without_credentials_are_not_limited_by_it(access: Access) -> None:
     guess_beyond_the_rate(access)
-    assert access.role({}, HERE) is None
+    assert access.caller({}, HERE) is None
 
 
 def test_a_partner_beside_a_guesser_is_not_shut_out() -> None:
     clock = Clock()
     access = access_with(clock=clock)
-    assert access.role(bearer(KEY), HERE) is Role.PARTNER
+    assert role_of(access, bearer(KEY), HERE) is Role.PARTNER
     for _ in range(100):  # the guessing never ends
         with pytest.raises(Problem):
-            access.role(WRONG, HERE)
+            access.caller(WRONG, HERE)
         clock.now += 0.1
-    assert access.role(bearer(KEY), HERE) is Role.PARTNER
-    assert access.role({b"x-api-key": KEY.encode()}, HERE) is Role.PARTNER
+    assert role_of(access, bearer(KEY), HERE) is Role.PARTNER
+    assert role_of(access, {b"x-api-key": KEY.encode()}, HERE) is Role.PARTNER
     # Only what was right from there: neither the other key nor the token can be found out.
     assert refused(access, bearer(OTHER)).status == 429
     assert refused(access, bearer(ADMIN)).status == 429
@@ -180,20 +210,20 @@ def test_a_partner_who_comes_for_the_first_time_waits_one_period_at_most_once_th
     assert wait is not None
     assert wait <= PERIOD
     clock.now += wait
-    assert access.role(bearer(KEY), HERE) is Role.PARTNER
+    assert role_of(access, bearer(KEY), HERE) is Role.PARTNER
 
 
 def test_what_was_right_somewhere_is_forgotten_after_a_day() -> None:
     clock = Clock()
     access = access_with(clock=clock)
-    assert access.role(bearer(KEY), HERE) is Role.PARTNER
+    assert role_of(access, bearer(KEY), HERE) is Role.PARTNER
     clock.now += DAY + 1
     guess_beyond_the_rate(access)
     assert refused(access, bearer(KEY)).status == 429
 
 
 def test_what_was_right_elsewhere_is_no_help(access: Access) -> None:
-    assert access.role(bearer(KEY), HERE) is Role.PARTNER
+    assert role_of(access, bearer(KEY), HERE) is Role.PARTNER
     guess_beyond_the_rate(access, GUESSER)
     assert refused(access, bearer(KEY), GUESSER).status == 429
 
@@ -201,11 +231,11 @@ def test_what_was_right_elsewhere_is_no_help(access: Access) -> None:
 def test_networks_that_are_remembered_are_bounded_and_the_last_ones_stay() -> None:
     access = access_with()
     for number in range(2_000):
-        access.role(bearer(KEY), scope_of((f"10.0.{number // 256}.{number % 256}", 1)))
+        access.caller(bearer(KEY), scope_of((f"10.0.{number // 256}.{number % 256}", 1)))
     for address, status in ((("10.0.0.0", 1), 429), (("10.0.7.207", 1), None)):
         guess_beyond_the_rate(access, address)
         if status is None:
-            assert access.role(bearer(KEY), scope_of(address)) is Role.PARTNER
+            assert role_of(access, bearer(KEY), scope_of(address)) is Role.PARTNER
         else:
             assert refused(access, bearer(KEY), address).status == status
 

@@ -142,3 +142,41 @@ async def test_closing_sends_what_is_waiting_and_ends_every_stream(read_side: Re
         assert len([chunk async for chunk in busy.chunks()]) == 1
     with pytest.raises(HubClosed):
         watch(read_side)
+
+
+# ----------------------------------------------------------------------------------------------------------- unpublished
+
+
+async def chunks(subscription: Subscription) -> bytes:
+    """All that a stream carries until it ends."""
+    async with asyncio.timeout(30):
+        return b"".join([chunk async for chunk in subscription.chunks()])
+
+
+async def test_the_streams_about_a_petition_end_when_it_is_unpublished_and_others_go_on(read_side: ReadSide) -> None:
+    ended = [
+        watch(read_side),
+        watch(read_side, Form.TALLY),
+        watch(read_side, Form.ORGANISATION, "river-valley"),
+    ]
+    read_side.hub.publish(tally(HARBOUR, 7))
+    hidden = petition(HARBOUR, published=False)
+    read_side.catalogue.apply(hidden)
+    read_side.hub.petition_changed(hidden)
+    for subscription in ended:
+        assert b'"count":7' in await chunks(subscription)  # what it held is sent first
+        subscription.end()
+    bus = watch(read_side, key=BUS)
+    organisation = watch(read_side, Form.ORGANISATION, "river-valley")
+    read_side.hub.publish(tally(HARBOUR, 8))
+    read_side.hub.publish(tally(BUS, 3))
+    assert [event["count"] for event in await take(bus)] == [3]
+    # The organisation's sum leaves the hidden one out, and tells nothing of it.
+    assert await take(organisation) == [{"petition_id": BUS, "count": 3, "revision": 3, "supporters": 3}]
+
+
+async def test_a_change_of_a_petition_that_stays_published_ends_no_stream(read_side: ReadSide) -> None:
+    watcher = watch(read_side)
+    read_side.hub.petition_changed(petition(HARBOUR, title="Another"))
+    read_side.hub.publish(tally(HARBOUR, 7))
+    assert [event["count"] for event in await take(watcher)] == [7]

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from shared.countries import COUNTRIES
-from shared.events import Organisation, Policy, Target
+from shared.events import Organisation, Pause, Policy, Target
 from tests.tally_read_fakes import BUS, HARBOUR, ReadSide, petition, tally
 
 NOW = datetime.now(UTC)
@@ -284,3 +284,43 @@ async def test_files_are_kept_for_a_year_under_an_address_that_changes_with_them
 async def test_nothing_outside_the_folder_of_files_can_be_read(client: httpx.AsyncClient) -> None:
     for address in ("/static/../pages.py", "/static/%2e%2e/pages.py", "/static/nothing.css"):
         assert (await client.get(address)).status_code == 404
+
+
+async def test_a_paused_petition_says_why_in_place_of_the_form(client: httpx.AsyncClient, read_side: ReadSide) -> None:
+    sentence = "We count <names> by hand; signing is back on Monday."
+    read_side.catalogue.apply(petition(HARBOUR, paused=Pause(sentence=sentence)))
+    html = (await client.get(f"/p/{HARBOUR}")).text
+    shown = Page(html)
+    assert not shown.all("form")
+    assert sentence in [text for _, text in shown.all("p")]
+    assert "<names>" not in html
+    organisation = Page((await client.get("/o/river-valley")).text)
+    assert "Paused" in " ".join(text for _, text in organisation.all())
+
+
+async def test_a_petition_that_has_closed_is_shown_as_closed_also_while_it_is_paused(
+    client: httpx.AsyncClient, read_side: ReadSide
+) -> None:
+    closed = petition(HARBOUR, closes_at=NOW - timedelta(days=1), paused=Pause(sentence="Back on Monday."))
+    read_side.catalogue.apply(closed)
+    assert "Back on Monday" not in (await client.get(f"/p/{HARBOUR}")).text
+
+
+async def test_an_unpublished_petition_is_on_no_page_and_in_no_sum(
+    client: httpx.AsyncClient, read_side: ReadSide
+) -> None:
+    read_side.reader.put(tally(HARBOUR, 40), tally(BUS, 2))
+    read_side.catalogue.apply(petition(HARBOUR, published=False))
+    for path in (
+        f"/p/{HARBOUR}",
+        f"/p/{HARBOUR}/thanks",
+        f"/v1/petitions/{HARBOUR}/tally",
+        f"/v1/petitions/{HARBOUR}/tally/stream",
+    ):
+        assert (await client.get(path)).status_code == 404
+    organisation = (await client.get("/v1/organisations/river-valley")).json()
+    assert (organisation["supporters"], organisation["petitions_started"]) == (2, 1)
+    assert HARBOUR not in (await client.get("/o/river-valley")).text
+    read_side.catalogue.apply(petition(BUS, published=False))
+    for path in ("/o/river-valley", "/v1/organisations/river-valley", "/v1/organisations/river-valley/stream"):
+        assert (await client.get(path)).status_code == 404

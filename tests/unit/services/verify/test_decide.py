@@ -21,7 +21,7 @@ from services.verify.decide import (
     judge,
 )
 from shared.countries import COUNTRIES
-from shared.events import ConfirmCommand, EraseCommand, InvalidateCommand, Policy, WithdrawCommand
+from shared.events import ConfirmCommand, EraseCommand, InvalidateCommand, Pause, Policy, WithdrawCommand
 from tests.signing import NOON, change, petition, sign, submission
 
 STRICT = Policy(countries=["NL", "BE"], blocked_email_domains=["throwaway.example"], require_consent=True)
@@ -210,3 +210,8 @@ def test_changes_take_their_positions_lane_by_lane_as_the_commands_stand_there(p
 def test_a_blocked_domain_is_known_in_every_spelling(entry: str, domain: str) -> None:
     assert Policy(blocked_email_domains=[entry]).blocks(domain)
     assert not Policy(blocked_email_domains=[entry]).blocks("other.example")
+
+
+def test_what_was_accepted_counts_also_if_the_petition_was_paused_or_unpublished_meanwhile() -> None:
+    for changed in (petition(paused=Pause(sentence="Back on Monday.")), petition(published=False)):
+        assert judge(submission(sign(1)), changed) == Judgement("verified")

@@ -1,0 +1,1 @@
+"""What administrators do: changes of petitions under a version, and the record of every call (docs/adr/0014)."""

@@ -1,0 +1,107 @@
+"""The named secrets in ``ADMIN_TOKENS`` and ``API_KEYS``: ``name:secret``, or ``name@org1+org2:secret``, comma separated.
+
+The name is who acted, in the audit log. Two entries overlap while a secret is rotated: ``kim-2026:…,kim-2027:…``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, SecretStr
+
+LEAST_SECRET: Final = 16
+"""Characters of the shortest secret."""
+
+_SLUG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One entry."""
+
+    name: str
+    organisations: frozenset[str] | None
+    """Slugs of those whose petitions it is for; None: all."""
+    secret: str = field(repr=False)
+
+    def __str__(self) -> str:
+        bound = "" if self.organisations is None else "@" + "+".join(sorted(self.organisations))
+        return f"{self.name}{bound}"
+
+
+class NamedSecrets(SecretStr):
+    """The text of such a setting. Printed, it shows the names and never a secret."""
+
+    def _display(self) -> str:
+        try:
+            return ", ".join(map(str, parse(self.get_secret_value(), unnamed="key")))
+        except ValueError:
+            return "**********"
+
+
+def parse(text: str, *, unnamed: str | None = None) -> list[Credential]:
+    """The entries of a setting.
+
+    Args:
+        unnamed: With it, an entry without a name is taken, and named by this word and its place: ``key-1``.
+
+    Raises:
+        ValueError: an entry is wrong. The message says which one and how to write it, and nothing of what it holds.
+    """
+    entries = [entry.strip() for entry in text.split(",") if entry.strip()]
+    return [_entry(number, entry, unnamed) for number, entry in enumerate(entries, 1)]
+
+
+def _entry(number: int, entry: str, unnamed: str | None) -> Credential:
+    label, colon, secret = entry.partition(":")
+    if not colon and unnamed is not None:
+        label, secret = f"{unnamed}-{number}", entry
+    elif not colon:
+        raise ValueError(f"entry {number} has no name: write name:secret, such as kim:… or kim@open-rails:…")
+    name, bound, organisations = label.partition("@")
+    slugs = organisations.split("+") if bound else []
+    if not _SLUG.match(name):
+        raise ValueError(f"entry {number}: the name before the first colon must be 1 to 64 of a-z, 0-9 and -")
+    if not all(_SLUG.match(slug) for slug in slugs):
+        raise ValueError(
+            f"entry {number}: after @ come slugs of organisations, joined by +, such as name@org1+org2:secret"
+        )
+    if len(secret) < LEAST_SECRET:
+        raise ValueError(
+            f"entry {number}: every secret must have at least {LEAST_SECRET} characters; make one with: openssl rand -hex 32"
+        )
+    return Credential(name, frozenset(slugs) if bound else None, secret)
+
+
+def require_unique(credentials: Iterable[Credential]) -> None:
+    """Refuse two of one name, which nobody could tell apart in the log, and two of one secret.
+
+    Raises:
+        ValueError: there are such. The message names them.
+    """
+    names: set[str] = set()
+    secrets: dict[str, str] = {}
+    for credential in credentials:
+        if credential.name in names:
+            raise ValueError(f"the name {credential.name} is given twice: every token and key needs a name of its own")
+        if credential.secret in secrets:
+            raise ValueError(
+                f"{secrets[credential.secret]} and {credential.name} have the same secret: make another one"
+            )
+        names.add(credential.name)
+        secrets[credential.secret] = credential.name
+
+
+def _readable(unnamed: str | None) -> AfterValidator:
+    def readable(value: NamedSecrets) -> NamedSecrets:
+        parse(value.get_secret_value(), unnamed=unnamed)
+        return value
+
+    return AfterValidator(readable)
+
+
+AdminTokens = Annotated[NamedSecrets, _readable(None)]
+ApiKeys = Annotated[NamedSecrets, _readable("key")]
