@@ -18,6 +18,7 @@ from deploy.operate import SERVICES, settings_of
 from services.ingest.openapi import document as ingest_document
 from services.tally.openapi import document as tally_document
 from services.verify.decide import REASONS
+from shared.eligibility import CODES
 from shared.settings import environment_name
 from shared.topics import all_topics
 
@@ -92,7 +93,10 @@ def _reason_codes() -> str:
     return (
         "# Reason codes\n\n"
         "Why a submission does not count: the `reason` of events on `signatures.rejected.v1` and of"
-        " `GET /v1/signatures/{signature_id}`. Made from the code by `groundswell generated`.\n\n"
+        " `GET /v1/signatures/{signature_id}`. ingest tells a signer at once (422, the same code at the field) what the form"
+        f" and the petition alone decide: {', '.join(f'`{code}`' for code in sorted(CODES))}. Such a signature is on the topic"
+        " only if the petition changed in between, or if it did not come through ingest. Made from the code by"
+        " `groundswell generated`.\n\n"
         f"| code | meaning |\n|---|---|\n{rows}\n"
     )
 
