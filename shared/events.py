@@ -39,8 +39,11 @@ among them: Persian and Indic names need them."""
 class Event(BaseModel):
     """The common ground of all events: immutable, strict types, unknown fields ignored."""
 
-    # An error's text would repeat what was sent, and errors reach logs.
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
+    # An error's text would repeat what was sent, and errors reach logs. The docstrings of fields are their descriptions in
+    # the published schemas.
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
     TYPE: ClassVar[str]
 
@@ -57,22 +60,34 @@ class SignCommand(Event):
     TYPE: ClassVar[str] = "groundswell.signature.sign.v1"
 
     signature_id: UUID
+    """The signature's id, and the event's."""
     petition_id: PetitionId
+    """The petition that is signed."""
     email: EmailText = Field(repr=False)
+    """The signer's e-mail address as typed."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(repr=False)
+    """The signer's name as typed."""
     country: CountryCode
+    """The signer's country, ISO 3166-1 alpha-2."""
     postcode: Annotated[str, StringConstraints(max_length=20)] | None = Field(None, repr=False)
+    """The signer's postcode as typed."""
     comment: Annotated[str, StringConstraints(max_length=2000)] | None = Field(None, repr=False)
+    """What the signer has to say about the petition."""
     consent: bool = False
+    """Whether the signer has agreed to what the organisation asks consent for."""
     submitted_at: AwareDatetime
+    """When ingest accepted the signature."""
 
 
 class ChangeCommand(Event):
     """What the commands about an existing signature have in common."""
 
     signature_id: UUID
+    """The signature that is changed."""
     petition_id: PetitionId
+    """The petition that it is for."""
     requested_at: AwareDatetime
+    """When ingest accepted the change."""
 
 
 class ConfirmCommand(ChangeCommand):
@@ -104,9 +119,11 @@ class EraseCommand(ChangeCommand):
     actor: Annotated[
         str, StringConstraints(min_length=1, max_length=100, pattern=rf"^[^{NOT_IN_A_LINE}]+$"), Field(repr=False)
     ]
+    """Who has asked."""
     reason: Annotated[
         str, StringConstraints(min_length=1, max_length=500, pattern=rf"^[^{NOT_IN_A_LINE}]+$"), Field(repr=False)
     ]
+    """Why."""
 
 
 Command = SignCommand | ConfirmCommand | WithdrawCommand | InvalidateCommand | EraseCommand
@@ -122,10 +139,15 @@ class CountedFact(Event):
     """
 
     signature_id: UUID
+    """The signature that counts, or no longer does."""
     petition_id: PetitionId
+    """The petition that it is for."""
     lane: Annotated[int, Field(ge=0)]
+    """The part of the ledger that the row stands in."""
     position: Annotated[int, Field(ge=1)]
+    """The row's place in its lane."""
     country: CountryCode
+    """The signer's country, ISO 3166-1 alpha-2."""
     signed_at: AwareDatetime
     """When the signature was submitted: break-downs by minute use this, for a revocation too, so they never go below 0."""
     occurred_at: AwareDatetime
@@ -138,6 +160,7 @@ class SignatureVerified(CountedFact):
     TYPE: ClassVar[str] = "groundswell.signature.verified.v1"
 
     delta: Literal[1] = 1
+    """How the count changes."""
 
 
 class SignatureRevoked(CountedFact):
@@ -146,7 +169,9 @@ class SignatureRevoked(CountedFact):
     TYPE: ClassVar[str] = "groundswell.signature.revoked.v1"
 
     delta: Literal[-1] = -1
+    """How the count changes."""
     cause: Literal["withdrawn", "invalidated"]
+    """Who took it back: ``withdrawn``, the signer; ``invalidated``, a moderator."""
 
 
 Fact = SignatureVerified | SignatureRevoked
@@ -160,10 +185,15 @@ class SignatureRejected(Event):
     TYPE: ClassVar[str] = "groundswell.signature.rejected.v1"
 
     signature_id: UUID
+    """The submission's id."""
     petition_id: PetitionId
+    """The petition that it was for."""
     outcome: Literal["duplicate", "rejected"]
+    """``duplicate``: the signer has signed before; ``rejected``: the petition's rules do not allow it."""
     reason: str
+    """A code of docs/reason-codes.md. There may be new ones at any time."""
     submitted_at: AwareDatetime
+    """When ingest accepted the submission."""
 
 
 # --------------------------------------------------------------------------------------------------- petitions.changed
@@ -175,7 +205,9 @@ class Organisation(Event):
     TYPE: ClassVar[str] = "groundswell.organisation.v1"
 
     slug: Slug
+    """The organisation's id: part of its page's address."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    """The organisation's name as people read it."""
 
 
 class Target(Event):
@@ -184,9 +216,13 @@ class Target(Event):
     TYPE: ClassVar[str] = "groundswell.target.v1"
 
     target_id: Slug
+    """The target's id, unique in its petition."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    """The office or body as people read it."""
     kind: Literal["person", "body"] = "person"
+    """Whether an office that one person holds, or a body of several."""
     email: EmailText
+    """Where mails about milestones go."""
 
 
 class Policy(Event):
@@ -201,6 +237,7 @@ class Policy(Event):
     blocked_email_domains: list[str] = Field(default_factory=list, max_length=10_000)
     """In any spelling; a domain blocks everything below it too."""
     require_consent: bool = False
+    """Only signers who have given their consent count."""
 
     def blocks(self, domain: str) -> bool:
         """Whether addresses of `domain`, in its canonical spelling, are refused."""
@@ -220,13 +257,21 @@ class PetitionState(Event):
     TYPE: ClassVar[str] = "groundswell.petition.state.v1"
 
     organisation: Organisation
+    """Who has started the petition."""
     title: Annotated[str, StringConstraints(min_length=1, max_length=300)]
+    """One line."""
     text: Annotated[str, StringConstraints(min_length=1, max_length=50_000)]
+    """What is asked for, as plain text."""
     targets: list[Target] = Field(min_length=1, max_length=50)
+    """Whom the petition addresses."""
     milestones: list[Annotated[int, Field(ge=1, le=10_000_000_000)]] = Field(default_factory=list, max_length=100)
+    """Counts at which the targets are told, rising."""
     opens_at: AwareDatetime | None = None
+    """When signing begins; ``null``: it has begun."""
     closes_at: AwareDatetime | None = None
+    """When signing ends; ``null``: it does not."""
     policy: Policy = Policy()
+    """Which signatures count."""
 
     @model_validator(mode="after")
     def _consistent(self) -> PetitionState:
@@ -246,7 +291,9 @@ class PetitionChanged(PetitionState):
     TYPE: ClassVar[str] = "groundswell.petition.changed.v1"
 
     petition_id: PetitionId
+    """The petition's id: part of its page's address, and the key of the record."""
     changed_at: AwareDatetime
+    """When ingest accepted the change."""
 
 
 # ----------------------------------------------------------------------------------------- tallies.updated, milestones
@@ -262,19 +309,23 @@ class TallyUpdated(Event):
     TYPE: ClassVar[str] = "groundswell.tally.updated.v1"
 
     petition_id: PetitionId
+    """The petition that is counted."""
     count: Annotated[int, Field(ge=0)]
+    """How many signatures stand."""
     revision: Annotated[int, Field(ge=0)]
     """How many changes this count includes: it rises by one per change, also when the count falls."""
     epoch: Annotated[int, Field(ge=0)] = 0
     """0, or the time (milliseconds since 1970) at which tally took back what stood on the topic with a higher revision: a
     snapshot that nobody had counted, or changes that the ledger has lost."""
     countries: dict[str, int]
+    """Standing signatures by the signer's country, ISO 3166-1 alpha-2."""
     minutes: dict[str, int]
     """Standing signatures by the minute they were submitted (UTC, ``2026-11-22T10:42Z``): the hour that ends with the minute
     of the newest signature; minutes without any are left out."""
     earlier: int
     """Standing signatures submitted before those minutes: ``count = earlier + sum(minutes)``."""
     updated_at: AwareDatetime
+    """When tally counted the newest of these changes."""
 
     @property
     def version(self) -> tuple[int, int]:
@@ -288,10 +339,15 @@ class MilestoneReached(Event):
     TYPE: ClassVar[str] = "groundswell.milestone.reached.v1"
 
     petition_id: PetitionId
+    """The petition whose count it was."""
     threshold: Annotated[int, Field(ge=1)]
+    """The milestone: at least so many signatures stood."""
     count: Annotated[int, Field(ge=1)]
+    """How many stood when the crossing was seen; at least the threshold."""
     revision: Annotated[int, Field(ge=1)]
+    """The revision of that count."""
     reached_at: AwareDatetime
+    """When tally counted the signature that crossed the threshold."""
 
 
 def minute_of(moment: datetime) -> int:

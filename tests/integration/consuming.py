@@ -62,7 +62,6 @@ def settings_for(kafka: KafkaBroker, **changes: Any) -> CommonSettings:
         **{
             "kafka_bootstrap_servers": kafka.bootstrap_servers,
             "kafka_idempotence": kafka.idempotence,
-            "kafka_compression": "none",
             "kafka_session_timeout_ms": 2_000,
             "drain_seconds": 5.0,
             **changes,

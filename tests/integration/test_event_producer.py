@@ -52,12 +52,9 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(producer_module, "_BATCH_BYTES", 500)
 
 
-@pytest.mark.parametrize("compression", ["none", "lz4", "gzip"])
-async def test_what_is_published_in_order_is_in_that_order_in_every_partition(
-    kafka: KafkaBroker, compression: str
-) -> None:
+async def test_what_is_published_in_order_is_in_that_order_in_every_partition(kafka: KafkaBroker) -> None:
     topic = await new_topic(kafka, partitions=PARTITIONS)
-    producer = EventProducer(settings_for(kafka, kafka_compression=compression))
+    producer = EventProducer(settings_for(kafka))
     await producer.start()
     given = records(600)
     await producer.publish_in_order(topic.name, given)
