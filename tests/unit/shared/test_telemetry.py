@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import textwrap
+from functools import cache
 
 import pytest
 
@@ -37,6 +38,7 @@ LOGGING = """
 """
 
 
+@cache
 def log_lines(form: str, level: str = "info", *, quotes: bool = False) -> list[str]:
     """What a process with these settings writes to standard error."""
     program = textwrap.dedent(LOGGING.format(form=form, level=level, quotes=quotes))
