@@ -160,7 +160,7 @@ async def test_the_events_of_a_petition_are_on_the_topics_as_the_documents_say(
     async def all_seen() -> bool:
         return await seen() == wanted
 
-    await eventually(all_seen, f"there is one of each of {sorted(wanted)}", seconds=20)
+    await eventually(all_seen, f"there is one of each of {sorted(wanted)}")
 
 
 async def cause_every_event(system: System) -> None:

@@ -131,7 +131,7 @@ async def read_all(kafka: KafkaBroker, topic: Topic) -> list[ConsumerRecord[Any,
             await producer.send_and_wait(topic.name, b"0", key=mark, partition=partition)
     consumer = AIOKafkaConsumer(topic.name, bootstrap_servers=kafka.bootstrap_servers, auto_offset_reset="earliest")
     found: list[ConsumerRecord[Any, Any]] = []
-    async with consumer, asyncio.timeout(10):
+    async with consumer, asyncio.timeout(60):
         while sum(record.key == mark for record in found) < PARTITIONS:
             for some in (await consumer.getmany(timeout_ms=100)).values():
                 found.extend(some)
