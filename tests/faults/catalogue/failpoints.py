@@ -77,13 +77,14 @@ class _Place:
         if self.provoke is None:
             await wait_for_moment(world, what, hit)
             return
-        for _ in range(_PROVOKED - 1):
+        for left in reversed(range(_PROVOKED)):
             await self.provoke(world)
-            with suppress(NotPlayed):
+            try:
                 await wait_for_moment(world, what, hit, within=_PROVOKED_SECONDS)
                 return
-        await self.provoke(world)
-        await wait_for_moment(world, what, hit, within=_PROVOKED_SECONDS)
+            except NotPlayed:
+                if not left:
+                    raise
 
     def lift(self, world: World) -> list[int]:
         """Disarm the point. The pids that have claimed the action: they may be doing it at this moment."""
