@@ -5,7 +5,7 @@ import os
 
 from aiokafka import AIOKafkaConsumer
 
-A_DAY = 86_400_000  # milliseconds
+DAY = 86_400_000  # milliseconds
 
 
 async def main():
@@ -18,7 +18,7 @@ async def main():
                 continue  # a type of event that came after this program
             tally = json.loads(record.value)
             epoch, revision = version = tally.get("epoch", 0), tally["revision"]
-            if epoch > record.timestamp + A_DAY or version <= newest.get(tally["petition_id"], (0, -1)):
+            if epoch > record.timestamp + DAY or version <= newest.get(tally["petition_id"], (0, -1)):
                 continue  # not written by tally, or delivered once more
             newest[tally["petition_id"]] = version
             print(tally["petition_id"], tally["count"], "revision", revision, flush=True)
