@@ -1,6 +1,7 @@
 # Everything starts here, on a machine with Python >= 3.11 and make:
 #   make demo    the main job on real input, checked to the last signature
 #   make up      the whole system on this machine, until Ctrl-C
+#   make unit    the tests that need no server, in a minute on two idle cores (ARGS="-k signer" for some)
 #   make test    all tests, on real parts        (ARGS="tests/unit -k signer" for some)
 #   make faults  surges while everything fails   (ARGS="--runs 100 --seed 1 --json"); make faults-mutants checks the check
 #   make bench   against floors and alternatives (ARGS="accept road --quick --json bench.json"); an hour when whole
@@ -14,9 +15,12 @@ UV_VERSION := 0.13.9
 
 UV := .tools/uv/bin/uv
 BIN := .venv/bin
+UNIT := tests/unit tests/contract/test_event_schemas.py tests/contract/test_failure_modes.py \
+	tests/faults/test_invariants.py tests/faults/test_logs.py tests/faults/test_moments.py \
+	tests/bench/test_backlog.py tests/bench/test_costs.py tests/bench/test_figures.py
 
 .DEFAULT_GOAL := setup
-.PHONY: setup up demo test faults faults-mutants bench check audit-packages clean
+.PHONY: setup up demo unit test faults faults-mutants bench check audit-packages clean
 
 setup: .venv/.up-to-date
 
@@ -38,6 +42,10 @@ up: setup
 
 demo: setup
 	$(BIN)/groundswell demo $(ARGS)
+
+# No server, no browser, no program but Python. Each file stays in one process, in its order.
+unit: setup
+	$(BIN)/pytest -q -n 2 --dist loadfile --hypothesis-profile unit $(UNIT) $(ARGS)
 
 # .tools/bin holds programs that were unpacked there instead of being installed.
 test: setup

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -18,11 +20,15 @@ from deploy.operate import SERVICES, settings_of
 from services.ingest.openapi import document as ingest_document
 from services.tally.openapi import document as tally_document
 from services.verify.decide import REASONS
+from shared.asyncapi import system_document
 from shared.eligibility import CODES
+from shared.events import Event
 from shared.settings import environment_name
-from shared.topics import all_topics
+from shared.topics import TOPICS, all_topics
 
 ROOT = Path(__file__).resolve().parent.parent
+EVENTS = "docs/events"
+"""The folder in which every file is generated."""
 
 
 def generated_files() -> dict[str, str]:
@@ -31,25 +37,37 @@ def generated_files() -> dict[str, str]:
         "docs/openapi.json": _json(ingest_document()),
         "docs/openapi-tally.json": _json(tally_document()),
         "docs/reason-codes.md": _reason_codes(),
-        "README.md": _filled("README.md", {"settings": _settings, "topics": _topics}),
+        **_events(),
+        "README.md": _filled("README.md", _readme()),
         "docs/capacity.md": _filled("docs/capacity.md", _capacity()),
         "docs/performance.md": _filled("docs/performance.md", _performance()),
     }
 
 
 def stale() -> list[str]:
-    """The generated files that are missing or say something else than the code."""
-    return [path for path, content in generated_files().items() if _read(ROOT / path) != content]
+    """The generated files that are missing, say something else than the code, or are about what is no longer there."""
+    files = generated_files()
+    return [path for path, content in files.items() if _read(ROOT / path) != content] + _left_over(files)
 
 
 def write() -> list[str]:
-    """Write the generated files. Returns those that changed."""
+    """Write the generated files, and remove what is left over. Returns those that changed."""
     changed = []
-    for path, content in generated_files().items():
+    files = generated_files()
+    for path, content in files.items():
         if _read(ROOT / path) != content:
+            (ROOT / path).parent.mkdir(exist_ok=True)
             (ROOT / path).write_text(content, encoding="utf-8")
             changed.append(path)
+    for path in _left_over(files):
+        (ROOT / path).unlink()
+        changed.append(path)
     return changed
+
+
+def _left_over(files: Mapping[str, str]) -> list[str]:
+    there = sorted(f"{EVENTS}/{file.name}" for file in (ROOT / EVENTS).glob("*"))
+    return [path for path in there if path not in files]
 
 
 def _read(path: Path) -> str | None:
@@ -71,6 +89,56 @@ def _filled(path: str, parts: Mapping[str, Callable[[], str]]) -> str:
             raise ValueError(f"{path} needs the markers {start} and {end}")
         text = f"{before}{start}\n{make()}\n{end}{after}"
     return text
+
+
+def _readme() -> dict[str, Callable[[], str]]:
+    return {
+        "settings": _settings,
+        "topics": _topics,
+        "subscriber.py": lambda: _example("subscriber.py", "python"),
+        "subscriber.mjs": lambda: _example("subscriber.mjs", "js"),
+    }
+
+
+def _example(name: str, language: str) -> str:
+    return f"```{language}\n{(ROOT / 'examples' / name).read_text(encoding='utf-8')}```"
+
+
+def _events() -> dict[str, str]:
+    """A JSON Schema for every event, one AsyncAPI document for all topics, and a page that lists them."""
+    return {
+        **{f"{EVENTS}/{event.TYPE}.json": _json(event_schema(event)) for topic in TOPICS for event in topic.events},
+        f"{EVENTS}/asyncapi.json": _json(system_document(version("groundswell"))),
+        f"{EVENTS}/README.md": _index_of_events(),
+    }
+
+
+def event_schema(event: type[Event]) -> dict[str, object]:
+    """The JSON Schema of an event's value, as subscribers may rely on it.
+
+    A field with a default is not required: records from before it was added lack it.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:groundswell:event:{event.TYPE}",
+        **event.model_json_schema(),
+    }
+
+
+def _index_of_events() -> str:
+    rows = []
+    for topic in TOPICS:
+        for event in topic.events:
+            says = inspect.cleandoc(event.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+            rows.append(f"| [`{event.TYPE}`]({event.TYPE}.json) | `{topic.name}` | {says} |")
+    return (
+        "# Events\n\n"
+        "What is on Groundswell's topics. Each event has a JSON Schema (draft 2020-12) of its value, named like its"
+        " `ce_type`; [asyncapi.json](asyncapi.json) is one AsyncAPI 3 document of all topics, with keys and headers. All"
+        " files here are made from the code by `groundswell generated`. How to subscribe, and what may change, is in the"
+        " [README](../../README.md#for-subscribers).\n\n"
+        "| `ce_type` and schema | topic | says |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    )
 
 
 def _capacity() -> dict[str, Callable[[], str]]:

@@ -1,4 +1,4 @@
-"""The AsyncAPI document of a service: the topics it reads and writes, and what their records look like.
+"""AsyncAPI documents: of a service, the topics it reads and writes; of the whole system, all topics. And their records.
 
 FastStream knows which topics those are, but not what is in them: the batch consumer takes records raw, to validate them
 one by one, and a publisher has one schema where a topic may have several events. What a topic holds is said once, in
@@ -95,12 +95,45 @@ def _addresses(endpoints: Iterable[Any]) -> list[str]:
     return sorted({channel.address for endpoint in endpoints for channel in endpoint.schema().values()})
 
 
-def _channel(topic: Topic, servers: list[dict[str, str]]) -> Channel:
+def system_document(version: str) -> dict[str, Any]:
+    """The document of all topics, for those who subscribe: what Groundswell sends, and where. It names no servers.
+
+    Args:
+        version: of Groundswell.
+    """
+    topics = all_topics()
+    document = ApplicationSchema.model_validate(
+        {
+            "info": {
+                "title": "Groundswell",
+                "version": version,
+                "description": (
+                    "The topics of Groundswell. Delivery is at least once. Ignore fields, event types and values that you do"
+                    " not know: they are added without a new version. Topics for others are compressed with gzip. Only"
+                    " Groundswell may write to any of these topics."
+                ),
+                "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+            },
+            "defaultContentType": "application/json",
+            "channels": {topic.name: _channel(topic) for topic in topics},
+            "operations": {f"send.{topic.name}": _operation("send", topic) for topic in topics},
+            "components": Components(
+                messages={name: message for topic in topics for name, message in _messages(topic).items()},
+                schemas=_schemas(topics),
+            ),
+        }
+    )
+    found: dict[str, Any] = document.to_jsonable()
+    return found
+
+
+def _channel(topic: Topic, servers: list[dict[str, str]] | None = None) -> Channel:
     kept = f"Kept {topic.retention.days} days" if topic.retention else "Compacted: the last record of each key stays"
+    internal = " Internal: not for others; it may change in any version." if topic.internal else ""
     return Channel.model_validate(
         {
             "address": topic.name,
-            "description": f"{topic.holds[0].upper()}{topic.holds[1:]}. Key: {topic.key}. {kept}.",
+            "description": f"{topic.holds[0].upper()}{topic.holds[1:]}. Key: {topic.key}. {kept}.{internal}",
             "servers": servers,
             "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in _messages(topic)},
             "bindings": {"kafka": {"topic": topic.name, "bindingVersion": _KAFKA_BINDING}},

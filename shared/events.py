@@ -99,8 +99,11 @@ PetitionTime = Annotated[AwareDatetime, AfterValidator(_in_calendar)]
 class Event(BaseModel):
     """The common ground of all events: immutable, strict types, unknown fields ignored."""
 
-    # An error's text would repeat what was sent, and errors reach logs.
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
+    # An error's text would repeat what was sent, and errors reach logs. The docstrings of fields are their descriptions in
+    # the published schemas.
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
     TYPE: ClassVar[str]
 
@@ -117,22 +120,34 @@ class SignCommand(Event):
     TYPE: ClassVar[str] = "groundswell.signature.sign.v1"
 
     signature_id: UUID
+    """The signature's id, and the event's."""
     petition_id: PetitionId
+    """The petition that is signed."""
     email: EmailText = Field(repr=False)
+    """The signer's e-mail address as typed."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=MOST_CHARACTERS["name"])] = Field(repr=False)
+    """The signer's name as typed."""
     country: CountryCode
+    """The signer's country, ISO 3166-1 alpha-2."""
     postcode: Annotated[str, StringConstraints(max_length=MOST_CHARACTERS["postcode"])] | None = Field(None, repr=False)
+    """The signer's postcode as typed."""
     comment: Annotated[str, StringConstraints(max_length=MOST_CHARACTERS["comment"])] | None = Field(None, repr=False)
+    """What the signer has to say about the petition."""
     consent: bool = False
+    """Whether the signer has agreed to what the organisation asks consent for."""
     submitted_at: AwareDatetime
+    """When ingest accepted the signature."""
 
 
 class ChangeCommand(Event):
     """What the commands about an existing signature have in common."""
 
     signature_id: UUID
+    """The signature that is changed."""
     petition_id: PetitionId
+    """The petition that it is for."""
     requested_at: AwareDatetime
+    """When ingest accepted the change."""
 
 
 class ConfirmCommand(ChangeCommand):
@@ -166,11 +181,13 @@ class EraseCommand(ChangeCommand):
         StringConstraints(min_length=1, max_length=MOST_ACTOR, pattern=rf"^[^{NOT_IN_A_LINE}]+$"),
         Field(repr=False),
     ]
+    """Who has asked."""
     reason: Annotated[
         str,
         StringConstraints(min_length=1, max_length=MOST_REASON, pattern=rf"^[^{NOT_IN_A_LINE}]+$"),
         Field(repr=False),
     ]
+    """Why."""
 
 
 Command = SignCommand | ConfirmCommand | WithdrawCommand | InvalidateCommand | EraseCommand
@@ -186,10 +203,15 @@ class CountedFact(Event):
     """
 
     signature_id: UUID
+    """The signature that counts, or no longer does."""
     petition_id: PetitionId
+    """The petition that it is for."""
     lane: Annotated[int, Field(ge=0)]
+    """The part of the ledger that the row stands in."""
     position: Annotated[int, Field(ge=1)]
+    """The row's place in its lane."""
     country: CountryCode
+    """The signer's country, ISO 3166-1 alpha-2."""
     signed_at: AwareDatetime
     """When the signature was submitted: break-downs by minute use this, for a revocation too, so they never go below 0."""
     occurred_at: AwareDatetime
@@ -202,6 +224,7 @@ class SignatureVerified(CountedFact):
     TYPE: ClassVar[str] = "groundswell.signature.verified.v1"
 
     delta: Literal[1] = 1
+    """How the count changes."""
 
 
 class SignatureRevoked(CountedFact):
@@ -210,7 +233,9 @@ class SignatureRevoked(CountedFact):
     TYPE: ClassVar[str] = "groundswell.signature.revoked.v1"
 
     delta: Literal[-1] = -1
+    """How the count changes."""
     cause: Literal["withdrawn", "invalidated"]
+    """Who took it back: ``withdrawn``, the signer; ``invalidated``, a moderator."""
 
 
 Fact = SignatureVerified | SignatureRevoked
@@ -224,10 +249,15 @@ class SignatureRejected(Event):
     TYPE: ClassVar[str] = "groundswell.signature.rejected.v1"
 
     signature_id: UUID
+    """The submission's id."""
     petition_id: PetitionId
+    """The petition that it was for."""
     outcome: Literal["duplicate", "rejected"]
+    """``duplicate``: the signer has signed before; ``rejected``: the petition's rules do not allow it."""
     reason: str
+    """A code of docs/reason-codes.md. There may be new ones at any time."""
     submitted_at: AwareDatetime
+    """When ingest accepted the submission."""
 
 
 # --------------------------------------------------------------------------------------------------- petitions.changed
@@ -239,7 +269,9 @@ class Organisation(Event):
     TYPE: ClassVar[str] = "groundswell.organisation.v1"
 
     slug: Slug
+    """The organisation's id: part of its page's address."""
     name: Annotated[str, _line(MOST_OFFICE), StringConstraints(min_length=1, max_length=MOST_OFFICE)]
+    """The organisation's name as people read it."""
 
 
 class Target(Event):
@@ -248,9 +280,13 @@ class Target(Event):
     TYPE: ClassVar[str] = "groundswell.target.v1"
 
     target_id: Slug
+    """The target's id, unique in its petition."""
     name: Annotated[str, _line(MOST_OFFICE), StringConstraints(min_length=1, max_length=MOST_OFFICE)]
+    """The office or body as people read it."""
     kind: Literal["person", "body"] = "person"
+    """Whether an office that one person holds, or a body of several."""
     email: Annotated[EmailText, _cleaned(clean_address)]
+    """Where mails about milestones go."""
 
 
 class Policy(Event):
@@ -267,6 +303,7 @@ class Policy(Event):
     )
     """A domain blocks everything below it too. ``@mail.example`` and ``*.mail.example`` mean ``mail.example``."""
     require_consent: bool = False
+    """Only signers who have given their consent count."""
 
     @field_validator("countries", "blocked_email_domains")
     @classmethod
@@ -313,19 +350,27 @@ class PetitionState(Event):
     TYPE: ClassVar[str] = "groundswell.petition.state.v1"
 
     organisation: Organisation
+    """Who has started the petition."""
     title: Annotated[str, _line(MOST_TITLE), StringConstraints(min_length=1, max_length=MOST_TITLE)]
+    """One line."""
     text: Annotated[
         str,
         _cleaned(lambda text: clean_text(text, MOST_TEXT)),
         StringConstraints(min_length=1, max_length=MOST_TEXT),
     ]
+    """What is asked for, as plain text."""
     targets: list[Target] = Field(min_length=1, max_length=MOST_TARGETS)
+    """Whom the petition addresses."""
     milestones: list[Annotated[int, Field(ge=1, le=MOST_SUPPORTERS)]] = Field(
         default_factory=list, max_length=MOST_MILESTONES
     )
+    """Counts at which the targets are told, rising."""
     opens_at: PetitionTime | None = None
+    """When signing begins; ``null``: it has begun."""
     closes_at: PetitionTime | None = None
+    """When signing ends; ``null``: it does not."""
     policy: Policy = Policy()
+    """Which signatures count."""
     paused: Pause | None = None
     """Signatures that were accepted before count; no others are accepted."""
     published: bool = True
@@ -350,7 +395,9 @@ class PetitionChanged(PetitionState):
     TYPE: ClassVar[str] = "groundswell.petition.changed.v1"
 
     petition_id: PetitionId
+    """The petition's id: part of its page's address, and the key of the record."""
     changed_at: PetitionTime
+    """When ingest accepted the change."""
     version: Annotated[int, Field(ge=0, le=MOST_VERSION)] = 0
     """Rises with every change: milliseconds since 1970 by PostgreSQL's clock, and at least one above the version before. A
     record whose version is below one that stood before it came late, from a process that was overtaken: pass it over. 0:
@@ -370,19 +417,23 @@ class TallyUpdated(Event):
     TYPE: ClassVar[str] = "groundswell.tally.updated.v1"
 
     petition_id: PetitionId
+    """The petition that is counted."""
     count: Annotated[int, Field(ge=0)]
+    """How many signatures stand."""
     revision: Annotated[int, Field(ge=0)]
     """How many changes this count includes: it rises by one per change, also when the count falls."""
     epoch: Annotated[int, Field(ge=0)] = 0
     """0, or the time (milliseconds since 1970) at which tally took back what stood on the topic with a higher revision: a
     snapshot that nobody had counted, or changes that the ledger has lost."""
     countries: dict[str, int]
+    """Standing signatures by the signer's country, ISO 3166-1 alpha-2."""
     minutes: dict[str, int]
     """Standing signatures by the minute they were submitted (UTC, ``2026-11-22T10:42Z``): the hour that ends with the minute
     of the newest signature; minutes without any are left out."""
     earlier: int
     """Standing signatures submitted before those minutes: ``count = earlier + sum(minutes)``."""
     updated_at: AwareDatetime
+    """When tally counted the newest of these changes."""
 
     @property
     def version(self) -> tuple[int, int]:
@@ -396,10 +447,15 @@ class MilestoneReached(Event):
     TYPE: ClassVar[str] = "groundswell.milestone.reached.v1"
 
     petition_id: PetitionId
+    """The petition whose count it was."""
     threshold: Annotated[int, Field(ge=1)]
+    """The milestone: at least so many signatures stood."""
     count: Annotated[int, Field(ge=1)]
+    """How many stood when the crossing was seen; at least the threshold."""
     revision: Annotated[int, Field(ge=1)]
+    """The revision of that count."""
     reached_at: AwareDatetime
+    """When tally counted the signature that crossed the threshold."""
 
 
 def minute_of(moment: datetime) -> int:

@@ -222,7 +222,10 @@ class CommonSettings(KafkaSettings):
         description="Idempotent producer. Off only for the embedded broker, which has none.",
     )
     kafka_compression: Literal["none", "lz4", "gzip"] = Field(
-        "lz4", validation_alias="KAFKA_COMPRESSION", description="Compression of the batches that are sent."
+        "lz4",
+        validation_alias="KAFKA_COMPRESSION",
+        description="Compression of `signatures.submitted.v1`, which only Groundswell reads. All other topics are compressed"
+        " with gzip, which every Kafka client can read.",
     )
     kafka_session_timeout_ms: int = Field(
         10_000,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -42,6 +42,12 @@ DLQ_MAX_RECORD_BYTES: Final = 2 * MAX_RECORD_BYTES
 
 _DLQ_SUFFIX: Final = ".dlq"
 
+Compression = Literal["none", "gzip", "lz4"]
+
+_FOR_EVERYBODY: Final[Compression] = "gzip"
+"""The one compression that every Kafka client can read as it is installed. aiokafka needs another package for lz4, snappy
+and zstd; kafkajs cannot read them at all, and a consumer that cannot read a batch stands still."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
@@ -57,6 +63,8 @@ class Topic:
     """``None``: compacted, the last record of each key stays for ever."""
     max_record_bytes: int = MAX_RECORD_BYTES
     partitions: int = DEFAULT_PARTITIONS
+    internal: bool = False
+    """Only Groundswell's own services read it. Its compression is a setting; that of all other topics is gzip."""
 
     @property
     def dlq(self) -> str:
@@ -72,6 +80,9 @@ class Topic:
         return {
             **kept,
             "max.message.bytes": str(self.max_record_bytes),
+            # Batches stay as they were sent. A broker that compresses them anew would put them into a form that some
+            # subscribers cannot read.
+            "compression.type": "producer",
             # The time of arrival, by the broker's clock. With the producer's, Kafka refuses what comes from a clock an
             # hour ahead, and deletes at once what comes from one that is behind by more than the retention.
             "message.timestamp.type": "LogAppendTime",
@@ -84,6 +95,7 @@ SIGNATURES_SUBMITTED: Final = Topic(
     holds="commands: sign, confirm, withdraw, invalidate, erase (personal data)",
     events=(SignCommand, ConfirmCommand, WithdrawCommand, InvalidateCommand, EraseCommand),
     retention=timedelta(days=7),
+    internal=True,
 )
 SIGNATURES_VERIFIED: Final = Topic(
     name="signatures.verified.v1",
@@ -133,6 +145,14 @@ last good state; the record stays where it is."""
 def max_record_bytes(topic: str) -> int:
     """The largest record that the topic of that name takes."""
     return DLQ_MAX_RECORD_BYTES if topic.endswith(_DLQ_SUFFIX) else MAX_RECORD_BYTES
+
+
+_INTERNAL: Final = frozenset(topic.name for topic in TOPICS if topic.internal)
+
+
+def compression_of(topic: str, *, internal: Compression) -> Compression:
+    """How batches of the topic of that name are compressed; `internal`: how those of internal topics are."""
+    return internal if topic in _INTERNAL else _FOR_EVERYBODY
 
 
 def all_topics() -> tuple[Topic, ...]:

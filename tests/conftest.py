@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # How long an example takes says nothing on a machine that runs a broker and four services beside it.
 hypothesis.settings.register_profile("tests", deadline=None)
+# `make unit`: the same examples every time, and fewer of them.
+hypothesis.settings.register_profile("unit", deadline=None, max_examples=40, derandomize=True)
 hypothesis.settings.load_profile("tests")
 
 _without_apache = pytest.StashKey[str]()

@@ -52,7 +52,7 @@ class ApacheKafka(KafkaBroker):
 
     kind = "apache"
     idempotence = True
-    start_seconds = 90.0
+    start_seconds = 180.0
 
     def __init__(
         self,

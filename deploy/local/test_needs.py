@@ -22,6 +22,12 @@ from deploy.local.apache_kafka import KafkaJarsMissing, fetch_jars
 UNPACKED = PROJECT_ROOT / ".tools" / "bin"
 """Programs that are unpacked rather than installed; `make test` has this folder on its PATH."""
 
+EXAMPLES = PROJECT_ROOT / "examples"
+"""Programs for subscribers; the first line of each says how to install what it needs."""
+
+SUBSCRIBERS = PROJECT_ROOT / ".tools" / "subscribers"
+"""An environment for each example, with nothing in it but what its first line installs."""
+
 _ASYNCAPI_PARSER = PROJECT_ROOT / "tests" / "contract" / "asyncapi"
 
 
@@ -54,8 +60,8 @@ FOR_ALL_TESTS = (
     ),
     # The server too, under another name; and unlike the package redis-server, it starts none.
     Program(names=("redis-check-rdb",), package="redis-tools", needed_for="Redis with TLS, which Valkey's wheel lacks"),
-    Program(names=("node",), package="nodejs", needed_for="the AsyncAPI parser"),
-    Program(names=("npm",), package="npm", needed_for="installing the AsyncAPI parser"),
+    Program(names=("node",), package="nodejs", needed_for="the AsyncAPI parser and a subscriber in JavaScript"),
+    Program(names=("npm",), package="npm", needed_for="installing both"),
 )
 
 FOR_BENCHMARK = (Program(names=("wrk",), package="wrk", needed_for="the load of the benchmark"),)
@@ -143,6 +149,37 @@ def install_asyncapi_parser(folder: Path = _ASYNCAPI_PARSER) -> None:
     shutil.copy(lock, installed)
 
 
+def install_subscribers(into: Path = SUBSCRIBERS) -> None:
+    """Give each example of a subscriber its environment, unless it is there with what the example asks for today.
+
+    Raises:
+        NeedMissing: pip or npm failed.
+    """
+    for example in sorted(EXAMPLES.glob("subscriber.*")):
+        environment = into / example.suffix.removeprefix(".")
+        line = example.read_text(encoding="utf-8").partition("\n")[0].lstrip("#/ ")
+        installed = environment / ".installed"
+        if installed.exists() and installed.read_text(encoding="utf-8") == line:
+            continue
+        print(f"{example.name}: {line}", flush=True)
+        shutil.rmtree(environment, ignore_errors=True)
+        environment.mkdir(parents=True)
+        try:
+            match line.split():
+                case ["pip", *arguments]:
+                    _run([sys.executable, "-m", "venv", str(environment)])
+                    pip = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
+                    _run([*pip, *arguments])
+                case ["npm", *arguments]:
+                    (environment / "package.json").write_text("{}", encoding="utf-8")
+                    _run(["npm", *arguments, "--no-audit", "--no-fund", "--loglevel=error"], cwd=environment)
+                case _:
+                    raise NeedMissing(f"the first line of {example} has to say what to install, with pip or npm")
+        except subprocess.CalledProcessError as error:
+            raise NeedMissing(f"{example.name}: what it needs could not be installed: {error}") from error
+        installed.write_text(line, encoding="utf-8")
+
+
 async def bring_apache_kafka(*, required: bool = False) -> None:
     """Bring Java, Maven and Kafka's jars, or say why not and let the tests do without.
 
@@ -172,6 +209,7 @@ def main(only: Sequence[str] = ()) -> int:
         install(missing(FOR_ALL_TESTS))
         unpack_promtool()
         install_asyncapi_parser()
+        install_subscribers()
     except NeedMissing as error:
         print(error, file=sys.stderr)
         return 1

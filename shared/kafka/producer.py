@@ -19,18 +19,18 @@ from aiokafka.errors import (
     ProducerFenced,
     UnknownProducerId,
 )
-from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from shared.bounds import arrival
 from shared.failpoints import failpoint
+from shared.kafka import compression
 from shared.kafka.errors import is_transient
 from shared.kafka.gathering import Gathering, UnderWay
 from shared.kafka.partitioner import partition_of
 from shared.kafka.record import Record
 from shared.kafka.security import client_options, why_unreachable
 from shared.settings import CommonSettings
-from shared.topics import DLQ_MAX_RECORD_BYTES, max_record_bytes
+from shared.topics import DLQ_MAX_RECORD_BYTES, compression_of, max_record_bytes
 
 log = structlog.get_logger(__name__)
 
@@ -113,12 +113,12 @@ class EventProducer:
             aiokafka.errors.KafkaConnectionError: no broker answers.
         """
         settings = self._settings
+        compression.install()
         producer = AIOKafkaProducer(  # made here and not before: it belongs to the event loop that runs
             bootstrap_servers=settings.kafka_bootstrap_servers,
             **client_options(settings),
             acks="all",
             enable_idempotence=settings.kafka_idempotence,
-            compression_type=None if settings.kafka_compression == "none" else settings.kafka_compression,
             max_batch_size=_BATCH_BYTES,
             max_request_size=DLQ_MAX_RECORD_BYTES,
             # How long one request may take, longer than a leader election. Without idempotence it is also how long a
@@ -246,7 +246,9 @@ class EventProducer:
     async def _send(self, topic: str, partition: int, records: Sequence[Record]) -> UnderWay:
         """Give records to the sender, as many as one batch takes; it tries until the brokers acknowledge them."""
         producer = self._connected
-        batch: BatchBuilder = producer.create_batch()
+        batch = compression.new_batch(
+            compression_of(topic, internal=self._settings.kafka_compression), most_bytes=_BATCH_BYTES
+        )
         for record in records:
             if batch.append(key=record.key, value=record.value, timestamp=None, headers=record.headers) is None:
                 break

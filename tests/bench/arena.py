@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import asyncpg
-import confluent_kafka
-import confluent_kafka.admin
 import httpx
 import redis.asyncio
 
@@ -26,8 +23,7 @@ from deploy.local.stack import stack_secrets
 from deploy.local.valkey import Valkey
 from deploy.migrations import migrate
 from shared.topics import DEFAULT_PARTITIONS, apply_topics
-
-_GONE_SECONDS: Final = 60.0
+from tests.bench.emptying import empty_kafka
 
 _SETTINGS: Final = {
     # All load comes from one address here.
@@ -213,7 +209,7 @@ class Arena:
         The parts themselves stay up, so that a round does not begin with a cold broker.
         """
         await self.stop_all()
-        await asyncio.to_thread(self._empty_kafka)
+        await asyncio.to_thread(empty_kafka, self.bootstrap_servers)
         await self._empty_postgres()
         async with redis.asyncio.Redis.from_url(self.valkey.url) as client:
             await client.flushall()
@@ -224,26 +220,6 @@ class Arena:
         await migrate(self.postgres.url)
         await apply_topics(self.bootstrap_servers, partitions=DEFAULT_PARTITIONS)
 
-    def _empty_kafka(self) -> None:
-        """Delete all topics and groups, and wait until the broker no longer names them."""
-        admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": self.bootstrap_servers})
-        deadline = time.monotonic() + _GONE_SECONDS
-        while groups := [group.group_id for group in admin.list_consumer_groups().result(timeout=_GONE_SECONDS).valid]:
-            try:
-                _all_done(admin.delete_consumer_groups(groups))
-            except confluent_kafka.KafkaException:
-                # A member that was killed is missed only when its session has run out.
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
-        deadline = time.monotonic() + _GONE_SECONDS
-        if topics := _topics(admin):
-            _all_done(admin.delete_topics(topics, operation_timeout=_GONE_SECONDS))
-        while topics := _topics(admin):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Kafka did not delete its topics; it still names {', '.join(topics)}")
-            time.sleep(0.1)
-
     async def _empty_postgres(self) -> None:
         connection = await asyncpg.connect(self.postgres.url)
         try:
@@ -251,12 +227,3 @@ class Arena:
             await connection.execute("CHECKPOINT")  # now, and not while the next round is measured
         finally:
             await connection.close()
-
-
-def _topics(admin: confluent_kafka.admin.AdminClient) -> list[str]:
-    return [name for name in admin.list_topics(timeout=_GONE_SECONDS).topics if not name.startswith("__")]
-
-
-def _all_done(futures: Mapping[str, object]) -> None:
-    for future in futures.values():
-        future.result(timeout=_GONE_SECONDS)  # type: ignore[attr-defined]

@@ -88,4 +88,4 @@ async def shows(page: Page, supporters: str, *, reload: bool) -> None:
             await page.reload()
         return await page.get_by_test_id("supporters-total").text_content() == supporters
 
-    await eventually(shown, f"the organisation's page shows {supporters}", seconds=20)
+    await eventually(shown, f"the organisation's page shows {supporters}")

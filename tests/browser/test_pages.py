@@ -218,5 +218,5 @@ async def test_while_the_counts_cannot_be_read_the_page_says_so_and_comes_back(
             await page.reload()
             return await page.get_by_test_id("petition-count").count() == 1
 
-        await eventually(back, "the page is back", seconds=20)
+        await eventually(back, "the page is back")
         await expect(page.get_by_test_id("petition-count")).to_have_text("3")

@@ -33,7 +33,7 @@ async def shows_after_reloads(page: Page, count: str) -> None:
         await page.reload()
         return await page.get_by_test_id("petition-count").text_content() == count
 
-    await eventually(shown, f"a reload shows {count}", seconds=20)
+    await eventually(shown, f"a reload shows {count}")
 
 
 async def test_with_javascript_the_count_moves_on_the_thank_you_page(chromium: Browser, system: System) -> None:
@@ -159,7 +159,7 @@ async def test_a_closed_petition_shows_its_count_and_no_form(chromium: Browser, 
             await page.reload()  # a page may be a second old
             return await page.get_by_role("heading", name="This petition is closed").count() == 1
 
-        await eventually(says_so, "the petition's page says that it is closed", seconds=20)
+        await eventually(says_so, "the petition's page says that it is closed")
         await expect(page.get_by_text("31 January 2026, 12:00 UTC")).to_be_visible()
         await expect(page.get_by_test_id("petition-count")).to_have_text("2")
         await expect(page.get_by_role("textbox")).to_have_count(0)

@@ -1,7 +1,7 @@
 """Whether a changed JSON schema still reads the events that are on the topics, and is read by those who subscribe.
 
 Both directions matter: topics keep events for up to a year, and subscribers are not updated when we are. So a field may be
-added if it is optional, and nothing may be removed, renamed, retyped, newly required, or narrowed.
+added if it is optional, and nothing may be removed, renamed, retyped, newly required, no longer required, or narrowed.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ def _breaks(
         found.append(f"{here}: no longer takes {sorted(gone)}")
     for name in sorted(set(new.get("required", [])) - set(old.get("required", []))):
         found.append(f"{path}.{name}: is required now")
+    for name in sorted(set(old.get("required", [])) - set(new.get("required", []))):
+        found.append(f"{path}.{name}: may be missing now")
+    if new.get("additionalProperties") is False and old.get("additionalProperties") is not False:
+        found.append(f"{here}: no longer takes other fields")
     for name, schema in old.get("properties", {}).items():
         if name not in new.get("properties", {}):
             found.append(f"{path}.{name}: is gone")

@@ -25,7 +25,7 @@ MOMENT = datetime(2026, 11, 22, 10, 42, 7, 125000, tzinfo=UTC)
 async def topic(kafka: KafkaBroker) -> Topic:
     """A topic with every example on it."""
     topic = await new_topic(kafka)
-    producer = EventProducer(settings_for(kafka, kafka_compression="lz4"))
+    producer = EventProducer(settings_for(kafka))
     await producer.start()
     await producer.publish_in_order(topic.name, [_record(number, event) for number, event in enumerate(EXAMPLES)])
     await producer.stop()

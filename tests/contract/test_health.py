@@ -37,13 +37,13 @@ def part_of(system: System, dependency: str) -> Process:
 
 async def readiness(system: System, service: ServiceName) -> tuple[int, dict[str, str]]:
     """The status of /readyz, and what is not ok by the dependency's name."""
-    answer = await system.http.get(f"{system.stack.services[service][0].url}/readyz", timeout=5)
+    answer = await system.http.get(f"{system.stack.services[service][0].url}/readyz", timeout=30)
     assert answer.json()["service"] == service
     return answer.status_code, {name: said for name, said in answer.json()["checks"].items() if said != "ok"}
 
 
 async def lives(system: System, service: ServiceName) -> bool:
-    answer = await system.http.get(f"{system.stack.services[service][0].url}/livez", timeout=5)
+    answer = await system.http.get(f"{system.stack.services[service][0].url}/livez", timeout=30)
     return answer.status_code == 200
 
 
@@ -142,7 +142,7 @@ async def test_services_that_start_before_their_parts_live_name_each_and_stop_wh
 
         async def names_all(process: ServiceProcess) -> bool:
             try:
-                answer = await system.http.get(f"{process.url}/readyz", timeout=5)
+                answer = await system.http.get(f"{process.url}/readyz", timeout=30)
             except httpx.ConnectError:
                 assert process.running, process.describe_end()
                 return False

@@ -129,7 +129,7 @@ async def test_the_metrics_move_with_what_happens_to_signatures(system: System) 
         return not wrong
 
     try:
-        await eventually(moved, "every metric has moved", seconds=20)
+        await eventually(moved, "every metric has moved")
     except AssertionError:
         pytest.fail("\n".join(wrong))
 
@@ -176,7 +176,7 @@ async def test_faststream_reports_what_it_receives_of_every_topic(service: Servi
             for topic in TOPICS_READ[service]
         )
 
-    await eventually(received, f"{TOPICS_READ[service]} are in {service}'s metrics", seconds=20)
+    await eventually(received, f"{TOPICS_READ[service]} are in {service}'s metrics")
 
 
 @pytest.mark.parametrize("service", SERVICES)

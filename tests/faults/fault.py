@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 class NotPlayed(Exception):
-    """There was nothing for the fault to hit: no traffic came to its point. It does not count as played."""
+    """There was nothing for the fault to hit, though the run tried to bring it about. The message says what was missing.
+
+    It does not count as played, and the result of the run names it.
+    """
 
 
 class Broken(RuntimeError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
@@ -64,6 +64,7 @@ class RunNotes:
         accepted: signatures that a fault put on the topic itself, beside ingest; each counts like one that was answered
             202.
         spoiled: what was written by hand so far, in this run and those before it.
+        cause_moment: brings about what a fault waits for; see `tests.faults.moments`.
     """
 
     petitions: tuple[str, ...] = ()
@@ -72,6 +73,7 @@ class RunNotes:
     earlier: dict[Place, Planted] = field(default_factory=dict)
     accepted: dict[str, Accepted] = field(default_factory=dict)
     spoiled: Spoiled = field(default_factory=Spoiled)
+    cause_moment: Callable[[], None] | None = None
 
 
 _notes: WeakKeyDictionary[World, RunNotes] = WeakKeyDictionary()

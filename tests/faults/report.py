@@ -57,23 +57,30 @@ class Report:
     def run_passed(self, result: RunResult) -> None:
         """A run ended well."""
         self._console.print(f"run {result.number}: [green]ok[/], {_figures(result)}", highlight=False)
+        self._not_played(result)
 
     def run_failed(self, plan: RunPlan, result: RunResult, kept: Path) -> None:
         """A run ended badly: say what is wrong, what was played, and how to play it again."""
         self._console.print(f"run {result.number}: [red]FAILED[/], {_figures(result)}", highlight=False)
+        self._not_played(result)
         for violation in result.violations:
             self._console.print(f"  [red]{escape(violation)}[/]", highlight=False, soft_wrap=True)
         self._console.print("  schedule: " + ", ".join(f"{one.fault.kind} at {one.after:,}" for one in plan.faults))
         again = f"--seed {plan.seed} --first {plan.number} --runs 1 --signatures {plan.signatures}"
         self._console.print(f"  logs and timeline: {kept}\n  again: groundswell faults {again}", soft_wrap=True)
 
+    def _not_played(self, result: RunResult) -> None:
+        for kind, why in result.not_played:
+            self._console.print(f"  [yellow]not played: {escape(f'{kind}: {why}')}[/]", highlight=False, soft_wrap=True)
+
     def summary(self, result: CampaignResult) -> None:
         """The tables at the end."""
-        table = Table("fault", "times", "recovery p50 (s)", "max (s)", title="Faults")
-        for kind, times in sorted(result.faults.items()):
+        table = Table("fault", "times", "not played", "recovery p50 (s)", "max (s)", title="Faults")
+        not_played = result.not_played
+        for kind in sorted(result.faults.keys() | not_played.keys()):
             seconds = [taken for name, taken in result.recoveries if name == kind]
             row = (f"{median(seconds):.1f}", f"{max(seconds):.1f}") if seconds else ("-", "-")
-            table.add_row(kind, str(times), *row)
+            table.add_row(kind, str(result.faults[kind]), str(not_played[kind] or "-"), *row)
         self._console.print(table)
 
 
@@ -84,10 +91,11 @@ def last_line(result: CampaignResult) -> str:
         f" milestones double {result.total('milestones_double')}"
     )
     failed = sum(not run.ok for run in result.runs)
+    missed = f"; NOT PLAYED: {', '.join(sorted(result.not_played))}" if result.not_played else ""
     verdict = "" if result.ok else f"; {failed} of {len(result.runs)} runs FAILED"
     return (
         f"{len(result.runs)} runs, {result.total('signatures'):,} signatures,"
-        f" {result.faults.total()} faults of {len(result.faults)} kinds: {numbers}{verdict}"
+        f" {result.faults.total()} faults of {len(result.faults)} kinds: {numbers}{verdict}{missed}"
     )
 
 

@@ -17,6 +17,7 @@ class RunResult:
     Attributes:
         signatures: how many submissions were accepted with 202.
         faults: kinds that were played.
+        not_played: kinds that found nothing to hit, each with what was missing.
         recoveries: (kind, seconds until a signature sent at the fault's end was counted and all services were ready).
         violations: what should not be, a sentence each. Empty: the run passed.
         lost, double, milestones_double: the three numbers that must be 0.
@@ -26,6 +27,7 @@ class RunResult:
     number: int
     signatures: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    not_played: list[tuple[str, str]] = field(default_factory=list)
     recoveries: list[tuple[str, float]] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     lost: int = 0
@@ -58,6 +60,11 @@ class CampaignResult:
         return sum((run.faults for run in self.runs), Counter())
 
     @property
+    def not_played(self) -> Counter[str]:
+        """How often each kind was planned and found nothing to hit."""
+        return Counter(kind for run in self.runs for kind, _ in run.not_played)
+
+    @property
     def recoveries(self) -> list[tuple[str, float]]:
         """All recoveries that were measured."""
         return [recovery for run in self.runs for recovery in run.recoveries]
@@ -74,6 +81,7 @@ class CampaignResult:
             "runs": len(self.runs),
             "signatures": self.total("signatures"),
             "faults": dict(sorted(self.faults.items())),
+            "not_played": dict(sorted(self.not_played.items())),
             "lost": self.total("lost"),
             "double": self.total("double"),
             "milestones_double": self.total("milestones_double"),

@@ -18,6 +18,7 @@ from tests.faults import logs
 from tests.faults.fault import Broken, Fault, NotPlayed
 from tests.faults.invariants import check
 from tests.faults.log_rules import IMPOSSIBLE_BEFORE
+from tests.faults.moments import Moments
 from tests.faults.notes import notes_of
 from tests.faults.observers import Observer
 from tests.faults.quiet import STUCK_SECONDS, wait_for_quiet
@@ -28,7 +29,7 @@ from tests.faults.sender import NotAccepted, Sender
 from tests.faults.surge import WITHDRAWN, Surge
 from tests.faults.world import World
 
-_FAULT_SECONDS: Final = 120.0
+_FAULT_SECONDS: Final = 240.0
 _KNOWN_SECONDS: Final = 30.0
 
 Progress = Callable[[str, int, int], None]
@@ -58,6 +59,7 @@ class Run:
         self._surge = Surge(number=plan.number, signatures=plan.signatures, random=plan.random("surge"))
         self._sender = Sender(world, self._surge, on_accepted=self._on_accepted, too_early=self._too_early)
         self._recovery = Recovery(world, self._surge, self._sender)
+        self._moments = Moments(self._surge, self._sender)
         self._accepted = 0
         self._sent = False
         self._begun: set[Planned] = set()
@@ -77,11 +79,13 @@ class Run:
         )
         log_mark = logs.mark(world)
         async with Observer(world, surge) as observer:
+            observer.notes.cause_moment = self._moments.cause
             try:
                 await self._make_petitions()
                 await self._sender.send(surge.before, rate=1_000)
                 await self._wait_for_count(surge.cold, len(surge.before))
                 await self._storm()
+                await self._moments.finish()
                 await world.is_ready()
                 await self._withdraw()
             except (NotAccepted, NotRecovered, PartFailed, TimeoutError, httpx.HTTPError) as error:
@@ -172,8 +176,6 @@ class Run:
             self._tell("surge")
             try:
                 played = await self._act(place, fault)
-                self._world.timeline.note("fault lifted" if played else "fault not played", kind=fault.kind)
-                self._result.faults[fault.kind] += played
                 seconds = await self._recovery.measure()
             except (Broken, NotRecovered, PartFailed, TimeoutError, NotAccepted) as error:
                 self._violated(f"{fault.kind}: {type(error).__name__}: {error}")
@@ -190,8 +192,12 @@ class Run:
         try:
             async with asyncio.timeout(_FAULT_SECONDS):
                 await fault.act(self._world, self._plan.random(f"fault/{place}"))
-        except NotPlayed:
+        except NotPlayed as error:
+            self._world.timeline.note("fault not played", kind=fault.kind, why=str(error))
+            self._result.not_played.append((fault.kind, str(error)))
             return False
+        self._world.timeline.note("fault lifted", kind=fault.kind)
+        self._result.faults[fault.kind] += 1
         return True
 
     @asynccontextmanager

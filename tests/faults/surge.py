@@ -17,6 +17,8 @@ COLD_SIGNERS: Final = 50
 WITHDRAWN: Final = 20
 _DUPLICATES: Final = 0.08
 _BLOCKED_DOMAIN: Final = "neighbourly.example"
+_MOMENTS: Final = 100
+"""As many milestones as a petition may have."""
 _NUMBERS_PER_RUN: Final = 1_000_000
 
 
@@ -92,8 +94,9 @@ class Surge:
         random: makes people and order.
 
     Attributes:
-        petitions: by id. ``-hot`` takes four fifths, ``-cold`` is signed before the faults and never again, ``-probe`` by
-            the measurements of recovery, ``-rules`` turns many away, which ingest tells them.
+        petitions: by id. ``-hot`` takes four fifths, ``-cold`` is signed before the faults and never again, ``-moment``
+            when a fault waits for something to hit, ``-probe`` by the measurements of recovery, ``-rules`` turns many away,
+            which ingest tells them.
         before: submissions to be counted before the first fault.
         submissions: the surge, in the order of sending.
         accepted: by signature id, filled while sending.
@@ -129,6 +132,10 @@ class Surge:
     def next_probe(self) -> Submission:
         """A submission by somebody who has signed nothing."""
         return self._first(self.probe, next(self._probes))
+
+    def next_moment(self) -> Submission:
+        """The same, on the petition that has a milestone for each of its signatures."""
+        return self._first(self.prefix + "moment", next(self._probes))
 
     def may_count(self, petition_id: str, person: Person) -> bool:
         """Whether ingest has to take this person's signature, and verify has to let it stand."""
@@ -185,5 +192,6 @@ def _petitions(prefix: str, signatures: int) -> list[FaultPetition]:
             {"blocked_email_domains": [_BLOCKED_DOMAIN]},
         ),
         FaultPetition(prefix + "cold", 0.0, (COLD_SIGNERS // 2,), targets("cold", "council")),
+        FaultPetition(prefix + "moment", 0.0, tuple(range(1, _MOMENTS + 1)), targets("moment", "council")),
         FaultPetition(prefix + "probe", 0.0, (), targets("probe", "council")),
     ]

@@ -68,6 +68,12 @@ async def say(line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamW
     return await reader.readexactly(len(line))
 
 
+async def nobody_is_connected(proxy: Proxy) -> None:
+    async with asyncio.timeout(60):
+        while proxy.connections:
+            await asyncio.sleep(0.01)
+
+
 def reset(writer: asyncio.StreamWriter) -> None:
     no_lingering = struct.pack("ii", 1, 0)  # closing sends RST
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_lingering)
@@ -85,8 +91,8 @@ async def test_ten_megabytes_come_back_byte_for_byte_and_the_connection_ends_whe
 
         _, came = await asyncio.gather(send(), reader.read(-1))
         assert came == sent
-        await asyncio.sleep(0.05)
-        assert (proxy.taken, proxy.connections) == (1, 0)
+        await nobody_is_connected(proxy)
+        assert proxy.taken == 1
 
 
 async def test_who_has_said_everything_still_hears_the_answer() -> None:
@@ -133,7 +139,7 @@ async def test_a_reset_of_one_side_is_a_reset_for_the_other() -> None:
         writer.write(b"half a")
         await asyncio.sleep(0.05)
         reset(writer)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             assert isinstance(await heard.get(), ConnectionResetError)
 
 
@@ -146,8 +152,7 @@ async def test_who_ends_and_then_resets_is_gone_when_the_other_side_ends() -> No
             writer.write_eof()
             await asyncio.sleep(0.05)
             reset(writer)
-            await asyncio.sleep(0.3)
-        assert proxy.connections == 0
+        await nobody_is_connected(proxy)
 
 
 async def test_a_target_that_is_down_resets_and_is_found_again_when_it_is_up() -> None:

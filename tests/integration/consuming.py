@@ -62,7 +62,6 @@ def settings_for(kafka: KafkaBroker, **changes: Any) -> CommonSettings:
         **{
             "kafka_bootstrap_servers": kafka.bootstrap_servers,
             "kafka_idempotence": kafka.idempotence,
-            "kafka_compression": "none",
             "kafka_session_timeout_ms": 2_000,
             "drain_seconds": 5.0,
             **changes,
@@ -136,7 +135,7 @@ async def read(kafka: KafkaBroker, topic: str, count: int) -> list[ConsumerRecor
     """The first `count` records of a topic, without a group."""
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap_servers, auto_offset_reset="earliest")
     found: list[ConsumerRecord[Any, Any]] = []
-    async with consumer, asyncio.timeout(10):
+    async with consumer, asyncio.timeout(60):
         while len(found) < count:
             for records in (await consumer.getmany(timeout_ms=100)).values():
                 found.extend(records)
@@ -179,7 +178,7 @@ async def committed(kafka: KafkaBroker, topic: Topic) -> AsyncIterator[Committed
 
 
 async def eventually(
-    condition: Callable[[], bool | Awaitable[bool]], what: str, *, within: float = 15.0, every: float = 0.02
+    condition: Callable[[], bool | Awaitable[bool]], what: str, *, within: float = 60.0, every: float = 0.02
 ) -> None:
     """Wait until `condition` holds; fail with `what` when it does not within so many seconds."""
     deadline = time.monotonic() + within

@@ -89,7 +89,7 @@ class Desk:
             yield sender
         finally:
             sender.stop()
-            await asyncio.wait_for(run, timeout=10)
+            await asyncio.wait_for(run, timeout=60)
 
     async def reached(
         self, *thresholds: int, targets: int = 1, petition_id: str = "night-ferry", **wait: float

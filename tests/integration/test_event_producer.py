@@ -52,12 +52,9 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(producer_module, "_BATCH_BYTES", 500)
 
 
-@pytest.mark.parametrize("compression", ["none", "lz4", "gzip"])
-async def test_what_is_published_in_order_is_in_that_order_in_every_partition(
-    kafka: KafkaBroker, compression: str
-) -> None:
+async def test_what_is_published_in_order_is_in_that_order_in_every_partition(kafka: KafkaBroker) -> None:
     topic = await new_topic(kafka, partitions=PARTITIONS)
-    producer = EventProducer(settings_for(kafka, kafka_compression=compression))
+    producer = EventProducer(settings_for(kafka))
     await producer.start()
     given = records(600)
     await producer.publish_in_order(topic.name, given)
@@ -134,7 +131,7 @@ async def read_all(kafka: KafkaBroker, topic: Topic) -> list[ConsumerRecord[Any,
             await producer.send_and_wait(topic.name, b"0", key=mark, partition=partition)
     consumer = AIOKafkaConsumer(topic.name, bootstrap_servers=kafka.bootstrap_servers, auto_offset_reset="earliest")
     found: list[ConsumerRecord[Any, Any]] = []
-    async with consumer, asyncio.timeout(10):
+    async with consumer, asyncio.timeout(60):
         while sum(record.key == mark for record in found) < PARTITIONS:
             for some in (await consumer.getmany(timeout_ms=100)).values():
                 found.extend(some)

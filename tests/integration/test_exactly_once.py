@@ -358,7 +358,7 @@ async def test_sigterm_in_a_held_batch_ends_the_service_promptly(system: System)
     await postgres.stop()
     await system.surge("held", range(100))
     verify.send_signal(signal.SIGTERM)
-    assert await verify.wait(timeout_seconds=15) == 0
+    assert await verify.wait(timeout_seconds=60) == 0
     await postgres.start()
     await verify.start()
     await system.is_ready()

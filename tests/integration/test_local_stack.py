@@ -61,7 +61,7 @@ async def consume(broker: KafkaBroker, count: int, *, group: str) -> set[bytes]:
         enable_auto_commit=False,
     )
     values: set[bytes] = set()
-    async with consumer, asyncio.timeout(20):
+    async with consumer, asyncio.timeout(60):
         while len(values) < count:
             for records in (await consumer.getmany(timeout_ms=500)).values():
                 values.update(record.value for record in records if record.value is not None)
@@ -277,9 +277,9 @@ def test_no_part_outlives_the_process_that_started_it(tmp_path: Path, ending: st
     )
     pids = [int(line) for line in run.stdout.split()]
     assert len(pids) == 2
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(psutil.pid_exists(pid) for pid in pids):
-        assert time.monotonic() < deadline, "a part still runs 10 s after its parent has ended"
+        assert time.monotonic() < deadline, "a part still runs 60 s after its parent has ended"
         time.sleep(0.05)
 
 
@@ -312,8 +312,8 @@ def test_up_that_is_stopped_while_it_starts_leaves_nothing_behind(tmp_path: Path
         assert len(children) > 1
         up.send_signal(number)
         assert "stopped" in up.stderr.read()
-        assert up.wait(20) == 0
-    _, alive = psutil.wait_procs(children, timeout=10)
+        assert up.wait(60) == 0
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "logs"]
 

@@ -144,7 +144,7 @@ async def test_a_stop_finishes_the_mail_in_hand_and_gives_back_the_others(desk: 
         await in_hand.wait()
         sender.stop()
         go_on.set()
-        assert await sender.ended(within=5)
+        assert await sender.ended(within=60)
 
     assert sorted(await desk.states()) == ["pending", "pending", "sent"]
     assert await desk.store.anything_due(), "the others are due at once, for the next sender"

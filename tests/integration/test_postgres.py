@@ -30,7 +30,7 @@ async def stops_in_a_transaction(zombie: Database, meanwhile: Callable[[], Await
     """Write in a transaction, stop until `meanwhile` is done, and go on."""
     async with zombie.pool.acquire() as connection, connection.transaction():
         await connection.execute("INSERT INTO held VALUES (1)")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await meanwhile()
         await connection.execute("INSERT INTO held VALUES (2)")
 

@@ -6,6 +6,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TypeGuard
 
@@ -20,10 +21,17 @@ SOURCES = sorted(path for package in ("services", "shared", "deploy") for path i
 THREATS = (ROOT / "docs/threat-model.md").read_text(encoding="utf-8")
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The source as Python reads it."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def function(path: str, name: str) -> ast.FunctionDef:
     """The function or method of that name."""
-    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    (found,) = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name]
+    (found,) = [
+        node for node in ast.walk(tree_of(ROOT / path)) if isinstance(node, ast.FunctionDef) and node.name == name
+    ]
     return found
 
 
@@ -79,7 +87,7 @@ def test_only_two_modules_of_the_services_look_at_credentials_one_that_reads_the
     readers = {
         str(path.relative_to(ROOT))
         for path in SOURCES
-        if path.is_relative_to(ROOT / "services") and list(credentials_read(ast.parse(path.read_text("utf-8"))))
+        if path.is_relative_to(ROOT / "services") and list(credentials_read(tree_of(path)))
     }
     assert readers == {"services/ingest/access.py", "services/ingest/settings.py"}
 
@@ -110,7 +118,7 @@ def test_nothing_is_read_or_written_in_forms_that_carry_code(word: str) -> None:
     """No spreadsheet formulas, no pickled objects, no entities: what leaves Groundswell is JSON, HTML, mail and metrics."""
     importing = []
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(tree_of(path)):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             importing += [str(path.relative_to(ROOT)) for module in modules if module.split(".")[0] == word]

@@ -189,7 +189,7 @@ def _facts(minutes: int) -> Iterator[Record]:
 
 def _figures(found: _Sizes, size: _Size) -> list[Figure]:
     notes = {
-        "sizes.kafka": f"per record, lz4, one copy, at {RATE:,.0f} signatures/s",
+        "sizes.kafka": f"per record, compressed as on that topic, one copy, at {RATE:,.0f} signatures/s",
         "sizes.postgres": f"per row, all indexes included, after {size.submissions:,} submissions",
         "sizes.redis": f"as MEMORY USAGE counts it, with {size.minutes:,} minutes",
         "sizes.stream": "on the wire, to a page",

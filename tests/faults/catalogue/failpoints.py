@@ -17,13 +17,15 @@ from deploy.local.service import ServiceName, ServiceProcess
 from tests.faults.catalogue.records import contradictions
 from tests.faults.fault import Fault, NotPlayed
 from tests.faults.instances import another_instance, ended, start_again, with_pid
+from tests.faults.moments import wait_for_moment
 from tests.faults.notes import notes_of
 
 if TYPE_CHECKING:
     from tests.faults.world import World
 
-REACHED_SECONDS: Final = 8.0
-"""A point that traffic does not come to in this time is let alone, and the timeline says so."""
+_PROVOKED: Final = 8
+_PROVOKED_SECONDS: Final = 12.0
+"""A point that nothing comes to in this time after it was provoked is provoked again, so many times."""
 
 _ENDED_SECONDS: Final = 15.0
 
@@ -60,15 +62,31 @@ class _Place:
             NotPlayed: none came.
         """
         world.failpoints.arm(self.point, action, service=self.service)
-        if self.provoke is not None:
-            await self.provoke(world)
-        pid = await world.failpoints.hit(self.point, service=self.service, within=REACHED_SECONDS)
-        world.timeline.note(
-            "failpoint hit" if pid is not None else "failpoint not reached", point=self.point, action=action, pid=pid
-        )
-        if pid is None:
-            raise NotPlayed(f"nothing came to {self.point} in {REACHED_SECONDS:g} s")
+        try:
+            await self._until_hit(world)
+        except NotPlayed:
+            world.timeline.note("failpoint not reached", point=self.point, action=action)
+            raise
+        (pid, *_) = world.failpoints.hits(self.point, service=self.service)
+        world.timeline.note("failpoint hit", point=self.point, action=action, pid=pid)
         return pid
+
+    async def _until_hit(self, world: World) -> None:
+        def hit() -> bool:
+            return bool(world.failpoints.hits(self.point, service=self.service))
+
+        what = f"something at {self.point}"
+        if self.provoke is None:
+            await wait_for_moment(world, what, hit)
+            return
+        for left in reversed(range(_PROVOKED)):
+            await self.provoke(world)
+            try:
+                await wait_for_moment(world, what, hit, within=_PROVOKED_SECONDS)
+                return
+            except NotPlayed:
+                if not left:
+                    raise
 
     def lift(self, world: World) -> list[int]:
         """Disarm the point. The pids that have claimed the action: they may be doing it at this moment."""
@@ -104,8 +122,8 @@ async def _failing(world: World, random: Random, place: _Place) -> None:
     """Connections that break exactly there, several times in a row."""
     try:
         await place.reached(world, "fail")
-        for _ in range(random.randint(1, 3)):
-            with suppress(NotPlayed):
+        with suppress(NotPlayed):  # once it has failed already
+            for _ in range(random.randint(1, 3)):
                 await place.reached(world, "fail")
     finally:
         place.lift(world)

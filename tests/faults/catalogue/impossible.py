@@ -5,6 +5,8 @@ An act is over when its petition is as it must be: it counts what the ledger say
 
 from __future__ import annotations
 
+import asyncio
+import time
 from fnmatch import fnmatchcase
 from itertools import count
 from random import Random
@@ -20,13 +22,14 @@ from tests.faults.impossible.by_clock import CENTURIES, another_clock
 from tests.faults.impossible.parts import parts_of_world
 from tests.faults.impossible.victim import AWAY, Victim, goes_on, heals
 from tests.faults.instances import start_again
+from tests.faults.moments import MOMENT_SECONDS
 from tests.faults.notes import SACRIFICE, notes_of
 
 if TYPE_CHECKING:
     from tests.faults.world import World
 
 HEAL_SECONDS: Final = 45.0
-"""On a machine that carries a surge, and other faults, at the same time. A fault may take 120 seconds in all."""
+"""On a machine that carries a surge, and other faults, at the same time. A fault may take 240 seconds in all."""
 
 _MOST_NAME: Final = 60
 _numbers = count(1)
@@ -41,7 +44,7 @@ async def spoil(world: World, random: Random, *chosen: Act) -> None:
 
     Raises:
         NotMade: the petition, which nobody has spoiled yet, is not counted.
-        NotPlayed: a part was away, so that nothing could be spoiled.
+        NotPlayed: a part was away all the time, so that nothing could be spoiled.
         NotHealed: it is not right in time.
     """
     victim = Victim(parts_of_world(world), f"{SACRIFICE}{next(_numbers)}-{chosen[0].name}"[:_MOST_NAME])
@@ -49,9 +52,7 @@ async def spoil(world: World, random: Random, *chosen: Act) -> None:
     await victim.make()
     try:
         for act in chosen:
-            await act.do(victim, random, traces)
-    except (KafkaError, KafkaException, *AWAY) as error:
-        raise NotPlayed(f"a part was away: {error!r}") from error
+            await _do(act, victim, random, traces)
     finally:
         notes.planted.update(traces.planted)
         notes.spoiled.removed |= traces.removed
@@ -78,6 +79,19 @@ async def spoil(world: World, random: Random, *chosen: Act) -> None:
         for act in chosen:
             if act.undo is not None:
                 await act.undo(victim)
+
+
+async def _do(act: Act, victim: Victim, random: Random, traces: Traces) -> None:
+    """Do it as soon as the part that it needs is there: another fault may have taken it away. Until then nothing happens."""
+    ends = time.monotonic() + MOMENT_SECONDS
+    while True:
+        try:
+            await act.do(victim, random, traces)
+            return
+        except (KafkaError, KafkaException, *AWAY) as error:
+            if time.monotonic() > ends:
+                raise NotPlayed(f"a part was away for {MOMENT_SECONDS:g} s: {error!r}") from error
+        await asyncio.sleep(0.5)
 
 
 _GROUPS: Final = {

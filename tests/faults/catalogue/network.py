@@ -8,22 +8,25 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from tests.faults.fault import Fault
-from tests.faults.proxy import Proxy
+from tests.faults.fault import Fault, NotPlayed
+from tests.faults.moments import wait_for_moment
 
 if TYPE_CHECKING:
     from tests.faults.world import World
 
+_MAIL_SECONDS: Final = 0.002  # a connection for one mail may last no longer
 _LATENCY: Final = {"kafka": (0.05, 0.2), "redis": (0.05, 0.2), "postgres": (0.02, 0.1), "smtp": (0.1, 0.3)}
 """Seconds each way, from, to. What PostgreSQL is asked goes to and fro several times in a transaction."""
 
 
-_WAIT_SECONDS: Final = 6.0
-
-
 async def _cut(part: str, world: World, random: Random) -> None:
-    for _ in range(random.randint(3, 8)):
-        await _somebody_is_connected(world.proxies[part])
+    for number in range(random.randint(3, 8)):
+        try:
+            await _somebody_is_connected(part, world)
+        except NotPlayed:
+            if not number:
+                raise
+            return  # it was cut, and nobody has come back yet
         await asyncio.sleep(random.uniform(0.0, 0.02))  # a mail takes no longer
         world.timeline.note(f"{part} connections cut", connections=world.proxies[part].cut())
         await asyncio.sleep(random.uniform(0.1, 0.8))
@@ -33,7 +36,7 @@ async def _stalled(part: str, world: World, random: Random) -> None:
     # Up to longer than a Kafka session (3 s) and a wait for Redis (5 s): a client has given up by then, and what it said
     # before arrives all the same when the stall is over.
     seconds = random.uniform(1.0, 6.5)
-    await _somebody_is_connected(world.proxies[part])
+    await _somebody_is_connected(part, world)
     with world.proxies[part].stalled():
         world.timeline.note(f"{part} stalled", seconds=round(seconds, 2))
         await asyncio.sleep(seconds)
@@ -42,7 +45,7 @@ async def _stalled(part: str, world: World, random: Random) -> None:
 
 async def _refused(part: str, world: World, random: Random) -> None:
     seconds = random.uniform(1.0, 5.0)
-    await _somebody_is_connected(world.proxies[part])
+    await _somebody_is_connected(part, world)
     with world.proxies[part].refusing():
         world.timeline.note(f"{part} refuses connections", seconds=round(seconds, 2))
         await asyncio.sleep(seconds)
@@ -51,18 +54,18 @@ async def _refused(part: str, world: World, random: Random) -> None:
 
 async def _slow(part: str, world: World, random: Random) -> None:
     latency, seconds = random.uniform(*_LATENCY[part]), random.uniform(2.0, 5.0)
-    await _somebody_is_connected(world.proxies[part])
+    await _somebody_is_connected(part, world)
     with world.proxies[part].slow(latency):
         world.timeline.note(f"{part} slow", latency=round(latency, 3), seconds=round(seconds, 2))
         await asyncio.sleep(seconds)
     world.timeline.note(f"{part} no longer slow")
 
 
-async def _somebody_is_connected(proxy: Proxy) -> None:
-    """Wait for a connection, for a while: there is none to SMTP but while mails go out."""
-    ends = asyncio.get_running_loop().time() + _WAIT_SECONDS
-    while not proxy.connections and asyncio.get_running_loop().time() < ends:
-        await asyncio.sleep(0.002)
+async def _somebody_is_connected(part: str, world: World) -> None:
+    """Wait for a connection: there is none to SMTP but while mails go out."""
+    await wait_for_moment(
+        world, f"a connection to {part}", lambda: bool(world.proxies[part].connections), look=_MAIL_SECONDS
+    )
 
 
 _WAYS: Final[dict[str, Callable[[str, World, Random], Awaitable[None]]]] = {

@@ -15,6 +15,7 @@ import asyncpg
 from shared.kafka.errors import is_transient
 from tests.faults.catalogue import parts
 from tests.faults.fault import Fault
+from tests.faults.moments import wait_for_moment
 
 if TYPE_CHECKING:
     from tests.faults.world import World
@@ -55,6 +56,7 @@ async def _serialization_failures(world: World, random: Random) -> None:
     raising = f"""
         CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
             IF {_drawn(random, share)} THEN
+                PERFORM nextval('fault_hits');
                 RAISE EXCEPTION 'could not serialize access due to a fault' USING ERRCODE = '40001';
             END IF;
             RETURN NULL;
@@ -66,6 +68,7 @@ async def _serialization_failures(world: World, random: Random) -> None:
         for table in _WRITTEN
     )
     async with _in_place(world, raising + triggers, "postgres serialization failures", share=share):
+        await _somebody_is_hit(world)
         await asyncio.sleep(random.uniform(1.0, 4.0))
 
 
@@ -75,12 +78,14 @@ async def _deadlocks(world: World, random: Random) -> None:
     raising = f"""
         CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
             IF {_drawn(random, share)} THEN
+                PERFORM nextval('fault_hits');
                 RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01';
             END IF;
             RETURN NULL;
         END $$;
     """
     async with _in_place(world, raising + _triggers_of_statements(), "postgres deadlocks", share=share):
+        await _somebody_is_hit(world)
         await asyncio.sleep(random.uniform(1.0, 4.0))
 
 
@@ -90,6 +95,7 @@ async def _disk_full(world: World, random: Random) -> None:
     filling = """
         CREATE TABLE fault_full (bytes text);
         CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            PERFORM nextval('fault_hits');
             INSERT INTO fault_full VALUES ('more');
             RETURN NULL;
         END $$;
@@ -100,6 +106,7 @@ async def _disk_full(world: World, random: Random) -> None:
         await _surely(world, "CHECKPOINT")
         with _on_a_full_device(file):
             await _surely(world, _triggers_of_statements())
+            await _somebody_is_hit(world)
             await asyncio.sleep(random.uniform(1.0, 4.0))
 
 
@@ -129,12 +136,35 @@ def _triggers_of_statements() -> str:
 @asynccontextmanager
 async def _in_place(world: World, statements: str, what: str, **facts: object) -> AsyncIterator[None]:
     try:
-        await _surely(world, statements)
+        await _surely(world, "CREATE SEQUENCE fault_hits;" + statements)
         world.timeline.note(what, **facts)
         yield
     finally:
-        await _surely(world, "DROP FUNCTION IF EXISTS fault CASCADE; DROP TABLE IF EXISTS fault_full")
+        await _surely(
+            world,
+            "DROP FUNCTION IF EXISTS fault CASCADE; DROP TABLE IF EXISTS fault_full; DROP SEQUENCE IF EXISTS fault_hits",
+        )
         world.timeline.note(f"{what}: over")
+
+
+async def _somebody_is_hit(world: World) -> None:
+    """Wait for the first error. A sequence counts them: what it says stays when the transaction is rolled back."""
+    async with _connected(world) as connection:
+        hit = False
+
+        async def look() -> None:
+            nonlocal hit
+            while not hit:
+                hit = bool(await connection.fetchval("SELECT is_called FROM fault_hits"))
+                await asyncio.sleep(0.05)
+
+        looking = asyncio.create_task(look())
+        try:
+            await wait_for_moment(world, "a write to PostgreSQL", lambda: hit or looking.done())
+        finally:
+            looking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await looking
 
 
 # ---------------------------------------------------------------------------------------------- no connections to be had

@@ -26,7 +26,7 @@ from shared.kafka.headers import event_headers
 from shared.kafka.partitioner import partition_of
 from shared.kafka.record import Headers
 from shared.topics import MILESTONES_REACHED, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED, Topic
-from tests.faults.fault import Fault
+from tests.faults.fault import Fault, NotPlayed
 from tests.faults.groups import Groups
 from tests.faults.instances import start_again
 from tests.faults.notes import Planted, RunNotes, digest_of, notes_of
@@ -273,8 +273,7 @@ async def _partition_added(world: World, random: Random) -> None:
     groups = Groups(world.bootstrap_servers)
     have = await groups.partitions(_SUBMITTED)
     if have >= _MOST_PARTITIONS:
-        world.timeline.note("no partition added: there are enough", partitions=have)
-        return
+        raise NotPlayed(f"{_SUBMITTED} has {have} partitions, as many as a campaign gives it")
     await groups.add_partition(_SUBMITTED, have=have)
     world.timeline.note("partition added", partitions=have + 1)
     deadline = time.monotonic() + _TAKEN_UP_SECONDS

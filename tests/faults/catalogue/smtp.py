@@ -1,4 +1,4 @@
-"""The SMTP server itself. Mails are few, so these faults wait a while for one that they hit."""
+"""The SMTP server itself. Mails are few, so these faults wait for one that they hit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from tests.faults.fault import Fault
+from tests.faults.moments import wait_for_moment
 from tests.faults.smtp_sink import Trouble
 from tests.integration.scripted_smtp import Stage
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from tests.faults.world import World
 
 _SMTP: Final = frozenset({"smtp"})
-_WAIT_SECONDS: Final = 6.0
 _STAGES: Final[tuple[Stage, ...]] = ("MAIL", "RCPT", "DATA")
 
 
@@ -51,9 +51,7 @@ async def _until_hit(what: str, behaviour: AbstractContextManager[Trouble], worl
     longer = random.uniform(0.5, 3.0)
     with behaviour as trouble:
         world.timeline.note(what)
-        ends = asyncio.get_running_loop().time() + _WAIT_SECONDS
-        while not trouble.hits and asyncio.get_running_loop().time() < ends:
-            await asyncio.sleep(0.05)
+        await wait_for_moment(world, "a mail", lambda: trouble.hits > 0)
         await asyncio.sleep(longer)
     world.timeline.note("smtp is itself again", hits=trouble.hits, recipient=trouble.recipient)
 

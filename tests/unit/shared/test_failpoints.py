@@ -60,7 +60,7 @@ def start(directory: Path | None, program: str = PROGRAM) -> subprocess.Popen[st
 def run(directory: Path | None) -> tuple[int, str]:
     """How such a process ended, and what it printed."""
     process = start(directory)
-    printed, _ = process.communicate(timeout=30)
+    printed, _ = process.communicate(timeout=120)
     return process.returncode, printed
 
 
@@ -103,7 +103,7 @@ def test_every_service_with_such_a_directory_ends_as_with_any_wrong_setting(tmp_
         cwd=PROJECT_ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert ended.returncode == 2
@@ -132,7 +132,7 @@ def test_stop_holds_the_process_at_the_point_until_it_is_told_to_go_on(tmp_path:
         _, status = os.waitpid(process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
         process.send_signal(signal.SIGCONT)
-        printed, _ = process.communicate(timeout=30)
+        printed, _ = process.communicate(timeout=120)
     finally:
         process.kill()
     assert printed.count("passed") == 2
@@ -173,7 +173,7 @@ def test_of_several_processes_one_takes_the_action(tmp_path: Path) -> None:
     (tmp_path / POINT).write_text("kill")
     processes = [start(tmp_path) for _ in range(3)]
     for process in processes:
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     assert sorted(process.returncode for process in processes) == [-signal.SIGKILL, 0, 0]
 
 

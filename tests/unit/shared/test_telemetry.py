@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import textwrap
+from functools import cache
 
 import pytest
 
@@ -37,10 +38,11 @@ LOGGING = """
 """
 
 
+@cache
 def log_lines(form: str, level: str = "info", *, quotes: bool = False) -> list[str]:
     """What a process with these settings writes to standard error."""
     program = textwrap.dedent(LOGGING.format(form=form, level=level, quotes=quotes))
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert ended.stdout == "nothing of the log goes here\n"
     return ended.stderr.splitlines()
 

@@ -18,7 +18,7 @@ async def serve(app: Any) -> tuple[uvicorn.Server, asyncio.Task[None], int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    connections = Connections(most=100, head_seconds=5, stall_seconds=5)
+    connections = Connections(most=100, head_seconds=60, stall_seconds=60)
     config = uvicorn.Config(
         app, port=port, lifespan="off", log_config=None, date_header=False, **uvicorn_options(connections)
     )

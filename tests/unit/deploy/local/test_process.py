@@ -14,7 +14,7 @@ from deploy.local.process import PartFailed, Process, run_to_end
 class Script(Process):
     """A Python script as a part; ready once it has written the file `ready`."""
 
-    start_seconds = 5.0
+    start_seconds = 60.0
 
     def __init__(self, script: str, *, folder: Path) -> None:
         super().__init__(name="script", log_file=folder / "logs" / "script.log")
@@ -94,7 +94,7 @@ async def test_a_part_that_does_not_heed_sigterm_is_killed(tmp_path: Path) -> No
 async def test_a_paused_part_can_be_stopped(tmp_path: Path) -> None:
     script = await Script(SLEEP, folder=tmp_path).start()
     script.pause()
-    assert await script.stop(timeout_seconds=5) == -15
+    assert await script.stop(timeout_seconds=60) == -15
 
 
 async def test_a_part_cannot_be_started_twice(tmp_path: Path) -> None:
@@ -106,10 +106,10 @@ async def test_a_part_cannot_be_started_twice(tmp_path: Path) -> None:
 async def test_cpu_seconds_add_up_over_restarts(tmp_path: Path) -> None:
     burn = "import time\nwhile time.process_time() < 0.2: pass\nready(); time.sleep(60)"
     async with Script(burn, folder=tmp_path) as script:
-        assert 0.15 <= script.cpu_seconds() < 0.4  # the system counts in ticks of 10 ms
+        assert (first := script.cpu_seconds()) >= 0.15  # the system counts in ticks of 10 ms
         await script.restart()
-        assert 0.35 <= script.cpu_seconds() < 0.8
-    assert 0.35 <= script.cpu_seconds() < 0.8
+        assert (both := script.cpu_seconds()) >= first + 0.15
+    assert script.cpu_seconds() >= both
 
 
 async def test_a_helper_program_returns_its_exit_code_and_all_it_said() -> None:
@@ -120,7 +120,11 @@ async def test_a_helper_program_returns_its_exit_code_and_all_it_said() -> None:
 async def test_a_helper_program_is_killed_when_nobody_waits_any_more(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     script = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(1.0):
-            await run_to_end([sys.executable, "-c", script])
+    waiting = asyncio.create_task(run_to_end([sys.executable, "-c", script]))
+    async with asyncio.timeout(60):
+        while not (pid_file.exists() and pid_file.read_text()):
+            await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
     assert not psutil.pid_exists(int(pid_file.read_text()))

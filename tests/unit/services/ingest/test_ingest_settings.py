@@ -52,7 +52,7 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_shown(environment, name, 
 
 def test_the_service_ends_with_code_2_and_names_every_variable_that_is_missing():
     ended = subprocess.run(
-        [sys.executable, "-m", "services.ingest"], env={}, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-m", "services.ingest"], env={}, capture_output=True, text=True, timeout=120, check=False
     )
     assert ended.returncode == 2
     assert "SIGNER_PEPPER" in ended.stderr

@@ -26,7 +26,7 @@ def watch(side: ReadSide, form: Form = Form.COUNT, key: str = HARBOUR) -> Subscr
 
 async def take(subscription: Subscription) -> list[dict[str, Any]]:
     """The data of all events of the next chunk."""
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         chunk = await anext(aiter(subscription.chunks()))
     return [json.loads(line.removeprefix("data: ")) for line in chunk.decode().split("\n") if line.startswith("data: ")]
 
@@ -137,7 +137,7 @@ async def test_closing_sends_what_is_waiting_and_ends_every_stream(read_side: Re
     idle, busy = watch(read_side, key=BUS), watch(read_side)
     read_side.hub.publish(tally(HARBOUR, 7))
     read_side.hub.close()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         assert [chunk async for chunk in idle.chunks()] == []
         assert len([chunk async for chunk in busy.chunks()]) == 1
     with pytest.raises(HubClosed):

@@ -64,7 +64,7 @@ async def _measured(client: _Client, registry: CollectorRegistry, monkeypatch: p
     watch.take_over()
     task = asyncio.create_task(watch.measure())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while client.asked < 2 and not task.done():
                 await asyncio.sleep(0.01)
         if task.done():

@@ -1,0 +1,74 @@
+"""Emptying a broker between two rounds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from shared.topics import all_topics
+
+_GONE_SECONDS: Final = 60.0
+_AGAIN_SECONDS: Final = 0.1
+_UNKNOWN: Final = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.GROUP_ID_NOT_FOUND}
+
+
+def empty_kafka(bootstrap_servers: str) -> None:
+    """Delete all groups and topics, until the broker names none. Blocks.
+
+    A broker names topics and groups a moment after they were made, and some even after they were deleted. So it is asked
+    again until nothing is left, and Groundswell's topics are deleted whether it names them or not.
+
+    Raises:
+        TimeoutError: a minute is over, and the broker still names some.
+        confluent_kafka.KafkaException: the broker does not answer, or refuses for another reason.
+    """
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    _empty_groups(admin)
+    _empty_topics(admin)
+
+
+def _empty_groups(admin: AdminClient) -> None:
+    deadline = time.monotonic() + _GONE_SECONDS
+    while True:
+        listed = admin.list_consumer_groups().result(timeout=_GONE_SECONDS)
+        groups = [group.group_id for group in listed.valid]
+        if not groups and not listed.errors:
+            return
+        failed: Exception | None = listed.errors[0] if listed.errors else None
+        try:
+            if groups:
+                _delete(admin.delete_consumer_groups(groups).values())
+        except KafkaException as error:
+            failed = error  # a member that was killed is missed only when its session has run out
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Kafka did not delete its groups; it still names {', '.join(groups)}") from failed
+        time.sleep(_AGAIN_SECONDS)
+
+
+def _empty_topics(admin: AdminClient) -> None:
+    deadline = time.monotonic() + _GONE_SECONDS
+    left = {topic.name for topic in all_topics()} | _named(admin)
+    while left:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Kafka did not delete its topics; it still names {', '.join(sorted(left))}")
+        _delete(admin.delete_topics(sorted(left), operation_timeout=_GONE_SECONDS).values())
+        if left := _named(admin):
+            time.sleep(_AGAIN_SECONDS)
+
+
+def _named(admin: AdminClient) -> set[str]:
+    return {name for name in admin.list_topics(timeout=_GONE_SECONDS).topics if not name.startswith("__")}
+
+
+def _delete(asked: Iterable[object]) -> None:
+    """Wait for the answers. That something is not there is as good as its end."""
+    for answer in asked:
+        try:
+            answer.result(timeout=_GONE_SECONDS)  # type: ignore[attr-defined]
+        except KafkaException as error:
+            if error.args[0].code() not in _UNKNOWN:
+                raise
