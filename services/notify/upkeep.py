@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 _EVERY_SECONDS: Final = 2.0
 """Well within Prometheus' usual scrape interval; a few small queries."""
 
-_CORRECTIONS_EVERY: Final = 5
+_CORRECTIONS_EVERY: Final = 2
 """Every so many times, corrected targets are looked for: that reads all that failed and could be put right."""
 
 _STRAYS_EVERY: Final = 150
@@ -45,21 +45,29 @@ class Upkeep:
         Raises:
             Exception: a bug.
         """
-        for turn in itertools.count():
+        for number in itertools.count():
             try:
-                await self._handler.release()
-                if turn % _CORRECTIONS_EVERY == 0:
-                    await self._corrections.requeue()
-                    await self._measure_failed()
-                await self._note_requeued()
-                await self._measure()
-                if turn % _STRAYS_EVERY == 0:
-                    await self._withhold_strays()
+                await self.turn(number)
             except Exception as error:
                 if not is_transient(error):
                     raise
                 log.debug("upkeep_put_off", cause=type(error).__name__)
             await asyncio.sleep(_EVERY_SECONDS)
+
+    async def turn(self, number: int) -> None:
+        """Look after things once: each in its turn, by the turn's number from 0.
+
+        Raises:
+            ConnectionError: something is away; or another error that waiting can help.
+        """
+        await self._handler.release()
+        if number % _CORRECTIONS_EVERY == 0:
+            await self._corrections.requeue()
+            await self._measure_failed()
+        await self._note_requeued()
+        await self._measure()
+        if number % _STRAYS_EVERY == 0:
+            await self._withhold_strays()
 
     async def _measure(self) -> None:
         backlog = await self._store.backlog(self._handler.unknown(await self._store.open_petitions()))

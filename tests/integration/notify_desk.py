@@ -213,10 +213,11 @@ async def new_database(postgres: Postgres) -> str:
 
 
 @asynccontextmanager
-async def open_desk(database_url: str) -> AsyncIterator[Desk]:
-    """A desk with empty tables."""
+async def open_desk(database_url: str, *, empty: bool = True) -> AsyncIterator[Desk]:
+    """A desk with empty tables, or with what is there."""
     eyes = await asyncpg.connect(database_url)
-    await eyes.execute("TRUNCATE deliveries, milestones_waiting, milestones")
+    if empty:
+        await eyes.execute("TRUNCATE deliveries, milestones_waiting, milestones")
     database = Database(database_url, application="notify-test")
     await database.open()
     registry = CollectorRegistry()

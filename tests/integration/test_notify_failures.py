@@ -117,12 +117,16 @@ async def test_the_servers_yes_is_written_down_even_when_postgres_went_away_befo
 ) -> None:
     await desk.reached(1000)
 
+    stopped = asyncio.Event()
+
     async def postgres_stops() -> None:
         desk.smtp.on_data = None
         await postgres.stop()
+        stopped.set()
 
     desk.smtp.on_data = postgres_stops
     async with desk.sending():
+        await stopped.wait()
         await eventually(lambda: desk.held() >= 2, "the sender has tried to write it down, twice")
         await postgres.start()
         desk.eyes = await asyncpg.connect(desk.url)
