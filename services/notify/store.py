@@ -323,10 +323,15 @@ class DeliveryStore:
 
     async def correct(self, petition_id: str, corrections: Sequence[Correction]) -> Retried:
         """Make due again what these corrections of one petition put right, in one transaction."""
-        async with self._connection() as connection, connection.transaction():
-            done = await requeue.correct(connection, petition_id, corrections)
-            await failpoint("notify.before_requeue")
-            return done
+        try:
+            async with self._connection() as connection, connection.transaction():
+                done = await requeue.correct(connection, petition_id, corrections)
+                await failpoint("notify.before_requeue")
+                return done
+        except asyncpg.UniqueViolationError:
+            # deliveries_one_mail_at_a_time: a sender chose a mail to one of these targets at this very moment. Nothing was
+            # changed; the next look finds that mail, and leaves what has to wait for it.
+            return Retried([], [])
 
     async def note_requeued(self) -> list[Requeued]:
         """What became due again and no process has counted yet: each is returned once, to one of them."""
