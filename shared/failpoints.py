@@ -68,6 +68,8 @@ POINTS: Final[dict[str, str]] = {
     "notify.stored": "The deliveries of a batch of milestones are in PostgreSQL; its offsets are not committed.",
     "notify.before_claim": "Mails are chosen and leased, uncommitted.",
     "notify.claimed": "Mails are leased; the SMTP server has not been given any.",
+    "notify.before_requeue": "Failed deliveries of a corrected target are due again, uncommitted.",
+    "notify.requeued": "Failed deliveries of a corrected target are due again; nobody has counted that.",
     "notify.accepted": "The SMTP server has taken a mail; PostgreSQL does not know.",
 }
 """Every point, by name: the part of the system, then what has just happened there."""

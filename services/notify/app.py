@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from services.notify.corrections import Corrections
 from services.notify.handlers import NOT_DECIDED, MilestoneHandler, decode
 from services.notify.mail import MailWriter
 from services.notify.metrics import NotifyMetrics
@@ -60,7 +61,8 @@ def build(settings: Settings) -> Service:
         settings=settings,
         metrics=metrics,
     )
-    upkeep = Upkeep(handler=handler, store=store, metrics=metrics)
+    corrections = Corrections(catalogue=catalogue, feed=feed, store=store)
+    upkeep = Upkeep(handler=handler, corrections=corrections, store=store, metrics=metrics)
     consumer_metrics = ConsumerMetrics(registry)
     consumer_metrics.dead_letters.labels(
         reason=NOT_DECIDED

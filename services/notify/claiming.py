@@ -71,8 +71,8 @@ async def withhold(connection: AnyConnection, rows: Sequence[Withheld]) -> None:
         return
     barred = [row.delivery_id for row in rows]
     await connection.execute(
-        "UPDATE deliveries SET state = 'failed', folded_into = NULL, chosen_at = coalesce(chosen_at, now()),"
-        " finished_at = now(), last_reply = words, lease = NULL, leased_until = NULL"
+        "UPDATE deliveries SET state = 'failed', failed_for = 'withheld', folded_into = NULL,"
+        " chosen_at = coalesce(chosen_at, now()), finished_at = now(), last_reply = words, lease = NULL, leased_until = NULL"
         " FROM unnest($1::uuid[], $2::text[]) AS barred (id, words) WHERE delivery_id = id",
         barred,
         [row.words for row in rows],
@@ -178,6 +178,7 @@ async def _take(
             FOR UPDATE SKIP LOCKED
         ), taken AS (
             UPDATE deliveries SET state = 'sending', lease = $2, takeovers = times,
+                                  maybe_taken = maybe_taken OR due.taken_over,
                                   leased_until = now() + least($3::interval * 2 ^ least(times, $4::integer), $5::interval),
                                   count = coalesce(decided.count, deliveries.count),
                                   reached_at = coalesce(decided.reached_at, deliveries.reached_at),

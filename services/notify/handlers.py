@@ -11,7 +11,8 @@ from aiokafka import ConsumerRecord
 
 from services.notify.deliveries import Delivery, deliveries_for
 from services.notify.metrics import NotifyMetrics
-from services.notify.store import Decided, DeliveryStore, Written
+from services.notify.store import Decided, DeliveryStore
+from services.notify.writing import Written
 from shared.bounds import FACT_AHEAD, MOST_BIGINT, fit
 from shared.catalogue import Catalogue
 from shared.events import MilestoneReached
@@ -114,7 +115,7 @@ class MilestoneHandler:
         if known:
             written = await self._store.release(known, self._deliveries_of, due_in=self._due_in)
             self._count(written)
-            log.info("waiting_milestones_released", petitions=known, deliveries=written.created)
+            log.info("waiting_milestones_released", petitions=known, deliveries=len(written.created))
 
     def unknown(self, petition_ids: Iterable[str]) -> list[str]:
         """Those of these petitions that are not known here, or not published."""
@@ -125,7 +126,7 @@ class MilestoneHandler:
         return [petition.petition_id for petition in self._catalogue if not petition.published]
 
     def _count(self, written: Written) -> None:
-        self._metrics.created.inc(written.created)
+        self._metrics.created.inc(len(written.created))
         self._metrics.finished.labels(outcome="forged").inc(written.replaced)
 
     def _deliveries_of(self, milestone: MilestoneReached) -> list[Delivery]:

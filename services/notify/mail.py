@@ -23,6 +23,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from services.notify.deliveries import Claim, message_id, one_line, shorten
+from services.notify.refusals import NO_ADDRESS
 from shared.bounds.invisible import BLANKS
 from shared.identity import InvalidEmail
 from shared.mail_address import wire_address
@@ -102,7 +103,13 @@ class MailWriter:
             lstrip_blocks=True,
         )
         environment.filters.update(
-            number=_number, numbers=_numbers, moment=_moment, paragraph=_paragraph, addressed=_addressed
+            number=_number,
+            numbers=_numbers,
+            supporters=_supporters,
+            moment=_moment,
+            paragraph=_paragraph,
+            addressed=_addressed,
+            apart=_apart,
         )
         self._text = environment.get_template("milestone.txt")
         self._html = environment.get_template("milestone.html")
@@ -123,7 +130,7 @@ class MailWriter:
             _mailbox_header("To", delivery.target_name, recipient),
             _text_header(
                 "Subject",
-                f"{_number(delivery.threshold)} supporters: {shorten(delivery.petition_title, _SUBJECT_TITLE)}",
+                f"{_supporters(delivery.threshold)}: {_apart(shorten(delivery.petition_title, _SUBJECT_TITLE))}",
             ),
             f"Date: {format_datetime(claim.chosen_at.astimezone(UTC))}",
             f"Message-ID: {message_id(delivery.delivery_id, self._from.domain)}",
@@ -161,7 +168,7 @@ def _recipient(email: str) -> str:
     try:
         return wire_address(email)
     except InvalidEmail:
-        raise Unmailable("the target's address is not an e-mail address") from None
+        raise Unmailable(NO_ADDRESS) from None
 
 
 def _text_header(name: str, text: str) -> str:
@@ -188,6 +195,18 @@ def _encoded(name: str, text: str, charset: str) -> str:
 def _addressed(office: str) -> str:
     """An office as a letter addresses it: "Dear Harbour Master", not "Dear The Harbour Master"."""
     return office.removeprefix("The ")
+
+
+def _apart(text: str) -> str:
+    """`text` in plain text of ours. What is written from right to left is isolated (UAX #9, FSI and PDI), so that its
+    punctuation, and ours beside it, stay where they belong. Other texts get no characters that a reader may not know."""
+    turns = any(unicodedata.bidirectional(character) in ("R", "AL", "AN") for character in text)
+    return f"\N{FIRST STRONG ISOLATE}{text}\N{POP DIRECTIONAL ISOLATE}" if turns else text
+
+
+def _supporters(number: int) -> str:
+    """``1 supporter``, ``2,500 supporters``."""
+    return f"{_number(number)} supporter{'' if number == 1 else 's'}"
 
 
 def _number(value: int) -> str:

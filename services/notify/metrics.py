@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from services.notify.requeue import Because
+
 
 class NotifyMetrics:
     """One instance per process."""
@@ -36,6 +38,15 @@ class NotifyMetrics:
             "Mails that went to the address that the petition's target has now, not to the one in their row",
             registry=registry,
         )
+        self.requeued = Counter(
+            "groundswell_notify_requeued",
+            "Failed deliveries that became due again, by cause: address (their target has another one), target (the petition"
+            " addresses it again, perhaps under another id), command (`groundswell deliveries retry`)",
+            ["cause"],
+            registry=registry,
+        )
+        for because in Because:
+            self.requeued.labels(cause=because.value)
         self.mail_bugs = Counter(
             "groundswell_notify_mail_bugs",
             "Unexpected exceptions about one mail. It is put off, or stays under its lease; the others go on",
@@ -80,12 +91,20 @@ class NotifyMetrics:
             ["cause"],
             registry=registry,
         )
-        # The four below are the whole table's, whoever reports them: take the maximum over instances, not the sum.
+        # The five below are the whole table's, whoever reports them: take the maximum over instances, not the sum.
         self.pending = Gauge(
             "groundswell_notify_pending_deliveries",
             "Deliveries not finished, by state: collecting (a surge's further milestones), waiting (a mail to be sent or"
             " sent again), sending",
             ["state"],
+            registry=registry,
+        )
+        self.failed = Gauge(
+            "groundswell_notify_failed_deliveries",
+            "Deliveries that failed and stay so, by cause: address (another address of the target makes them due again),"
+            " server (what it says of content or sender, or it put them off for too long), target (the petition does not"
+            " address it any more), withheld. `groundswell deliveries list --state failed` shows them",
+            ["cause"],
             registry=registry,
         )
         self.oldest_due = Gauge(

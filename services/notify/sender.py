@@ -17,7 +17,7 @@ fields (`claiming`), and the petition addresses the target, at the address that 
 check is stored as failed, "not sent: …". Mails of petitions that are not known are left alone until they are.
 
 Nothing is lost at any step: a row leaves ``pending`` and ``sending`` only by a server's final answer, or when servers have
-put the mail off for longer than the time to give up.
+put the mail off for longer than the time to give up. What failed for its address is due again at another (`requeue`).
 
 While the SMTP server is away, nothing is claimed, so no delivery spends attempts on that; the sender waits and looks
 again. A connection that breaks in the middle of a mail puts that mail off like a 4xx, because the mail itself may be what
@@ -38,9 +38,20 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from services.notify.deliveries import NO_TARGET, Claim, Reply, RetryRule, Verdict, Withheld, address_of, verdict
+from services.notify.deliveries import (
+    NO_TARGET,
+    Claim,
+    Reply,
+    RetryRule,
+    Stage,
+    Verdict,
+    Withheld,
+    address_of,
+    verdict,
+)
 from services.notify.mail import MailWriter, Unmailable
 from services.notify.metrics import NotifyMetrics
+from services.notify.refusals import Cause, cause_of
 from services.notify.settings import Settings
 from services.notify.smtp import MailCut, SmtpRelay, SmtpSession
 from services.notify.store import DeliveryStore
@@ -243,17 +254,17 @@ class Sender:
         try:
             reply = await session.send(self._writer.write(claim))
         except Unmailable as reason:
-            await self._fail(claim, lease, str(reason))
+            await self._fail(claim, lease, str(reason), Cause.ADDRESS)
             return
         except MailCut as cut:
             self._metrics.replies.labels("cut").inc()
-            await self._defer(claim, lease, str(cut), code=None)
+            await self._defer(claim, lease, str(cut), maybe_taken=cut.stage is Stage.CONTENT)
             return
         except Exception as error:
             if is_transient(error):
                 raise
             self._bug(claim, error)
-            await self._defer(claim, lease, f"a bug of this version: {type(error).__name__}", code=None)
+            await self._defer(claim, lease, f"a bug of this version: {type(error).__name__}", maybe_taken=True)
             return
         self._metrics.smtp_seconds.observe(time.perf_counter() - started)
         self._metrics.replies.labels(f"{reply.code // 100}xx" if 200 <= reply.code < 600 else "other").inc()
@@ -262,9 +273,9 @@ class Sender:
                 await failpoint("notify.accepted")
                 await self._sent(claim, reply)
             case Verdict.DEFERRED:
-                await self._defer(claim, lease, str(reply), code=reply.code)
+                await self._defer(claim, lease, str(reply), reply=reply)
             case Verdict.REFUSED:
-                await self._fail(claim, lease, str(reply), code=reply.code)
+                await self._fail(claim, lease, str(reply), cause_of(reply), code=reply.code)
             case Verdict.NOT_OURS:
                 raise self._relay.refused(reply)
 
@@ -275,7 +286,7 @@ class Sender:
             return None  # deleted, or unpublished, a moment ago; the mail is given back, and waits for the petition
         target = next((one for one in petition.targets if one.target_id == claim.delivery.target_id), None)
         if target is None:
-            await self._fail(claim, lease, NO_TARGET, outcome="withheld")
+            await self._fail(claim, lease, NO_TARGET, Cause.TARGET)
             return None
         email = address_of(target)
         if email == claim.delivery.email:
@@ -289,29 +300,42 @@ class Sender:
     # ---------------------------------------------------------------------------------------------- what became of it
 
     async def _sent(self, claim: Claim, reply: Reply) -> None:
-        await self._surely(lambda: self._store.sent(claim.delivery.delivery_id, str(reply)))
+        await self._surely(lambda: self._store.sent(claim.delivery.delivery_id, str(reply), claim.delivery.email))
         self._finished("sent", claim)
         self._metrics.age_seconds.observe(max(0.0, (datetime.now(UTC) - claim.delivery.reached_at).total_seconds()))
         log.info("mail_sent", code=reply.code, **_named(claim))
 
-    async def _defer(self, claim: Claim, lease: UUID, words: str, *, code: int | None) -> None:
+    async def _defer(
+        self, claim: Claim, lease: UUID, words: str, *, reply: Reply | None = None, maybe_taken: bool = False
+    ) -> None:
+        code = None if reply is None else reply.code
         if self._retry.gives_up(claim.deferred_for):
-            await self._fail(claim, lease, f"given up after {claim.deferred_for.days} days; last: {words}", code=code)
+            cause = Cause.SERVER if reply is None else cause_of(reply)
+            words = f"given up after {claim.deferred_for.days} days; last: {words}"
+            await self._fail(claim, lease, words, cause, code=code, maybe_taken=maybe_taken)
             return
         delay = self._retry.delay(claim.attempts + 1, random.random())  # noqa: S311  jitter, not a secret
         held = await self._surely(
-            lambda: self._store.deferred(claim.delivery.delivery_id, lease, words, retry_in=delay)
+            lambda: self._store.deferred(
+                claim.delivery.delivery_id, lease, words, retry_in=delay, maybe_taken=maybe_taken
+            )
         )
         if held:
             self._metrics.deferred.inc()
             log.info("mail_deferred", code=code, retry_in=round(delay.total_seconds()), **_named(claim))
 
     async def _fail(
-        self, claim: Claim, lease: UUID, words: str, *, code: int | None = None, outcome: str = "failed"
+        self, claim: Claim, lease: UUID, words: str, cause: Cause, *, code: int | None = None, maybe_taken: bool = False
     ) -> None:
-        if await self._surely(lambda: self._store.failed(claim.delivery.delivery_id, lease, words)):
-            self._finished(outcome, claim)
-            log.error("mail_withheld" if outcome == "withheld" else "mail_failed", code=code, **_named(claim))
+        held = await self._surely(
+            lambda: self._store.failed(claim.delivery.delivery_id, lease, words, cause=cause, maybe_taken=maybe_taken)
+        )
+        if held:
+            withheld = cause is Cause.TARGET
+            self._finished("withheld" if withheld else "failed", claim)
+            log.error(
+                "mail_withheld" if withheld else "mail_failed", code=code, failed_for=cause.value, **_named(claim)
+            )
 
     def _forged(self, withheld: Withheld) -> None:
         self._metrics.finished.labels(outcome="forged").inc()

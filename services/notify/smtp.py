@@ -19,6 +19,7 @@ import structlog
 
 from services.notify.deliveries import Reply, Stage, one_line, shorten
 from services.notify.mail import Mail, Unmailable
+from services.notify.refusals import NEEDS_SMTPUTF8
 from shared.tls import client_context
 from shared.unreachable import why
 
@@ -265,7 +266,7 @@ class SmtpSession:
         client = self._client
         assert client is not None
         if mail.utf8 and not client.supports_extension("smtputf8"):
-            raise Unmailable("the SMTP server does not take international addresses (SMTPUTF8, RFC 6531)")
+            raise Unmailable(NEEDS_SMTPUTF8)
         encoding, options = ("utf-8", ["SMTPUTF8", "BODY=8BITMIME"]) if mail.utf8 else ("ascii", [])
         self._stage = Stage.SENDER
         try:

@@ -1,4 +1,4 @@
-"""All SQL of notify but that of claiming, which `claiming` has. Every statement is safe to repeat, and every change of a
+"""All SQL of notify but that of `writing`, `claiming` and `requeue`. Every statement is safe to repeat, and every change of a
 row states what it must have been before.
 
 Killed before a commit, nothing happened; killed after one, the table says what is left to do. Two senders never hold one
@@ -16,24 +16,16 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-import structlog
 
-from services.notify import claiming
+from services.notify import claiming, requeue
 from services.notify.claiming import CLAIMABLE, AnyConnection
-from services.notify.deliveries import (
-    NO_MAIL,
-    NO_TARGET,
-    NOT_DECIDED,
-    NOT_ITS_ID,
-    Claimed,
-    Delivery,
-    Withheld,
-)
+from services.notify.deliveries import NO_MAIL, Claimed, Delivery, Withheld
+from services.notify.refusals import Cause
+from services.notify.requeue import Correction, Failed, Requeued, Retried
+from services.notify.writing import OPEN, Written, write
 from shared.events import MilestoneReached
 from shared.failpoints import failpoint
 from shared.postgres import Database
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +42,6 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What became of deliveries that were to be written."""
-
-    created: int
-    """How many are new."""
-    replaced: int
-    """How many rows stood in their place and were none of ours: open, with an id that is not that of their fields."""
-
-
-@dataclass(frozen=True, slots=True)
 class Decided:
     """What tally recorded of a milestone."""
 
@@ -70,18 +52,11 @@ class Decided:
 
 _ONE_MORE: Final = "attempts = least(greatest(attempts, 0), 2147483646) + 1"
 
-_WITHHELD: Final = "(old.state = 'failed' AND old.last_reply = ANY($5::text[]))"
-
-_MAY_BE_OVER: Final = (NOT_DECIDED, NOT_ITS_ID, NO_TARGET)
-"""Why a row was withheld that may be mailed when its milestone comes again. `NO_MAIL` is none: a mail may have named it."""
-
-_OPEN: Final = "state IN ('pending', 'sending')"
-
 _OPEN_PETITIONS: Final = f"""
 WITH RECURSIVE walk AS (
-    (SELECT petition_id FROM deliveries WHERE {_OPEN} ORDER BY petition_id LIMIT 1)
+    (SELECT petition_id FROM deliveries WHERE {OPEN} ORDER BY petition_id LIMIT 1)
     UNION ALL
-    SELECT (SELECT petition_id FROM deliveries WHERE {_OPEN} AND deliveries.petition_id > walk.petition_id
+    SELECT (SELECT petition_id FROM deliveries WHERE {OPEN} AND deliveries.petition_id > walk.petition_id
             ORDER BY petition_id LIMIT 1)
     FROM walk WHERE walk.petition_id IS NOT NULL
 )
@@ -157,7 +132,7 @@ class DeliveryStore:
                     [milestone.revision for milestone in waiting],
                     [milestone.reached_at for milestone in waiting],
                 )
-            return await _write(connection, deliveries, due_in)
+            return await write(connection, deliveries, due_in)
 
     async def petitions_waited_for(self) -> list[str]:
         """The petitions that milestones wait for."""
@@ -203,7 +178,7 @@ class DeliveryStore:
                 list(petition_ids),
             )
             deliveries = [delivery for row in rows for delivery in deliveries_of(MilestoneReached(**dict(row)))]
-            return await _write(connection, deliveries, due_in)
+            return await write(connection, deliveries, due_in)
 
     # ------------------------------------------------------------------------------------------------------- mails go out
 
@@ -258,34 +233,57 @@ class DeliveryStore:
             )
         return status == "UPDATE 1"
 
-    async def sent(self, delivery_id: UUID, reply: str) -> None:
-        """A server took the mail. True whatever the row has become meanwhile: nobody shall send it again."""
+    async def sent(self, delivery_id: UUID, reply: str, email: str) -> None:
+        """A server took the mail. True whatever the row has become meanwhile: nobody shall send it again.
+
+        Unless its target was corrected meanwhile, and it went to `email`, where the target is not to be found.
+        """
         async with self._connection() as connection:
             await connection.execute(
                 f"UPDATE deliveries SET state = 'sent', {_ONE_MORE}, last_reply = $2, finished_at = now(), folded_into = NULL,"  # noqa: S608  our own text
-                " lease = NULL, leased_until = NULL WHERE delivery_id = $1 AND state <> 'sent'",
+                " failed_for = NULL, chosen_at = coalesce(chosen_at, now()), lease = NULL, leased_until = NULL"
+                " WHERE delivery_id = $1 AND state <> 'sent'"
+                " AND (email = $3 OR requeued_for IS NULL OR requeued_for = 'command')",
                 delivery_id,
                 reply,
+                email,
             )
 
-    async def failed(self, delivery_id: UUID, lease: UUID, reply: str) -> bool:
-        """The mail will not be sent. Returns whether the lease still held."""
+    async def failed(
+        self, delivery_id: UUID, lease: UUID, reply: str, *, cause: Cause, maybe_taken: bool = False
+    ) -> bool:
+        """The mail will not be sent, unless its cause is put right. Returns whether the lease still held.
+
+        Args:
+            delivery_id: The mail's.
+            lease: The sender's.
+            reply: The last words.
+            cause: Why.
+            maybe_taken: Whether the server may have taken it all the same.
+        """
         return await self._conclude(
-            f"state = 'failed', {_ONE_MORE}, last_reply = $3, finished_at = now()",
+            f"state = 'failed', {_ONE_MORE}, last_reply = $3, finished_at = now(), failed_for = $4,"
+            " maybe_taken = maybe_taken OR $5",
             delivery_id,
             lease,
             reply,
+            cause,
+            maybe_taken,
         )
 
-    async def deferred(self, delivery_id: UUID, lease: UUID, reply: str, *, retry_in: timedelta) -> bool:
-        """The mail is to be tried again in a while. Returns whether the lease still held."""
+    async def deferred(
+        self, delivery_id: UUID, lease: UUID, reply: str, *, retry_in: timedelta, maybe_taken: bool = False
+    ) -> bool:
+        """The mail is to be tried again in a while. Returns whether the lease still held. Arguments as those of `failed`."""
         return await self._conclude(
             f"state = 'pending', {_ONE_MORE}, last_reply = $3, due_at = now() + $4::interval,"
-            " deferred_since = CASE WHEN deferred_since < now() THEN deferred_since ELSE now() END",
+            " deferred_since = CASE WHEN deferred_since < now() THEN deferred_since ELSE now() END,"
+            " maybe_taken = maybe_taken OR $5",
             delivery_id,
             lease,
             reply,
             retry_in,
+            maybe_taken,
         )
 
     async def give_back(self, lease: UUID, *, keep: Sequence[UUID] = ()) -> None:
@@ -314,6 +312,41 @@ class DeliveryStore:
             )
         return status == "UPDATE 1"
 
+    # ------------------------------------------------------------------------------------------- failed and due again
+
+    async def correctable(self) -> list[Failed]:
+        """The failed deliveries that another state of their petition may make due again."""
+        async with self._connection() as connection:
+            async with connection.transaction():
+                await requeue.classify(connection)
+            return await requeue.correctable(connection)
+
+    async def correct(self, petition_id: str, corrections: Sequence[Correction]) -> Retried:
+        """Make due again what these corrections of one petition put right, in one transaction."""
+        try:
+            async with self._connection() as connection, connection.transaction():
+                done = await requeue.correct(connection, petition_id, corrections)
+                await failpoint("notify.before_requeue")
+                return done
+        except asyncpg.UniqueViolationError:
+            # deliveries_one_mail_at_a_time: a sender chose a mail to one of these targets at this very moment. Nothing was
+            # changed; the next look finds that mail, and leaves what has to wait for it.
+            return Retried([], [])
+
+    async def note_requeued(self) -> list[Requeued]:
+        """What became due again and no process has counted yet: each is returned once, to one of them."""
+        async with self._connection() as connection, connection.transaction():
+            return await requeue.note(connection)
+
+    async def failed_by_cause(self) -> dict[Cause, int]:
+        """How many deliveries have failed and stay so, by cause; those that moved on to another id are none of them."""
+        async with self._connection() as connection:
+            rows = await connection.fetch(
+                "SELECT failed_for, count(*) AS number FROM deliveries WHERE state = 'failed' AND failed_for <> 'moved'"
+                " GROUP BY failed_for"
+            )
+        return {Cause(row["failed_for"]): row["number"] for row in rows}
+
     # ----------------------------------------------------------------------------------------------------------- watching
 
     async def backlog(self, without: Sequence[str] = (), unpublished: Sequence[str] = ()) -> Backlog:
@@ -335,7 +368,7 @@ class DeliveryStore:
                        + count(DISTINCT (petition_id, threshold))
                          FILTER (WHERE petition_id = ANY($1::text[]) AND petition_id <> ALL($2::text[]))
                            AS milestones_waiting
-                FROM deliveries WHERE {_OPEN}
+                FROM deliveries WHERE {OPEN}
                 """,  # noqa: S608  our own text
                 without,
                 unpublished,
@@ -369,73 +402,3 @@ class DeliveryStore:
             ]
             await claiming.withhold(connection, strays)
             return strays
-
-
-async def _write(connection: AnyConnection, deliveries: Sequence[Delivery], due_in: timedelta) -> Written:
-    if not deliveries:
-        return Written(0, 0)
-    replaced = await _make_room(connection, deliveries)
-    return Written(await _insert(connection, deliveries, due_in), replaced)
-
-
-async def _make_room(connection: AnyConnection, deliveries: Sequence[Delivery]) -> int:
-    """Remove the rows that stand in the place of these deliveries and may not: those that were withheld before, and open
-    ones whose id or key is another's.
-
-    Returns:
-        How many were open.
-    """
-    rows = await connection.fetch(
-        f"""
-        WITH new AS (
-            SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[])
-                          AS new (delivery_id, petition_id, threshold, target_id)
-        )
-        SELECT old.delivery_id, old.{_OPEN} AS open FROM new JOIN deliveries AS old USING (delivery_id)
-        WHERE {_WITHHELD}
-           OR (old.{_OPEN} AND (old.petition_id, old.threshold, old.target_id) <> (new.petition_id, new.threshold, new.target_id))
-        UNION
-        SELECT old.delivery_id, old.{_OPEN} FROM new JOIN deliveries AS old USING (petition_id, threshold, target_id)
-        WHERE old.delivery_id <> new.delivery_id AND (old.{_OPEN} OR {_WITHHELD})
-        """,  # noqa: S608  our own text
-        [delivery.delivery_id for delivery in deliveries],
-        [delivery.petition_id for delivery in deliveries],
-        [delivery.threshold for delivery in deliveries],
-        [delivery.target_id for delivery in deliveries],
-        _MAY_BE_OVER,
-    )
-    if not rows:
-        return 0
-    in_the_way = [row["delivery_id"] for row in rows]
-    await claiming.unfold(connection, in_the_way)
-    await connection.execute("DELETE FROM deliveries WHERE delivery_id = ANY($1::uuid[])", in_the_way)
-    log.warning("deliveries_replaced", delivery_ids=[str(one) for one in in_the_way])
-    return sum(row["open"] for row in rows)
-
-
-async def _insert(connection: AnyConnection, deliveries: Sequence[Delivery], due_in: timedelta) -> int:
-    if not deliveries:
-        return 0
-    status: str = await connection.execute(
-        """
-        INSERT INTO deliveries (delivery_id, petition_id, threshold, target_id, petition_title, organisation_name,
-                                target_name, target_kind, email, count, reached_at, due_at)
-        SELECT *, now() + $12::interval
-        FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[],
-                    $7::text[], $8::text[], $9::text[], $10::bigint[], $11::timestamptz[])
-        ON CONFLICT DO NOTHING
-        """,
-        [delivery.delivery_id for delivery in deliveries],
-        [delivery.petition_id for delivery in deliveries],
-        [delivery.threshold for delivery in deliveries],
-        [delivery.target_id for delivery in deliveries],
-        [delivery.petition_title for delivery in deliveries],
-        [delivery.organisation_name for delivery in deliveries],
-        [delivery.target_name for delivery in deliveries],
-        [delivery.target_kind for delivery in deliveries],
-        [delivery.email for delivery in deliveries],
-        [delivery.count for delivery in deliveries],
-        [delivery.reached_at for delivery in deliveries],
-        due_in,
-    )
-    return int(status.rpartition(" ")[2])

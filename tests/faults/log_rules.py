@@ -114,6 +114,12 @@ RULES: Final = (
         "a mail that nobody decided, or whose row was edited by hand",
         fields={"petition_id": SACRIFICED},
     ),
+    Rule(
+        "mail_(failed|withheld|readdressed|taken_over)",
+        ("corrections",),
+        "the address of a petition's target is wrong until it is corrected",
+        fields={"petition_id": SACRIFICED},
+    ),
     Rule("waiting_milestone_refused|deliveries_replaced", (IMPOSSIBLE, IMPOSSIBLE_BEFORE), "rows by hand"),
     Rule("clock_wrong", ("clock-of-one",), "the clock of this process is of another century"),
     Rule(

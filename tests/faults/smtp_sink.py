@@ -80,11 +80,13 @@ class SmtpSink(ScriptedSmtp):
 
     Attributes:
         mails: those whose content came whole, in order. Several with one Message-ID are copies.
+        unknown: addresses without a mailbox; they are refused for good, before any content.
     """
 
     def __init__(self) -> None:
         super().__init__(utf8=True)
         self.mails: list[Mail] = []
+        self.unknown: set[str] = set()
         self._trouble = Trouble()
 
     # Ways of behaving badly; one at a time ----------------------------------------------------------------------------
@@ -135,6 +137,8 @@ class SmtpSink(ScriptedSmtp):
     async def handle_RCPT(
         self, server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
+        if address in self.unknown:
+            return "550 5.1.1 no such mailbox"
         answer = self._given(await self._answer("RCPT"), server)
         if answer.startswith("250"):
             envelope.rcpt_tos.append(address)

@@ -115,3 +115,14 @@ async def test_an_answer_that_is_too_late_is_none_but_the_mail_is_there(sink: Sm
     (mail,) = sink.mails
     assert mail.kept
     assert not mail.accepted
+
+
+async def test_an_address_without_a_mailbox_is_refused_before_the_content_until_it_has_one(
+    sink: SmtpSink, session: SmtpSession
+) -> None:
+    sink.unknown.add("one@offices.test")
+    replies = [await session.send(a_mail(to)) for to in ("one@offices.test", "two@offices.test")]
+    assert [(reply.code, reply.stage) for reply in replies] == [(550, Stage.RECIPIENT), (250, Stage.CONTENT)]
+    assert [mail.recipient for mail in sink.mails] == ["two@offices.test"]
+    sink.unknown.clear()
+    assert (await session.send(a_mail("one@offices.test"))).code == 250

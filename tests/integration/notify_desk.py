@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -43,6 +43,8 @@ class Desk:
     metrics: NotifyMetrics
     catalogue: Catalogue
     """What the senders know of petitions."""
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """`eyes` does one thing at a time, and what happens during a mail looks as well."""
 
     def settings(self, **changes: Any) -> Settings:
         """Settings of a sender that is in a hurry."""
@@ -103,15 +105,16 @@ class Desk:
 
     async def decide(self, reached: MilestoneReached) -> None:
         """Tally records a milestone."""
-        await self.eyes.execute(
-            "INSERT INTO milestones (petition_id, threshold, count, revision, reached_at) VALUES ($1, $2, $3, $4, $5)"
-            " ON CONFLICT DO NOTHING",
-            reached.petition_id,
-            reached.threshold,
-            reached.count,
-            reached.revision,
-            reached.reached_at,
-        )
+        async with self.looking:
+            await self.eyes.execute(
+                "INSERT INTO milestones (petition_id, threshold, count, revision, reached_at) VALUES ($1, $2, $3, $4, $5)"
+                " ON CONFLICT DO NOTHING",
+                reached.petition_id,
+                reached.threshold,
+                reached.count,
+                reached.revision,
+                reached.reached_at,
+            )
 
     def finished_as(self, outcome: str) -> float | None:
         """How many deliveries have come to this end."""
@@ -133,11 +136,13 @@ class Desk:
 
     async def rows(self) -> list[asyncpg.Record]:
         """All deliveries, by petition, threshold and target."""
-        return await self.eyes.fetch("SELECT * FROM deliveries ORDER BY petition_id, threshold, target_id")
+        async with self.looking:
+            return await self.eyes.fetch("SELECT * FROM deliveries ORDER BY petition_id, threshold, target_id")
 
     async def states(self) -> list[str]:
         """Their states, in the same order."""
-        found = await self.eyes.fetch("SELECT state FROM deliveries ORDER BY petition_id, threshold, target_id")
+        async with self.looking:
+            found = await self.eyes.fetch("SELECT state FROM deliveries ORDER BY petition_id, threshold, target_id")
         return [row["state"] for row in found]
 
     async def finished(self) -> None:
@@ -208,10 +213,11 @@ async def new_database(postgres: Postgres) -> str:
 
 
 @asynccontextmanager
-async def open_desk(database_url: str) -> AsyncIterator[Desk]:
-    """A desk with empty tables."""
+async def open_desk(database_url: str, *, empty: bool = True) -> AsyncIterator[Desk]:
+    """A desk with empty tables, or with what is there."""
     eyes = await asyncpg.connect(database_url)
-    await eyes.execute("TRUNCATE deliveries, milestones_waiting, milestones")
+    if empty:
+        await eyes.execute("TRUNCATE deliveries, milestones_waiting, milestones")
     database = Database(database_url, application="notify-test")
     await database.open()
     registry = CollectorRegistry()

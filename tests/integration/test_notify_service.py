@@ -75,15 +75,20 @@ class Town:
             ended = await asyncio.gather(*(process.stop() for process in processes))
         assert ended == [0] * instances, processes[0].log_tail()
 
-    async def petition(self, petition_id: str, targets: int = 1) -> None:
-        """A petition to so many offices is published."""
+    async def petition(self, petition_id: str, targets: int = 1, *, wrong: bool = False) -> None:
+        """A petition to so many offices is published, with their addresses, or with wrong ones."""
         event = PetitionChanged(
             petition_id=petition_id,
             organisation=Organisation(slug="harbour-friends", name="Friends of the Harbour"),
             title="Keep the night ferry",
             text="It brings people home.",
             targets=[
-                Target(target_id=f"office-{n}", name=f"Office {n}", kind="body", email=office(petition_id, n))
+                Target(
+                    target_id=f"office-{n}",
+                    name=f"Office {n}",
+                    kind="body",
+                    email=f"old-{office(petition_id, n)}" if wrong else office(petition_id, n),
+                )
                 for n in range(targets)
             ],
             changed_at=datetime.now(UTC),
@@ -306,3 +311,32 @@ async def test_two_instances_mail_each_milestone_once(town: Town) -> None:
             await town.milestones(petition_id, 1000)
         await eventually(lambda: len(smtp.taken) >= 16, "all mails are out")
     assert len({mail.id for mail in smtp.taken}) == len(smtp.taken) == 16
+
+
+async def test_a_correction_that_came_while_no_notify_ran_is_mailed_once_at_the_next_start(town: Town) -> None:
+    ferry = fresh("ferry")
+    await town.petition(ferry, targets=2, wrong=True)
+    async with ScriptedSmtp() as smtp:
+        for number in range(2):
+            smtp.always(f"old-{office(ferry, number)}", "550 5.1.1 no such office")
+        async with town.notify(smtp.url) as notify:
+            for threshold, failed in ((1000, 2), (2500, 4)):
+                await town.milestones(ferry, threshold)
+                await eventually(counter(notify, 'deliveries_total{outcome="failed"}', failed), "mails failed")
+        await town.petition(ferry, targets=2)
+        async with town.notify(smtp.url, instances=2) as notify:
+            await eventually(lambda: len(smtp.taken) == 6, "each office has one mail more")
+            await town.milestones(ferry, 5000)
+            await eventually(lambda: len(smtp.taken) == 8, "and one about what came later")
+            assert ".example" not in notify.log_tail(1000), "no address in the log"
+    mails = [(mail.recipient, mail.milestones) for mail in smtp.taken[4:]]
+    assert sorted(mails) == sorted((office(ferry, n), named) for n in range(2) for named in ("1000, 2500", "5000"))
+
+
+def counter(notify: ServiceProcess, series: str, value: int) -> Callable[[], Awaitable[bool]]:
+    """Whether a metric of notify has this value."""
+
+    async def has() -> bool:
+        return f"groundswell_notify_{series} {value}.0\n" in (await ask(notify, "/metrics")).text
+
+    return has

@@ -7,7 +7,20 @@ from typing import Final
 
 from tests.faults.fault import Fault
 
-_MODULES: Final = ("processes", "failpoints", "network", "kafka", "redis", "postgres", "smtp", "records", "impossible")
+_MODULES: Final = (
+    *(
+        "processes",
+        "failpoints",
+        "network",
+        "kafka",
+        "redis",
+        "postgres",
+        "smtp",
+        "corrections",
+        "records",
+        "impossible",
+    ),
+)
 
 
 def catalogue() -> dict[str, Fault]:

@@ -103,6 +103,64 @@ def test_a_mail_about_several_milestones_names_them_all() -> None:
     assert "On the way it passed 1,000 and 2,500. This one message stands for all" in Words(mail).seen
 
 
+@pytest.mark.parametrize(
+    ("threshold", "words"), [(1, "1 supporter"), (2, "2 supporters"), (21, "21 supporters"), (1000, "1,000 supporters")]
+)
+def test_one_supporter_is_one_and_thousands_have_their_commas(threshold: int, words: str) -> None:
+    mail = WRITER.write(claim(threshold=threshold, count=threshold))
+
+    assert read(mail)["Subject"] == f"{words}: Keep the night ferry"
+    assert f"has reached {words}." in text_of(mail)
+    assert f"has reached {words}." in Words(mail).seen.replace(" .", ".")
+    assert Words(mail).seen.startswith(f"{words}: Keep the night ferry")
+
+
+def test_the_first_supporter_is_called_so() -> None:
+    alone, two = WRITER.write(claim(threshold=1, count=1)), WRITER.write(claim(threshold=1, count=2))
+
+    for words in (text_of(alone), Words(alone).seen):
+        assert "The first supporter was counted on 22 November 2026 at 10:42 UTC." in words
+    assert "2 people supported it" in text_of(two)
+
+
+def test_a_mail_about_two_milestones_stands_for_both() -> None:
+    mail = WRITER.write(claim(threshold=2, folded=(1,)))
+
+    for words in (text_of(mail), Words(mail).seen):
+        assert "On the way it passed 1. This one message stands for both milestones." in words
+
+
+def test_a_title_from_right_to_left_keeps_its_punctuation_and_leaves_ours_alone() -> None:
+    title = "أنقذوا العبّارة الليلية!"
+    mail = WRITER.write(claim(petition_title=title, organisation_name="أصدقاء الميناء", target_name="مجلس الميناء"))
+    isolated = f"\u2068{title}\u2069"
+
+    assert read(mail)["Subject"] == f"5,000 supporters: {isolated}"
+    assert f'The petition "{isolated}", which' in text_of(mail)
+    assert "\u2068مجلس الميناء\u2069" in text_of(mail)
+    # In HTML, elements with a direction of their own do it; but a title has none.
+    assert "\u2068" not in Words(mail).seen.removeprefix(f"5,000 supporters: {isolated}")
+    part = read(mail).get_body(("html",))
+    assert part is not None
+    assert f'<strong dir="auto">{title}</strong>' in part.get_content()
+    assert mail.content.isascii()
+
+
+def test_a_title_from_left_to_right_gets_no_invisible_characters() -> None:
+    mail = WRITER.write(claim(petition_title="Überfähre — 夜の船"))
+
+    assert read(mail)["Subject"] == "5,000 supporters: Überfähre — 夜の船"
+    assert not {"\u2068", "\u2069"} & set(text_of(mail))
+
+
+def test_a_title_of_one_long_word_is_folded_and_read_as_it_was() -> None:
+    mail = WRITER.write(claim(petition_title="Fährverbindung" * 8))
+
+    header = mail.content.partition(b"Date:")[0]
+    assert max(len(line) for line in header.split(b"\r\n")) <= 78  # RFC 5322 section 2.1.1
+    assert read(mail)["Subject"] == "5,000 supporters: " + "Fährverbindung" * 8
+
+
 def test_a_mail_about_one_milestone_speaks_of_no_others() -> None:
     mail = WRITER.write(claim(count=5000))
 
