@@ -128,7 +128,7 @@ def build(settings: Settings) -> Service:
         broker=broker,
         registry=registry,
         lifespan=lifespan,
-        checks={"kafka": producer.check, "petitions": feed.check, "clock": clock.check},
+        checks={"kafka": producer.check, "catalogue": feed.check, "clock": clock.check},
         # Signatures are taken in without PostgreSQL; only status and commands need it.
         side_checks={"postgres": database.check},
         routes=routes,

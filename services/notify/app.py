@@ -83,6 +83,7 @@ def build(settings: Settings) -> Service:
             fetch_max_wait_ms=100,
             dlq_ratio_limit=settings.dlq_ratio_limit,
         ),
+        waits_for=("postgres", "catalogue"),
     )
     feed.subscribe(broker)
     consumer.subscribe(broker)
@@ -104,7 +105,13 @@ def build(settings: Settings) -> Service:
         broker=broker,
         registry=registry,
         lifespan=lifespan,
-        checks={"kafka": consumer.check, "petitions": feed.check, "postgres": database.check, "smtp": relay.check},
+        checks={
+            "kafka": consumer.check_brokers,
+            "catalogue": feed.check,
+            "postgres": database.check,
+            "smtp": relay.check,
+            "consumer": consumer.check,
+        },
         on_stop=[consumer.drain, sender.stop],
     )
     return service

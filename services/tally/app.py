@@ -85,6 +85,7 @@ def build(settings: Settings) -> Service:
         ),
         on_assigned=handler.on_assigned,
         on_revoked=handler.on_revoked,
+        waits_for=("redis", "postgres", "catalogue"),
     )
     feed = CatalogueFeed(catalogue, registry, on_bug=on_bug, on_change=handler.on_petition_change)
     live = LiveFeed(
@@ -133,11 +134,14 @@ def build(settings: Settings) -> Service:
         broker=broker,
         registry=registry,
         lifespan=lifespan,
-        checks={
-            "kafka": consumer.check,
-            "petitions": feed.check,
+        checks={"catalogue": feed.check},
+        # Pages, API and streams are served without any of these. All instances share them: a load balancer that took every
+        # instance away would take the pages away, too.
+        side_checks={
+            "kafka": consumer.check_brokers,
             "redis": partial(shared_redis.check, redis),
             "postgres": database.check,
+            "consumer": consumer.check,
         },
         routes=routes.build(
             catalogue,

@@ -53,6 +53,7 @@ def build(settings: Settings) -> Service:
         settings=settings,
         on_bug=on_bug,
         limits=ConsumerLimits(max_records=settings.max_records, dlq_ratio_limit=settings.dlq_ratio_limit),
+        waits_for=("postgres", "catalogue"),
     )
     feed.subscribe(broker)
     consumer.subscribe(broker)
@@ -73,7 +74,12 @@ def build(settings: Settings) -> Service:
         broker=broker,
         registry=registry,
         lifespan=lifespan,
-        checks={"kafka": consumer.check, "petitions": feed.check, "postgres": database.check},
+        checks={
+            "kafka": consumer.check_brokers,
+            "catalogue": feed.check,
+            "postgres": database.check,
+            "consumer": consumer.check,
+        },
         on_stop=[consumer.drain],
     )
     return service
