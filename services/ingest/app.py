@@ -28,6 +28,7 @@ from shared.background import background
 from shared.catalogue import Catalogue
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import is_transient
+from shared.kafka.group_lag import GroupLag
 from shared.kafka.producer import EventProducer
 from shared.postgres import Database
 from shared.service import Service, new_broker, new_registry
@@ -93,6 +94,7 @@ def build(settings: Settings) -> Service:
             expose_headers=["location", "retry-after"],
         )
 
+    group_lag = GroupLag(settings, registry)
     feed.subscribe(broker)
     document_writes(broker, SIGNATURES_SUBMITTED.name, PETITIONS_CHANGED.name)
 
@@ -114,6 +116,7 @@ def build(settings: Settings) -> Service:
             read_catalogue(),
             clock.watch(),
             clock.ask(database),
+            group_lag.run(),
         )
         async with background(service.fail, *work):
             yield

@@ -27,13 +27,12 @@ from shared.background import background
 from shared.catalogue import Catalogue
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import BatchConsumer, ConsumerLimits
+from shared.kafka.group_lag import GroupLag
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
 from shared.postgres import Database
 from shared.service import Service, new_broker, new_registry
-from shared.topics import MILESTONES_REACHED, SIGNATURES_VERIFIED, TALLIES_UPDATED
-
-GROUP = "groundswell-tally"
+from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED, TALLY_GROUP
 
 log = structlog.get_logger(__name__)
 
@@ -68,8 +67,8 @@ def build(settings: Settings) -> Service:
         service.fail(bug)
 
     consumer = BatchConsumer(
-        topic=SIGNATURES_VERIFIED,
-        group=GROUP,
+        topic=TALLY_GROUP.topic,
+        group=TALLY_GROUP.name,
         decode=decode,
         process=handler.process,
         producer=producer,
@@ -103,6 +102,7 @@ def build(settings: Settings) -> Service:
         thresholds=handler.thresholds,
         reached=handler.reached,
     )
+    group_lag = GroupLag(settings, registry)
     feed.subscribe(broker)
     live.subscribe(broker)
     consumer.subscribe(broker)
@@ -117,6 +117,7 @@ def build(settings: Settings) -> Service:
             handler.watch(),
             snapshots.run(),
             audits.run(),
+            group_lag.run(),
         ):
             yield
         with suppress(TimeoutError):  # what is not published now, the next owner of the partitions publishes

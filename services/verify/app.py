@@ -18,9 +18,7 @@ from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
 from shared.postgres import Database
 from shared.service import Service, new_broker, new_registry
-from shared.topics import SIGNATURES_REJECTED, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED
-
-GROUP = "groundswell-verify"
+from shared.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED, VERIFY_GROUP
 
 
 def build(settings: Settings) -> Service:
@@ -44,8 +42,8 @@ def build(settings: Settings) -> Service:
         pepper=settings.pepper,
     )
     consumer = BatchConsumer(
-        topic=SIGNATURES_SUBMITTED,
-        group=GROUP,
+        topic=VERIFY_GROUP.topic,
+        group=VERIFY_GROUP.name,
         decode=handler.decode,
         process=handler.process,
         producer=producer,
