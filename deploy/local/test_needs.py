@@ -37,11 +37,13 @@ class Program:
         names: what it may be called; one of them has to be on the PATH.
         package: the Debian package that has it.
         needed_for: which tests start it, for the message when it is missing.
+        data: a folder of the package that the program looks for at its place under /, wherever it is itself.
     """
 
     names: tuple[str, ...]
     package: str
     needed_for: str
+    data: str | None = None
 
 
 FOR_APACHE_KAFKA = (
@@ -104,6 +106,7 @@ FOR_ALERTS = (
         names=("prometheus-alertmanager", "alertmanager"),
         package="prometheus-alertmanager",
         needed_for="seeing which alerts it sends",
+        data="usr/share/prometheus/alertmanager",  # its templates
     ),
 )
 
@@ -116,9 +119,14 @@ def unpack(programs: Sequence[Program], into: Path = UNPACKED) -> None:
     Raises:
         NeedMissing: one is not on the PATH either, and there is no apt-get to fetch it with.
     """
-    wanted = [program for program in missing(programs) if not any((into / name).exists() for name in program.names)]
+    wanted = [program for program in missing(programs) if not _is_unpacked(program, into)]
     for package in dict.fromkeys(program.package for program in wanted):
         _unpack(package, [program for program in wanted if program.package == package], into)
+
+
+def _is_unpacked(program: Program, into: Path) -> bool:
+    there = any((into / name).exists() for name in program.names)
+    return there and (program.data is None or (Path("/") / program.data).exists())
 
 
 def _unpack(package: str, programs: Sequence[Program], into: Path) -> None:
@@ -136,6 +144,10 @@ def _unpack(package: str, programs: Sequence[Program], into: Path) -> None:
             raise NeedMissing(f"{error}\n{advice}") from error
         into.mkdir(parents=True, exist_ok=True)
         for program in programs:
+            if program.data is not None and not (Path("/") / program.data).exists():
+                if not may_install():
+                    raise NeedMissing(advice)
+                shutil.copytree(Path(folder) / program.data, Path("/") / program.data)
             shutil.move(Path(folder) / "usr" / "bin" / program.names[0], into / program.names[0])
 
 

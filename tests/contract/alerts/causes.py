@@ -125,8 +125,10 @@ def _late_after() -> Series:
     """Once it goes on, what is counted has waited for long."""
     late = _steps("0+0", "0+0", "10+10")
     none = _steps("0+0", "0+0", "0+0")
-    bounds = buckets("groundswell_tally_event_age_seconds", 'job="tally",instance="tally-a"', {"30": 0, "+Inf": 0})
-    return {name: late if "+Inf" in name else none for name in bounds}
+    bounds = buckets(
+        "groundswell_tally_event_age_seconds", 'job="tally",instance="tally-a"', {"30": 0, "100": 0, "+Inf": 0}
+    )
+    return {name: none if 'le="30"' in name else late for name in bounds}
 
 
 def _not_ready(service: str, check: str, cause: str) -> Fired:
@@ -172,7 +174,7 @@ CAUSES: Final = (
             'groundswell_tally_snapshots_failed_total{job="tally",instance="tally-a"}': _steps("0+0", "0+3", "312+0"),
         },
         fires={
-            "6m": (_part_away("redis"),),
+            "5m30s": (_part_away("redis"),),
             "20m": (
                 _part_away("redis"),
                 _consumer_held("tally"),
@@ -197,7 +199,7 @@ CAUSES: Final = (
             'groundswell_notify_sender_held{job="notify",instance="notify-a"}': _FLAG,
         },
         fires={
-            "6m": (_part_away("postgres"),),
+            "5m30s": (_part_away("postgres"),),
             "20m": (
                 _part_away("postgres"),
                 _not_ready("verify", "postgres", "postgres"),
@@ -236,7 +238,7 @@ CAUSES: Final = (
             ),
         },
         fires={
-            "6m": (_part_away("kafka"),),
+            "5m30s": (_part_away("kafka"),),
             "20m": (
                 _part_away("kafka"),
                 _not_ready("ingest", "kafka", "kafka"),
@@ -262,7 +264,7 @@ CAUSES: Final = (
             **_late_after(),
         },
         fires={
-            "6m": (("ServiceDown", {"job": "verify"}),),
+            "5m30s": (("ServiceDown", {"job": "verify"}),),
             "20m": (("ServiceDown", {"job": "verify"}), _stands_still("verify")),
             "38m": (("ServiceDown", {"job": "verify"}), _LATE),
         },
@@ -276,7 +278,7 @@ CAUSES: Final = (
             **_group("ingest", "tally", _PILES_UP, _STANDS),
         },
         fires={
-            "6m": (("ServiceDown", {"job": "tally"}),),
+            "5m30s": (("ServiceDown", {"job": "tally"}),),
             "20m": (("ServiceDown", {"job": "tally"}), _stands_still("tally")),
         },
         page="ServiceDown",
