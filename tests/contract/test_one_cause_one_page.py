@@ -126,7 +126,7 @@ class Alertmanager(Process):
 
     async def _prepare(self) -> None:
         configuration = YAML(typ="safe").load(CONFIGURATION.read_text(encoding="utf-8"))
-        configuration["route"] |= {"group_wait": "500ms", "group_interval": "500ms"}
+        configuration["route"] |= {"group_wait": "2s", "group_interval": "2s"}
         for receiver in configuration["receivers"]:
             receiver["webhook_configs"] = [{"url": f"{self._webhook}/{receiver['name']}", "send_resolved": False}]
         (self._place / "alertmanager.yml").write_text(json.dumps(configuration))
@@ -174,6 +174,14 @@ class People:
         """The alerts that it was told of."""
         return {alert["labels"]["alertname"] for told in self.told[receiver] for alert in told["alerts"]}
 
+    async def have(self, receiver: str, alert: str) -> None:
+        """Wait until it was told of an alert."""
+
+        async def told() -> bool:
+            return f"Groundswell{alert}" in self.names(receiver)
+
+        await eventually(told, f"{receiver} have {alert}")
+
     def notifications(self, receiver: str) -> int:
         """How often it was told of something, the last alert apart."""
         return sum(
@@ -199,6 +207,10 @@ async def test_a_cause_sends_one_page(cause: Cause, tmp_path: Path) -> None:
         for fired in cause.fires.values():  # as they come, and none of them ends
             await fire(http, [of_rule(one) for one in fired])
             await all_sent(http, people)
+        if cause.page:
+            await people.have("pages", cause.page)
+        for ticket in cause.tickets:
+            await people.have("tickets", ticket)
     assert people.names("pages") - {_LAST} == ({f"Groundswell{cause.page}"} if cause.page else set())
     assert people.notifications("pages") == (1 if cause.page else 0)
     assert people.names("tickets") - {_LAST} == {f"Groundswell{ticket}" for ticket in cause.tickets}
@@ -237,6 +249,8 @@ async def test_two_causes_send_two_pages(tmp_path: Path) -> None:
     ):
         await fire(http, map(of_rule, alerts))
         await all_sent(http, people)
+        for alert in ("PartAway", "SigningRefused", "ConsumerHeld"):
+            await people.have("pages", alert)
     pages = [alert["labels"] for told in people.told["pages"] for alert in told["alerts"]]
     assert {(page["alertname"], page.get("job")) for page in pages if page["alertname"] != _LAST} == {
         ("GroundswellPartAway", None),

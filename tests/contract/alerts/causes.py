@@ -60,7 +60,12 @@ _FLAG: Final = _steps("0+0", "1+0", "0+0")
 _PILES_UP: Final = _steps("0+0", "40+40", "4000-60")
 _GOES_ON: Final = f"1000+10x{_BEFORE + _WHILE + _AFTER}"
 _STANDS: Final = _steps("1000+10", "1160+0", "1200+60")
-_GONE: Final = f"0+0x{_BEFORE - 1} stale _x{_WHILE - 1} 0+0x{_AFTER - 1}"
+
+
+def _gone(values: str) -> str:
+    """Values of a series that nobody gives while the cause lasts."""
+    step = values.partition("x")[0]
+    return f"{step}x{_BEFORE - 1} stale _x{_WHILE - 1} {step}x{_AFTER - 1}"
 
 
 def _readiness(service: ServiceName, check: str, values: str) -> Series:
@@ -91,6 +96,11 @@ def _well() -> Series:
     series['groundswell_ingest_accepted_total{job="ingest",instance="ingest-a",call="sign"}'] = f"0+15x{length}"
     series['groundswell_tally_audits_total{job="tally",instance="tally-a",result="right"}'] = f"0+1x{length}"
     return series
+
+
+def _well_without(service: ServiceName) -> Series:
+    """The same, but nothing is seen of one service while the cause lasts."""
+    return {name: _gone(values) if f'job="{service}"' in name else values for name, values in _well().items()}
 
 
 def _away(check: str) -> Series:
@@ -225,10 +235,10 @@ CAUSES: Final = (
             'groundswell_consumer_held{job="verify",instance="verify-a"}': _FLAG,
             'groundswell_consumer_held{job="tally",instance="tally-a"}': _FLAG,
             **{
-                name: _GONE
+                name: _gone("0+0x1")
                 for asked_by in ("ingest", "tally")
                 for service in _TOPICS
-                for name in _group(asked_by, service, "", "")  # type: ignore[arg-type]
+                for name in _group(asked_by, service, "", "")
             },
             'groundswell_ingest_accepted_total{job="ingest",instance="ingest-a",call="sign"}': _steps(
                 "0+15", "240+0", "240+15"
@@ -258,7 +268,7 @@ CAUSES: Final = (
     Cause(
         "no instance of verify runs",
         series={
-            **{name: values if 'job="verify"' not in name else _GONE for name, values in _well().items()},
+            **_well_without("verify"),
             'up{job="verify",instance="verify-a"}': _steps("1+0", "0+0", "1+0"),
             **_piles_up("verify"),
             **_late_after(),
@@ -273,7 +283,7 @@ CAUSES: Final = (
     Cause(
         "no instance of tally runs",
         series={
-            **{name: values if 'job="tally"' not in name else _GONE for name, values in _well().items()},
+            **_well_without("tally"),
             'up{job="tally",instance="tally-a"}': _steps("1+0", "0+0", "1+0"),
             **_group("ingest", "tally", _PILES_UP, _STANDS),
         },
