@@ -23,7 +23,7 @@ from aiokafka.errors import KafkaError
 from faststream.asgi import AsgiFastStream, AsyncAPIRoute
 from faststream.kafka import KafkaBroker
 from faststream.kafka.prometheus import KafkaPrometheusMiddleware
-from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector, make_asgi_app
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, make_asgi_app
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -34,22 +34,13 @@ from shared.background import background, where
 from shared.connections import Connections, raise_open_files, uvicorn_options
 from shared.kafka import unpacking
 from shared.kafka.security import broker_security
+from shared.readiness import LOOK_SECONDS, Check, Readiness
 from shared.settings import CommonSettings, SettingsError, load
 from shared.telemetry import configure_logging
-from shared.unreachable import why
 
 log = structlog.get_logger(__name__)
 
 SomeSettings = TypeVar("SomeSettings", bound=CommonSettings)
-
-Check = Callable[[], Awaitable[str | None]]
-"""A readiness check: None when all is well, else what is wrong, in a few words."""
-
-_CHECK_SECONDS = 2.0
-"""A dependency that has not answered by then is away as far as a load balancer is concerned."""
-
-_LOOK_SECONDS = 5.0
-"""How often a process asks itself whether it is ready, for the metric: as often as Prometheus looks."""
 
 _SLACK_SECONDS = 5.0
 """A stop may take its drain budget for HTTP requests, for the batch in hand, and for what the producer has not sent; beyond
@@ -150,9 +141,9 @@ class Service:
         registry: The metrics to serve.
         lifespan: Opens the service's own connections and background tasks, and closes them; entered before the broker
             starts, left after it has stopped.
-        checks: Readiness checks by the dependency's name.
-        side_checks: The same for dependencies that the service's main work does without: `/readyz` names them when they
-            are away, and stays 200, or a load balancer would turn the main work away too.
+        checks: Readiness checks by the name of what is away when they fail (`shared.readiness`).
+        side_checks: The same for what the service's public work does without: `/readyz` names it while it is away, and
+            stays 200, or a load balancer would turn the public work away too.
         routes: The service's own HTTP routes, if it has any.
         on_stop: Called when the process stops, once open HTTP requests have ended and before the consumers are stopped.
     """
@@ -173,22 +164,7 @@ class Service:
         on_stop: Sequence[Callable[[], None]] = (),
     ) -> None:
         self.name, self.settings, self.port = name, settings, port
-        self._checks, self._side_checks = checks, side_checks or {}
-        self._checking: dict[str, asyncio.Future[str | None]] = {}
-        # A load balancer that follows /readyz sends nothing to a service that is not ready: then no count of refusals
-        # rises, and only this tells.
-        failing = Gauge(
-            "groundswell_readiness_failing",
-            "1 while /readyz says that something is wrong, by check; needed=no: the service is ready without it",
-            ["check", "needed"],
-            registry=registry,
-        )
-        self._failing = {
-            **{check: failing.labels(check=check, needed="no") for check in self._side_checks},
-            **{check: failing.labels(check=check, needed="yes") for check in self._checks},
-        }
-        for check in self._failing.values():
-            check.set(1)  # until the first look
+        self.readiness = Readiness(checks, side_checks or {}, registry)
         self._server: uvicorn.Server | None = None
         self._failed: BaseException | None = None
         self._force: asyncio.TimerHandle | None = None
@@ -246,43 +222,17 @@ class Service:
         logging.shutdown()
         os._exit(1)
 
-    async def readiness(self) -> dict[str, str]:
-        """The result of every check: ``ok`` or what is wrong."""
-        checks = {**self._checks, **self._side_checks}
-        results = await asyncio.gather(*(self._checked(name, check) for name, check in checks.items()))
-        for name, result in zip(checks, results, strict=True):
-            self._failing[name].set(result != "ok")
-        return dict(zip(checks, results, strict=True))
+    async def _ready(self, scope: Scope, receive: Receive, send: Send) -> None:
+        checks = await self.readiness.look()
+        status = self.readiness.status(checks) if self._failed is None else "not ready"
+        body = {"status": status, "service": self.name, "checks": checks}
+        await JSONResponse(body, 503 if status == "not ready" else 200)(scope, receive, send)
 
     async def _watch_readiness(self) -> None:
         """Keep the metric true also where nobody asks /readyz. Runs until it is cancelled or the server stops."""
         while self._server is None or not self._server.should_exit:
-            await self.readiness()
-            await asyncio.sleep(_LOOK_SECONDS)
-
-    async def _checked(self, name: str, check: Check) -> str:
-        # A dependency that hangs can make its driver hang even when it is cancelled: asyncpg then waits for the server's
-        # leave. So nothing here waits for that end, and whoever asks meanwhile does not start another check to hang.
-        running = self._checking.get(name)
-        if running is None or running.done():
-            running = self._checking[name] = asyncio.ensure_future(check())
-            running.add_done_callback(_note)
-        done, _ = await asyncio.wait({running}, timeout=_CHECK_SECONDS)
-        if not done:
-            running.cancel()
-        if not done or running.cancelled():
-            return f"no answer within {_CHECK_SECONDS:g} s"
-        if error := running.exception():  # whatever a driver raises: the dependency does not answer
-            return f"away: {why(error)}"
-        return running.result() or "ok"
-
-    async def _ready(self, scope: Scope, receive: Receive, send: Send) -> None:
-        checks = await self.readiness()
-        ready = all(checks[name] == "ok" for name in self._checks) and self._failed is None
-        whole = all(result == "ok" for result in checks.values())
-        status = ("ready" if whole else "ready, with something away") if ready else "not ready"
-        body = {"status": status, "service": self.name, "checks": checks}
-        await JSONResponse(body, 200 if ready else 503)(scope, receive, send)
+            await self.readiness.look()
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def serve(self) -> int:
         """Serve until a signal or a bug ends it. Returns the exit code."""
@@ -347,12 +297,6 @@ def _collect_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-
-
-def _note(check: asyncio.Future[str | None]) -> None:
-    """Look at how a check ended, or asyncio would report an exception that came after the answer was given."""
-    if not check.cancelled():
-        check.exception()
 
 
 def _on_the_loop(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:

@@ -137,7 +137,22 @@ TOPICS: Final = (
     MILESTONES_REACHED,
 )
 
-CONSUMED: Final = (SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED, MILESTONES_REACHED)
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A consumer group of ours: its members share the partitions of one topic."""
+
+    name: str
+    topic: Topic
+
+
+VERIFY_GROUP: Final = Group("groundswell-verify", SIGNATURES_SUBMITTED)
+TALLY_GROUP: Final = Group("groundswell-tally", SIGNATURES_VERIFIED)
+NOTIFY_GROUP: Final = Group("groundswell-notify", MILESTONES_REACHED)
+
+GROUPS: Final = (VERIFY_GROUP, TALLY_GROUP, NOTIFY_GROUP)
+
+CONSUMED: Final = tuple(group.topic for group in GROUPS)
 """Topics with a consumer group of ours: these have a DLQ. Readers of compacted topics report a bad record and keep the
 last good state; the record stays where it is."""
 

@@ -12,8 +12,8 @@ from deploy.operate import settings_of
 from shared.service import new_registry
 
 
-def metrics_of(service: str) -> Iterator[tuple[str, set[str]]]:
-    """Every sample name that a service, put together as it is for running, has in its registry, and its labels."""
+def registry_of(service: str) -> CollectorRegistry:
+    """The metrics of a service that is put together as it is for running."""
     registry = new_registry()
     app = import_module(f"services.{service}.app")
     with pytest.MonkeyPatch.context() as patch:
@@ -23,7 +23,12 @@ def metrics_of(service: str) -> Iterator[tuple[str, set[str]]]:
         patch.setenv("PUBLIC_PAGES_URL", "https://pages.example")
         patch.setenv("SMTP_URL", "smtp://127.0.0.1:25")
         app.build(settings_of(service)())
-    yield from _collected(registry)
+    return registry
+
+
+def metrics_of(service: str) -> Iterator[tuple[str, set[str]]]:
+    """Every sample name that a service has in its registry, and its labels."""
+    yield from _collected(registry_of(service))
 
 
 def _collected(registry: CollectorRegistry) -> Iterator[tuple[str, set[str]]]:

@@ -16,7 +16,7 @@ SERVICES: Final[tuple[ServiceName, ...]] = get_args(ServiceName)
 
 
 class ServiceProcess(Process):
-    """`python -m services.<name>`; ready when `/readyz` says so.
+    """`python -m services.<name>`; ready when `/readyz` says so, and a consumer that it has consumes.
 
     Args:
         service: which service.
@@ -69,4 +69,4 @@ class ServiceProcess(Process):
             self._why_not_ready = repr(error)
             return False
         self._why_not_ready = answer.text
-        return answer.status_code == httpx.codes.OK
+        return answer.status_code == httpx.codes.OK and answer.json()["checks"].get("consumer", "ok") == "ok"

@@ -43,11 +43,13 @@ class Program:
         names: what it may be called; one of them has to be on the PATH.
         package: the Debian package that has it.
         needed_for: which tests start it, for the message when it is missing.
+        data: a folder of the package that the program looks for at its place under /, wherever it is itself.
     """
 
     names: tuple[str, ...]
     package: str
     needed_for: str
+    data: str | None = None
 
 
 FOR_APACHE_KAFKA = (
@@ -103,30 +105,56 @@ def install(programs: Sequence[Program]) -> None:
         raise NeedMissing(f"{error}\n{how_to_install(programs)}") from error
 
 
-def unpack_promtool(into: Path = UNPACKED) -> None:
-    """Put `promtool` into a folder, out of Debian's package `prometheus`.
+FOR_ALERTS = (
+    Program(names=("promtool",), package="prometheus", needed_for="checking metrics and alert rules"),
+    Program(names=("amtool",), package="prometheus-alertmanager", needed_for="checking Alertmanager's configuration"),
+    Program(
+        names=("prometheus-alertmanager", "alertmanager"),
+        package="prometheus-alertmanager",
+        needed_for="seeing which alerts it sends",
+        data="usr/share/prometheus/alertmanager",  # its templates
+    ),
+)
 
-    Not installed: the package would start a Prometheus server on every address of this machine.
+
+def unpack(programs: Sequence[Program], into: Path = UNPACKED) -> None:
+    """Put programs into a folder, out of their Debian packages.
+
+    Not installed: these packages would start servers on every address of this machine.
 
     Raises:
-        NeedMissing: it is not on the PATH either, and there is no apt-get to fetch it with.
+        NeedMissing: one is not on the PATH either, and there is no apt-get to fetch it with.
     """
-    if shutil.which("promtool") or (into / "promtool").exists():
-        return
-    advice = "promtool, for checking metrics, is missing. It comes with Prometheus (Debian: prometheus)."
+    wanted = [program for program in missing(programs) if not _is_unpacked(program, into)]
+    for package in dict.fromkeys(program.package for program in wanted):
+        _unpack(package, [program for program in wanted if program.package == package], into)
+
+
+def _is_unpacked(program: Program, into: Path) -> bool:
+    there = any((into / name).exists() for name in program.names)
+    return there and (program.data is None or (Path("/") / program.data).exists())
+
+
+def _unpack(package: str, programs: Sequence[Program], into: Path) -> None:
+    advice = how_to_install(programs)
     if shutil.which("apt-get") is None:
         raise NeedMissing(advice)
-    print("fetching promtool", flush=True)
+    print(f"fetching {' and '.join(program.names[0] for program in programs)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         try:
             if may_install():
                 _run(["apt-get", "update", "-qq"])
-            _run(["apt-get", "download", "-qq", "prometheus"], cwd=folder)
-            _run(["dpkg-deb", "--extract", *map(str, Path(folder).glob("prometheus_*.deb")), folder])
+            _run(["apt-get", "download", "-qq", package], cwd=folder)
+            _run(["dpkg-deb", "--extract", *map(str, Path(folder).glob(f"{package}_*.deb")), folder])
         except subprocess.CalledProcessError as error:
             raise NeedMissing(f"{error}\n{advice}") from error
         into.mkdir(parents=True, exist_ok=True)
-        shutil.move(Path(folder) / "usr" / "bin" / "promtool", into / "promtool")
+        for program in programs:
+            if program.data is not None and not (Path("/") / program.data).exists():
+                if not may_install():
+                    raise NeedMissing(advice)
+                shutil.copytree(Path(folder) / program.data, Path("/") / program.data)
+            shutil.move(Path(folder) / "usr" / "bin" / program.names[0], into / program.names[0])
 
 
 def install_asyncapi_parser(folder: Path = _ASYNCAPI_PARSER) -> None:
@@ -207,7 +235,7 @@ def main(only: Sequence[str] = ()) -> int:
         if only:
             return 0
         install(missing(FOR_ALL_TESTS))
-        unpack_promtool()
+        unpack(FOR_ALERTS)
         install_asyncapi_parser()
         install_subscribers()
     except NeedMissing as error:

@@ -31,6 +31,7 @@ from shared.background import background
 from shared.catalogue import Catalogue
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import is_transient
+from shared.kafka.group_lag import GroupLag
 from shared.kafka.producer import EventProducer
 from shared.postgres import Database
 from shared.service import Service, new_broker, new_registry
@@ -104,6 +105,7 @@ def build(settings: Settings) -> Service:
             expose_headers=["location", "retry-after"],
         )
 
+    group_lag = GroupLag(settings, registry)
     feed.subscribe(broker)
     document_writes(broker, SIGNATURES_SUBMITTED.name, PETITIONS_CHANGED.name)
 
@@ -126,6 +128,7 @@ def build(settings: Settings) -> Service:
             clock.watch(),
             clock.ask(database),
             AdminUpkeep(intake=intake, feed=feed, events=events).run(),
+            group_lag.run(),
         )
         async with background(service.fail, *work):
             yield
@@ -140,7 +143,7 @@ def build(settings: Settings) -> Service:
         broker=broker,
         registry=registry,
         lifespan=lifespan,
-        checks={"kafka": producer.check, "petitions": feed.check, "clock": clock.check},
+        checks={"kafka": producer.check, "catalogue": feed.check, "clock": clock.check},
         # Signatures are taken in without PostgreSQL; only status and commands need it.
         side_checks={"postgres": database.check},
         routes=routes,

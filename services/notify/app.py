@@ -22,9 +22,7 @@ from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
 from shared.postgres import Database
 from shared.service import Service, new_broker, new_registry
-from shared.topics import MILESTONES_REACHED
-
-GROUP = "groundswell-notify"
+from shared.topics import NOTIFY_GROUP
 
 _MAX_RECORDS = 200
 """Milestones of a batch. Each is one row per target, and a petition may have 50: 10,000 rows at most in a transaction."""
@@ -68,8 +66,8 @@ def build(settings: Settings) -> Service:
         reason=NOT_DECIDED
     )  # there from the start: a rise from nothing shows no increase
     consumer = BatchConsumer(
-        topic=MILESTONES_REACHED,
-        group=GROUP,
+        topic=NOTIFY_GROUP.topic,
+        group=NOTIFY_GROUP.name,
         decode=decode,
         process=handler.process,
         producer=producer,
@@ -85,6 +83,7 @@ def build(settings: Settings) -> Service:
             fetch_max_wait_ms=100,
             dlq_ratio_limit=settings.dlq_ratio_limit,
         ),
+        waits_for=("postgres", "catalogue"),
     )
     feed.subscribe(broker)
     consumer.subscribe(broker)
@@ -106,7 +105,13 @@ def build(settings: Settings) -> Service:
         broker=broker,
         registry=registry,
         lifespan=lifespan,
-        checks={"kafka": consumer.check, "petitions": feed.check, "postgres": database.check, "smtp": relay.check},
+        checks={
+            "kafka": consumer.check_brokers,
+            "catalogue": feed.check,
+            "postgres": database.check,
+            "smtp": relay.check,
+            "consumer": consumer.check,
+        },
         on_stop=[consumer.drain, sender.stop],
     )
     return service

@@ -28,13 +28,12 @@ from shared.catalogue import Catalogue
 from shared.events import PetitionChanged
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import BatchConsumer, ConsumerLimits
+from shared.kafka.group_lag import GroupLag
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
 from shared.postgres import Database
 from shared.service import Service, new_broker, new_registry
-from shared.topics import MILESTONES_REACHED, SIGNATURES_VERIFIED, TALLIES_UPDATED
-
-GROUP = "groundswell-tally"
+from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED, TALLY_GROUP
 
 log = structlog.get_logger(__name__)
 
@@ -69,8 +68,8 @@ def build(settings: Settings) -> Service:
         service.fail(bug)
 
     consumer = BatchConsumer(
-        topic=SIGNATURES_VERIFIED,
-        group=GROUP,
+        topic=TALLY_GROUP.topic,
+        group=TALLY_GROUP.name,
         decode=decode,
         process=handler.process,
         producer=producer,
@@ -86,6 +85,7 @@ def build(settings: Settings) -> Service:
         ),
         on_assigned=handler.on_assigned,
         on_revoked=handler.on_revoked,
+        waits_for=("redis", "postgres", "catalogue"),
     )
 
     async def on_change(petition: PetitionChanged) -> None:
@@ -108,6 +108,7 @@ def build(settings: Settings) -> Service:
         thresholds=handler.thresholds,
         reached=handler.reached,
     )
+    group_lag = GroupLag(settings, registry)
     feed.subscribe(broker)
     live.subscribe(broker)
     consumer.subscribe(broker)
@@ -122,6 +123,7 @@ def build(settings: Settings) -> Service:
             handler.watch(),
             snapshots.run(),
             audits.run(),
+            group_lag.run(),
         ):
             yield
         with suppress(TimeoutError):  # what is not published now, the next owner of the partitions publishes
@@ -139,11 +141,14 @@ def build(settings: Settings) -> Service:
         broker=broker,
         registry=registry,
         lifespan=lifespan,
-        checks={
-            "kafka": consumer.check,
-            "petitions": feed.check,
+        checks={"catalogue": feed.check},
+        # Pages, API and streams are served without any of these. All instances share them: a load balancer that took every
+        # instance away would take the pages away, too.
+        side_checks={
+            "kafka": consumer.check_brokers,
             "redis": partial(shared_redis.check, redis),
             "postgres": database.check,
+            "consumer": consumer.check,
         },
         routes=routes.build(
             catalogue,

@@ -18,9 +18,7 @@ from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
 from shared.postgres import Database
 from shared.service import Service, new_broker, new_registry
-from shared.topics import SIGNATURES_REJECTED, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED
-
-GROUP = "groundswell-verify"
+from shared.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED, VERIFY_GROUP
 
 
 def build(settings: Settings) -> Service:
@@ -44,8 +42,8 @@ def build(settings: Settings) -> Service:
         pepper=settings.pepper,
     )
     consumer = BatchConsumer(
-        topic=SIGNATURES_SUBMITTED,
-        group=GROUP,
+        topic=VERIFY_GROUP.topic,
+        group=VERIFY_GROUP.name,
         decode=handler.decode,
         process=handler.process,
         producer=producer,
@@ -53,6 +51,7 @@ def build(settings: Settings) -> Service:
         settings=settings,
         on_bug=on_bug,
         limits=ConsumerLimits(max_records=settings.max_records, dlq_ratio_limit=settings.dlq_ratio_limit),
+        waits_for=("postgres", "catalogue"),
     )
     feed.subscribe(broker)
     consumer.subscribe(broker)
@@ -73,7 +72,12 @@ def build(settings: Settings) -> Service:
         broker=broker,
         registry=registry,
         lifespan=lifespan,
-        checks={"kafka": consumer.check, "petitions": feed.check, "postgres": database.check},
+        checks={
+            "kafka": consumer.check_brokers,
+            "catalogue": feed.check,
+            "postgres": database.check,
+            "consumer": consumer.check,
+        },
         on_stop=[consumer.drain],
     )
     return service

@@ -10,7 +10,8 @@ Killed anywhere before that, the records come again: `process` must be idempoten
   record goes to the dead-letter topic, awaited, before the offset passes it; its neighbours are not affected. The same
   for a record that makes `decode` raise anything else: that is a bug, but of one record only.
 * **transient** (`is_transient`): the position is held and the same batch is tried again with backoff; the consumer stays
-  in its group, is not ready meanwhile, and gives the batch up only when its partitions are taken away or the service stops.
+  in its group, its readiness check fails meanwhile, and it gives the batch up only when its partitions are taken away or
+  the service stops.
 * **about the data** (`SetAside`, `is_about_the_data`, and a `Collision` that does not pass): the records that cannot be
   applied go to the dead-letter topic, awaited, and the rest of the batch goes on (`shared.kafka.isolation`).
 * **bug** (anything else): nothing is committed and the process ends with exit code 1.
@@ -49,6 +50,7 @@ from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
 from shared.kafka.unpacking import Unreadable, log_unreadable, refusing
 from shared.kafka.watch import ConsumerWatch
+from shared.readiness import Waiting
 from shared.settings import CommonSettings
 from shared.topics import Topic
 
@@ -95,6 +97,8 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         on_assigned: Told which partitions this process owns now, before their first batch. It runs while the group
             waits, so it only changes memory; whatever it raises is a bug.
         on_revoked: Told which partitions are given away, after their last batch; the same rules.
+        waits_for: The names of the readiness checks of all that `process` needs besides Kafka. While a batch is held,
+            /readyz says which of them are away.
     """
 
     def __init__(
@@ -111,12 +115,14 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         limits: ConsumerLimits = ConsumerLimits(),
         on_assigned: Callable[[set[int]], Awaitable[None]] | None = None,
         on_revoked: Callable[[set[int]], Awaitable[None]] | None = None,
+        waits_for: Sequence[str] = (),
     ) -> None:
         self._topic, self._group = topic, group
         self._decode, self._process = refusing(decode, self._note_unreadable), process
         self._producer, self._metrics, self._settings = producer, metrics, settings
         self._on_bug, self._limits = on_bug, limits
         self._after_assigned, self._after_revoked = on_assigned, on_revoked
+        self._waits_for = ("kafka", *waits_for)
         self._subscriber: Any = None
         self._in_hand = asyncio.Lock()  # held while a batch is worked on; a rebalance waits for it
         self._assigned: set[int] | None = None
@@ -191,19 +197,26 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         for task in self._tasks:
             task.cancel()
 
-    def not_ready_because(self) -> str | None:
-        """Why this consumer does not consume right now, or None when it does."""
+    def why_not_consuming(self) -> str | None:
+        """Why this consumer does not consume, where Kafka's silence is not the reason; None when it does."""
         if self._stopped_for_good:
             return self._stopped_for_good
         if self._holding.why:
             return self._holding.why
         if self._assigned is None or self._subscriber.consumer is None:
-            return self._producer.away or "no partitions assigned yet"
-        return self._watch.away or self._watch.stalled
+            return "no partitions assigned yet"
+        return self._watch.stalled
 
-    async def check(self) -> str | None:
-        """Readiness: does it consume?"""
-        return self.not_ready_because()
+    async def check(self) -> str | Waiting | None:
+        """Readiness: does it consume? That Kafka does not answer is said by `check_brokers`."""
+        why = self.why_not_consuming()
+        if why is None or self._stopped_for_good:
+            return why
+        return Waiting(why, self._waits_for)
+
+    async def check_brokers(self) -> str | None:
+        """Readiness: do the brokers answer, the producer and this consumer?"""
+        return await self._producer.check() or self._watch.away
 
     @property
     def lag(self) -> int | None:

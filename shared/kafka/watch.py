@@ -71,6 +71,7 @@ class ConsumerWatch:
     def let_go(self) -> None:
         """The partitions are somebody else's: show no lag for them, although the client knows them a while longer."""
         self._owning, self.lag = False, None
+        self.away = self.stalled = None  # nobody measures any more; what was found was about another assignment
         self._assignment += 1
         self._committed.clear()
         self._metrics.lag.clear()

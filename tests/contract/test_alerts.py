@@ -17,6 +17,7 @@ from deploy.local.test_needs import UNPACKED
 from deploy.operate import SERVICES
 from services.ingest.problems import KINDS
 from services.tally.settings import Settings as TallySettings
+from shared.topics import GROUPS
 from tests.contract.alerts import CASES
 from tests.contract.alerts.case import QUIET_AT, Case, Series
 from tests.exported_metrics import metrics_of
@@ -24,6 +25,10 @@ from tests.exported_metrics import metrics_of
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
 OF_PROMETHEUS = {"up": {"job", "instance"}}
+CAUSES = {
+    *("kafka", "redis", "postgres", "catalogue", "clock", "smtp"),
+    *("process", "records", "data", "clients", "load", "mail", "bug", "unknown"),
+}
 OF_TARGETS = {"job", "instance"}
 """Labels that Prometheus adds to every sample."""
 
@@ -60,12 +65,13 @@ def rendered(alert: str, labels: dict[str, str]) -> dict[str, str]:
     """The alert's annotations for an alert with these labels."""
     used = re.compile(r"\{\{ \$labels\.(\w+) \}\}")
     texts: dict[str, str] = ALERTS[alert]["annotations"]
+    labels = {**ALERTS[alert]["labels"], **labels}
     return {name: used.sub(lambda label: labels[label[1]], text) for name, text in texts.items()}
 
 
 def shown(series: Series, alert: str, expected: dict[str, list[dict[str, str]]]) -> dict[str, Any]:
     """A test for promtool: these series, and the alerts expected at each time."""
-    severity = ALERTS[alert]["labels"]["severity"]
+    always = {name: value for name, value in ALERTS[alert]["labels"].items() if "{{" not in value}
     return {
         "interval": "15s",
         "input_series": [{"series": name, "values": values} for name, values in series.items()],
@@ -74,7 +80,7 @@ def shown(series: Series, alert: str, expected: dict[str, list[dict[str, str]]])
                 "eval_time": moment,
                 "alertname": alert,
                 "exp_alerts": [
-                    {"exp_labels": {"severity": severity, **labels}, "exp_annotations": rendered(alert, labels)}
+                    {"exp_labels": {**always, **labels}, "exp_annotations": rendered(alert, labels)}
                     for labels in alerts
                 ],
             }
@@ -146,6 +152,7 @@ def test_every_label_that_a_rule_groups_by_is_one_of_its_metrics(exported: dict[
     for alert, metric, _ in expressions():
         known[alert] |= set().union(*(exported[service].get(metric, set()) for service in SERVICES))
     for alert, rule in ALERTS.items():
+        known[alert] |= set(re.findall(r'label_replace\([^"]*\{[^}]*\}[^"]*"(\w+)"', rule["expr"]))
         for labels in re.findall(r"\bby \(([^)]*)\)", rule["expr"]):
             assert set(re.findall(r"\w+", labels)) <= known[alert], alert
 
@@ -171,7 +178,8 @@ def test_values_that_rules_ask_for_are_values_that_services_give() -> None:
         "result": {"right", "wrong"},
         "kind": {"unreadable", "foreign"},
         "job": set(SERVICES),
-        "check": {"clock"},
+        "check": {"clock", "kafka", "redis", "postgres"},
+        "group": {group.name for group in GROUPS},
     }
     source = "\n".join(
         path.read_text(encoding="utf-8") for top in ("services", "shared") for path in (ROOT / top).rglob("*.py")
@@ -195,9 +203,11 @@ def test_the_streams_alert_is_four_fifths_of_the_limit() -> None:
 def test_an_alert_says_how_urgent_it_is_what_is_wrong_and_where_to_read_on(alert: str) -> None:
     rule = ALERTS[alert]
     assert alert.startswith("Groundswell")
-    assert rule["labels"] in ({"severity": "page"}, {"severity": "ticket"})
-    assert rule["annotations"].keys() == {"summary", "runbook"}
+    assert rule["labels"]["severity"] in ("page", "ticket")
+    assert "{{" in rule["labels"]["cause"] or rule["labels"]["cause"] in CAUSES
+    assert rule["annotations"].keys() == {"summary", "action", "runbook"}
     assert len(rule["annotations"]["summary"]) < 100
+    assert 20 < len(rule["annotations"]["action"]) < 120
     file, _, anchor = rule["annotations"]["runbook"].partition("#")
     assert anchor == re.sub(r"(?<!^)(?=[A-Z])", "-", alert.removeprefix("Groundswell")).lower()
     assert f'<a id="{anchor}"></a>' in (ROOT / file).read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from deploy.cli import app
 from deploy.operate import SERVICES, settings_of
 from shared.kafka.errors import is_transient
 from shared.settings import environment_name
+from tests.contract.alerts.causes import NEEDED
 from tests.contract.test_alerts import ALERTS
 from tests.exported_metrics import metrics_of
 from tests.faults.catalogue import catalogue
@@ -38,7 +39,9 @@ def tables() -> dict[str, list[list[str]]]:
 
 
 TABLES = tables()
-FAULTS = [row for heading, rows in TABLES.items() if heading not in ("Alerts", "Campaigns") for row in rows]
+FAULTS = [
+    row for heading, rows in TABLES.items() if heading not in ("Alerts", "Readiness", "Campaigns") for row in rows
+]
 SHOWN_BY = [re.findall(r"`([^`]+)`", row[-1]) for row in FAULTS]
 
 
@@ -60,6 +63,18 @@ def test_every_fault_of_the_catalogue_is_in_a_row_and_every_row_is_of_the_catalo
     assert missing == [], "docs/failure-modes.md has no row of these"
     nothing = sorted(pattern for pattern in patterns if not any(fnmatchcase(kind, pattern) for kind in kinds))
     assert nothing == [], "no fault of the catalogue is called so"
+
+
+def test_the_table_of_readiness_is_what_the_services_say() -> None:
+    assert {len(row) for row in TABLES["Readiness"]} == {5}
+    told: dict[str, dict[str, str]] = {service: {} for service in SERVICES}
+    for row in TABLES["Readiness"]:
+        for service, cell in zip(("ingest", "verify", "tally", "notify"), row[1:], strict=True):
+            if said := re.match(r"(not ready|degraded): `(\w+)`$", cell):
+                told[service][said[2]] = "yes" if said[1] == "not ready" else "no"
+            else:
+                assert cell in ("ready", "–")
+    assert told == NEEDED
 
 
 def test_every_test_that_a_row_names_is_there() -> None:

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.service import SERVICES, ServiceName
 from deploy.local.test_needs import UNPACKED
-from shared.topics import DEFAULT_PARTITIONS, SIGNATURES_SUBMITTED
+from shared.topics import DEFAULT_PARTITIONS, GROUPS, SIGNATURES_SUBMITTED, VERIFY_GROUP
 from tests.integration.system import System, eventually
 
 MOVED: dict[ServiceName, dict[str, float | None]] = {
@@ -152,6 +152,39 @@ async def test_the_lag_of_every_partition_is_shown_and_falls_to_0(service: Servi
         return lags == [0] * DEFAULT_PARTITIONS
 
     await eventually(caught_up, f"{service} shows no lag in any partition", seconds=60)
+
+
+async def group_lags(system: System, asked_by: ServiceName) -> dict[str, float]:
+    """How far each group is behind, as a service was told by the brokers."""
+    now = await samples(system, asked_by)
+    lags = {
+        group.name: now.get(f'groundswell_group_lag_records{{group="{group.name}",topic="{group.topic.name}"}}')
+        for group in GROUPS
+    }
+    return {group: lag for group, lag in lags.items() if lag is not None}
+
+
+@pytest.mark.parametrize("asked_by", ["ingest", "tally"])
+async def test_the_lag_of_verify_is_known_while_verify_is_down(asked_by: ServiceName, system: System) -> None:
+    petition = f"lag-asked-by-{asked_by}"
+    await a_counted_petition(system, petition)
+    (verify,) = system.stack.services["verify"]
+    await verify.kill()
+    try:
+        await system.surge(petition, range(1, 101))
+
+        async def behind() -> bool:
+            return (await group_lags(system, asked_by)).get(VERIFY_GROUP.name, 0) > 0
+
+        await eventually(behind, f"{asked_by} shows what waits for verify")
+    finally:
+        await verify.start()
+    await system.counts_to(petition, 101)
+
+    async def caught_up() -> bool:
+        return await group_lags(system, asked_by) == {group.name: 0 for group in GROUPS}
+
+    await eventually(caught_up, f"{asked_by} shows that no group has anything left to do")
 
 
 async def test_the_drift_is_measured_and_is_0(system: System) -> None:

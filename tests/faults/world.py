@@ -251,7 +251,7 @@ class World:
         await asyncio.gather(*(process.wait_ready() for process in self.service_processes))
 
     async def not_ready(self) -> list[str]:
-        """The services that do not say at this moment that they are ready, each with the reason."""
+        """The services that do not say at this moment that they are ready, with nothing away, each with the reason."""
         names = []
         for process in list(self.service_processes):
             try:
@@ -259,7 +259,7 @@ class World:
             except httpx.TransportError as error:
                 names.append(f"{process.name}: {type(error).__name__}")
                 continue
-            if answer.status_code != httpx.codes.OK:
+            if answer.json()["status"] != "ready":  # 200 with something away is not whole
                 names.append(f"{process.name}: {answer.text[:300]}")
         return names
 

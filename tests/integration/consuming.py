@@ -252,8 +252,8 @@ class Worker:
         self.seen.extend(batch)
 
     def why_not_ready(self) -> str:
-        """What the consumer says of itself; empty when it is ready."""
-        return self.consumer.not_ready_because() or ""
+        """What the consumer says of itself and of Kafka; empty when it is ready."""
+        return self.consumer.why_not_consuming() or self.consumer._watch.away or ""
 
     async def processes(self, count: int) -> None:
         """Wait until so many records were processed."""

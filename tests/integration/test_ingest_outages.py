@@ -64,7 +64,7 @@ async def test_started_before_kafka_it_says_what_is_missing_and_takes_up_work_wh
     await apply_topics(broker.bootstrap_servers)
     await ingest.process.wait_ready()
     checks = (await ingest.http.get("/readyz")).json()["checks"]
-    assert checks["kafka"] == checks["petitions"] == "ok"
+    assert checks["kafka"] == checks["catalogue"] == "ok"
     assert checks["postgres"] != "ok"  # named, and no reason to turn signatures away
     await ingest.start_petition("night-trains")
     accepted = await ingest.sign("night-trains")

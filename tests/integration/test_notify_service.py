@@ -221,7 +221,10 @@ async def test_what_is_away_is_named_and_what_waits_for_it_is_not_lost(town: Tow
         await postgres.stop()
         await eventually(not_ready(notify, "postgres"), "/readyz names postgres")
         await town.announce(later)
-        await eventually(not_ready(notify, "kafka"), "/readyz says that consumption is held")
+        await eventually(not_ready(notify, "consumer"), "/readyz says that consumption is held")
+        checks = (await ask(notify, "/readyz")).json()["checks"]
+        assert checks["consumer"].startswith("waiting for postgres: batch held"), "smtp is not what it waits for"
+        assert checks["kafka"] == "ok"
         await postgres.start()
         await smtp.start()
         await eventually(lambda: named(smtp) == {1000, 2500}, "both milestones were mailed")

@@ -23,6 +23,7 @@ from shared.background import background
 from shared.kafka.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
+from shared.readiness import Waiting
 from shared.service import Service, new_broker
 from shared.topics import Topic
 from tests.integration.consuming import (
@@ -81,8 +82,8 @@ class Running:
                 yield
             await producer.stop()
 
-        async def consuming() -> str | None:
-            return next((why for consumer in self.consumers if (why := consumer.not_ready_because())), None)
+        async def consuming() -> str | Waiting | None:
+            return next(iter([why for consumer in self.consumers if (why := await consumer.check())]), None)
 
         self.service = Service(
             name="test",
@@ -92,7 +93,7 @@ class Running:
             broker=self.broker,
             registry=registry,
             lifespan=lifespan,
-            checks={"kafka": consuming},
+            checks={"kafka": self.consumers[0].check_brokers, "consumer": consuming},
             on_stop=[consumer.drain for consumer in self.consumers],
         )
         self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.service.port}")
@@ -110,9 +111,10 @@ class Running:
             return False
 
     async def ready(self) -> tuple[int, str]:
-        """What /readyz says: the status, and what is wrong with Kafka."""
+        """What /readyz says: the status, and what is wrong: with Kafka, or else with consumption."""
         answer = await self.http.get("/readyz")
-        return answer.status_code, answer.json()["checks"]["kafka"]
+        checks = answer.json()["checks"]
+        return answer.status_code, checks["kafka"] if checks["kafka"] != "ok" else checks["consumer"]
 
     async def is_ready(self) -> bool:
         """Whether /readyz says 200."""
@@ -238,7 +240,7 @@ async def test_a_held_batch_does_not_keep_a_service_from_stopping(kafka: KafkaBr
     topic = await new_topic(kafka)
     await write(kafka, topic.name, numbers(3))
     async with Running(kafka, topic, process=away, drain_seconds=300) as running:
-        await eventually(lambda: running.consumers[0].not_ready_because() == "batch held: ConnectionError", "held")
+        await eventually(lambda: running.consumers[0].why_not_consuming() == "batch held: ConnectionError", "held")
         assert await running.ready() == (503, "batch held: ConnectionError")
         asked = time.monotonic()
         assert await running.stop() == 0

@@ -18,7 +18,7 @@ class Case:
 
     Attributes:
         fires: series in which it fires `at` that time.
-        labels: of the alert that fires, without its name and severity; one dictionary for each.
+        labels: of the alert that fires, without its name and what the rule gives every alert; one dictionary for each.
         stays: further series, each set of which must not make it fire at any of the times in `QUIET_AT`.
     """
 

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.contract.alerts.case import Case, buckets
+from tests.contract.alerts.case import Case, Series, buckets
+
+
+def _group(job: str, service: str, *, lag: str, committed: str) -> Series:
+    """What an instance of `job` has been told by the brokers about a service's group."""
+    topic = {"verify": "signatures.submitted.v1", "tally": "signatures.verified.v1", "notify": "milestones.reached.v1"}[
+        service
+    ]
+    labels = f'job="{job}",instance="{job}-a",group="groundswell-{service}",topic="{topic}"'
+    return {
+        f"groundswell_group_lag_records{{{labels}}}": lag,
+        f"groundswell_group_committed_offset{{{labels}}}": committed,
+    }
+
 
 CASES: Final = (
     Case(
@@ -50,18 +63,50 @@ CASES: Final = (
         ),
     ),
     Case(
+        "GroundswellGroupStandsStill",
+        at="15m",
+        fires={  # verify is down: ingest and tally are asked
+            **_group("ingest", "verify", lag="0+50x240", committed="900+0x240"),
+            **_group("tally", "verify", lag="0+50x240", committed="900+0x240"),
+            **_group("ingest", "tally", lag="0+0x240", committed="800+0x240"),
+        },
+        labels=({"group": "groundswell-verify", "job": "verify"},),
+        stays=(
+            _group("ingest", "verify", lag="5000+70x240", committed="900+30x240"),  # overloaded, and at work
+            _group("ingest", "verify", lag="0+0x240", committed="900+0x240"),  # nobody signs
+            _group("ingest", "tally", lag="0+50x20 0+0x200", committed="0+0x20 1000+0x200"),  # a restart of Redis
+            _group("ingest", "notify", lag="5+0x240", committed="3+0x240"),
+        ),
+    ),
+    Case(
         "GroundswellLagGrows",
         at="25m",
         fires={
-            'groundswell_consumer_lag_records{job="verify",instance="a",partition="1"}': "0+300x240",
-            'groundswell_consumer_lag_records{job="verify",instance="b",partition="2"}': "0+300x240",
+            **_group("ingest", "verify", lag="0+600x240", committed="0+100x240"),
+            **_group("tally", "verify", lag="0+600x240", committed="0+100x240"),
         },
-        labels=({"job": "verify"},),
+        labels=({"group": "groundswell-verify", "job": "verify"},),
+        stays=(
+            _group("ingest", "verify", lag="0+3000x30 90000-1500x60 0x99", committed="0+100x240"),
+            _group("ingest", "verify", lag="0+20x240", committed="0+100x240"),
+        ),
+    ),
+    Case(
+        "GroundswellGroupLagUnknown",
+        at="20m",
+        fires={
+            **_group("ingest", "verify", lag="5+0x8 stale", committed="1+0x8 stale"),
+            **_group("ingest", "tally", lag="5+0x240", committed="1+0x240"),
+            **_group("tally", "notify", lag="5+0x240", committed="1+0x240"),
+        },
+        labels=({"group": "groundswell-verify"},),
         stays=(
             {
-                'groundswell_consumer_lag_records{job="verify",instance="a",partition="1"}': "0+3000x30 90000-1500x60 0x99"
+                **_group("ingest", "verify", lag="5+0x8 stale", committed="1+0x8 stale"),
+                **_group("tally", "verify", lag="5+0x240", committed="1+0x240"),
+                **_group("tally", "tally", lag="5+0x240", committed="1+0x240"),
+                **_group("tally", "notify", lag="5+0x240", committed="1+0x240"),
             },
-            {'groundswell_consumer_lag_records{job="verify",instance="a",partition="1"}': "0+20x240"},
         ),
     ),
     Case(

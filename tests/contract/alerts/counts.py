@@ -30,19 +30,19 @@ CASES: Final = (
         at="20m",
         fires={
             'groundswell_tally_ledger_beyond_fences{job="tally",instance="a"}': "3+0x240",
-            'groundswell_consumer_lag_records{job="tally",instance="a",partition="0"}': "0+0x240",
-            'groundswell_consumer_lag_records{job="verify",instance="a",partition="0"}': "0+0x240",
+            'groundswell_group_lag_records{job="ingest",instance="a",group="groundswell-tally",topic="t"}': "0+0x240",
+            'groundswell_group_lag_records{job="ingest",instance="a",group="groundswell-verify",topic="s"}': "0+0x240",
         },
         stays=(
             {  # a surge: the audit saw it in the middle, and the next one sees nothing
                 'groundswell_tally_ledger_beyond_fences{job="tally",instance="a"}': "400+0x20 0+0x200",
-                'groundswell_consumer_lag_records{job="tally",instance="a",partition="0"}': "0+0x240",
-                'groundswell_consumer_lag_records{job="verify",instance="a",partition="0"}': "0+0x240",
+                'groundswell_group_lag_records{job="ingest",instance="a",group="groundswell-tally",topic="t"}': "0+0x240",
+                'groundswell_group_lag_records{job="ingest",instance="a",group="groundswell-verify",topic="s"}': "0+0x240",
             },
             {  # verify is held between its commit and its publishing
                 'groundswell_tally_ledger_beyond_fences{job="tally",instance="a"}': "400+0x240",
-                'groundswell_consumer_lag_records{job="tally",instance="a",partition="0"}': "0+0x240",
-                'groundswell_consumer_lag_records{job="verify",instance="a",partition="0"}': "400+0x240",
+                'groundswell_group_lag_records{job="ingest",instance="a",group="groundswell-tally",topic="t"}': "0+0x240",
+                'groundswell_group_lag_records{job="ingest",instance="a",group="groundswell-verify",topic="s"}': "400+0x240",
             },
         ),
     ),
@@ -69,7 +69,7 @@ CASES: Final = (
             'groundswell_tally_rebuilds_total{job="tally",instance="a",cause="drift"}': "0+0x8 1+0x200",
             'groundswell_tally_rebuilds_total{job="tally",instance="a",cause="damaged"}': "0+0x208",
         },
-        labels=({"cause": "drift"},),
+        labels=({"found": "drift"},),
         stays=(
             {'groundswell_tally_rebuilds_total{job="tally",instance="a",cause="command"}': "0+1x240"},
             {'groundswell_tally_rebuilds_total{job="tally",instance="a",cause="another_redis"}': "0+0x8 7+0x200"},
@@ -94,7 +94,7 @@ CASES: Final = (
             'groundswell_tally_rebuilds_total{job="tally",instance="a",cause="another_redis"}': "0+0x8 7+0x200",
             'groundswell_tally_rebuilds_total{job="tally",instance="a",cause="missing"}': "0+0x208",
         },
-        labels=({"cause": "another_redis"},),
+        labels=({"found": "another_redis"},),
         stays=(
             {'groundswell_tally_rebuilds_total{job="tally",instance="a",cause="command"}': "0+1x240"},
             {'groundswell_tally_rebuilds_total{job="tally",instance="a",cause="first_count"}': "0+0x8 7+0x200"},

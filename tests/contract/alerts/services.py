@@ -56,14 +56,48 @@ CASES: Final = (
         ),
     ),
     Case(
+        "GroundswellPartAway",
+        at="6m",
+        fires={
+            'groundswell_readiness_failing{job="ingest",instance="a",check="postgres",needed="no"}': "0+0x12 1+0x200",
+            'groundswell_readiness_failing{job="verify",instance="a",check="postgres",needed="yes"}': "0+0x12 1+0x200",
+            'groundswell_readiness_failing{job="verify",instance="b",check="postgres",needed="yes"}': "0+0x12 1+0x200",
+            'groundswell_readiness_failing{job="tally",instance="a",check="redis",needed="no"}': "0+0x240",
+        },
+        labels=({"check": "postgres", "cause": "postgres"},),
+        stays=(
+            {  # one service does not reach it, the others do: that is not the part
+                'groundswell_readiness_failing{job="verify",instance="a",check="postgres",needed="yes"}': "1+0x240",
+                'groundswell_readiness_failing{job="tally",instance="a",check="postgres",needed="no"}': "0+0x240",
+            },
+            {'groundswell_readiness_failing{job="tally",instance="a",check="redis",needed="no"}': "1+0x3 0+0x240"},
+            {'groundswell_readiness_failing{job="notify",instance="a",check="smtp",needed="yes"}': "1+0x240"},
+            {'groundswell_readiness_failing{job="verify",instance="a",check="consumer",needed="yes"}': "1+0x240"},
+        ),
+    ),
+    Case(
+        "GroundswellPartAway",
+        at="15m",  # it is back since two minutes, and what has piled up is worked off
+        fires={'groundswell_readiness_failing{job="tally",instance="a",check="redis",needed="no"}': "1+0x52 0+0x200"},
+        labels=({"check": "redis", "cause": "redis"},),
+        stays=(),
+    ),
+    Case(
+        "GroundswellNotReady",
+        at="8m",  # its own work, and no part that a check names
+        fires={'groundswell_readiness_failing{job="verify",instance="a",check="consumer",needed="yes"}': "1+0x200"},
+        labels=({"job": "verify", "check": "consumer", "cause": "unknown"},),
+        stays=(),
+    ),
+    Case(
         "GroundswellNotReady",
         at="8m",
         fires={
             'groundswell_readiness_failing{job="ingest",instance="a",check="kafka",needed="yes"}': "0+0x12 1+0x200",
             'groundswell_readiness_failing{job="ingest",instance="b",check="kafka",needed="yes"}': "0+0x12 1+0x200",
-            'groundswell_readiness_failing{job="ingest",instance="a",check="petitions",needed="yes"}': "0+0x200",
+            'groundswell_readiness_failing{job="ingest",instance="a",check="catalogue",needed="yes"}': "0+0x200",
         },
-        labels=({"job": "ingest", "check": "kafka"},),
+        labels=({"job": "ingest", "check": "kafka", "cause": "kafka"},),
         stays=(
             {'groundswell_readiness_failing{job="ingest",instance="a",check="kafka",needed="yes"}': "1+0x6 0+0x240"},
             {'groundswell_readiness_failing{job="ingest",instance="a",check="postgres",needed="no"}': "1+0x240"},
@@ -78,7 +112,7 @@ CASES: Final = (
         "GroundswellInstanceNotReady",
         at="20m",
         fires={'groundswell_readiness_failing{job="ingest",instance="a",check="postgres",needed="no"}': "1+0x240"},
-        labels=({"job": "ingest", "instance": "a", "check": "postgres"},),
+        labels=({"job": "ingest", "instance": "a", "check": "postgres", "cause": "postgres"},),
         stays=(
             {'groundswell_readiness_failing{job="notify",instance="a",check="smtp",needed="yes"}': "1+0x40 0+0x240"},
         ),
@@ -90,7 +124,7 @@ CASES: Final = (
             'groundswell_ingest_accepted_total{job="ingest",call="sign"}': "0+90x240",
             'groundswell_ingest_refused_total{job="ingest",reason="kafka_away"}': "0+10x240",
         },
-        labels=({"reason": "kafka_away"},),
+        labels=({"reason": "kafka_away", "cause": "kafka"},),
         stays=(
             {
                 'groundswell_ingest_accepted_total{job="ingest",call="sign"}': "0+900x240",

@@ -17,15 +17,18 @@ from confluent_kafka import KafkaException
 from deploy.demo.people import Person, people
 from deploy.demo.poison import make_poison
 from deploy.local.service import ServiceName
-from services.notify.app import GROUP as NOTIFY
-from services.tally.app import GROUP as TALLY
-from services.verify.app import GROUP as VERIFY
 from shared.events import SignCommand
 from shared.identity import canonical_email, signer_key
 from shared.kafka.headers import event_headers
 from shared.kafka.partitioner import partition_of
 from shared.kafka.record import Headers
-from shared.topics import MILESTONES_REACHED, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED, Topic
+from shared.topics import (
+    NOTIFY_GROUP,
+    SIGNATURES_SUBMITTED,
+    TALLY_GROUP,
+    VERIFY_GROUP,
+    Group,
+)
 from tests.faults.fault import Fault, NotPlayed
 from tests.faults.groups import Groups
 from tests.faults.instances import start_again
@@ -245,19 +248,19 @@ async def contradictions(world: World, random: Random) -> None:
 # ---------------------------------------------------------------------------------------------------------- redelivery
 
 
-def _redelivered(service: ServiceName, group: str, topic: Topic) -> Fault:
+def _redelivered(service: ServiceName, group: Group) -> Fault:
     """All instances stop, somebody sets the group's offsets back, all start again."""
 
     async def act(world: World, random: Random) -> None:
         groups, ends = Groups(world.bootstrap_servers), Ends(world.bootstrap_servers)
-        starts = dict(notes_of(world).starts[topic.name])
+        starts = dict(notes_of(world).starts[group.topic.name])
         try:
             if random.random() < 0.3 and sum(starts.values()) < _FROM_THE_VERY_BEGINNING:
                 starts = dict.fromkeys(starts, 0)
             await asyncio.gather(*(process.stop() for process in list(world.services[service])))
-            await groups.reset(group, topic.name, starts)
-            total = sum((await ends.of(topic.name, list(starts))).values())
-            world.timeline.note("offsets set back", group=group, records=total - sum(starts.values()), to=starts)
+            await groups.reset(group.name, group.topic.name, starts)
+            total = sum((await ends.of(group.topic.name, list(starts))).values())
+            world.timeline.note("offsets set back", group=group.name, records=total - sum(starts.values()), to=starts)
         finally:
             await asyncio.to_thread(ends.close)
             await start_again(world, service)
@@ -277,7 +280,7 @@ async def _partition_added(world: World, random: Random) -> None:
     await groups.add_partition(_SUBMITTED, have=have)
     world.timeline.note("partition added", partitions=have + 1)
     deadline = time.monotonic() + _TAKEN_UP_SECONDS
-    while have not in await groups.owned(VERIFY, _SUBMITTED):
+    while have not in await groups.owned(VERIFY_GROUP.name, _SUBMITTED):
         if time.monotonic() > deadline:
             raise TimeoutError(f"partition {have} of {_SUBMITTED} is not read after {_TAKEN_UP_SECONDS:.0f} s")
         await asyncio.sleep(1.0)
@@ -292,8 +295,8 @@ async def _partition_added(world: World, random: Random) -> None:
 FAULTS: Final[tuple[Fault, ...]] = (
     Fault("poison-records", frozenset({"poison"}), _poison),
     Fault("megabyte-records", frozenset({"megabytes"}), _megabyte),
-    _redelivered("verify", VERIFY, SIGNATURES_SUBMITTED),
-    _redelivered("tally", TALLY, SIGNATURES_VERIFIED),
-    _redelivered("notify", NOTIFY, MILESTONES_REACHED),
+    _redelivered("verify", VERIFY_GROUP),
+    _redelivered("tally", TALLY_GROUP),
+    _redelivered("notify", NOTIFY_GROUP),
     Fault("partition-added", frozenset({"partitions"}), _partition_added),
 )

@@ -11,11 +11,10 @@ from typing import Final
 import asyncpg
 from aiokafka import AIOKafkaProducer
 
-from services.verify.app import GROUP
 from shared.events import SignCommand
 from shared.identity import retry_signature_id, signer_key
 from shared.kafka.headers import event_headers
-from shared.topics import SIGNATURES_SUBMITTED
+from shared.topics import SIGNATURES_SUBMITTED, VERIFY_GROUP
 from tests.faults.groups import Groups
 from tests.faults.notes import notes_of
 from tests.faults.record_writer import Ends
@@ -131,7 +130,7 @@ class VerifysOffsets:
         Raises:
             confluent_kafka.KafkaException: it has some for too long.
         """
-        await self._groups.reset(GROUP, _TOPIC, {lane: offset})
+        await self._groups.reset(VERIFY_GROUP.name, _TOPIC, {lane: offset})
         self._world.timeline.note("verify's offset moved", lane=lane, offset=offset)
 
     async def at_the_end(self, lanes: Sequence[int] | None = None) -> None:
@@ -143,7 +142,7 @@ class VerifysOffsets:
         wanted = lanes or await self.lanes()
         deadline = time.monotonic() + _SECONDS
         while True:
-            committed = await self._groups.committed(GROUP, _TOPIC)
+            committed = await self._groups.committed(VERIFY_GROUP.name, _TOPIC)
             ends = await self._ends.of(_TOPIC, wanted)
             left = [lane for lane in wanted if committed.get(lane, 0) < ends[lane]]
             if not left:

@@ -6,19 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
 from shared import background as shared_background
-from shared import service as shared_service
+from shared import readiness as shared_readiness
 from shared.background import background
-from shared.service import Check, Service, new_broker, new_registry
+from shared.readiness import Check, Waiting
+from shared.service import Service, new_broker, new_registry
 from shared.settings import CommonSettings
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_service, "_CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(shared_readiness, "_CHECK_SECONDS", 0.05)
 
 
 def service_with(registry: CollectorRegistry | None = None, **checks: Check) -> Service:
@@ -51,8 +53,46 @@ async def test_what_is_wrong_is_said_by_the_dependencys_name() -> None:
     async def away() -> None:
         raise ConnectionRefusedError("127.0.0.1:5432 with its password")
 
-    said = await service_with(kafka=fine, petitions=behind, postgres=away).readiness()
-    assert said == {"kafka": "ok", "petitions": "3 records still to read", "postgres": "away: ConnectionRefusedError"}
+    said = await service_with(kafka=fine, catalogue=behind, postgres=away).readiness.look()
+    assert said == {"kafka": "ok", "catalogue": "3 records still to read", "postgres": "away: ConnectionRefusedError"}
+
+
+async def test_work_that_stands_still_says_what_it_waits_for_and_nothing_else_that_is_away() -> None:
+    there = False
+
+    async def away() -> str | None:
+        return None if there else "away"
+
+    async def held() -> Waiting:
+        return Waiting("batch held: TimeoutError", ("kafka", "redis", "postgres"))
+
+    service = service_with(kafka=fine, redis=away, postgres=away, smtp=away, consumer=held)
+    assert (await service.readiness.look())["consumer"] == "waiting for redis and postgres: batch held: TimeoutError"
+    there = True
+    assert (await service.readiness.look())["consumer"] == "batch held: TimeoutError"
+
+
+@pytest.mark.parametrize(
+    ("checks", "status", "code"),
+    [
+        ({"kafka": False, "side_redis": False}, "ready", 200),
+        ({"kafka": False, "side_redis": True}, "degraded", 200),
+        ({"kafka": True, "side_redis": False}, "not ready", 503),
+        ({"kafka": True, "side_redis": True}, "not ready", 503),
+    ],
+)
+async def test_a_balancer_takes_away_what_lacks_something_it_needs_and_nothing_else(
+    checks: dict[str, bool], status: str, code: int
+) -> None:
+    async def away() -> str:
+        return "away"
+
+    service = service_with(**{name: away if is_away else fine for name, is_away in checks.items()})
+    transport = httpx.ASGITransport(service.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+        answer = await http.get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (code, status)
+    assert answer.json()["checks"] == {name: "away" if is_away else "ok" for name, is_away in checks.items()}
 
 
 async def test_a_dependency_that_hangs_even_when_cancelled_is_named_in_time_and_asked_once() -> None:
@@ -70,11 +110,11 @@ async def test_a_dependency_that_hangs_even_when_cancelled_is_named_in_time_and_
     service = service_with(kafka=fine, postgres=hangs)
     async with asyncio.timeout(60):
         for _ in range(3):
-            assert await service.readiness() == {"kafka": "ok", "postgres": "no answer within 0.05 s"}
+            assert await service.readiness.look() == {"kafka": "ok", "postgres": "no answer within 0.05 s"}
     assert asked == 1, "each one that hangs holds a connection"
     leave.set()
     await asyncio.sleep(0)
-    assert await service.readiness() == {"kafka": "ok", "postgres": "ok"}
+    assert await service.readiness.look() == {"kafka": "ok", "postgres": "ok"}
     assert asked == 2
 
 
@@ -87,7 +127,7 @@ async def test_those_who_ask_at_the_same_time_share_one_check() -> None:
         await asyncio.sleep(0.01)
 
     service = service_with(redis=slow)
-    assert await asyncio.gather(*(service.readiness() for _ in range(5))) == [{"redis": "ok"}] * 5
+    assert await asyncio.gather(*(service.readiness.look() for _ in range(5))) == [{"redis": "ok"}] * 5
     assert asked == 1
 
 
@@ -104,10 +144,10 @@ async def test_the_metrics_say_what_is_wrong_and_whether_the_service_is_ready_wi
         return registry.get_sample_value("groundswell_readiness_failing", {"check": check, "needed": needed})
 
     assert failing("kafka", "yes") == 1, "not known to be well before the first look"
-    await service.readiness()
+    await service.readiness.look()
     assert (failing("kafka", "yes"), failing("redis", "yes"), failing("side_postgres", "no")) == (0, 1, 1)
     there = True
-    await service.readiness()
+    await service.readiness.look()
     assert (failing("kafka", "yes"), failing("redis", "yes"), failing("side_postgres", "no")) == (0, 0, 0)
 
 
