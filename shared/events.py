@@ -247,6 +247,9 @@ class PetitionChanged(PetitionState):
 
     petition_id: PetitionId
     changed_at: AwareDatetime
+    mailbox_rules: Annotated[int, Field(ge=1)] = 1
+    """Which version of the mail providers' rules (shared/mailboxes) says what two spellings of one address are. The
+    petition keeps the one that it was made with: a signer's key must not change while it runs."""
 
 
 # ----------------------------------------------------------------------------------------- tallies.updated, milestones

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 
 from deploy.local.kafka import KafkaBroker
 from deploy.local.service import ServiceProcess
-from shared.topics import SIGNATURES_SUBMITTED
+from shared.events import PetitionChanged
+from shared.kafka.headers import event_headers
+from shared.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
 
 PEPPER, ADMIN, KEY = "pepper-of-the-tests", "admin-token-of-the-tests", "partner-key-of-the-tests"
 AS_ADMIN = {"Authorization": f"Bearer {ADMIN}"}
@@ -61,6 +63,14 @@ class Ingest:
         """Make a petition that takes signatures, unless `changes` say otherwise."""
         answer = await self.http.put(f"/v1/petitions/{petition_id}", json={**STATE, **changes}, headers=AS_ADMIN)
         assert answer.status_code in (200, 201), answer.text
+
+    async def publish_petition(self, petition_id: str, state: dict[str, Any]) -> None:
+        """Put a petition's state on the topic, as another ingest would."""
+        headers = event_headers(PetitionChanged, event_id=uuid4(), source="/elsewhere", subject=petition_id)
+        async with AIOKafkaProducer(bootstrap_servers=self.kafka.bootstrap_servers) as producer:
+            await producer.send_and_wait(
+                PETITIONS_CHANGED.name, json.dumps(state).encode(), key=petition_id.encode(), headers=headers
+            )
 
     async def sign(self, petition_id: str, headers: dict[str, str] | None = None, **changes: Any) -> httpx.Response:
         """Send one signature as JSON."""

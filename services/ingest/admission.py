@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from shared.catalogue import Admission, admission_at
 from shared.events import NOT_IN_A_LINE, EmailText, PetitionChanged, PetitionState, SignCommand
 from shared.identity import InvalidEmail, canonical_email, new_signature_id, retry_signature_id, signer_key
+from shared.mailboxes.providers import LATEST, VERSIONS
 
 # Line breaks and tabs are allowed in texts of several lines only. The others have no place in what people write.
 _IN_NEITHER: Final = NOT_IN_A_LINE.removeprefix(r"\x00-\x1f")
@@ -137,10 +138,12 @@ def require_open(petition: PetitionChanged | None, moment: datetime) -> Petition
     """The petition, if it takes signatures at `moment`.
 
     Raises:
-        NotAdmitted: it is unknown, not open yet, or closed.
+        NotAdmitted: it is unknown, not open yet, or closed, or was made by a newer ingest.
     """
     if petition is None:
         raise NotAdmitted("petition_unknown")
+    if petition.mailbox_rules not in VERSIONS:
+        raise NotAdmitted("petition_newer")  # who signs could not be told as the newer one tells it
     admission = admission_at(petition, moment)
     if admission is Admission.OPEN:
         return petition
@@ -152,12 +155,19 @@ def require_open(petition: PetitionChanged | None, moment: datetime) -> Petition
 
 
 def admit(
-    submission: Submission, *, petition_id: str, pepper: bytes, idempotency_key: str | None, moment: datetime
+    submission: Submission,
+    *,
+    petition_id: str,
+    pepper: bytes,
+    idempotency_key: str | None,
+    moment: datetime,
+    mailbox_rules: int = LATEST,
 ) -> Admitted:
     """Turn a well-formed submission into the command that goes on the topic.
 
     The e-mail address stays as typed (it is how the signer writes it, and verify canonicalises it again); the signer key
-    is made from its canonical spelling. With an idempotency key the signature's id is the same at every retry.
+    is made from its canonical spelling, by the petition's `mailbox_rules`. With an idempotency key the signature's id is
+    the same at every retry.
 
     Raises:
         NotAdmitted: some fields must be put right.
@@ -166,7 +176,7 @@ def admit(
     errors: list[FieldError] = []
     canonical = ""
     try:
-        canonical = canonical_email(submission.email)
+        canonical = canonical_email(submission.email, mailbox_rules)
     except InvalidEmail as error:
         errors.append(_error("email", str(error)))
     if not _COUNTRY.match(submission.country):

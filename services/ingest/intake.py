@@ -22,6 +22,7 @@ from shared.kafka.errors import is_transient
 from shared.kafka.headers import event_headers
 from shared.kafka.producer import EventProducer
 from shared.kafka.record import Record
+from shared.mailboxes.providers import LATEST
 from shared.topics import SIGNATURES_SUBMITTED, Topic
 
 SOURCE: Final = "/groundswell/ingest"
@@ -76,7 +77,7 @@ class Intake:
         """Refuse signatures for a petition that takes none at `moment`.
 
         Raises:
-            Problem: 404, 409, 410, or 503 while that cannot be known.
+            Problem: 404, 409, 410, or 503 while that cannot be known, or when a newer ingest made it.
         """
         try:
             require_open(self.petition(petition_id), moment)
@@ -91,6 +92,7 @@ class Intake:
         Raises:
             Problem: 422, some fields must be put right.
         """
+        petition = self._catalogue.get(petition_id)
         try:
             return admit(
                 submission,
@@ -98,6 +100,7 @@ class Intake:
                 pepper=self._pepper,
                 idempotency_key=idempotency_key,
                 moment=moment,
+                mailbox_rules=LATEST if petition is None else petition.mailbox_rules,
             )
         except NotAdmitted as refusal:
             raise problem_of(refusal) from None

@@ -48,7 +48,7 @@ _EXAMPLE_STATE: Final[Json] = {
 
 _CREDENTIALS: Final = ("credentials_ambiguous", "credentials_wrong", "too_many_wrong_credentials")
 _RATE_LIMITED: Final = (*_CREDENTIALS, "too_many_requests")
-_SIGNING: Final = ("petition_unknown", "petition_not_open_yet", "petition_closed", "starting", "clock_wrong")
+_SIGNING: Final = ("petition_unknown", "petition_not_open_yet", "petition_closed", "petition_newer", "starting", "clock_wrong")
 _PUBLISHING: Final = ("kafka_away", "clock_wrong")
 _READING: Final = ("malformed_body", "body_too_slow", "body_too_large", "unsupported_content_type")
 _AUTHORISED: Final = ("credentials_required", *_CREDENTIALS)

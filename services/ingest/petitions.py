@@ -21,6 +21,7 @@ from services.ingest.metrics import IngestMetrics
 from services.ingest.problems import problem
 from services.ingest.schemas import public_petition
 from shared.events import PetitionChanged, PetitionState
+from shared.mailboxes.providers import LATEST
 from shared.malformed import fields_of
 from shared.topics import PETITIONS_CHANGED
 
@@ -74,7 +75,8 @@ class PetitionEndpoints:
         known = self._intake.petition(petition_id)
         state = await self._read(request, headers)
         moment = self._intake.moment()
-        changed = PetitionChanged(**dict(state), petition_id=petition_id, changed_at=moment)
+        rules = LATEST if known is None else known.mailbox_rules
+        changed = PetitionChanged(**dict(state), petition_id=petition_id, changed_at=moment, mailbox_rules=rules)
         await self._intake.publish(
             PETITIONS_CHANGED,
             changed,

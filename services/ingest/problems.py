@@ -64,6 +64,11 @@ KINDS: Final[dict[str, Kind]] = {
     "internal_error": Kind(500, "Something here is broken; it has been logged."),
     "overloaded": Kind(503, "More requests are in work than this service takes at once.", retry_after=5),
     "starting": Kind(503, "The petitions are still being read.", retry_after=2),
+    "petition_newer": Kind(
+        503,
+        "A newer version of this service made this petition, and this instance is about to be replaced. Send it again.",
+        retry_after=5,
+    ),
     "clock_wrong": Kind(
         503,
         "The clock of this service is wrong, and nothing is accepted until it is right. Send it again; with the same"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from deploy.local.kafka import KafkaBroker
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
 from shared.identity import signer_key
+from shared.mailboxes.providers import LATEST
 from shared.topics import apply_topics
 from tests.running_ingest import AS_ADMIN, AS_PARTNER, PEPPER, STATE, Ingest, code, running_ingest
 
@@ -385,6 +387,24 @@ async def test_a_petition_is_created_then_changed_and_shown_without_addresses(in
     shown = await ingest.http.get(address)
     assert (shown.json()["title"], shown.json()["admission"]) == ("Night trains, now", "open")
     assert "council.example" not in shown.text
+
+
+async def test_a_petition_keeps_the_mailbox_rules_that_it_was_made_with(ingest: Ingest) -> None:
+    """Otherwise a signer would get another key while it runs, and could sign again."""
+    made, old = f"petition-{uuid4().hex[:12]}", f"petition-{uuid4().hex[:12]}"
+    created = await ingest.http.put(f"/v1/petitions/{made}", json=STATE, headers=AS_ADMIN)
+    assert created.json()["mailbox_rules"] == LATEST
+    # As it was written before there were versions.
+    state = {**STATE, "petition_id": old, "changed_at": "2026-11-01T12:00:00Z"}
+    await ingest.publish_petition(old, state)
+    while (await ingest.http.get(f"/v1/petitions/{old}")).status_code != 200:
+        await asyncio.sleep(0.05)
+    changed = await ingest.http.put(f"/v1/petitions/{old}", json={**STATE, "title": "Later"}, headers=AS_ADMIN)
+    assert (changed.status_code, changed.json()["mailbox_rules"]) == (200, 1)
+    for petition_id, canonical in ((made, "robin@proton.me"), (old, "ro.bin@proton.me")):
+        assert (await ingest.sign(petition_id, email="Ro.Bin+trains@Proton.me")).status_code == 202
+        (record,) = await ingest.published(petition_id)
+        assert record.key.decode() == signer_key(PEPPER.encode(), petition_id, canonical).hex
 
 
 async def test_a_typo_in_a_petition_shows(ingest: Ingest) -> None:

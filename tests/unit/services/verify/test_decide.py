@@ -205,8 +205,15 @@ def test_changes_take_their_positions_lane_by_lane_as_the_commands_stand_there(p
         ("GoogleMail.com", "gmail.com"),
         ("bücher.example", "xn--bcher-kva.example"),
         ("throwaway.example.", "a.throwaway.example"),
+        ("me.com", "icloud.com"),
+        ("Fastmail.com", "fastmail.com"),
     ],
 )
 def test_a_blocked_domain_is_known_in_every_spelling(entry: str, domain: str) -> None:
     assert Policy(blocked_email_domains=[entry]).blocks(domain)
     assert not Policy(blocked_email_domains=[entry]).blocks("other.example")
+
+
+def test_blocking_one_domain_of_a_provider_does_not_block_another_one_under_which_names_are_other_peoples() -> None:
+    assert not Policy(blocked_email_domains=["hotmail.com"]).blocks("outlook.com")
+    assert not Policy(blocked_email_domains=["fastmail.fm"]).blocks("fastmail.com")
