@@ -70,7 +70,9 @@ def canonical_email(text: str, rules: int = LATEST) -> str:
         local = local.partition("+")[0]
     for character, written in provider.replaced:
         local = local.replace(character, written)
-    if not local or local.endswith("."):  # "+tag", or "name.+tag" at a provider whose mailboxes cannot be called "name."
+    if not local or local.endswith(
+        "."
+    ):  # "+tag", or "name.+tag" at a provider whose mailboxes cannot be called "name."
         raise InvalidEmail("no mailbox is left of the part before the @ once the provider's rules are applied")
     return f"{local}@{provider.domain}"
 

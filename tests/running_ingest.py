@@ -98,21 +98,40 @@ class Ingest:
             await consumer.stop()
 
     async def decide(
-        self, signature_id: str, *, state: str, petition_id: str, signer: UUID, reason: str | None = None
+        self,
+        signature_id: str,
+        *,
+        state: str,
+        petition_id: str,
+        signer: UUID,
+        reason: str | None = None,
+        duplicate_of: UUID | None = None,
+        counted_by: UUID | None = None,
     ) -> None:
-        """Write an outcome, as verify would."""
+        """Write an outcome, as verify would; with the row of the ledger of the command `counted_by`."""
         connection = await asyncpg.connect(self.postgres_url)
         try:
             await connection.execute(
-                "INSERT INTO signatures (signature_id, signer_key, petition_id, state, reason, country, submitted_at)"
-                " VALUES ($1, $2, $3, $4, $5, 'NL', $6)",
+                "INSERT INTO signatures"
+                " (signature_id, signer_key, petition_id, state, reason, country, submitted_at, duplicate_of)"
+                " VALUES ($1, $2, $3, $4, $5, 'NL', $6, $7)",
                 UUID(signature_id),
                 signer,
                 petition_id,
                 state,
                 reason,
                 datetime.now(UTC),
+                duplicate_of,
             )
+            if counted_by is not None:
+                await connection.execute(
+                    "INSERT INTO ledger (lane, position, event_id, petition_id, signature_id, kind, delta, country, signed_at,"
+                    " occurred_at) SELECT 0, coalesce(max(position), 0) + 1, $1, $2, $3, 'verified', 1, 'NL', now(), now()"
+                    " FROM ledger",
+                    counted_by,
+                    petition_id,
+                    UUID(signature_id),
+                )
         finally:
             await connection.close()
 

@@ -52,6 +52,7 @@ KINDS: Final[dict[str, Kind]] = {
     "signature_undecided": Kind(
         409, "This signature was taken in but is not decided yet; ask again in a moment.", retry_after=2
     ),
+    "command_without_effect": Kind(409, "This command can change nothing about the signature."),
     "petition_closed": Kind(410, "This petition takes no more signatures."),
     "body_too_large": Kind(413, "The body is larger than this call takes."),
     "too_many_lines": Kind(413, "A batch may have at most 1,000 lines."),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Awaitable, Mapping
+from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
@@ -16,12 +16,13 @@ from services.ingest.admission import Erasure, NotAdmitted, checked_erasure
 from services.ingest.bodies import read_json, refusal_of
 from services.ingest.clients import Clients
 from services.ingest.disclosure import without_duplicates, without_erasures
+from services.ingest.effect import without_effect
 from services.ingest.intake import Intake
 from services.ingest.limits import ClientRate
 from services.ingest.metrics import IngestMetrics
 from services.ingest.problems import problem, problem_of
 from services.ingest.schemas import CommandSubmitted, SignatureStatus, status_url
-from services.ingest.store import Outcome, OutcomeStore
+from services.ingest.store import Outcome, OutcomeStore, Target
 from shared.events import ChangeCommand, ConfirmCommand, EraseCommand, InvalidateCommand, PetitionId, WithdrawCommand
 from shared.identity import command_id, issued_here
 from shared.kafka.errors import is_transient
@@ -29,6 +30,8 @@ from shared.malformed import fields_of
 from shared.topics import SIGNATURES_SUBMITTED
 
 log = structlog.get_logger(__name__)
+
+Found = TypeVar("Found", Outcome, Target)
 
 COMMANDS: Final[dict[str, type[ChangeCommand]]] = {
     "confirm": ConfirmCommand,
@@ -69,7 +72,7 @@ class SignatureEndpoints:
         if not trusted and (wait := self._rate.wait(self._clients.of(request.scope))):
             raise problem("too_many_requests", retry_after=int(wait) + 1)
         signature_id = self._issued_id(request)
-        outcome = await self._find(signature_id)
+        outcome = await self._find(signature_id, self._store.find(signature_id))
         answer = _undecided(signature_id) if outcome is None else _decided(outcome)
         if not trusted and outcome is not None:
             answer = without_duplicates(answer, self._intake.petition(outcome.petition_id))
@@ -81,8 +84,8 @@ class SignatureEndpoints:
         """``POST /v1/signatures/{signature_id}/{confirm|withdraw|invalidate|erase}``
 
         Raises:
-            Problem: the caller may not, or there is no such signature, or it is not decided yet; or, to erase, the body
-                does not say who and why.
+            Problem: the caller may not, or there is no such signature, or it is not decided yet, or the command can have no
+                effect; or, to erase, the body does not say who and why.
         """
         command = COMMANDS.get(request.path_params["command"])
         if command is None:
@@ -94,18 +97,23 @@ class SignatureEndpoints:
             self._access.require(headers, request.scope)
         signature_id = self._issued_id(request)
         words = await _read_words(request, headers) if command is EraseCommand else {}
-        outcome = await self._find(signature_id)
-        if outcome is None:
+        event_id = command_id(signature_id, command.TYPE)
+        target = await self._find(signature_id, self._store.find_target(signature_id, event_id))
+        if target is None:
             # Only verify knows the signer key, without which the command would miss the signature's lane.
             raise problem("signature_undecided")
+        if why := without_effect(command, target.state, carried_out=target.carried_out):
+            raise problem(
+                "command_without_effect", detail=f"This command can change nothing about the signature: {why}."
+            )
         moment = self._intake.moment()
-        about = {"signature_id": signature_id, "petition_id": outcome.petition_id, "requested_at": moment}
+        about = {"signature_id": signature_id, "petition_id": target.petition_id, "requested_at": moment}
         await self._intake.publish(
             SIGNATURES_SUBMITTED,
             command.model_validate({**about, **words}),
-            key=outcome.signer_key.hex,
-            event_id=command_id(signature_id, command.TYPE),
-            petition_id=outcome.petition_id,
+            key=target.signer_key.hex,
+            event_id=event_id,
+            petition_id=target.petition_id,
             moment=moment,
         )
         self._metrics.command_accepted.inc()
@@ -124,23 +132,23 @@ class SignatureEndpoints:
             raise problem("signature_unknown")
         return signature_id
 
-    async def _find(self, signature_id: UUID) -> Outcome | None:
+    async def _find(self, signature_id: UUID, looking: Awaitable[Found | None]) -> Found | None:
+        """What is found of a signature, if it may be one of verify's: somebody else may have written to the table."""
         try:
-            outcome = await self._store.find(signature_id)
+            found = await looking
         except Exception as error:
             if not is_transient(error):
                 raise
             raise problem("postgres_away") from error
-        if outcome is not None and not _is_of_a_petition(outcome):
+        if found is not None and not _is_of_a_petition(found):
             log.error("outcome_impossible", signature_id=str(signature_id))
             raise problem("signature_unknown")
-        return outcome
+        return found
 
 
-def _is_of_a_petition(outcome: Outcome) -> bool:
-    """Whether the row may be one of verify's: somebody else may have written to the table."""
+def _is_of_a_petition(found: Outcome | Target) -> bool:
     try:
-        _PETITION_ID.validate_python(outcome.petition_id)
+        _PETITION_ID.validate_python(found.petition_id)
     except ValidationError:
         return False
     return True

@@ -145,7 +145,8 @@ class VerifyHandler:
     def _observe(self, submissions: Sequence[Submission], decided: Decided) -> None:
         replays = decided.replays
         self._metrics.replays.inc(len(replays))
-        self._metrics.not_applicable.inc(decided.not_applicable)
+        for state, number in decided.not_applicable.items():
+            self._metrics.not_applicable.labels(reason=state).inc(number)
         self._metrics.erasures.inc(decided.erased)
         if decided.mismatched:
             self._report_mismatched(decided.mismatched)
