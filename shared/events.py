@@ -402,6 +402,9 @@ class PetitionChanged(PetitionState):
     """Rises with every change: milliseconds since 1970 by PostgreSQL's clock, and at least one above the version before. A
     record whose version is below one that stood before it came late, from a process that was overtaken: pass it over. 0:
     not known, and the order of the topic decides; so it is with one more than a day after its record's own time."""
+    mailbox_rules: Annotated[int, Field(ge=1)] = 1
+    """Which version of the mail providers' rules (shared/mailboxes) says what two spellings of one address are. The
+    petition keeps the one that it was made with: a signer's key must not change while it runs."""
 
 
 # ----------------------------------------------------------------------------------------- tallies.updated, milestones

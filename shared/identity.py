@@ -13,7 +13,6 @@ import os
 import re
 import time
 import unicodedata
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -21,6 +20,7 @@ import idna
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
 from shared.bounds.texts import clean_address
+from shared.mailboxes.providers import LATEST, VERSIONS
 
 # Names under which no mailbox can be reached (RFC 6761). "test" is reserved too, and is what tests and demos use.
 _RESERVED: Final = "|".join(re.escape(name) for name in SPECIAL_USE_DOMAIN_NAMES if name != "test")
@@ -39,29 +39,6 @@ _PLAIN_EMAIL: Final = re.compile(
 _LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderRules:
-    """What a mail provider documents about spellings that reach the same mailbox."""
-
-    domain: str
-    """The one name that the provider's interchangeable domains are folded to."""
-    plus_tags: bool = True
-    """``name+anything`` reaches ``name``."""
-    dots: bool = False
-    """Dots in the local part make no difference."""
-
-
-# Sources: support.google.com/mail/answer/7436150 (dots, googlemail.com), learn.microsoft.com plus addressing in
-# Exchange Online, proton.me/support/addresses-and-aliases, fastmail.help plus addressing, support.apple.com/icloud.
-_PROVIDERS: Final[dict[str, ProviderRules]] = {
-    "gmail.com": ProviderRules("gmail.com", dots=True),
-    "googlemail.com": ProviderRules("gmail.com", dots=True),
-    **{domain: ProviderRules(domain) for domain in ("outlook.com", "hotmail.com", "live.com", "fastmail.com")},
-    **{domain: ProviderRules("proton.me") for domain in ("proton.me", "protonmail.com", "pm.me")},
-    **{domain: ProviderRules("icloud.com") for domain in ("icloud.com", "me.com", "mac.com")},
-}
-
-
 class InvalidEmail(ValueError):
     """The text is not an e-mail address. The message says why and never repeats the text.
 
@@ -74,27 +51,37 @@ class InvalidEmail(ValueError):
         self.code = code
 
 
-def canonical_email(text: str) -> str:
+def canonical_email(text: str, rules: int = LATEST) -> str:
     """The one spelling of the mailbox that `text` names; a fixed point: the canonical form of a canonical form is itself.
 
     NFKC (full-width letters become plain ones), lower case, the domain as A-labels, and the provider's own rules for
     providers that are known to have them.
 
+    Args:
+        rules: The version of the providers' rules: the petition's, where it is about a signature.
+
     Raises:
         InvalidEmail: `text` is not an address that mail could be sent to.
+        KeyError: there is no such version.
     """
     compatible = clean_address(text)
     folded = compatible.lower()
     if not _PLAIN_EMAIL.match(folded):
         folded = _canonical_spelling(compatible)
     local, _, domain = folded.rpartition("@")
-    rules = _PROVIDERS.get(domain)
-    if rules is None:
-        return folded
-    if rules.plus_tags:
+    providers = VERSIONS[rules]
+    provider = providers.get(domain)
+    if provider is None:
+        name, _, parent = domain.partition(".")
+        provider = providers.get(parent)
+        # A hyphen may stand for an underscore, which no domain may have: another mailbox.
+        if provider is None or not provider.subdomains or "-" in name:
+            return folded
+        local = name
+    elif provider.tags:
         local = local.partition("+")[0]
-    if rules.dots:
-        local = local.replace(".", "")
+    for character, written in provider.replaced:
+        local = local.replace(character, written)
     if not local or local.endswith(
         "."
     ):  # "+tag", or "name.+tag" at a provider whose mailboxes cannot be called "name."
@@ -102,7 +89,7 @@ def canonical_email(text: str) -> str:
             "no mailbox is left of the part before the @ once the provider's rules are applied",
             "address_without_mailbox",
         )
-    return f"{local}@{rules.domain}"
+    return f"{local}@{provider.domain}"
 
 
 def canonical_domain(text: str) -> str:
@@ -113,8 +100,8 @@ def canonical_domain(text: str) -> str:
         folded = idna.encode(folded, uts46=True).decode("ascii").lower()
     except (idna.IDNAError, UnicodeError):
         return folded
-    rules = _PROVIDERS.get(folded)
-    return folded if rules is None else rules.domain
+    provider = VERSIONS[LATEST].get(folded)
+    return folded if provider is None else provider.domain
 
 
 def domain_of_rule(text: str) -> str:

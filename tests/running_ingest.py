@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 
 from deploy.local.kafka import KafkaBroker
 from deploy.local.service import ServiceProcess
-from shared.topics import SIGNATURES_SUBMITTED
+from shared.events import PetitionChanged
+from shared.kafka.headers import event_headers
+from shared.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
 
 PEPPER, ADMIN, KEY = "pepper-of-the-tests", "admin-token-of-the-tests", "partner-key-of-the-tests"
 AS_ADMIN = {"Authorization": f"Bearer {ADMIN}"}
@@ -62,6 +64,14 @@ class Ingest:
         answer = await self.http.put(f"/v1/petitions/{petition_id}", json={**STATE, **changes}, headers=AS_ADMIN)
         assert answer.status_code in (200, 201), answer.text
 
+    async def publish_petition(self, petition_id: str, state: dict[str, Any]) -> None:
+        """Put a petition's state on the topic, as another ingest would."""
+        headers = event_headers(PetitionChanged, event_id=uuid4(), source="/elsewhere", subject=petition_id)
+        async with AIOKafkaProducer(bootstrap_servers=self.kafka.bootstrap_servers) as producer:
+            await producer.send_and_wait(
+                PETITIONS_CHANGED.name, json.dumps(state).encode(), key=petition_id.encode(), headers=headers
+            )
+
     async def sign(self, petition_id: str, headers: dict[str, str] | None = None, **changes: Any) -> httpx.Response:
         """Send one signature as JSON."""
         submission = {"email": "robin@mail.example", "name": "Robin", "country": "NL", **changes}
@@ -88,21 +98,40 @@ class Ingest:
             await consumer.stop()
 
     async def decide(
-        self, signature_id: str, *, state: str, petition_id: str, signer: UUID, reason: str | None = None
+        self,
+        signature_id: str,
+        *,
+        state: str,
+        petition_id: str,
+        signer: UUID,
+        reason: str | None = None,
+        duplicate_of: UUID | None = None,
+        counted_by: UUID | None = None,
     ) -> None:
-        """Write an outcome, as verify would."""
+        """Write an outcome, as verify would; with the row of the ledger of the command `counted_by`."""
         connection = await asyncpg.connect(self.postgres_url)
         try:
             await connection.execute(
-                "INSERT INTO signatures (signature_id, signer_key, petition_id, state, reason, country, submitted_at)"
-                " VALUES ($1, $2, $3, $4, $5, 'NL', $6)",
+                "INSERT INTO signatures"
+                " (signature_id, signer_key, petition_id, state, reason, country, submitted_at, duplicate_of)"
+                " VALUES ($1, $2, $3, $4, $5, 'NL', $6, $7)",
                 UUID(signature_id),
                 signer,
                 petition_id,
                 state,
                 reason,
                 datetime.now(UTC),
+                duplicate_of,
             )
+            if counted_by is not None:
+                await connection.execute(
+                    "INSERT INTO ledger (lane, position, event_id, petition_id, signature_id, kind, delta, country, signed_at,"
+                    " occurred_at) SELECT 0, coalesce(max(position), 0) + 1, $1, $2, $3, 'verified', 1, 'NL', now(), now()"
+                    " FROM ledger",
+                    counted_by,
+                    petition_id,
+                    UUID(signature_id),
+                )
         finally:
             await connection.close()
 

@@ -32,6 +32,7 @@ from shared.eligibility import consent_refusal, country_refusal, email_refusal, 
 from shared.events import PetitionChanged, SignCommand
 from shared.form_errors import form_error
 from shared.identity import InvalidEmail, canonical_email, new_signature_id, retry_signature_id, signer_key
+from shared.mailboxes.providers import VERSIONS
 
 _COUNTRY: Final = re.compile(r"[A-Z]{2}\Z")
 _IDEMPOTENCY_KEY: Final = re.compile(rb"[\x21-\x7e]{1,255}\Z")
@@ -133,10 +134,12 @@ def require_open(petition: PetitionChanged | None, moment: datetime) -> Petition
     """The petition, if it takes signatures at `moment`.
 
     Raises:
-        NotAdmitted: it is unknown or not published, not open yet, closed, or paused.
+        NotAdmitted: it is unknown or not published, not open yet, closed, or paused, or was made by a newer ingest.
     """
     if petition is None or not petition.published:
         raise NotAdmitted("petition_unknown")
+    if petition.mailbox_rules not in VERSIONS:
+        raise NotAdmitted("petition_newer")  # who signs could not be told as the newer one tells it
     admission = admission_at(petition, moment)
     if admission is Admission.OPEN:
         return petition
@@ -155,7 +158,8 @@ def admit(
     """Turn a submission into the command that goes on the topic, in the form in which it was checked.
 
     The e-mail address keeps the case in which the signer writes it (verify canonicalises it again); the signer key is made
-    from its canonical spelling. With an idempotency key the signature's id is the same at every retry.
+    from its canonical spelling, by the petition's `mailbox_rules`. With an idempotency key the signature's id is the same at
+    every retry.
 
     Raises:
         NotAdmitted: some fields must be put right.
@@ -232,7 +236,7 @@ def _canonical(email: str, petition: PetitionChanged, errors: list[FieldError]) 
         errors.append(form_error("email", "too_long"))
         return ""
     try:
-        canonical = canonical_email(email)
+        canonical = canonical_email(email, petition.mailbox_rules)
     except InvalidEmail as error:
         errors.append(form_error("email", error.code if email else "blank"))
         return ""

@@ -91,7 +91,7 @@ class Intake:
         """The petition, unless it takes no signatures at `moment`.
 
         Raises:
-            Problem: 404, 409, 410, or 503 while that cannot be known.
+            Problem: 404, 409, 410, or 503 while that cannot be known, or when a newer ingest made it.
         """
         try:
             return require_open(self.petition(petition_id), moment)

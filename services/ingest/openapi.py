@@ -46,6 +46,7 @@ _SIGNING: Final = (
     "petition_not_open_yet",
     "petition_paused",
     "petition_closed",
+    "petition_newer",
     "starting",
     "clock_wrong",
 )
@@ -243,6 +244,8 @@ def _status() -> Json:
 
 def _command(name: str, summary: str, security: Sequence[Json], *further: str) -> Json:
     refused = [*AUTHORISED, *_LOOKING_UP, "starting", "signature_undecided", *further, *PUBLISHING, "record_away"]
+    if name != "erase":
+        refused.append("command_without_effect")
     if security is ADMIN:
         refused.append("admin_only")
     return {
@@ -251,7 +254,11 @@ def _command(name: str, summary: str, security: Sequence[Json], *further: str) -
             "operationId": f"{name}_signature",
             "tags": ["signatures"],
             "summary": summary,
-            "description": "A repeated command is the same command.",
+            "description": (
+                "A repeated command is the same command. One that names a duplicate is about the signature that it is a"
+                " duplicate of. What can have no effect is refused (409); of two that cross on the way, the second may"
+                " have none."
+            ),
             "security": security,
             "responses": {
                 "202": answer(
@@ -269,9 +276,9 @@ def _erase() -> Json:
     path = _command("erase", "Erase who signed; the count stays", ADMIN, *READING, "invalid_fields")
     path["post"] |= {
         "description": (
-            "What links the signature to its signer goes; its state and the count stay. To take it out of the count as"
-            " well, withdraw it first. Once it has been carried out, the status shows `erased_at`. A repeated command is"
-            " the same command: the first actor and reason are kept."
+            "What links the signature to its signer goes, from its duplicates too; its state and the count stay. To take"
+            " it out of the count as well, withdraw it first. Once it has been carried out, the status shows `erased_at`."
+            " A repeated command is the same command: the first actor and reason are kept."
         ),
         "requestBody": {
             "required": True,

@@ -65,6 +65,7 @@ KINDS: Final[dict[str, Kind]] = {
     "signature_undecided": Kind(
         409, "This signature was taken in but is not decided yet; ask again in a moment.", retry_after=2
     ),
+    "command_without_effect": Kind(409, "This command can change nothing about the signature."),
     "petition_closed": Kind(410, "This petition takes no more signatures."),
     "precondition_failed": Kind(
         412, "The petition is not in the state that If-Match or If-None-Match asks for: get it again."
@@ -85,6 +86,11 @@ KINDS: Final[dict[str, Kind]] = {
     "internal_error": Kind(500, "Something here is broken; it has been logged."),
     "overloaded": Kind(503, "More requests are in work than this service takes at once.", retry_after=5),
     "starting": Kind(503, "The petitions are still being read.", retry_after=2),
+    "petition_newer": Kind(
+        503,
+        "A newer version of this service made this petition, and this instance is about to be replaced. Send it again.",
+        retry_after=5,
+    ),
     "clock_wrong": Kind(
         503,
         "The clock of this service is wrong, and nothing is accepted until it is right. Send it again; with the same"

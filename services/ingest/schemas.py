@@ -28,7 +28,7 @@ class SignatureSubmitted(Answer):
 
 
 class CommandSubmitted(Answer):
-    """The command is durable and will be carried out."""
+    """The command is durable; it will be carried out when its turn comes."""
 
     signature_id: UUID
     status_url: str

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Awaitable, Mapping
+from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
@@ -17,12 +17,13 @@ from services.ingest.admission import Erasure, NotAdmitted, checked_erasure
 from services.ingest.bodies import read_json, refusal_of
 from services.ingest.clients import Clients
 from services.ingest.disclosure import without_duplicates, without_erasures
+from services.ingest.effect import without_effect
 from services.ingest.intake import Intake
 from services.ingest.limits import ClientRate
 from services.ingest.metrics import IngestMetrics
 from services.ingest.problems import problem, problem_of
 from services.ingest.schemas import CommandSubmitted, SignatureStatus, status_url
-from services.ingest.store import Outcome, OutcomeStore
+from services.ingest.store import Outcome, OutcomeStore, Target
 from shared.events import ChangeCommand, ConfirmCommand, EraseCommand, InvalidateCommand, PetitionId, WithdrawCommand
 from shared.http import Problem
 from shared.identity import command_id, issued_here
@@ -31,6 +32,8 @@ from shared.malformed import fields_of
 from shared.topics import SIGNATURES_SUBMITTED
 
 log = structlog.get_logger(__name__)
+
+Found = TypeVar("Found", Outcome, Target)
 
 COMMANDS: Final[dict[str, type[ChangeCommand]]] = {
     "confirm": ConfirmCommand,
@@ -72,7 +75,7 @@ class SignatureEndpoints:
         if caller is None and (wait := self._rate.wait(self._clients.of(request.scope))):
             raise problem("too_many_requests", retry_after=int(wait) + 1)
         signature_id = self._issued_id(request)
-        outcome = await self._find(signature_id)
+        outcome = await self._find(signature_id, self._store.find(signature_id))
         answer = _undecided(signature_id) if outcome is None else _decided(outcome)
         trusted = caller is not None and outcome is not None and self._intake.speaks_for(caller, outcome.petition_id)
         if not trusted and outcome is not None:
@@ -85,8 +88,8 @@ class SignatureEndpoints:
         """``POST /v1/signatures/{signature_id}/{confirm|withdraw|invalidate|erase}``
 
         Raises:
-            Problem: the caller may not, or there is no such signature, or it is not decided yet; or, to erase, the body
-                does not say who and why.
+            Problem: the caller may not, or there is no such signature, or it is not decided yet, or the command can have no
+                effect; or, to erase, the body does not say who and why.
         """
         command = COMMANDS.get(request.path_params["command"])
         if command is None:
@@ -98,22 +101,27 @@ class SignatureEndpoints:
             raise self._events.refusal("admin_only", AdminEvent.of(headers, caller, call, ""))
         signature_id = self._issued_id(request)
         words = await _read_words(request, headers, caller.name) if command is EraseCommand else {}
-        outcome = await self._find(signature_id)
-        if outcome is None:
+        event_id = command_id(signature_id, command.TYPE)
+        target = await self._find(signature_id, self._store.find_target(signature_id, event_id))
+        if target is None:
             # Only verify knows the signer key, without which the command would miss the signature's lane.
             raise problem("signature_undecided")
-        event = AdminEvent.of(headers, caller, call, outcome.petition_id, signature_id=signature_id)
-        if not self._intake.speaks_for(caller, outcome.petition_id):
+        event = AdminEvent.of(headers, caller, call, target.petition_id, signature_id=signature_id)
+        if not self._intake.speaks_for(caller, target.petition_id):
             raise self._events.refusal("signature_unknown", event)
+        if why := without_effect(command, target.state, carried_out=target.carried_out):
+            raise problem(
+                "command_without_effect", detail=f"This command can change nothing about the signature: {why}."
+            )
         moment = self._intake.moment()
         await self._events.ask(event)
-        about = {"signature_id": signature_id, "petition_id": outcome.petition_id, "requested_at": moment}
+        about = {"signature_id": signature_id, "petition_id": target.petition_id, "requested_at": moment}
         await self._intake.publish(
             SIGNATURES_SUBMITTED,
             command.model_validate({**about, **words}),
-            key=outcome.signer_key.hex,
-            event_id=command_id(signature_id, command.TYPE),
-            petition_id=outcome.petition_id,
+            key=target.signer_key.hex,
+            event_id=event_id,
+            petition_id=target.petition_id,
             moment=moment,
         )
         await self._finish(event)
@@ -140,23 +148,23 @@ class SignatureEndpoints:
             raise problem("signature_unknown")
         return signature_id
 
-    async def _find(self, signature_id: UUID) -> Outcome | None:
+    async def _find(self, signature_id: UUID, looking: Awaitable[Found | None]) -> Found | None:
+        """What is found of a signature, if it may be one of verify's: somebody else may have written to the table."""
         try:
-            outcome = await self._store.find(signature_id)
+            found = await looking
         except Exception as error:
             if not is_transient(error):
                 raise
             raise problem("postgres_away") from error
-        if outcome is not None and not _is_of_a_petition(outcome):
+        if found is not None and not _is_of_a_petition(found):
             log.error("outcome_impossible", signature_id=str(signature_id))
             raise problem("signature_unknown")
-        return outcome
+        return found
 
 
-def _is_of_a_petition(outcome: Outcome) -> bool:
-    """Whether the row may be one of verify's: somebody else may have written to the table."""
+def _is_of_a_petition(found: Outcome | Target) -> bool:
     try:
-        _PETITION_ID.validate_python(outcome.petition_id)
+        _PETITION_ID.validate_python(found.petition_id)
     except ValidationError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""What ingest reads from PostgreSQL: the view `outcomes`, which verify fills."""
+"""What ingest reads from PostgreSQL: the views `outcomes`, `command_targets` and `ledger_events`, which verify fills."""
 
 from __future__ import annotations
 
@@ -17,6 +17,25 @@ SELECT signature_id, signer_key, petition_id, state, reason, decided_at, erased_
 FROM outcomes
 WHERE signature_id = $1
 """
+
+_FIND_TARGET = """
+SELECT signer_key, petition_id, state, EXISTS (SELECT FROM ledger_events WHERE event_id = $2) AS carried_out
+FROM command_targets
+WHERE signature_id = $1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a command about a signature meets."""
+
+    signer_key: UUID
+    """Of the signature that the command names."""
+    petition_id: str
+    state: str
+    """Of the signature that the command is about: of a duplicate, the one that it is a duplicate of."""
+    carried_out: bool
+    """Whether this very command changed a count before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +70,13 @@ class OutcomeStore:
             return None
         # asyncpg's own UUID class is a subclass that the standard library's hash functions take as well.
         return Outcome(**dict(row))
+
+    async def find_target(self, signature_id: UUID, event_id: UUID) -> Target | None:
+        """What the command `event_id` about a signature meets, or None when the signature is not decided.
+
+        Raises:
+            Exception: as `find`.
+        """
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            row = await self._database.pool.fetchrow(_FIND_TARGET, signature_id, event_id)
+        return None if row is None else Target(**dict(row))

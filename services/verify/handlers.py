@@ -28,11 +28,12 @@ from shared.events import (
     WithdrawCommand,
 )
 from shared.failpoints import failpoint
-from shared.identity import InvalidEmail, canonical_email, command_id, signer_key
+from shared.identity import InvalidEmail, canonical_domain, canonical_email, command_id, signer_key
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.decode import by_type, read_event
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.producer import EventProducer
+from shared.mailboxes.providers import LATEST, NEWEST_FIRST
 from shared.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED
 
 log = structlog.get_logger(__name__)
@@ -79,19 +80,26 @@ class VerifyHandler:
         return Submission(command.signature_id, key, *place, moment, command, domain)
 
     def _signer(self, command: SignCommand, record_key: bytes | None) -> tuple[UUID, str]:
-        """Signer key and e-mail domain."""
-        try:
-            canonical = canonical_email(command.email)
-        except InvalidEmail as error:
-            raise InvalidRecord("email_invalid", str(error)) from None
-        key = signer_key(self._pepper, command.petition_id, canonical)
-        if record_key != key.hex.encode():  # byte for byte: these bytes have chosen the lane
-            _key(record_key)  # says so if it is no signer key at all
-            # Another pepper, or a producer that keys by something else. Counting it would let one person sign twice.
-            raise InvalidRecord(
-                "signer_key_mismatch", "the record key is not the signer key of its e-mail and petition"
-            )
-        return key, canonical.rpartition("@")[2]
+        """Signer key and e-mail domain.
+
+        The key says by which version of the mailbox rules ingest made it: the petition's. Its state may not be here yet.
+        """
+        invalid: InvalidEmail | None = None
+        for rules in NEWEST_FIRST:
+            try:
+                canonical = canonical_email(command.email, rules)
+            except InvalidEmail as error:
+                invalid = invalid or error
+                continue
+            key = signer_key(self._pepper, command.petition_id, canonical)
+            if record_key == key.hex.encode():  # byte for byte: these bytes have chosen the lane
+                domain = canonical.rpartition("@")[2]
+                return key, domain if rules == LATEST else canonical_domain(domain)
+        if invalid is not None:
+            raise InvalidRecord("email_invalid", str(invalid))
+        _key(record_key)  # says so if it is no signer key at all
+        # Another pepper, or a producer that keys by something else. Counting it would let one person sign twice.
+        raise InvalidRecord("signer_key_mismatch", "the record key is not the signer key of its e-mail and petition")
 
     async def process(self, batch: Sequence[Submission]) -> None:
         """Decide, store and publish a batch; returns when every fact is acknowledged."""
@@ -137,7 +145,8 @@ class VerifyHandler:
     def _observe(self, submissions: Sequence[Submission], decided: Decided) -> None:
         replays = decided.replays
         self._metrics.replays.inc(len(replays))
-        self._metrics.not_applicable.inc(decided.not_applicable)
+        for state, number in decided.not_applicable.items():
+            self._metrics.not_applicable.labels(reason=state).inc(number)
         self._metrics.erasures.inc(decided.erased)
         if decided.mismatched:
             self._report_mismatched(decided.mismatched)

@@ -23,9 +23,14 @@ class VerifyMetrics:
         )
         self.not_applicable = Counter(
             "groundswell_verify_changes_not_applicable",
-            "Confirm, withdraw, invalidate or erase commands for a signature that is unknown or in no state for them",
+            "Confirm, withdraw, invalidate or erase commands that had no effect, by the state of the signature that they"
+            " are about (unknown: it is not there; duplicate: of one that is not known). ingest refuses nearly all of"
+            " them; what comes here crossed another command on the way",
+            ["reason"],
             registry=registry,
         )
+        for reason in ("unknown", "verified", "withdrawn", "invalidated", "rejected", "duplicate"):
+            self.not_applicable.labels(reason=reason)
         self.mismatched = Counter(
             "groundswell_verify_commands_mismatched",
             "Commands that changed nothing because their signature is another signer's (signer_key) or another petition's"

@@ -10,7 +10,8 @@ was deleted or edited by hand: nothing is written for it. A command that contrad
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple
@@ -78,8 +79,9 @@ class Decided:
     pending: int
     replays: frozenset[UUID]
     """Event ids of commands that had been decided before."""
-    not_applicable: int
-    """Commands about a signature that is not there or not in a state for them; they change nothing."""
+    not_applicable: Counter[str]
+    """How many commands changed nothing, by the state of the signature that they are about: ``unknown`` if it is not there,
+    ``duplicate`` if it is a duplicate of one that is not known."""
     mismatched: list[Mismatch] = field(default_factory=list)
     erased: int = 0
     """Signatures that this batch erased; those that were erased before are replays."""
@@ -95,6 +97,18 @@ ON CONFLICT DO NOTHING
 RETURNING signature_id
 """
 
+# What a duplicate is a duplicate of is decided with it, once and for all.
+_INSERT_DUPLICATES = """
+INSERT INTO signatures (signature_id, signer_key, petition_id, state, reason, country, submitted_at, duplicate_of)
+SELECT signature_id, signer_key, petition_id, state, reason, country, submitted_at,
+       (SELECT s.signature_id FROM signatures s
+        WHERE s.signer_key = d.signer_key AND s.state IN ('pending', 'verified', 'invalidated'))
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[])
+     AS d (signature_id, signer_key, petition_id, state, reason, country, submitted_at)
+ON CONFLICT DO NOTHING
+RETURNING signature_id
+"""
+
 # One row for each signature that is asked for; state is null where it is not stored.
 _STORED_SIGNATURES = """
 SELECT wanted.signature_id, s.signer_key, s.petition_id, s.state, s.reason, s.submitted_at, s.erased_at,
@@ -103,13 +117,16 @@ FROM unnest($1::uuid[]) AS wanted (signature_id)
 LEFT JOIN signatures s ON s.signature_id = wanted.signature_id
 """
 
-# What a change command says of itself is checked against the row: the petition, and whose signature it is. The row of an
-# erased signature is nobody's; a command that was under way when it was erased still has the old key, so any key will do.
+# What a change command says of itself is checked against the row that it names: the petition, and whose signature it is. The
+# row of an erased signature is nobody's; a command that was under way when it was erased still has the old key, so any key
+# will do. A command that names a duplicate is about the signature that it is a duplicate of.
 _CONFIRM = """
 UPDATE signatures s SET state = 'verified', decided_at = now()
 FROM unnest($1::uuid[], $2::text[], $3::uuid[]) WITH ORDINALITY AS w (signature_id, petition_id, signer_key, place)
-WHERE s.signature_id = w.signature_id AND s.petition_id = w.petition_id
-  AND (s.signer_key = w.signer_key OR s.erased_at IS NOT NULL) AND s.state = 'pending'
+JOIN signatures named ON named.signature_id = w.signature_id AND named.petition_id = w.petition_id
+                     AND (named.signer_key = w.signer_key OR named.erased_at IS NOT NULL)
+WHERE s.signature_id = coalesce(named.duplicate_of, named.signature_id) AND s.petition_id = w.petition_id
+  AND s.state = 'pending'
 RETURNING w.place, s.signature_id, s.petition_id, s.country, s.submitted_at, s.state, 'pending' AS state_before
 """
 
@@ -117,8 +134,11 @@ _REVOKE = """
 WITH standing AS (
     SELECT w.place, s.signature_id, s.state AS state_before
     FROM unnest($1::uuid[], $2::text[], $3::uuid[]) WITH ORDINALITY AS w (signature_id, petition_id, signer_key, place)
-    JOIN signatures s ON s.signature_id = w.signature_id AND s.petition_id = w.petition_id
-    WHERE (s.signer_key = w.signer_key OR s.erased_at IS NOT NULL) AND s.state IN ('pending', 'verified')
+    JOIN signatures named ON named.signature_id = w.signature_id AND named.petition_id = w.petition_id
+                         AND (named.signer_key = w.signer_key OR named.erased_at IS NOT NULL)
+    JOIN signatures s ON s.signature_id = coalesce(named.duplicate_of, named.signature_id)
+                     AND s.petition_id = w.petition_id
+    WHERE s.state IN ('pending', 'verified')
     FOR UPDATE OF s
 )
 UPDATE signatures s SET state = $4, decided_at = now()
@@ -127,23 +147,42 @@ RETURNING standing.place, s.signature_id, s.petition_id, s.country, s.submitted_
 """
 
 # State, country and time stay: they are what the count, its break-downs and a later withdrawal need. The row stays: its id
-# makes a repeated request a replay.
+# makes a repeated request a replay. Whichever of a signature and its duplicates is named, all of them are erased: each has
+# the signer's key.
 _ERASE = """
-WITH erased AS (
-    UPDATE signatures s SET signer_key = gen_random_uuid(), erased_at = now()
+WITH named AS (
+    SELECT w.place, w.actor, w.reason, w.requested_at, s.petition_id,
+           coalesce(s.duplicate_of, s.signature_id) AS first, s.signature_id
     FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::timestamptz[])
          WITH ORDINALITY AS w (signature_id, petition_id, signer_key, actor, reason, requested_at, place)
-    WHERE s.signature_id = w.signature_id AND s.petition_id = w.petition_id
-      AND s.signer_key = w.signer_key AND s.erased_at IS NULL
-    RETURNING w.place, s.signature_id, s.petition_id, w.actor, w.reason, w.requested_at, s.erased_at
+    JOIN signatures s ON s.signature_id = w.signature_id AND s.petition_id = w.petition_id
+                     AND s.signer_key = w.signer_key AND s.erased_at IS NULL
+), theirs AS (
+    SELECT named.*, named.first AS other FROM named
+    UNION SELECT named.*, named.signature_id FROM named
+    UNION SELECT named.*, d.signature_id FROM named JOIN signatures d ON d.duplicate_of = named.first
+), erased AS (
+    UPDATE signatures s SET signer_key = gen_random_uuid(), erased_at = now()
+    FROM theirs
+    WHERE s.signature_id = theirs.other AND s.petition_id = theirs.petition_id AND s.erased_at IS NULL
+    RETURNING theirs.place, s.signature_id, s.petition_id, theirs.actor, theirs.reason, theirs.requested_at, s.erased_at
 ), noted AS (
     INSERT INTO erasures (signature_id, petition_id, actor, reason, requested_at, erased_at)
     SELECT signature_id, petition_id, actor, reason, requested_at, erased_at FROM erased
 )
-SELECT place FROM erased
+SELECT place, signature_id FROM erased
 """
 
-_WHOSE = "SELECT signature_id, petition_id, signer_key, erased_at FROM signatures WHERE signature_id = ANY($1::uuid[])"
+_WHOSE = """
+SELECT named.signature_id, named.petition_id, named.signer_key, named.erased_at,
+       coalesce(target.state, named.state) AS state
+FROM signatures named LEFT JOIN signatures target ON target.signature_id = named.duplicate_of
+WHERE named.signature_id = ANY($1::uuid[])
+"""
+
+_DUPLICATE_OF = """
+SELECT signature_id, duplicate_of FROM signatures WHERE signature_id = ANY($1::uuid[]) AND duplicate_of IS NOT NULL
+"""
 
 # A join against the lanes, not max() with GROUP BY: each is one step down the primary key, however long the lane is.
 # 2^52 bounds the positions as in 0007_ledger_bounds.sql: what is beyond was written by hand, and is not counted on from.
@@ -174,6 +213,9 @@ _KINDS: Final[dict[type[Command], Kind]] = {
     InvalidateCommand: "invalidated",
 }
 """What each command is in the ledger, if it changes a count."""
+
+UNKNOWN: Final = "unknown"
+"""The state, so to say, of a signature that is not there."""
 
 _TAKEN_PLACE = re.compile(r'Key \(lane, "?position"?\)=\((\d+), (\d+)\)')
 
@@ -229,7 +271,8 @@ class VerifyStore:
                     await _apply_changes(connection, changes, work)
             new = await _append(connection, work.changes)
             replayed = await _replayed(connection, work.unknown() | work.rejected)
-            _look_for_contradictions(batch, replayed, work)
+            duplicates = await _duplicates(connection, batch, replayed)
+            _look_for_contradictions(batch, replayed, duplicates, work)
             await failpoint("verify.before_commit")
         if not replayed:  # nearly always
             return Decided(
@@ -237,7 +280,7 @@ class VerifyStore:
                 work.refused,
                 work.pending,
                 frozenset(work.replays),
-                len(work.unmatched),
+                Counter(work.unmatched.values()),
                 work.mismatched,
                 work.erased,
             )
@@ -254,7 +297,7 @@ class VerifyStore:
             work.refused,
             work.pending,
             frozenset(known),
-            len(work.unmatched - known),
+            Counter(state for event_id, state in work.unmatched.items() if event_id not in known),
             mismatched,
             work.erased,
         )
@@ -294,8 +337,13 @@ class _DecidedBefore(Exception):
         self.event_ids = event_ids
 
 
-def _look_for_contradictions(batch: Sequence[Submission], replayed: Iterable[LedgerRow], work: _Work) -> None:
+def _look_for_contradictions(
+    batch: Sequence[Submission], replayed: Iterable[LedgerRow], duplicates: Mapping[UUID, UUID], work: _Work
+) -> None:
     """Compare commands with the rows that the ledger has of their events.
+
+    Args:
+        duplicates: Of the signatures that commands name, the duplicates, and what they are duplicates of.
 
     Raises:
         SetAside: a row is about something else than the command, or a stored signature is.
@@ -306,7 +354,7 @@ def _look_for_contradictions(batch: Sequence[Submission], replayed: Iterable[Led
     for place, submission in enumerate(batch) if rows or work.contradictions else ():
         why = work.contradictions.get(submission.event_id)
         row = rows.get(submission.event_id)
-        if row is not None and not _is_about(row, submission):
+        if row is not None and not _is_about(row, submission, duplicates):
             why = f"its event is in the ledger for something else: lane {row.lane}, position {row.position}"
         if why is not None:
             refused[place] = InvalidRecord(CANNOT_BE_APPLIED, why)
@@ -316,9 +364,10 @@ def _look_for_contradictions(batch: Sequence[Submission], replayed: Iterable[Led
         raise _DecidedBefore(counted)
 
 
-def _is_about(row: LedgerRow, submission: Submission) -> bool:
+def _is_about(row: LedgerRow, submission: Submission, duplicates: Mapping[UUID, UUID]) -> bool:
     command = submission.command
-    if row.signature_id != command.signature_id or row.kind != _KINDS.get(type(command)):
+    named = command.signature_id
+    if row.signature_id not in (named, duplicates.get(named)) or row.kind != _KINDS.get(type(command)):
         return False
     # A change takes its petition from the stored signature. What the command says of it decides nothing.
     return not isinstance(command, SignCommand) or row.petition_id == command.petition_id
@@ -332,8 +381,9 @@ class _Work:
         self.refused: list[Refused] = []
         self.replays: set[UUID] = set()
         """Sign commands that are stored already, and erasures that were carried out."""
-        self.unmatched: set[UUID] = set()
-        """Other commands that changed nothing: replays if the ledger knows them, otherwise not applicable."""
+        self.unmatched: dict[UUID, str] = {}
+        """Other commands that changed nothing, and the state that kept them from it: replays if the ledger knows them,
+        otherwise not applicable."""
         self.rejected: set[UUID] = set()
         """Sign commands that were stored as rejected just now."""
         self.contradictions: dict[UUID, str] = {}
@@ -349,8 +399,8 @@ class _Work:
             return set()
         # A record that took another one's id beside it: what this batch decided is no replay.
         decided = {change.submission.event_id for change in self.changes}
-        self.unmatched -= decided
-        return self.replays | self.unmatched | {one.submission.event_id for one in self.mismatched} - decided
+        self.unmatched = {event_id: state for event_id, state in self.unmatched.items() if event_id not in decided}
+        return self.replays | self.unmatched.keys() | {one.submission.event_id for one in self.mismatched} - decided
 
 
 def _first_of_each(submissions: Sequence[Submission]) -> list[Submission]:
@@ -395,7 +445,7 @@ async def _apply_signs(
     connection: Any, signs: list[Submission], judgements: dict[UUID, Judgement], work: _Work
 ) -> None:
     rows = [_signature_row(submission, judgements[submission.event_id]) for submission in signs]
-    inserted = await _insert_signatures(connection, rows)
+    inserted = await _insert_signatures(connection, _INSERT_SIGNATURES, rows)
     new = signs if len(inserted) == len(signs) else [each for each in signs if each.event_id in inserted]
     for submission in new:
         _note_new(submission, judgements[submission.event_id], work)
@@ -411,7 +461,7 @@ async def _apply_signs(
     known = {number for number, row in stored.items() if row["in_ledger"] or row["state"] is not None}
     verdict = Judgement("duplicate", Reason.ALREADY_SIGNED)
     duplicates = [_signature_row(submission, verdict) for submission in left if submission.event_id not in known]
-    recorded = await _insert_signatures(connection, duplicates)
+    recorded = await _insert_signatures(connection, _INSERT_DUPLICATES, duplicates)
     if len(recorded) < len(duplicates):
         # Or, when it does not pass, something in the database refuses rows without an error: a trigger, a policy.
         raise LaneTaken("another verify decided a signature of this batch meanwhile, or its row is refused")
@@ -488,7 +538,8 @@ async def _apply_erasures(connection: Any, wanted: list[Submission], work: _Work
     words = [(command.actor, command.reason, change.moment) for command, change in zip(commands, wanted, strict=True)]
     erased = await connection.fetch(_ERASE, *_claims_of(wanted), *(list(column) for column in zip(*words, strict=True)))
     work.erased += len(erased)
-    await _explain_the_rest(connection, wanted, {row["place"] for row in erased}, work)
+    done = {row["place"] for row in erased}
+    await _explain_the_rest(connection, wanted, done, work, {row["signature_id"] for row in erased})
 
 
 def _claims_of(changes: Sequence[Submission]) -> tuple[list[UUID], list[str], list[UUID]]:
@@ -500,21 +551,23 @@ def _claims_of(changes: Sequence[Submission]) -> tuple[list[UUID], list[str], li
     )
 
 
-async def _explain_the_rest(connection: Any, wanted: list[Submission], done: set[int], work: _Work) -> None:
-    """Tell apart why commands changed nothing: done before, about another signer's or petition's, or not applicable."""
+async def _explain_the_rest(
+    connection: Any, wanted: list[Submission], done: set[int], work: _Work, erased_here: Collection[UUID] = ()
+) -> None:
+    """Tell apart why commands changed nothing: done before, about another signer's or petition's, or not applicable.
+
+    Args:
+        erased_here: What one of the commands erased. Another one of the same round has another key, and was forged.
+    """
     left = [change for place, change in enumerate(wanted, 1) if place not in done]
     if not left:
         return
     ids = [change.command.signature_id for change in left]
     rows = {row["signature_id"]: row for row in await connection.fetch(_WHOSE, ids)}
-    # One command erased it in this statement; another of the same round has another key, and was forged.
-    erased_here = {
-        wanted[place - 1].command.signature_id for place in done if isinstance(wanted[place - 1].command, EraseCommand)
-    }
     for change in left:
         row = rows.get(change.command.signature_id)
         if row is None:
-            work.unmatched.add(change.event_id)
+            work.unmatched[change.event_id] = UNKNOWN
         elif row["petition_id"] != change.command.petition_id:
             work.mismatched.append(Mismatch(change, "petition_id"))
         elif change.command.signature_id in erased_here or (
@@ -524,7 +577,7 @@ async def _explain_the_rest(connection: Any, wanted: list[Submission], done: set
         elif isinstance(change.command, EraseCommand):
             work.replays.add(change.event_id)
         else:
-            work.unmatched.add(change.event_id)
+            work.unmatched[change.event_id] = row["state"]
 
 
 def _change_of(submission: Submission, row: Any) -> Change:
@@ -590,8 +643,21 @@ def _signature_row(submission: Submission, judgement: Judgement) -> tuple[Any, .
     )
 
 
-async def _insert_signatures(connection: Any, rows: list[tuple[Any, ...]]) -> set[UUID]:
+async def _duplicates(connection: Any, batch: Sequence[Submission], replayed: Sequence[LedgerRow]) -> dict[UUID, UUID]:
+    """Of the signatures that replayed commands name, those that are duplicates, and what they are duplicates of."""
+    about = {row.event_id: row.signature_id for row in replayed}
+    named = {
+        one.command.signature_id
+        for one in batch
+        if about and about.get(one.event_id, one.command.signature_id) != one.command.signature_id
+    }
+    if not named:  # nearly always
+        return {}
+    return dict(await connection.fetch(_DUPLICATE_OF, list(named)))
+
+
+async def _insert_signatures(connection: Any, statement: str, rows: list[tuple[Any, ...]]) -> set[UUID]:
     if not rows:
         return set()
     columns = [list(column) for column in zip(*rows, strict=True)]
-    return {row["signature_id"] for row in await connection.fetch(_INSERT_SIGNATURES, *columns)}
+    return {row["signature_id"] for row in await connection.fetch(statement, *columns)}

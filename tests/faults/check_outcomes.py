@@ -93,6 +93,12 @@ def the_ledger_has_each_standing_signature_once(sent: Sent, observed: Observed, 
     withdrawn = {row.signature_id for row in observed.stored.signatures if row.state == "withdrawn"}
     verdict.double += verdict.found("withdrawals that the ledger does not have", withdrawn - minus.keys())
     verdict.lost += verdict.found("ledger rows of withdrawals that nobody asked for", minus.keys() - withdrawn)
+    others = [
+        f"{row.signature_id} by {row.event_id}"
+        for row in observed.stored.ledger
+        if row.delta < 0 and sent.withdrawn.get(row.signature_id, row.event_id) != row.event_id
+    ]
+    verdict.double += verdict.found("withdrawals by another command than the one that was given", others)
     events = _twice(row.event_id for row in observed.stored.ledger)
     verdict.double += verdict.found("events at two positions of the ledger", events)
 

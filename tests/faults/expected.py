@@ -29,7 +29,7 @@ class Sent:
         petitions: by id.
         accepted: every signature that was answered 202, by its id.
         turned_away: signers that the petition's policy does not let count; ingest takes none of them.
-        withdrawn: signatures that were withdrawn, by id.
+        withdrawn: the event of the command that each withdrawn signature was withdrawn by, by its id.
         kinds: of the faults of the run.
         touches: what these worked on.
     """
@@ -37,7 +37,7 @@ class Sent:
     petitions: Mapping[str, SentPetition]
     accepted: Mapping[str, Accepted]
     turned_away: frozenset[Signer] = frozenset()
-    withdrawn: frozenset[str] = frozenset()
+    withdrawn: Mapping[str, str] = field(default_factory=dict)
     kinds: Collection[str] = ()
     touches: frozenset[str] = field(default_factory=frozenset)
 
@@ -61,7 +61,7 @@ class Sent:
                 for submission in (*surge.before, *surge.submissions)
                 if not surge.may_count(submission.petition_id, submission.person)
             ),
-            withdrawn=frozenset(surge.withdrawn),
+            withdrawn=dict(surge.withdrawn),
             kinds=kinds,
             touches=touches,
         )

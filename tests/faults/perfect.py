@@ -33,8 +33,8 @@ BEFORE = 100
 class Perfect:
     """A run whose parts may be changed before it is judged.
 
-    Hot: five signers, one of them twice; the milestone of 3 was reached. Side: two signers, one of whom withdrew. One
-    record is poison.
+    Hot: five signers, one of them twice; the milestone of 3 was reached. Side: three signers, two of whom
+    withdrew, the last one by way of a duplicate. One record is poison.
     """
 
     accepted: dict[str, Accepted] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Perfect:
     audits: list[PetitionAudit] = field(default_factory=list)
     lanes: dict[int, Lane] = field(default_factory=dict)
     strange: list[tuple[int, int]] = field(default_factory=list)
-    withdrawn: set[str] = field(default_factory=set)
+    withdrawn: dict[str, str] = field(default_factory=dict)
     turned_away: set[tuple[str, int]] = field(default_factory=set)
     not_ready: list[str] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Perfect:
             petitions={HOT: SentPetition((3, 500), (("council", COUNCIL),)), SIDE: SentPetition()},
             accepted=self.accepted,
             turned_away=frozenset(self.turned_away),
-            withdrawn=frozenset(self.withdrawn),
+            withdrawn=self.withdrawn,
             touches=self.touches,
         )
 
@@ -100,21 +100,23 @@ def perfect() -> Perfect:
     for signer in range(5):
         _signs(run, HOT, signer, "verified")
     _signs(run, HOT, 0, "duplicate", again=True)
-    for signer in range(2):
+    for signer in range(3):
         _signs(run, SIDE, signer, "verified")
+    _signs(run, SIDE, 2, "duplicate", again=True)
     _withdraws(run, f"{SIDE}/1")
+    _withdraws(run, f"{SIDE}/2", named=f"{SIDE}/2/again")
     run.seen.snapshots = {
         (HOT, 0): [SeenSnapshot(0, 2, 2, 2, 2), SeenSnapshot(5, 5, 5, 5, 5)],
-        (SIDE, 1): [SeenSnapshot(0, 2, 2, 2, 2), SeenSnapshot(1, 1, 3, 1, 1)],
+        (SIDE, 1): [SeenSnapshot(0, 3, 3, 3, 3), SeenSnapshot(1, 1, 5, 1, 1)],
     }
     run.states = {
         HOT: TallyState(5, 5, {0: BEFORE + 5}, {"NL": 5}, {29400000: 5}),
-        SIDE: TallyState(1, 3, {0: BEFORE + 8}, {"NL": 1}, {29400000: 1}),
+        SIDE: TallyState(1, 5, {0: BEFORE + 10}, {"NL": 1}, {29400000: 1}),
     }
     run.audits = [PetitionAudit(name, state.count, state.count, 0, ()) for name, state in run.states.items()]
-    run.shown = {HOT: Shown(5, 5, 5, 5), SIDE: Shown(3, 1, 1, 1)}
+    run.shown = {HOT: Shown(5, 5, 5, 5), SIDE: Shown(5, 1, 1, 1)}
     run.watched = Watched([Shown(2, 2, 2, 2), Shown(5, 5, 5, 5)], [Shown(0, 0, 0, 0), Shown(5, 5, 5, 5)], 1)
-    run.lanes = {0: Lane(BEFORE + 8, 1, BEFORE + 8)}
+    run.lanes = {0: Lane(BEFORE + 10, 1, BEFORE + 10)}
     run.seen.milestones = [SeenMilestone("event-3", HOT, 3, 3, 3)]
     run.milestones = [StoredMilestone(HOT, 3, 3, announced=True)]
     run.deliveries = [delivery()]
@@ -168,12 +170,13 @@ def _signs(run: Perfect, petition_id: str, signer: int, state: str, *, again: bo
         run.seen.rejections[signature_id] = SeenRejection(petition_id, f"{signature_id}/no", state, reason or "")
 
 
-def _withdraws(run: Perfect, signature_id: str) -> None:
-    run.withdrawn.add(signature_id)
+def _withdraws(run: Perfect, signature_id: str, *, named: str | None = None) -> None:
+    """By the command that names the signature, or a duplicate of it."""
+    event_id = run.withdrawn[signature_id] = f"{named or signature_id}/withdrawn"
     place = next(place for place, row in enumerate(run.signatures) if row.signature_id == signature_id)
     row = run.signatures[place]
     run.signatures[place] = row._replace(state="withdrawn")
-    _changes(run, row.petition_id, signature_id, -1, event_id=f"{signature_id}/withdrawn")
+    _changes(run, row.petition_id, signature_id, -1, event_id=event_id)
 
 
 def _changes(run: Perfect, petition_id: str, signature_id: str, delta: int, *, event_id: str) -> None:

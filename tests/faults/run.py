@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
+from uuid import UUID
 
 import asyncpg
 import httpx
 from redis.exceptions import RedisError
 
 from deploy.local.process import PartFailed
+from shared.events import WithdrawCommand
+from shared.identity import command_id
 from tests.faults import logs
 from tests.faults.fault import Broken, Fault, NotPlayed
 from tests.faults.invariants import check
@@ -26,7 +28,7 @@ from tests.faults.recovery import NotRecovered, Recovery
 from tests.faults.result import RunResult
 from tests.faults.schedule import Planned, RunPlan
 from tests.faults.sender import NotAccepted, Sender
-from tests.faults.surge import WITHDRAWN, Surge
+from tests.faults.surge import WITHDRAWN, WITHDRAWN_BY_A_DUPLICATE, Surge
 from tests.faults.world import World
 
 _FAULT_SECONDS: Final = 240.0
@@ -213,27 +215,35 @@ class Run:
     async def _withdraw(self) -> None:
         """Withdraw some signatures that count: a count that can only rise would hide half of the protocol."""
         self._tell("withdrawing")
-        side = self._surge.prefix + "side"
-        times = Counter(accepted.signer for accepted in self._surge.accepted.values() if accepted.petition_id == side)
-        ids = [
-            signature_id
-            for signature_id, accepted in self._surge.accepted.items()
-            if accepted.petition_id == side and times[accepted.signer] == 1  # the one that counts, not a duplicate
-        ][:WITHDRAWN]
-        for signature_id in ids:
-            await self._until_verified(signature_id)
-            answer = await self._world.http.post(
-                f"{self._world.ingest_urls[0]}/v1/signatures/{signature_id}/withdraw", headers=self._world.admin
-            )
+        signers = self._surge.signatures_of(self._surge.prefix + "side")
+        once = [signatures for signatures in signers.values() if len(signatures) == 1]
+        several = [signatures for signatures in signers.values() if len(signatures) > 1]
+        for signatures in once[:WITHDRAWN] + several[:WITHDRAWN_BY_A_DUPLICATE]:
+            decided = {signature_id: await self._decided(signature_id) for signature_id in signatures}
+            standing = [signature_id for signature_id, state in decided.items() if state == "verified"]
+            if len(standing) != 1:
+                continue  # which of them counts, and that it does so once, is for the checks to say
+            # By way of the last duplicate, if there is one: the signature that stands is withdrawn all the same.
+            named = [signature_id for signature_id in signatures if signature_id not in standing] or standing
+            answer = await self._command(named[-1], "withdraw")
             if answer.status_code != httpx.codes.ACCEPTED:
                 raise NotAccepted(f"withdrawing: {answer.status_code} {answer.text[:200]}")
-            self._surge.withdrawn.add(signature_id)
+            self._surge.withdrawn[standing[0]] = str(command_id(UUID(named[-1]), WithdrawCommand.TYPE))
 
-    async def _until_verified(self, signature_id: str) -> None:
+    async def _command(self, signature_id: str, command: str) -> httpx.Response:
+        url = f"{self._world.ingest_urls[0]}/v1/signatures/{signature_id}/{command}"
+        return await self._world.http.post(url, headers=self._world.admin)
+
+    async def _decided(self, signature_id: str) -> str:
+        """What verify has made of a signature, once it has."""
         url = f"{self._world.ingest_urls[0]}/v1/signatures/{signature_id}"
         async with asyncio.timeout(_KNOWN_SECONDS):
-            while (await self._world.http.get(url, headers=self._world.admin)).json().get("status") != "verified":
+            while (state := await self._state(url)) in ("", "submitted"):
                 await asyncio.sleep(0.1)
+        return state
+
+    async def _state(self, url: str) -> str:
+        return str((await self._world.http.get(url, headers=self._world.admin)).json().get("status", ""))
 
     def _tell(self, stage: str) -> None:
         faults = f": {', '.join(self._under_way)}" if self._under_way else ""

@@ -15,6 +15,7 @@ from deploy.demo.people import Person, people, respelled, spellings_of
 
 COLD_SIGNERS: Final = 50
 WITHDRAWN: Final = 20
+WITHDRAWN_BY_A_DUPLICATE: Final = 5
 _DUPLICATES: Final = 0.08
 _BLOCKED_DOMAIN: Final = "neighbourly.example"
 _MOMENTS: Final = 100
@@ -100,7 +101,8 @@ class Surge:
         before: submissions to be counted before the first fault.
         submissions: the surge, in the order of sending.
         accepted: by signature id, filled while sending.
-        withdrawn: signature ids that were withdrawn after they counted.
+        withdrawn: signatures that were withdrawn after they counted, and the event of the command, which may name a
+            duplicate of it.
     """
 
     def __init__(self, *, number: int, signatures: int, random: Random) -> None:
@@ -111,7 +113,7 @@ class Surge:
         self.before = [self._first(self.prefix + "cold", person) for person in self._people(COLD_SIGNERS)]
         self.submissions = self._shuffled(signatures)
         self.accepted: dict[str, Accepted] = {}
-        self.withdrawn: set[str] = set()
+        self.withdrawn: dict[str, str] = {}
         self._probes = self._endless_people()
 
     @property
@@ -128,6 +130,14 @@ class Surge:
     def cold(self) -> str:
         """The petition that nobody signs any more when the faults begin."""
         return self.prefix + "cold"
+
+    def signatures_of(self, petition_id: str) -> dict[int, list[str]]:
+        """The accepted signatures of each of a petition's signers."""
+        found: dict[int, list[str]] = {}
+        for signature_id, accepted in self.accepted.items():
+            if accepted.petition_id == petition_id:
+                found.setdefault(accepted.signer, []).append(signature_id)
+        return found
 
     def next_probe(self) -> Submission:
         """A submission by somebody who has signed nothing."""

@@ -74,7 +74,7 @@ def _fact_changed(run: Perfect) -> None:
 
 
 def _gap_in_a_lane(run: Perfect) -> None:
-    run.lanes[0] = Lane(BEFORE + 8, 1, BEFORE + 9)
+    run.lanes[0] = Lane(BEFORE + 10, 1, BEFORE + 11)
 
 
 def _redis(count: int, revision: int, *, countries: int | None = None) -> Wrong:
@@ -173,7 +173,12 @@ def _signature_nobody_withdrew(run: Perfect) -> None:
 
 
 def _withdrawal_forgotten(run: Perfect) -> None:
-    run.withdrawn.add(f"{SIDE}/0")
+    run.withdrawn[f"{SIDE}/0"] = "a command"
+
+
+def _withdrawn_by_another_command(run: Perfect) -> None:
+    """By way of the duplicate and of the signature itself: it has to be the one that was given."""
+    run.withdrawn[f"{SIDE}/2"] = f"{SIDE}/2/withdrawn"
 
 
 def _signature_from_nowhere(run: Perfect) -> None:
@@ -190,8 +195,8 @@ def _against_policy(run: Perfect) -> None:
 
 
 def _ledger_twice(run: Perfect) -> None:
-    run.ledger.append(run.ledger[0]._replace(position=BEFORE + 9))
-    run.seen.facts[0, BEFORE + 9] = run.seen.facts[0, BEFORE + 1]._replace(position=BEFORE + 9)
+    run.ledger.append(run.ledger[0]._replace(position=BEFORE + 11))
+    run.seen.facts[0, BEFORE + 11] = run.seen.facts[0, BEFORE + 1]._replace(position=BEFORE + 11)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +209,7 @@ def _ledger_twice(run: Perfect) -> None:
         (_against_policy, "against their petition's policy", "double"),
         (_signature_nobody_withdrew, "nobody withdrew", "lost"),
         (_withdrawal_forgotten, "withdrawn signatures that are not withdrawn", None),
+        (_withdrawn_by_another_command, "by another command than the one that was given", "double"),
         (_signature_from_nowhere, "stored signatures that nobody sent", None),
         (_command_without_outcome, "signatures on the topic without an outcome", None),
         (lambda run: run.seen.commands.pop(f"{HOT}/1"), "that are not on signatures.submitted", "lost"),
@@ -215,7 +221,7 @@ def _ledger_twice(run: Perfect) -> None:
         (_ledger_twice, "signatures that the ledger has twice", "double"),
         (_gap_in_a_lane, "lanes of the ledger with gaps", "lost"),
         (
-            lambda run: run.lanes.update({0: Lane(BEFORE + 9, 1, BEFORE + 9)}),
+            lambda run: run.lanes.update({0: Lane(BEFORE + 11, 1, BEFORE + 11)}),
             "positions of this run that no petition",
             "lost",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,9 @@ from deploy.local.kafka import KafkaBroker
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
 from services.ingest.sign import BODY_BYTES
-from shared.identity import signer_key
+from shared.events import ConfirmCommand
+from shared.identity import command_id, signer_key
+from shared.mailboxes.providers import LATEST
 from shared.topics import apply_topics
 from tests.running_ingest import AS_ADMIN, AS_PARTNER, PEPPER, STATE, Ingest, code, running_ingest
 
@@ -290,6 +293,80 @@ async def test_commands_meet_the_signature_in_its_lane_and_a_repeated_one_is_the
     assert len(set(ids)) == 4
 
 
+async def asked(ingest: Ingest, signature_id: str, command: str) -> tuple[int, str | None]:
+    """The status of a command's answer and, if it is refused, the problem's code."""
+    answer = await ingest.http.post(f"/v1/signatures/{signature_id}/{command}", headers=AS_ADMIN)
+    return answer.status_code, None if answer.status_code == 202 else code(answer)
+
+
+NO_EFFECT = (409, "command_without_effect")
+TAKEN = (202, None)
+
+
+async def test_a_command_that_can_have_no_effect_says_so_and_is_not_published(ingest: Ingest, petition: str) -> None:
+    for state, confirm, withdraw, invalidate in (
+        ("pending", TAKEN, TAKEN, TAKEN),
+        ("verified", NO_EFFECT, TAKEN, TAKEN),
+        ("withdrawn", NO_EFFECT, TAKEN, NO_EFFECT),  # the same command again is no error
+        ("invalidated", NO_EFFECT, NO_EFFECT, TAKEN),
+        ("rejected", NO_EFFECT, NO_EFFECT, NO_EFFECT),
+        ("duplicate", NO_EFFECT, NO_EFFECT, NO_EFFECT),  # of one that is not known
+    ):
+        before = len(await ingest.published(petition))
+        signature = await signed(ingest, petition, state)
+        found = [await asked(ingest, signature, command) for command in ("confirm", "withdraw", "invalidate")]
+        assert found == [confirm, withdraw, invalidate], state
+        assert len(await ingest.published(petition)) == before + 1 + found.count(TAKEN)
+        erased = await ingest.http.post(f"/v1/signatures/{signature}/erase", json=WORDS, headers=AS_ADMIN)
+        assert erased.status_code == 202, "whatever its state, its signer can be erased"
+    sample = 'groundswell_ingest_refused_total{reason="command_without_effect"}'
+    assert await ingest.metric(sample) >= 10
+
+
+async def test_a_confirmation_that_was_carried_out_is_the_same_one_again_and_another_one_is_none(
+    ingest: Ingest, petition: str
+) -> None:
+    email = f"signer-{uuid4().hex}@mail.example"
+    first, second = [(await ingest.sign(petition, email=email)).json()["signature_id"] for _ in range(2)]
+    signer = signer_key(PEPPER.encode(), petition, email)
+    confirmation = command_id(UUID(first), ConfirmCommand.TYPE)
+    await ingest.decide(first, state="verified", petition_id=petition, signer=signer, counted_by=confirmation)
+    await ingest.decide(
+        second,
+        state="duplicate",
+        petition_id=petition,
+        signer=signer,
+        reason="already_signed",
+        duplicate_of=UUID(first),
+    )
+    assert await asked(ingest, first, "confirm") == TAKEN
+    assert await asked(ingest, second, "confirm") == NO_EFFECT
+
+
+async def test_a_command_about_a_duplicate_is_answered_as_the_signature_that_it_is_a_duplicate_of_stands(
+    ingest: Ingest, petition: str
+) -> None:
+    for state, confirm, withdraw in (
+        ("pending", TAKEN, TAKEN),
+        ("verified", NO_EFFECT, TAKEN),
+        ("withdrawn", NO_EFFECT, TAKEN),
+        ("invalidated", NO_EFFECT, NO_EFFECT),
+    ):
+        email = f"signer-{uuid4().hex}@mail.example"
+        first, second = [(await ingest.sign(petition, email=email)).json()["signature_id"] for _ in range(2)]
+        signer = signer_key(PEPPER.encode(), petition, email)
+        await ingest.decide(first, state=state, petition_id=petition, signer=signer)
+        await ingest.decide(
+            second, state="duplicate", petition_id=petition, signer=signer, reason="already_signed",
+            duplicate_of=UUID(first),
+        )  # fmt: skip
+        assert await asked(ingest, second, "confirm") == confirm, state
+        answer = await ingest.http.post(f"/v1/signatures/{second}/withdraw", headers=AS_PARTNER)
+        assert (answer.status_code == 202) == (withdraw == TAKEN), state
+        assert first not in answer.text, "whose id it is, is for those who have it"
+        assert {record.key.decode() for record in await ingest.published(petition)} >= {signer.hex}
+
+
 async def test_a_command_needs_the_right_credentials_and_a_decided_signature(ingest: Ingest, petition: str) -> None:
     signature, undecided = await signed(ingest, petition, "verified"), await signed(ingest, petition, None)
     for target, command, headers, status in (
@@ -386,6 +463,24 @@ async def test_a_petition_is_created_then_changed_and_shown_without_addresses(in
     shown = await ingest.http.get(address)
     assert (shown.json()["title"], shown.json()["admission"]) == ("Night trains, now", "open")
     assert "council.example" not in shown.text
+
+
+async def test_a_petition_keeps_the_mailbox_rules_that_it_was_made_with(ingest: Ingest) -> None:
+    """Otherwise a signer would get another key while it runs, and could sign again."""
+    made, old = f"petition-{uuid4().hex[:12]}", f"petition-{uuid4().hex[:12]}"
+    created = await ingest.http.put(f"/v1/petitions/{made}", json=STATE, headers=AS_ADMIN)
+    assert created.json()["mailbox_rules"] == LATEST
+    # As it was written before there were versions.
+    state = {**STATE, "petition_id": old, "changed_at": "2026-11-01T12:00:00Z"}
+    await ingest.publish_petition(old, state)
+    while (await ingest.http.get(f"/v1/petitions/{old}")).status_code != 200:
+        await asyncio.sleep(0.05)
+    changed = await ingest.http.put(f"/v1/petitions/{old}", json={**STATE, "title": "Later"}, headers=AS_ADMIN)
+    assert (changed.status_code, changed.json()["mailbox_rules"]) == (200, 1)
+    for petition_id, canonical in ((made, "robin@proton.me"), (old, "ro.bin@proton.me")):
+        assert (await ingest.sign(petition_id, email="Ro.Bin+trains@Proton.me")).status_code == 202
+        (record,) = await ingest.published(petition_id)
+        assert record.key.decode() == signer_key(PEPPER.encode(), petition_id, canonical).hex
 
 
 async def test_a_typo_in_a_petition_shows(ingest: Ingest) -> None:

@@ -145,14 +145,141 @@ async def test_what_never_counted_is_taken_back_without_a_change_of_the_count(
     assert await states(database) == {1: "withdrawn"}
 
 
-async def test_commands_that_do_not_apply_change_nothing(store: VerifyStore, database: Database) -> None:
+async def test_commands_that_do_not_apply_change_nothing_and_are_counted_by_what_kept_them_from_it(
+    store: VerifyStore, database: Database
+) -> None:
+    rejected = sign(2, country="ZZ")
+    await apply(store, lane(sign(1), rejected, sign(3), (WithdrawCommand, 3), sign(4), (InvalidateCommand, 4)))
+    before = await snapshot(database)
+    batch = lane(
+        (ConfirmCommand, 1), (WithdrawCommand, 2, rejected), (InvalidateCommand, 77), (ConfirmCommand, 3),
+        (InvalidateCommand, 3), (WithdrawCommand, 4), first=6,
+    )  # fmt: skip
+    decided = await apply(store, batch)
+    assert (decided.ledger, decided.refused) == ([], [])
+    assert decided.not_applicable == {"verified": 1, "rejected": 1, "unknown": 1, "withdrawn": 2, "invalidated": 1}
+    assert await snapshot(database) == before
+
+
+# --------------------------------------------------------------------------------------- commands about a duplicate
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "told_before", "told_then"),
+    [
+        (ConfirmCommand, "verified", [], [(1, "verified 1")]),
+        (WithdrawCommand, "withdrawn", [], []),
+        (InvalidateCommand, "invalidated", [], []),
+        (WithdrawCommand, "withdrawn", [(1, "verified 1")], [(2, "withdrawn 1")]),
+        (InvalidateCommand, "invalidated", [(1, "verified 1")], [(2, "invalidated 1")]),
+    ],
+)
+async def test_a_command_about_a_duplicate_is_about_the_signature_that_stands(
+    store: VerifyStore, database: Database, kind: Any, state: str, told_before: Any, told_then: Any
+) -> None:
+    petition_id = PATH if told_before else FERRY  # where nothing is counted before it is confirmed
+    duplicate = sign(2, signer=1, petition_id=petition_id)
+    assert told(await apply(store, lane(sign(1, petition_id=petition_id), duplicate))) == told_before
+    command = lane((kind, 2, duplicate), first=2)
+    first = await apply(store, command)
+    assert told(first) == told_then
+    assert await states(database) == {1: state, 2: "duplicate"}
+    assert first.not_applicable == {}
+    before = await snapshot(database)
+    again = await apply(store, command)
+    assert again.ledger == first.ledger, "answered as before"
+    assert await snapshot(database) == before
+
+
+async def test_the_fact_of_a_command_about_a_duplicate_is_the_commands_event_about_the_signature_that_stands(
+    store: VerifyStore,
+) -> None:
+    duplicate = sign(2, signer=1, petition_id=FERRY)
+    await apply(store, lane(sign(1, petition_id=FERRY, country="BE"), duplicate))
+    (command,) = lane((ConfirmCommand, 2, duplicate), first=2)
+    (row,) = (await apply(store, [command])).ledger
+    assert (row.event_id, row.signature_id, row.country) == (command.event_id, UUID(int=1), "BE")
+
+
+@pytest.mark.parametrize("kind", [ConfirmCommand, WithdrawCommand, InvalidateCommand])
+@pytest.mark.parametrize("batches", [[[0, 1]], [[0], [1]], [[1], [0]], [[0], [0, 1], [1, 0]]])
+async def test_a_command_by_way_of_a_signature_and_again_by_way_of_its_duplicate_counts_once(
+    store: VerifyStore, database: Database, kind: Any, batches: list[list[int]]
+) -> None:
+    petition_id = FERRY if kind is ConfirmCommand else PATH
+    first, duplicate = sign(1, petition_id=petition_id), sign(2, signer=1, petition_id=petition_id)
+    await apply(store, lane(first, duplicate))
+    counted = len(await ledger(database))
+    commands = lane((kind, 1, first), (kind, 2, duplicate), first=2)
+    told_of = [await apply(store, [commands[place] for place in batch]) for batch in batches]
+    assert len(await ledger(database)) == counted + 1
+    assert len({row.event_id for decided in told_of for row in decided.ledger}) == 1
+    assert sum(told_of[0].not_applicable.values()) == len(batches[0]) - 1
+
+
+async def test_a_command_about_a_duplicate_that_comes_again_leaves_alone_what_its_signer_gave_since(
+    store: VerifyStore, database: Database
+) -> None:
+    """Looked up anew, the signature that stands would be another one now, and would be withdrawn without a word."""
+    duplicate = sign(2, signer=1, petition_id=FERRY)
+    batch = lane(sign(1, petition_id=FERRY), duplicate, (WithdrawCommand, 2, duplicate))
+    await apply(store, batch)
+    await apply(store, lane(sign(3, signer=1, petition_id=FERRY), first=3))
+    assert await states(database) == {1: "withdrawn", 2: "duplicate", 3: "pending"}
+    before = await snapshot(database)
+    again = await apply(store, batch)
+    assert (again.ledger, again.not_applicable) == ([], {"withdrawn": 1})
+    assert await snapshot(database) == before
+
+
+@pytest.mark.parametrize("named", [1, 2, 3])
+async def test_whoever_is_erased_is_erased_in_all_duplicates_and_commands_about_them_still_apply(
+    store: VerifyStore, database: Database, named: int
+) -> None:
+    await apply(store, lane(sign(1), sign(2, signer=1), sign(3, signer=1), sign(4)))
+    whose = await keys(database)
+    commands = lane((EraseCommand, named, sign(named, signer=1)), first=4)
+    decided = await apply(store, commands)
+    assert (decided.erased, decided.ledger, decided.not_applicable) == (3, [], {})
+    after = await keys(database)
+    assert len({after[1], after[2], after[3], whose[1]}) == 4
+    assert after[4] == whose[4]
+    assert [row[0] for row in await erasures(database)] == [1, 2, 3]
+    assert str(whose[1]) not in str(await snapshot(database))
+    assert (await apply(store, commands)).replays == {commands[0].event_id}
+    (withdrawal,) = lane((WithdrawCommand, 2, sign(2, signer=1)), first=5)
+    assert told(await apply(store, [withdrawal])) == [(3, "withdrawn 1")]
+
+
+async def test_an_erasure_of_each_duplicate_in_one_batch_is_one_erasure(store: VerifyStore, database: Database) -> None:
+    batch = lane(sign(1), sign(2, signer=1), (EraseCommand, 2, sign(1)), (EraseCommand, 1), (EraseCommand, 2, sign(1)))
+    decided = await apply(store, batch)
+    assert (decided.erased, len(await erasures(database))) == (2, 2)
+
+
+@pytest.mark.parametrize("kind", [ConfirmCommand, WithdrawCommand, InvalidateCommand, EraseCommand])
+async def test_a_forged_command_about_a_duplicate_reaches_nobodys_signature(
+    store: VerifyStore, database: Database, kind: Any
+) -> None:
+    await apply(store, lane(sign(1, petition_id=FERRY), sign(2, signer=1, petition_id=FERRY)))
+    before = await snapshot(database)
+    decided = await apply(store, lane((kind, 2, sign(2, signer=7, petition_id=FERRY)), first=2))
+    assert [one.field for one in decided.mismatched] == ["signer_key"]
+    assert await snapshot(database) == before
+
+
+async def test_a_command_about_a_duplicate_of_what_is_not_known_changes_nothing(
+    store: VerifyStore, database: Database
+) -> None:
+    """Of before `duplicate_of` was kept, or the row was deleted by hand."""
     duplicate = sign(2, signer=1)
     await apply(store, lane(sign(1), duplicate))
-    before = await snapshot(database)
-    batch = lane((ConfirmCommand, 1), (WithdrawCommand, 2, duplicate), (InvalidateCommand, 77), first=2)
-    decided = await apply(store, batch)
-    assert (decided.ledger, decided.refused, decided.not_applicable) == ([], [], 3)
-    assert await snapshot(database) == before
+    await database.pool.execute("UPDATE signatures SET duplicate_of = NULL")
+    decided = await apply(store, lane((WithdrawCommand, 2, duplicate), first=2))
+    assert (decided.ledger, decided.not_applicable) == ([], {"duplicate": 1})
+    await database.pool.execute("UPDATE signatures SET duplicate_of = $1 WHERE state = 'duplicate'", UUID(int=77))
+    decided = await apply(store, lane((InvalidateCommand, 2, duplicate), first=3))
+    assert (decided.ledger, decided.not_applicable) == ([], {"duplicate": 1})
 
 
 async def test_a_change_given_twice_is_one_change(store: VerifyStore, database: Database) -> None:
@@ -185,7 +312,7 @@ async def test_a_command_of_another_signer_or_petition_changes_nothing_and_stand
     (forged,) = lane((kind, 1, other(waiting)), first=1)
     decided = await apply(store, [forged])
     assert [(one.submission.offset, one.field) for one in decided.mismatched] == [(1, field)]
-    assert (decided.ledger, decided.replays, decided.not_applicable, decided.erased) == ([], frozenset(), 0, 0)
+    assert (decided.ledger, decided.replays, decided.not_applicable, decided.erased) == ([], frozenset(), {}, 0)
     assert await snapshot(database) == before
     (true,) = lane((kind, 1, waiting), first=2)
     assert forged.event_id == true.event_id
@@ -208,7 +335,7 @@ async def test_a_true_command_takes_effect_though_forged_ones_stand_before_it_an
     )  # fmt: skip
     assert told(decided) == [(1, "verified 1"), (2, "verified 2"), (3, "withdrawn 1")]
     assert [one.submission.offset for one in decided.mismatched] == [2, 5]
-    assert (decided.replays, decided.not_applicable) == (frozenset(), 0)
+    assert (decided.replays, decided.not_applicable) == (frozenset(), {})
     assert await states(database) == {1: "withdrawn", 2: "verified"}
 
 
@@ -216,7 +343,7 @@ async def test_a_replay_is_one_whatever_its_signature_has_become(store: VerifySt
     first = await apply(store, lane(sign(1), (WithdrawCommand, 1)))
     (forged,) = lane((WithdrawCommand, 1, sign(1, signer=7)), first=2)
     again = await apply(store, [forged])
-    assert (again.mismatched, again.replays, again.not_applicable) == ([], {forged.event_id}, 0)
+    assert (again.mismatched, again.replays, again.not_applicable) == ([], {forged.event_id}, {})
     assert again.ledger == first.ledger[1:]
 
 
@@ -239,7 +366,7 @@ async def test_what_is_erased_is_nobodys_and_counts_as_before(store: VerifyStore
     await apply(store, lane(sign(1), sign(2)))
     before, whose = await ledger(database), await keys(database)
     decided = await apply(store, lane((EraseCommand, 1), first=2))
-    assert (decided.ledger, decided.refused, decided.erased, decided.not_applicable) == ([], [], 1, 0)
+    assert (decided.ledger, decided.refused, decided.erased, decided.not_applicable) == ([], [], 1, {})
     assert await ledger(database) == before
     assert await states(database) == {1: "verified", 2: "verified"}
     after = await keys(database)
@@ -286,7 +413,7 @@ async def test_a_signature_in_any_state_is_erased_and_keeps_its_state(
     await apply(store, lane(*commands))
     counted = await ledger(database)
     decided = await apply(store, lane((EraseCommand, 1, about), first=5))
-    assert (decided.erased, decided.ledger) == (1, [])
+    assert (decided.erased, decided.ledger) == (2 if state == "duplicate" else 1, [])
     assert (await states(database))[1] == state
     assert await ledger(database) == counted
 
@@ -335,7 +462,7 @@ async def test_commands_that_were_under_way_when_it_was_erased_and_later_ones_st
 
 async def test_an_erasure_of_what_is_not_there_changes_nothing(store: VerifyStore, database: Database) -> None:
     decided = await apply(store, lane((EraseCommand, 77)))
-    assert (decided.erased, decided.not_applicable) == (0, 1)
+    assert (decided.erased, decided.not_applicable) == (0, {"unknown": 1})
     assert await erasures(database) == []
 
 
@@ -401,7 +528,7 @@ async def test_a_batch_that_comes_again_is_answered_as_before(store: VerifyStore
     assert again.ledger == first.ledger
     assert sorted(again.refused, key=_offset) == sorted(first.refused, key=_offset)
     assert again.replays == {one.event_id for one in batch}
-    assert (again.pending, again.not_applicable) == (0, 0)
+    assert (again.pending, again.not_applicable) == (0, {})
     assert await snapshot(database) == before
 
 

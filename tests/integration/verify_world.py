@@ -58,6 +58,7 @@ class Outcome:
     ledger: list[tuple[UUID, str]] = field(default_factory=list)
     """(event, kind) of every change of a count."""
     _signers: dict[UUID, UUID] = field(default_factory=dict)
+    _duplicate_of: dict[UUID, UUID] = field(default_factory=dict)
     _seen: set[UUID] = field(default_factory=set)
 
     def take(self, one: Submission) -> None:
@@ -70,11 +71,12 @@ class Outcome:
             self._change(one, one.command)
 
     def _sign(self, one: Submission, command: SignCommand) -> None:
-        standing = {self._signers[known] for known, state in self.states.items() if state in _KEEPS_OTHERS_OUT}
+        standing = {self._signers[known]: known for known, state in self.states.items() if state in _KEEPS_OTHERS_OUT}
         if command.country == "ZZ":
             state = "rejected"
         elif one.signer_key in standing:
             state = "duplicate"
+            self._duplicate_of[command.signature_id] = standing[one.signer_key]
         else:
             state = "pending" if command.petition_id == FERRY else "verified"
         self.states[command.signature_id] = state
@@ -83,16 +85,18 @@ class Outcome:
             self.ledger.append((one.event_id, state))
 
     def _change(self, one: Submission, command: ChangeCommand) -> None:
-        before = self.states.get(command.signature_id)
+        about = self._duplicate_of.get(command.signature_id, command.signature_id)
+        before = self.states.get(about)
         if isinstance(command, EraseCommand):
-            if before is not None:
-                self._signers[command.signature_id] = uuid4()  # nobody's
+            for known in self.states:
+                if self._duplicate_of.get(known, known) == about:
+                    self._signers[known] = uuid4()  # nobody's
             return
         after = {ConfirmCommand: "verified", WithdrawCommand: "withdrawn", InvalidateCommand: "invalidated"}[
             cast("Any", type(command))
         ]
         if before == "pending" or (before == "verified" and after != "verified"):
-            self.states[command.signature_id] = after
+            self.states[about] = after
             if "verified" in (before, after):
                 self.ledger.append((one.event_id, after))
 

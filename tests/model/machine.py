@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Literal
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shared.events import ChangeCommand, EraseCommand, InvalidateCommand, WithdrawCommand
+from shared.events import ChangeCommand, ConfirmCommand, EraseCommand, InvalidateCommand, WithdrawCommand
 from tests.model.invariants import Invariants
 from tests.model.steps import Where
 from tests.model.world import MOST_PROCESSES, PETITIONS, Accident, Afterwards, Parts, Regrouping, Service, World
@@ -30,6 +30,7 @@ AMID_A_COUNT: st.SearchStrategy[Where] = st.sampled_from((("script", 2), ("scrip
 MOST_RECORDS = st.integers(1, 5)
 COUNTRIES = st.sampled_from(("NL", "BE", "NL", "BE", "ZZ"))
 """The last one does not exist."""
+COMES_AGAIN: Final = (None, ConfirmCommand, WithdrawCommand, InvalidateCommand, EraseCommand)
 ComesBack = Literal["empty", "older"]
 Signature = tuple[int | None, str, str, Afterwards]
 SIGNATURES: st.SearchStrategy[Signature] = st.tuples(
@@ -79,9 +80,10 @@ class ProtocolMachine(RuleBasedStateMachine):
             self.world.sign(*signature)
 
     @precondition(lambda self: self.world.signed)
-    @rule(which=st.integers(0, 10), kind=st.sampled_from((None, WithdrawCommand, InvalidateCommand, EraseCommand)))
+    @rule(which=st.integers(0, 10), kind=st.sampled_from(COMES_AGAIN))
     def a_signer_comes_again(self, which: int, kind: type[ChangeCommand] | None) -> None:
-        """With the same command again, with one that takes the signature back, or to be erased."""
+        """With the same command again, to confirm, with one that takes the signature back, or to be erased. The signature
+        may be a duplicate: then the command is about the one that it is a duplicate of."""
         if kind is None:
             self.world.retry(which)
         else:

@@ -29,6 +29,7 @@ from shared.failpoints import failpoint
 from shared.http import Problem
 from shared.kafka.catalogue_feed import CatalogueBehind
 from shared.kafka.errors import is_transient
+from shared.mailboxes.providers import LATEST
 from shared.topics import PETITIONS_CHANGED
 
 _PATIENCE_SECONDS: Final = 2.0
@@ -128,6 +129,7 @@ class PetitionChanges:
                 petition_id=event.petition_id,
                 changed_at=self._intake.moment(),
                 version=_next_version(clock, last, before),
+                mailbox_rules=LATEST if before is None else before.mailbox_rules,
             )
             made = Made(before, petition, etag_of(petition))
             event = replace(

@@ -179,7 +179,7 @@ CASES: Final = (
         stays=(
             {
                 'groundswell_verify_commands_mismatched_total{job="verify",instance="a",reason="signer_key"}': "3+0x240",
-                'groundswell_verify_changes_not_applicable_total{job="verify",instance="a"}': "0+1x240",
+                'groundswell_verify_changes_not_applicable_total{job="verify",instance="a",reason="verified"}': "0+1x240",
             },
         ),
     ),

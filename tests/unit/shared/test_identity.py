@@ -15,6 +15,7 @@ from shared import identity
 from shared.events import ConfirmCommand, WithdrawCommand
 from shared.identity import (
     InvalidEmail,
+    canonical_domain,
     canonical_email,
     command_id,
     issued_here,
@@ -22,6 +23,7 @@ from shared.identity import (
     retry_signature_id,
     signer_key,
 )
+from shared.mailboxes.providers import LATEST, VERSIONS
 
 PEPPER = b"a pepper of a good length"
 SIGNER = signer_key(PEPPER, "save-the-harbour", "sam@example.org")
@@ -149,8 +151,19 @@ class TestCanonicalEmail:
             ),
             (["s.a.m+a+b@googlemail.com", "sam@gmail。com", "sam@ｇｍａｉｌ｡com"], "sam@gmail.com"),
             (["sam@outlook.com", "Sam+news@Outlook.com", "sam+@outlook.com"], "sam@outlook.com"),
-            (["sam@proton.me", "sam@protonmail.com", "sam+x@pm.me"], "sam@proton.me"),
+            (["robin@hotmail.co.uk", "Robin+1@HOTMAIL.co.uk"], "robin@hotmail.co.uk"),
+            (["robin@outlook.de", "robin+x+y@outlook.de"], "robin@outlook.de"),
+            (["robin@msn.com", "robin+@msn.com"], "robin@msn.com"),
+            (["sam@proton.me", "sam@protonmail.com", "sam+x@pm.me", "sam@protonmail.ch"], "sam@proton.me"),
+            (["robin@proton.me", "ro.bin@proton.me", "r-o_bin@pm.me", "ro.bin.+x@protonmail.com"], "robin@proton.me"),
             (["sam@icloud.com", "sam@me.com", "sam+x@mac.com"], "sam@icloud.com"),
+            (["sam@fastmail.com", "sam+x@fastmail.com", "x@sam.fastmail.com"], "sam@fastmail.com"),
+            (["x+y@SAM.fastmail.com", "x@ｓａｍ.fastmail.com"], "sam@fastmail.com"),
+            (["sam@sent.com", "anything@sam.sent.com"], "sam@sent.com"),
+            (["john.2009@yandex.ru", "john-2009@ya.ru", "John-2009@yandex.com"], "john-2009@yandex.ru"),
+            (["sam@posteo.de", "sam@posteo.net", "sam@posteo.com"], "sam@posteo.de"),
+            (["sam@runbox.com", "sam+x@runbox.no"], "sam@runbox.com"),
+            (["sam@mailbox.org", "sam+x@mailbox.org"], "sam@mailbox.org"),
             (["sam@bücher.example", "SAM@BÜCHER.example", "sam@xn--bcher-kva.example", "sam@XN--BCHER-KVA.EXAMPLE"],)
             * 1
             + ("sam@xn--bcher-kva.example",),
@@ -170,12 +183,43 @@ class TestCanonicalEmail:
             ("sam@outlook.com", "sam@hotmail.com"),  # two mailboxes of one provider
             ("sam@gmail.com", "sam@mail.gmail.com"),  # not the provider's own domain
             ("sam-tag@gmail.com", "sam@gmail.com"),
+            ("s_am@gmail.com", "sam@gmail.com"),
+            ("robin@outlook.com", "robin@outlook.de"),  # somebody else may have the name under the other domain
+            ("sam@fastmail.com", "sam@fastmail.fm"),
+            ("x@sam.outlook.com", "sam@outlook.com"),  # only Fastmail has addresses in subdomains
+            ("x@sa-m.fastmail.com", "sa-m@fastmail.com"),  # it may stand for sa_m
+            ("x@mail.sam.fastmail.com", "sam@fastmail.com"),
+            ("sam@fastmail.com.example", "sam@fastmail.com"),
+            ("john.2009@yandex.ru", "john2009@yandex.ru"),  # a dot is a hyphen there, and not nothing
+            ("sam+x@yandex.ru", "sam@yandex.ru"),  # where plus tags are not documented they are kept
+            ("sam+x@posteo.de", "sam@posteo.de"),
+            ("sam-x@yahoo.com", "sam@yahoo.com"),
+            ("sam+x@gmx.net", "sam@gmx.net"),
+            ("s.am@mailbox.org", "sam@mailbox.org"),
             ("ss@example.org", "ß@example.org"),
             ("sam@fass.example", "sam@faß.example"),
         ],
     )
     def test_two_mailboxes_never_become_one(self, one: str, other: str) -> None:
         assert canonical_email(one) != canonical_email(other)
+
+    @settings(max_examples=300)
+    @given(dot_atoms, st.sampled_from(sorted(VERSIONS[LATEST])), st.sampled_from(sorted(VERSIONS)), st.booleans())
+    def test_at_every_provider_and_by_every_version_the_canonical_form_is_a_fixed_point_that_mail_can_be_sent_to(
+        self, local: str, domain: str, rules: int, below: bool
+    ) -> None:
+        try:
+            canonical = canonical_email(f"{local}@{'sam.' * below}{domain}", rules)
+        except InvalidEmail:
+            return
+        assert canonical_email(canonical, rules) == canonical
+        assert identity._PLAIN_EMAIL.match(canonical)
+
+    def test_a_petition_of_the_first_version_keeps_its_rules(self) -> None:
+        assert canonical_email("ro.bin+x@proton.me", 1) == "ro.bin@proton.me"
+        assert canonical_email("robin+1@hotmail.co.uk", 1) == "robin+1@hotmail.co.uk"
+        assert canonical_email("x@sam.fastmail.com", 1) == "x@sam.fastmail.com"
+        assert canonical_email("s.am+x@googlemail.com", 1) == "sam@gmail.com"
 
     @given(plain_looking)
     @example("a@host.local")
@@ -207,6 +251,12 @@ class TestCanonicalEmail:
             "sam.@example.org",
             "s..am@example.org",
             '"sam"@example.org',
+            '"sam"@gmail.com',
+            "sam(home)@gmail.com",
+            "sam@gmail.com(home)",
+            "sam@gmail.com.",
+            "-._@proton.me",
+            "+x@hotmail.fr",
             "Sam <sam@example.org>",
             "sam@[192.0.2.1]",
             "sam@192.0.2.1",
@@ -237,6 +287,29 @@ class TestCanonicalEmail:
         except InvalidEmail:
             assert "canary" not in traceback.format_exc().rpartition("InvalidEmail: ")[2]
             assert "During handling" not in traceback.format_exc(), "the validator's own message would be printed"
+
+
+class TestCanonicalDomain:
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("googlemail.com", "GMAIL.com."),
+            ("me.com", "icloud.com"),
+            ("pm.me", "protonmail.ch"),
+            ("ya.ru", "yandex.kz"),
+            ("posteo.net", "posteo.de"),
+            ("bücher.example", "XN--BCHER-KVA.example"),
+        ],
+    )
+    def test_interchangeable_domains_are_one(self, one: str, other: str) -> None:
+        assert canonical_domain(one) == canonical_domain(other)
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [("hotmail.com", "outlook.com"), ("fastmail.com", "fastmail.fm"), ("sam.fastmail.com", "fastmail.com")],
+    )
+    def test_domains_under_which_a_name_is_somebody_elses_are_not(self, one: str, other: str) -> None:
+        assert canonical_domain(one) != canonical_domain(other)
 
 
 class TestSignerKey:

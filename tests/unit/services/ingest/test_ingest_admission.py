@@ -21,6 +21,7 @@ from services.ingest.petition_rules import petition_errors
 from services.ingest.problems import KINDS, problem_of
 from shared.events import PetitionChanged, PetitionState
 from shared.identity import canonical_email, issued_here, signer_key
+from shared.mailboxes.providers import LATEST
 
 PEPPER = b"a pepper of tests, long enough"
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -55,6 +56,23 @@ def test_a_petition_that_nobody_has_heard_of_takes_no_signatures():
     with pytest.raises(NotAdmitted) as refusal:
         require_open(None, NOW)
     assert problem_of(refusal.value).status == 404
+
+
+def test_a_petition_that_a_newer_ingest_made_takes_no_signatures_here():
+    """By rules that this one does not know, a signer would get another key, and could sign again."""
+    with pytest.raises(NotAdmitted) as refusal:
+        require_open(petition(mailbox_rules=LATEST + 1), NOW)
+    answer = problem_of(refusal.value)
+    assert (answer.status, answer.code, answer.retry_after) == (503, "petition_newer", 5)
+
+
+@pytest.mark.parametrize(("rules", "canonical"), [(1, "ro.bin@proton.me"), (2, "robin@proton.me")])
+def test_a_signer_is_told_by_the_mailbox_rules_of_the_petition(rules: int, canonical: str):
+    sent = submission(email="ro.bin+x@proton.me")
+    found = admit(
+        sent, petition_id="night-trains", pepper=PEPPER, idempotency_key=None, moment=NOW, mailbox_rules=rules
+    )
+    assert found.signer == signer_key(PEPPER, "night-trains", canonical)
 
 
 def test_a_petition_opens_at_its_opening_time_and_closes_at_its_closing_time():

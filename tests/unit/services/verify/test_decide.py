@@ -205,6 +205,8 @@ def test_changes_take_their_positions_lane_by_lane_as_the_commands_stand_there(p
         ("GoogleMail.com", "gmail.com"),
         ("bücher.example", "xn--bcher-kva.example"),
         ("throwaway.example.", "a.throwaway.example"),
+        ("me.com", "icloud.com"),
+        ("Fastmail.com", "fastmail.com"),
     ],
 )
 def test_a_blocked_domain_is_known_in_every_spelling(entry: str, domain: str) -> None:
@@ -215,3 +217,8 @@ def test_a_blocked_domain_is_known_in_every_spelling(entry: str, domain: str) ->
 def test_what_was_accepted_counts_also_if_the_petition_was_paused_or_unpublished_meanwhile() -> None:
     for changed in (petition(paused=Pause(sentence="Back on Monday.")), petition(published=False)):
         assert judge(submission(sign(1)), changed) == Judgement("verified")
+
+
+def test_blocking_one_domain_of_a_provider_does_not_block_another_one_under_which_names_are_other_peoples() -> None:
+    assert not Policy(blocked_email_domains=["hotmail.com"]).blocks("outlook.com")
+    assert not Policy(blocked_email_domains=["fastmail.fm"]).blocks("fastmail.com")

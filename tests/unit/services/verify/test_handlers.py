@@ -20,16 +20,18 @@ from shared.events import (
     ConfirmCommand,
     EraseCommand,
     InvalidateCommand,
+    Policy,
     SignatureRejected,
     SignatureRevoked,
     SignatureVerified,
     SignCommand,
     WithdrawCommand,
 )
-from shared.identity import command_id
+from shared.identity import canonical_email, command_id, signer_key
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.record import Headers, Record
+from shared.mailboxes.providers import LATEST
 from tests.signing import (
     NOON,
     PATH,
@@ -214,6 +216,23 @@ def test_a_key_of_another_signer_petition_or_pepper_is_refused() -> None:
         assert invalid(ADA.model_dump_json().encode(), key=signer_key_of(other).hex.encode()).reason == (
             "signer_key_mismatch"
         )
+
+
+@pytest.mark.parametrize(("rules", "domain"), [(1, "proton.me"), (LATEST, "proton.me")])
+def test_a_key_by_the_mailbox_rules_of_its_petition_is_known_whichever_version_they_are(
+    rules: int, domain: str
+) -> None:
+    command = sign(1, email="a.da+boats@protonmail.com")
+    key = signer_key(PEPPER, command.petition_id, canonical_email(command.email, rules))
+    read = HANDLER.decode(record(command, key=key.hex.encode(), event_id=command.signature_id))
+    assert (read.signer_key, read.email_domain) == (key, domain)
+
+
+def test_a_domain_is_compared_as_blocked_ones_are_whichever_version_the_key_is_of() -> None:
+    command = sign(1, email="ada@posteo.net")
+    old = signer_key(PEPPER, command.petition_id, canonical_email(command.email, 1))
+    read = HANDLER.decode(record(command, key=old.hex.encode(), event_id=command.signature_id))
+    assert Policy(blocked_email_domains=["posteo.net"]).blocks(read.email_domain)
 
 
 @pytest.mark.parametrize(

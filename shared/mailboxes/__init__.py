@@ -1,0 +1,1 @@
+"""Mail providers' rules about spellings that reach one mailbox."""
