@@ -10,12 +10,13 @@ Only the commands on ``signatures.submitted`` carry personal data.
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime
 from functools import cached_property
 from typing import Annotated, ClassVar, Final, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from shared.identity import canonical_domain
 
@@ -29,6 +30,24 @@ CountryCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 
 EmailText = Annotated[str, StringConstraints(min_length=3, max_length=320)]
 """An e-mail address as typed. 320 = 64 (local part) + 1 + 255 (domain), RFC 5321 section 4.5.3.1."""
+
+_LANGUAGE: Final = r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$"
+
+
+def _well_formed(language: str) -> str:
+    if not re.fullmatch(_LANGUAGE, language):
+        raise ValueError("must be a language tag (BCP 47), such as nl, pt-BR or ar")
+    return language
+
+
+Language = Annotated[
+    str,
+    StringConstraints(max_length=35),
+    AfterValidator(_well_formed),
+    Field(json_schema_extra={"pattern": _LANGUAGE}),
+]
+"""A well-formed language tag (RFC 5646, section 2.1; 35 letters are what section 4.4.1 asks readers to take). Whether its
+parts are registered is checked where a petition is changed: the registry grows, and readers must not disagree about it."""
 
 NOT_IN_A_LINE: Final = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
 """What no text of one line may hold, as a class of characters in a regular expression: control characters (C0, C1), line
@@ -227,6 +246,8 @@ class PetitionState(Event):
     opens_at: AwareDatetime | None = None
     closes_at: AwareDatetime | None = None
     policy: Policy = Policy()
+    language: Language | None = None
+    """The language of the texts: title, text, and the names of organisation and targets; ``null``: not known."""
 
     @model_validator(mode="after")
     def _consistent(self) -> PetitionState:

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from services.tally import routes
 from services.tally.live import LiveHub
+from services.tally.pages import PublicAddresses
 from services.tally.read_metrics import ReadMetrics
 from shared.catalogue import Catalogue
 from shared.events import Organisation, PetitionChanged, Policy, TallyUpdated, Target
@@ -87,6 +88,7 @@ class ReadSide:
     max_subscribers: int = 100
     heartbeat_seconds: float = 15.0
     ingest_url: str = "http://sign.example:8001"
+    pages_url: str = "http://pages.example"
     catalogue: Catalogue = field(default_factory=Catalogue)
     reader: MemoryReader = field(default_factory=MemoryReader)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
@@ -101,7 +103,7 @@ class ReadSide:
             self.reader,
             self.hub,
             self.metrics,
-            ingest_url=self.ingest_url,
+            addresses=PublicAddresses(ingest=self.ingest_url, pages=self.pages_url),
             heartbeat_seconds=self.heartbeat_seconds,
         )
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Final
 from uuid import UUID
 
+import langcodes
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from shared.catalogue import Admission, admission_at
@@ -223,7 +224,8 @@ def valid_idempotency_key(header: bytes | None) -> str | None:
 
 
 def petition_errors(state: PetitionState) -> tuple[FieldError, ...]:
-    """What the model of a petition cannot see: addresses that no mail reaches, characters that do not belong in a line.
+    """What the model of a petition cannot see: addresses that no mail reaches, characters that do not belong in a line, and
+    languages that nobody has registered.
 
     A line break in a title would otherwise end up in the headers of a mail.
     """
@@ -237,6 +239,9 @@ def petition_errors(state: PetitionState) -> tuple[FieldError, ...]:
             canonical_email(target.email)
         except InvalidEmail as error:
             errors.append(_error(f"targets.{index}.email", str(error)))
+    if state.language is not None and not langcodes.tag_is_valid(state.language):
+        problem = "must be a registered language tag (BCP 47), such as nl, pt-BR or ar"
+        errors.append({"field": "language", "code": "language_unknown", "problem": problem})
     return tuple(errors)
 
 

@@ -77,6 +77,7 @@ def build(settings: Settings) -> Service:
             access=access,
             clients=clients,
             rate=ClientRate(settings.client_rate),
+            answers=answers,
             metrics=metrics,
             pepper=settings.pepper,
         ),
