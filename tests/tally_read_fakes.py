@@ -87,6 +87,8 @@ class ReadSide:
 
     max_subscribers: int = 100
     heartbeat_seconds: float = 15.0
+    read_seconds: float = 3_600.0
+    """A busy machine may keep the reader in memory from answering for longer than readers wait in earnest."""
     ingest_url: str = "http://sign.example:8001"
     pages_url: str = "http://pages.example"
     catalogue: Catalogue = field(default_factory=Catalogue)
@@ -105,6 +107,7 @@ class ReadSide:
             self.metrics,
             addresses=PublicAddresses(ingest=self.ingest_url, pages=self.pages_url),
             heartbeat_seconds=self.heartbeat_seconds,
+            read_seconds=self.read_seconds,
         )
 
     def metric(self, name: str, **labels: str) -> float:

@@ -12,8 +12,8 @@ class ReadMetrics:
         self.answers = Counter(
             "groundswell_tally_read_answers",
             "Answers given, by what was asked for (tally, organisation, streams, pages) and outcome: ok, not_modified,"
-            " stale (Redis does not answer: the count that was announced last), away (Redis does not answer, and none was"
-            " announced: 503, or a page without a count), unknown (404), invalid (422), full and stopping (503: no more"
+            " stale (Redis does not answer: the newest count that is known), away (Redis does not answer, and none is"
+            " known: 503, or a page without a count), unknown (404), invalid (422), full and stopping (503: no more"
             " streams here)",
             ["what", "outcome"],
             registry=registry,
@@ -26,7 +26,7 @@ class ReadMetrics:
         )
         self.circuit_open = Gauge(
             "groundswell_tally_read_circuit_open",
-            "1 while Redis does not answer: readers are given announced counts at once, and one task alone asks Redis",
+            "1 while Redis does not answer: readers are given the counts that are known at once, and one task alone asks Redis",
             registry=registry,
         )
         self.refused_forms = Counter(

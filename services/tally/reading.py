@@ -1,4 +1,4 @@
-"""Reads the counts for the API and the pages; while Redis does not answer, gives what was announced last."""
+"""Reads the counts for the API and the pages; while Redis does not answer, gives the newest that are known."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class Counts:
     """What is known of the counts of some petitions."""
 
     tallies: Mapping[str, TallyUpdated]
-    """By petition id. A petition is missing if Redis has no answer for it and no tally of it was ever announced."""
+    """By petition id. A petition is missing if Redis has no answer for it and nothing was known of it before."""
     stale: frozenset[str]
-    """The petitions for which Redis has no answer: their tallies are those that were announced last, if there are any."""
+    """The petitions for which Redis has no answer: their tallies are the newest that were announced or read before."""
 
 
 class _Round:
@@ -98,6 +98,8 @@ class CurrentTallies:
         self._rounds: asyncio.Task[None] | None = None
         self._probes: asyncio.Task[None] | None = None
         self._open = False
+        # What Redis said last of each petition that was asked for: so nobody is given an older count than before.
+        self._last: dict[str, TallyUpdated] = {}
 
     async def of(self, petition_ids: Sequence[str]) -> Counts:
         """What is known of the counts of these petitions, within `read_seconds`."""
@@ -105,11 +107,12 @@ class CurrentTallies:
             return Counts({}, frozenset())
         read = await self._from_redis(petition_ids)
         if read is None:
-            return self._announced(petition_ids)
+            return self._known(petition_ids)
+        self._last.update(read)
         damaged = [petition_id for petition_id in petition_ids if petition_id not in read]
-        # What Redis has of these is no tally. Until their owner has rebuilt it, the one that was announced last is shown.
+        # What Redis has of these is no tally. Until their owner has rebuilt it, the newest that is known is shown.
         self._metrics.damaged.inc(len(damaged))
-        counts = self._announced(damaged)
+        counts = self._known(damaged)
         tallies = {petition_id: self._newest(read[petition_id]) for petition_id in petition_ids if petition_id in read}
         return Counts({**tallies, **counts.tallies}, counts.stale)
 
@@ -178,9 +181,13 @@ class CurrentTallies:
             assert self._rounds is not None
             await asyncio.wait([self._rounds])
 
-    def _announced(self, petition_ids: Sequence[str]) -> Counts:
-        announced = {petition_id: self._hub.announced(petition_id) for petition_id in petition_ids}
-        found = {petition_id: tally for petition_id, tally in announced.items() if tally is not None}
+    def _known(self, petition_ids: Sequence[str]) -> Counts:
+        found = {}
+        for petition_id in petition_ids:
+            last = self._last.get(petition_id)
+            known = self._hub.announced(petition_id) if last is None else self._hub.newest(last)
+            if known is not None:
+                found[petition_id] = known
         return Counts(found, frozenset(petition_ids))
 
     def _newest(self, read: TallyUpdated) -> TallyUpdated:

@@ -52,6 +52,9 @@ REFUSALS: Final[Mapping[str, Words]] = {
     ),
     "petition_unknown": Words(404, _NOT_TAKEN, "We do not know this petition.", comes_back=False),
     "petition_not_open_yet": Words(409, _NOT_TAKEN, "This petition is not open yet.", comes_back=False),
+    "petition_paused": Words(
+        409, _NOT_TAKEN, "This petition takes no signatures for the time being.", comes_back=False
+    ),
     "petition_closed": Words(410, _NOT_TAKEN, "This petition has closed.", comes_back=False),
     "too_many_requests": Words(
         429, "That was a bit fast", f"Many forms have come from your network in a short time. {_ONCE}", 10
@@ -69,6 +72,7 @@ REFUSALS: Final[Mapping[str, Words]] = {
     ),
     "malformed_body": Words(400, "The form could not be read", _FORM_UNREADABLE),
     "unsupported_content_type": Words(415, "The form could not be read", _FORM_UNREADABLE),
+    "unsupported_content_encoding": Words(415, "The form could not be read", _FORM_UNREADABLE),
 }
 """By the name of the problem (``services.ingest.problems``): what the page says, with the same status."""
 

@@ -33,7 +33,7 @@ from services.tally.live import (
 from services.tally.openapi import document
 from services.tally.pages import PublicAddresses, not_allowed_page, not_found_page, page_routes
 from services.tally.read_metrics import ReadMetrics
-from services.tally.reading import RETRY_AFTER_SECONDS, Counts, CurrentTallies, TallyReader
+from services.tally.reading import READ_SECONDS, RETRY_AFTER_SECONDS, Counts, CurrentTallies, TallyReader
 from services.tally.views import organisation_body, tally_body
 from shared.catalogue import Catalogue
 from shared.events import PetitionChanged
@@ -62,6 +62,7 @@ def build(
     addresses: PublicAddresses,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
     stall_seconds: float = 30.0,
+    read_seconds: float = READ_SECONDS,
 ) -> Starlette:
     """The whole read side as one application.
 
@@ -73,8 +74,9 @@ def build(
         addresses: Where browsers reach ingest and the pages.
         heartbeat_seconds: Seconds between the comments that keep idle streams open.
         stall_seconds: A subscriber that takes nothing for so long holds a place that someone else could have.
+        read_seconds: How long a reader waits for Redis.
     """
-    tallies = CurrentTallies(reader, hub, metrics)
+    tallies = CurrentTallies(reader, hub, metrics, read_seconds=read_seconds)
     routes = [
         *api_routes(catalogue, tallies, hub, metrics, heartbeat_seconds=heartbeat_seconds, stall_seconds=stall_seconds),
         *page_routes(catalogue, tallies, metrics, addresses),

@@ -54,7 +54,7 @@ class TallyBody(_Body):
         description="When the count became this one; without a change of it yet, when the petition was last changed."
     )
     stale: bool = Field(
-        description="Whether the live count could not be read: this is the one that was announced last, at `updated_at`."
+        description="Whether the live count could not be read: this is the newest that is known, of `updated_at`."
     )
     next_milestone: int | None = Field(description="The lowest threshold above the count; null when there is none.")
     milestones: list[MilestoneBody]
@@ -75,7 +75,7 @@ class OrganisationPetitionBody(_Body):
     targets: list[TargetBody]
     language: str | None = Field(description="The language of its texts (BCP 47); null: not known.")
     excerpt: str = Field(description=f"The beginning of the text, at most {EXCERPT_LETTERS} letters.")
-    count: int | None = Field(description="null while it cannot be read (`stale`) and none was announced.")
+    count: int | None = Field(description="null while it cannot be read (`stale`) and none is known.")
     url: str = Field(description="Path of the petition's page on this host.")
     open: bool = Field(description="Whether it takes signatures now.")
 
@@ -88,13 +88,13 @@ class OrganisationBody(_Body):
     supporters: int | None = Field(
         description="The sum of the petitions' counts, as far as they are known; null when none is."
     )
-    stale: bool = Field(description="Whether live counts could not be read: they are those that were announced last.")
+    stale: bool = Field(description="Whether live counts could not be read: they are the newest that are known.")
     petitions_started: int
     petitions: list[OrganisationPetitionBody]
 
 
 def tally_body(petition: PetitionChanged, tally: TallyUpdated, *, stale: bool = False) -> TallyBody:
-    """The answer of ``GET /v1/petitions/{petition_id}/tally``; `stale`: the tally is the one that was announced last."""
+    """The answer of ``GET /v1/petitions/{petition_id}/tally``; `stale`: it is not Redis' own now, but the newest known."""
     return TallyBody(
         petition_id=petition.petition_id,
         title=petition.title,
@@ -132,7 +132,7 @@ def organisation_body(
         petitions: All petitions of one organisation, at least one.
         tallies: Their tallies by petition id, as far as they are known.
         moment: For "open now".
-        stale: The petitions whose tallies could not be read: they are as announced.
+        stale: The petitions whose tallies could not be read: they are the newest that are known.
     """
     organisation = newest_of(petitions).organisation
     counts = {petition_id: tally.count for petition_id, tally in tallies.items()}
@@ -207,9 +207,9 @@ class PetitionView:
     language: str
     """The language of all these texts; empty: not known."""
     count: int | None
-    """None while it cannot be read and none was announced."""
+    """None while it cannot be read and none is known."""
     as_of: str | None
-    """When the count was the right one, if it is the one that was announced last."""
+    """When the count was this one, if it may have changed since and cannot be read."""
     milestones: list[int]
     progress: Progress | None
     """None when no milestone is left above the count, or there is no count."""
@@ -227,7 +227,7 @@ class PetitionView:
 def petition_view(
     petition: PetitionChanged, tally: TallyUpdated | None, moment: datetime, *, stale: bool = False
 ) -> PetitionView:
-    """What ``/p/{petition_id}`` shows at `moment`; `stale`: the tally is the one that was announced last."""
+    """What ``/p/{petition_id}`` shows at `moment`; `stale`: it is not Redis' own now, but the newest known."""
     count = None if tally is None else tally.count
     threshold = None if count is None else next_milestone(count, petition.milestones)
     policy = petition.policy

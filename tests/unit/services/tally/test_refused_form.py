@@ -7,11 +7,13 @@ from typing import Any
 import httpx
 import pytest
 
+from services.ingest.openapi import document
 from services.ingest.problems import KINDS
 from services.tally.refusals import FIELDS, REFUSALS
 from services.tally.typed import FORM_BYTES
 from shared.events import Policy
 from shared.form_errors import FORM_ERRORS
+from shared.http import PROBLEM_JSON
 from tests.tally_read_fakes import HARBOUR, ReadSide, petition, tally
 from tests.unit.services.tally.test_pages import Page
 
@@ -23,12 +25,19 @@ TYPED = {
     "comment": "\nI swim.\r\n\r\n</textarea><script>x</script> زيت & more",
     "consent": "true",
 }
-NOT_FOR_SIGNERS = {
-    *("credentials_ambiguous", "credentials_required", "credentials_wrong", "too_many_wrong_credentials", "admin_only"),
-    *("signature_unknown", "signature_undecided", "postgres_away", "too_many_lines"),
-    *("not_found", "method_not_allowed", "malformed_request", "idempotency_key_invalid"),
+OTHER_CLIENTS = {
+    *("credentials_ambiguous", "credentials_wrong", "too_many_wrong_credentials"),
+    *("malformed_request", "idempotency_key_invalid"),
 }
-"""What a form of a page cannot meet: it sends no credentials, goes to one address, and is one signature."""
+"""What a form of a page cannot meet: it has no credentials and no keys, and browsers write requests well."""
+
+SIGNING = document()["paths"]["/v1/petitions/{petition_id}/signatures"]["post"]["responses"]
+REASONS = {
+    reason
+    for answer in SIGNING.values()
+    for reason in answer.get("content", {}).get(PROBLEM_JSON, {}).get("examples", {})
+}
+"""Every problem that a signature can meet, as docs/openapi.json says."""
 
 
 @pytest.fixture
@@ -96,7 +105,7 @@ async def test_the_page_is_the_petitions_own(client: httpx.AsyncClient) -> None:
     assert shown.text("petition-count") == usual.text("petition-count") == "4,849"
 
 
-@pytest.mark.parametrize("reason", sorted(set(KINDS) - NOT_FOR_SIGNERS))
+@pytest.mark.parametrize("reason", sorted(REASONS - OTHER_CLIENTS))
 async def test_every_way_to_be_refused_keeps_its_status_and_says_what_to_do(
     client: httpx.AsyncClient, read_side: ReadSide, reason: str
 ) -> None:
