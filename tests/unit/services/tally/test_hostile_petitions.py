@@ -142,7 +142,7 @@ def test_mails_have_the_same_headers_and_parts_whatever_a_petition_is_called(
         ("/p/x//", None),
     ],
 )
-async def test_no_address_redirects_to_another_host(path: str, moved: str | None) -> None:
+async def test_no_address_redirects_to_the_host_that_a_request_names(path: str, moved: str | None) -> None:
     side = ReadSide()
     side.catalogue.apply(PLAIN)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(side.app()), base_url="http://pages.example") as client:
