@@ -55,6 +55,11 @@ class Catalogue:
         petition = self._petitions.get(petition_id)
         return petition if petition is not None and petition.published else None
 
+    def changed_at(self, petition_id: str) -> datetime | None:
+        """When the petition was last changed, or None when it is unknown."""
+        petition = self._petitions.get(petition_id)
+        return None if petition is None else petition.changed_at
+
     def apply(self, petition: PetitionChanged) -> None:
         """Take over a petition's new state. The topic has one order per petition, so the last one applied is newest."""
         self._petitions[petition.petition_id] = petition

@@ -95,6 +95,24 @@ def _in_calendar(moment: datetime) -> datetime:
 PetitionTime = Annotated[AwareDatetime, AfterValidator(_in_calendar)]
 """A time of a petition: in UTC from here on, so that nothing later can fail to convert it."""
 
+_LANGUAGE: Final = r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$"
+
+
+def _well_formed(language: str) -> str:
+    if not re.fullmatch(_LANGUAGE, language):
+        raise ValueError("must be a language tag (BCP 47), such as nl, pt-BR or ar")
+    return language
+
+
+Language = Annotated[
+    str,
+    StringConstraints(max_length=35),
+    AfterValidator(_well_formed),
+    Field(json_schema_extra={"pattern": _LANGUAGE}),
+]
+"""A well-formed language tag (RFC 5646, section 2.1; 35 letters are what section 4.4.1 asks readers to take). Whether its
+parts are registered is checked where a petition is changed: the registry grows, and readers must not disagree about it."""
+
 
 class Event(BaseModel):
     """The common ground of all events: immutable, strict types, unknown fields ignored."""
@@ -376,6 +394,8 @@ class PetitionState(Event):
     published: bool = True
     """Without it the petition is shown nowhere, takes no signatures, and no mail goes to its targets. What was accepted
     counts."""
+    language: Language | None = None
+    """The language of the texts: title, text, and the names of organisation and targets; ``null``: not known."""
 
     @model_validator(mode="after")
     def _consistent(self) -> PetitionState:

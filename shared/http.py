@@ -1,9 +1,10 @@
-"""HTTP that every service has in common: errors as RFC 9457 problem details, and the readiness check."""
+"""HTTP that every service has in common: errors as RFC 9457 problem details, and who gets a page instead."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
@@ -67,6 +68,45 @@ _CODES = {
     "bool_type": "not_true_or_false",
 }
 """Our codes for what pydantic finds. Its other types are codes as they are: ``missing``, ``json_invalid``, …"""
+
+
+def prefers_html(accept: bytes | None) -> bool:
+    """Whether an Accept header (RFC 9110, section 12.5.1) asks for HTML more than for JSON, as browsers do.
+
+    Of several ranges that match, the most specific one holds. Names are in any case. A range whose weight cannot be read
+    counts as not wanted.
+
+    Args:
+        accept: The header's value; several of them joined by commas; None when there is none.
+    """
+    if accept is None or b"text/" not in (accept := accept.lower()):
+        return False  # nearly every program
+    html = json = 0.0
+    html_rank = json_rank = -1
+    for part in accept.split(b","):
+        kind, *parameters = (piece.strip() for piece in part.split(b";"))
+        quality = _quality(parameters)
+        rank = _HTML_RANGES.get(kind, -1)
+        if rank >= html_rank and rank >= 0:
+            html, html_rank = max(html, quality) if rank == html_rank else quality, rank
+        rank = _JSON_RANGES.get(kind, -1)
+        if rank >= json_rank and rank >= 0:
+            json, json_rank = max(json, quality) if rank == json_rank else quality, rank
+    return html > json
+
+
+_HTML_RANGES: Final = {b"*/*": 0, b"text/*": 1, b"text/html": 2}
+_JSON_RANGES: Final = {b"*/*": 0, b"application/*": 1, b"application/json": 2, b"application/problem+json": 2}
+_QUALITY: Final = re.compile(rb"q\s*=\s*([01](?:\.[0-9]{0,3})?)")
+
+
+def _quality(parameters: Sequence[bytes]) -> float:
+    for parameter in parameters:
+        if parameter.startswith(b"q"):
+            found = _QUALITY.fullmatch(parameter)
+            return min(1.0, float(found[1])) if found else 0.0
+    return 1.0
+
 
 _UUID = "Input should be a valid UUID"
 """pydantic's own text goes on with a letter of what was sent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -43,7 +44,7 @@ GOOD: Final = {"email": "ann@mail.example", "name": "Ann", "country": "NL", "pos
 JSON = (b"content-type", b"application/json")
 AS_ADMIN = (b"authorization", f"Bearer {ADMIN}".encode())
 SIGN = f"/v1/petitions/{PATH}/signatures".encode()
-ALLOWED = {kind.status for kind in KINDS.values()} - {500} | {200, 201, 202, 207, 303}
+ALLOWED = {kind.status for kind in KINDS.values()} - {500} | {200, 201, 202, 207, 303, 307}
 
 
 NOT_IN_A_LINE = {
@@ -149,6 +150,7 @@ class HostileIngest:
                 events=events,
                 clients=clients,
                 rate=rate,
+                answers=answers,
                 metrics=metrics,
                 pepper=PEPPER,
             ),
@@ -223,6 +225,16 @@ def ingest_anew() -> HostileIngest:
     return ONLY
 
 
+_SITE = re.escape(PAGES).encode()
+EXPECTED_LOCATIONS = (
+    re.compile(rb"/v1/signatures/[0-9a-f-]{36}"),
+    re.compile(_SITE + rb"/p/" + re.escape(PATH).encode() + rb"/thanks\?signature=[0-9a-f-]{36}"),
+    re.compile(_SITE + rb"/p/[A-Za-z0-9._~%-]*\?refused=[a-z_]+(&e=[a-z]+:[a-z_]+)*(&wait=[0-9]+)?"),
+    re.compile(_SITE + rb"/p/[A-Za-z0-9._~%-]*"),
+)
+"""A status, the thank-you page, the page with the form that was refused, and the page of a form that is loaded again."""
+
+
 def check_answer(answer: Answer, *, repeats: bool) -> None:
     """What no request may bring about."""
     assert answer.status in ALLOWED
@@ -233,7 +245,9 @@ def check_answer(answer: Answer, *, repeats: bool) -> None:
         assert cast("bytes", name) != b"set-cookie"
     location = answer.header(b"location")
     if location is not None:
-        assert location == f"{PAGES}/p/{PATH}/thanks".encode() or location.startswith(b"/v1/signatures/")
+        assert any(expected.fullmatch(location) for expected in EXPECTED_LOCATIONS), location
+    if answer.status == 307:
+        assert answer.header(b"cache-control") == b"no-store"
     kind = (answer.header(b"content-type") or b"").partition(b";")[0]
     if answer.status >= 400 and answer.body and kind != b"text/html":
         assert kind == b"application/problem+json"

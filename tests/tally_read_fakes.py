@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from services.tally import routes
 from services.tally.live import LiveHub
+from services.tally.pages import PublicAddresses
 from services.tally.read_metrics import ReadMetrics
 from shared.catalogue import Catalogue
 from shared.events import Organisation, PetitionChanged, Policy, TallyUpdated, Target
@@ -86,7 +87,10 @@ class ReadSide:
 
     max_subscribers: int = 100
     heartbeat_seconds: float = 15.0
+    read_seconds: float = 3_600.0
+    """A busy machine may keep the reader in memory from answering for longer than readers wait in earnest."""
     ingest_url: str = "http://sign.example:8001"
+    pages_url: str = "http://pages.example"
     catalogue: Catalogue = field(default_factory=Catalogue)
     reader: MemoryReader = field(default_factory=MemoryReader)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
@@ -101,8 +105,9 @@ class ReadSide:
             self.reader,
             self.hub,
             self.metrics,
-            ingest_url=self.ingest_url,
+            addresses=PublicAddresses(ingest=self.ingest_url, pages=self.pages_url),
             heartbeat_seconds=self.heartbeat_seconds,
+            read_seconds=self.read_seconds,
         )
 
     def metric(self, name: str, **labels: str) -> float:

@@ -27,7 +27,8 @@ _GIVE_UP_SECONDS: Final = 60.0
 _AGAIN_SECONDS: Final = 0.5
 _POISON_SECONDS: Final = 0.05
 
-_NOT_NOW: Final = frozenset({429, 503})
+_NOT_NOW: Final = frozenset({307, 429, 503})
+"""307: a form of a browser, sent on to a page that says why it was refused. Those of the surge are right, so it is for now."""
 _BROWSER: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
@@ -181,7 +182,8 @@ class Sender:
             else:
                 if answer.status not in _NOT_NOW:
                     return answer
-                why, wait = f"{answer.status} {answer.body[:300]!r}", answer.retry_after
+                why = f"{answer.status} {answer.headers.get(b'location', b'')!r} {answer.body[:300]!r}"
+                wait = answer.retry_after
             self.progress.put_off += 1
             if asyncio.get_running_loop().time() + wait > deadline:
                 raise SendFailed(f"POST {path} got no answer for {_GIVE_UP_SECONDS:.0f} s; the last try: {why}")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from starlette.responses import Response
 
+from services.ingest.admission import Submission
+from services.ingest.bodies import JSON, media_type
 from services.ingest.metrics import IngestMetrics
-from services.ingest.pages import prefers_html, problem_page
+from services.ingest.pages import problem_page, status_page
 from services.ingest.problems import problem as problem_named
-from shared.http import Problem
+from services.ingest.schemas import SignatureStatus
+from shared.http import Problem, prefers_html
 
 
 class Answers:
@@ -30,15 +33,40 @@ class Answers:
         self._metrics.refused.labels(reason=problem.code).inc()
         return self._overloaded if problem.code == "overloaded" else problem.response()
 
+    def refuse_page(self, problem: Problem) -> Response:
+        """The problem as a page of its own, for a person who asked for one."""
+        self._metrics.refused.labels(reason=problem.code).inc()
+        return problem_page(problem, pages_url=self._pages_url)
+
     def refuse_form(self, problem: Problem, headers: Mapping[bytes, bytes], petition_id: str) -> Response:
-        """The problem as a page if a browser's form is waiting for it, else as JSON."""
-        if not prefers_html(headers.get(b"accept")):
+        """On to the petition's page if a browser's form is waiting, else the problem as JSON.
+
+        307 lets the browser send the same form again, to the page, which shows it with what was typed. So nothing has to be
+        kept here or put into an address; the address names the refusal, the wrong fields, and seconds to wait.
+        """
+        if not prefers_html(headers.get(b"accept")) or media_type(headers) == JSON:
             return self.refuse(problem)
         self._metrics.refused.labels(reason=problem.code).inc()
-        # An unknown petition has no page to go back to.
-        known = problem.status != 404
-        return problem_page(problem, back=f"{self._pages_url}/p/{quote(petition_id, safe='')}" if known else None)
+        refusal = [("refused", problem.code)]
+        refusal += [
+            ("e", f"{error['field']}:{error.get('code', 'invalid')}")
+            for error in problem.errors
+            if error["field"] in Submission.model_fields
+        ]
+        if problem.retry_after is not None:
+            refusal.append(("wait", str(problem.retry_after)))
+        sent = {**problem.headers, "location": f"{self.petition_url(petition_id)}?{urlencode(refusal, safe=':')}"}
+        return Response(status_code=307, headers={**sent, "cache-control": "no-store"})
 
-    def thanks_url(self, petition_id: str) -> str:
-        """Where a signed form goes on to. Nothing in it says who signed."""
-        return f"{self._pages_url}/p/{petition_id}/thanks"
+    def petition_url(self, petition_id: str) -> str:
+        """The petition's page."""
+        return f"{self._pages_url}/p/{quote(petition_id, safe='')}"
+
+    def thanks_url(self, petition_id: str, signature_id: str) -> str:
+        """Where a signed form goes on to. Nothing in it says who signed; with the id the signer can look it up."""
+        return f"{self._pages_url}/p/{petition_id}/thanks?signature={signature_id}"
+
+    def status_page(self, status: SignatureStatus) -> Response:
+        """Where a signature stands, for a person."""
+        back = None if status.petition_id is None else self.petition_url(status.petition_id)
+        return status_page(status, pages_url=self._pages_url, back=back)

@@ -89,6 +89,7 @@ def build(settings: Settings) -> Service:
             events=events,
             clients=clients,
             rate=ClientRate(settings.client_rate),
+            answers=answers,
             metrics=metrics,
             pepper=settings.pepper,
         ),

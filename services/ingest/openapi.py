@@ -122,8 +122,8 @@ def _sign() -> Json:
             "summary": "Sign a petition",
             "description": (
                 "A signer who has signed before gets the same answer. With `Accept: text/html`, as browsers' forms send"
-                " it, success leads on to the petition's thank-you page and errors are a page. A valid API key lifts"
-                " the rate limit."
+                " it, success leads on to the petition's thank-you page, and a form that is refused to the petition's"
+                " page, which shows it again with what was typed. A valid API key lifts the rate limit."
             ),
             "security": _ANYONE_OR_PARTNER,
             "parameters": [
@@ -166,7 +166,15 @@ def _sign() -> Json:
                 ),
                 "303": {
                     "description": "Durable; on to the thank-you page (`Accept: text/html`).",
-                    "headers": location("The thank-you page."),
+                    "headers": location("The thank-you page. Its `signature` is the signature's id."),
+                },
+                "307": {
+                    "description": (
+                        "A form that is refused (`Accept: text/html`): the browser sends it again, to the petition's page."
+                        " `refused` in the address is the problem's name, each `e` a wrong field and the code of what is"
+                        " wrong with it, `wait` the seconds to wait."
+                    ),
+                    "headers": location("The petition's page."),
                 },
                 **refusals(
                     *_RATE_LIMITED,
@@ -175,7 +183,6 @@ def _sign() -> Json:
                     "idempotency_key_invalid",
                     "invalid_fields",
                     *PUBLISHING,
-                    html=True,
                 ),
             },
         },
@@ -220,7 +227,8 @@ def _status() -> Json:
             "summary": "What became of a signature",
             "description": (
                 "`submitted` means taken in and not decided yet. Without credentials a duplicate reads as the first"
-                " signature would (`verified`, or `pending`): otherwise anyone could find out who signed."
+                " signature would (`verified`, or `pending`): otherwise anyone could find out who signed. With"
+                " `Accept: text/html` it is a page in words for the signer."
             ),
             "security": _ANYONE_OR_PARTNER,
             "responses": {
@@ -235,8 +243,9 @@ def _status() -> Json:
                         "decided_at": "2026-11-22T10:42:07Z",
                         "erased_at": None,
                     },
+                    html=True,
                 ),
-                **refusals(*_RATE_LIMITED, *_LOOKING_UP, "starting"),
+                **refusals(*_RATE_LIMITED, *_LOOKING_UP, "starting", html=True),
             },
         },
     }

@@ -84,12 +84,16 @@ def location(description: str) -> Json:
     return {"Location": {"description": description, "schema": {"type": "string", "format": "uri-reference"}}}
 
 
-def answer(description: str, schema: str, example: Json | None = None, *, headers: Json | None = None) -> Json:
-    """A JSON answer with its schema."""
+def answer(
+    description: str, schema: str, example: Json | None = None, *, headers: Json | None = None, html: bool = False
+) -> Json:
+    """A JSON answer with its schema; `html`: it is a page for those who ask for one."""
     content: Json = {"schema": ref(schema)}
     if example is not None:
         content["example"] = example
     answer: Json = {"description": description, "content": {"application/json": content}}
+    if html:
+        answer["content"]["text/html"] = {"schema": {"type": "string"}}
     if headers is not None:
         answer["headers"] = headers
     return answer

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import langcodes
+
 from services.ingest.admission import FieldError
 from shared.bounds.texts import MOST_OFFICE, MOST_PAUSE, MOST_TEXT, MOST_TITLE, Unfit, checked_line, checked_text
 from shared.countries import COUNTRIES
@@ -43,6 +45,12 @@ def petition_errors(state: PetitionState) -> tuple[FieldError, ...]:
     for index, domain in enumerate(state.policy.blocked_email_domains):
         if not is_domain(domain):
             errors.append(_no_domain(f"policy.blocked_email_domains.{index}", domain))
+    if state.language is not None and not langcodes.tag_is_valid(state.language):
+        errors.append(
+            _error(
+                "language", "language_unknown", "This is no registered language tag (BCP 47), such as nl, pt-BR or ar."
+            )
+        )
     return tuple(errors)
 
 

@@ -22,7 +22,8 @@ from services.ingest.petitions import PetitionEndpoints
 from services.ingest.problems import problem
 from services.ingest.sign import PREFIX, SUFFIX, SignEndpoint
 from services.ingest.signatures import SignatureEndpoints
-from shared.http import Problem
+from shared.http import Problem, prefers_html
+from shared.malformed import fields_of
 
 
 class Dispatcher:
@@ -63,12 +64,22 @@ def other_routes(
     async def openapi_json(_: Request) -> Response:
         return JSONResponse(document)
 
-    async def refused(_: Request, error: Exception) -> Response:
-        assert isinstance(error, Problem)
-        return answers.refuse(error)
+    def for_people(request: Request) -> bool:
+        accept = fields_of(request.scope).get(b"accept")
+        return request.method in {"GET", "HEAD"} and prefers_html(accept)
 
-    async def not_routed(_: Request, error: Exception) -> Response:
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        shown = for_people(request) and request.scope.get("endpoint") == signatures.status
+        return answers.refuse_page(error) if shown else answers.refuse(error)
+
+    async def not_routed(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        path = request.scope["path"]
+        if error.status_code == 405 and for_people(request) and path.startswith(PREFIX) and path.endswith(SUFFIX):
+            # Somebody loads the address again to which the form went: the form is on the petition's page.
+            location = answers.petition_url(path[len(PREFIX) : -len(SUFFIX)])
+            return Response(status_code=303, headers={"location": location, "cache-control": "no-store"})
         name = "method_not_allowed" if error.status_code == 405 else "not_found"
         refusal = problem(name)
         refusal.headers.update(error.headers or {})  # Allow

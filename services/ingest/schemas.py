@@ -114,6 +114,7 @@ class PublicPetition(Answer):
     organisation: Organisation
     title: str
     text: str
+    language: Annotated[str | None, Field(description="The language of these texts (BCP 47); null: not known.")]
     targets: list[PublicTarget]
     milestones: list[int]
     opens_at: AwareDatetime | None

@@ -21,10 +21,9 @@ from services.ingest.deadline import Deadline
 from services.ingest.intake import ANSWER_SECONDS, Intake
 from services.ingest.limits import ClientRate, InFlight
 from services.ingest.metrics import IngestMetrics
-from services.ingest.pages import prefers_html
 from services.ingest.problems import problem, problem_of
 from services.ingest.schemas import status_url
-from shared.http import Problem
+from shared.http import Problem, prefers_html
 from shared.malformed import fields_of
 from shared.whole_answers import send_whole
 
@@ -78,7 +77,7 @@ class SignEndpoint:
         self._metrics.acknowledged_seconds.observe(time.perf_counter() - started)
         if prefers_html(headers.get(b"accept")):
             # 303: the browser fetches the thank-you page with GET, and reloading that does not sign again.
-            location = self._answers.thanks_url(petition_id).encode()
+            location = self._answers.thanks_url(petition_id, signature_id).encode()
             await send_whole(send, 303, [(b"location", location), (b"content-length", b"0")], b"")
         else:
             url = status_url(signature_id)

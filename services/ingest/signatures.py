@@ -14,6 +14,7 @@ from starlette.responses import Response
 from services.ingest.access import Access, Role
 from services.ingest.admin.events import AdminEvent, AdminEvents
 from services.ingest.admission import Erasure, NotAdmitted, checked_erasure
+from services.ingest.answers import Answers
 from services.ingest.bodies import read_json, refusal_of
 from services.ingest.clients import Clients
 from services.ingest.disclosure import without_duplicates, without_erasures
@@ -25,7 +26,7 @@ from services.ingest.problems import problem, problem_of
 from services.ingest.schemas import CommandSubmitted, SignatureStatus, status_url
 from services.ingest.store import Outcome, OutcomeStore, Target
 from shared.events import ChangeCommand, ConfirmCommand, EraseCommand, InvalidateCommand, PetitionId, WithdrawCommand
-from shared.http import Problem
+from shared.http import Problem, prefers_html
 from shared.identity import command_id, issued_here
 from shared.kafka.errors import is_transient
 from shared.malformed import fields_of
@@ -59,19 +60,22 @@ class SignatureEndpoints:
         events: AdminEvents,
         clients: Clients,
         rate: ClientRate,
+        answers: Answers,
         metrics: IngestMetrics,
         pepper: bytes,
     ) -> None:
         self._intake, self._store, self._access, self._events = intake, store, access, events
+        self._answers = answers
         self._clients, self._rate, self._metrics, self._pepper = clients, rate, metrics, pepper
 
     async def status(self, request: Request) -> Response:
-        """``GET /v1/signatures/{signature_id}``
+        """``GET /v1/signatures/{signature_id}``: as JSON, or as a page for those who ask for HTML.
 
         Raises:
             Problem: it was never submitted here, or the outcome cannot be looked up.
         """
-        caller = self._access.caller(fields_of(request.scope), request.scope)
+        asked = fields_of(request.scope)
+        caller = self._access.caller(asked, request.scope)
         if caller is None and (wait := self._rate.wait(self._clients.of(request.scope))):
             raise problem("too_many_requests", retry_after=int(wait) + 1)
         signature_id = self._issued_id(request)
@@ -81,7 +85,9 @@ class SignatureEndpoints:
         if not trusted and outcome is not None:
             answer = without_duplicates(answer, self._intake.petition(outcome.petition_id))
             answer = without_erasures(answer)
-        headers = {"cache-control": "no-store"}  # it changes, and it is the signer's
+        if prefers_html(asked.get(b"accept")):
+            return self._answers.status_page(answer)
+        headers = {"cache-control": "no-store", "vary": "accept"}  # it changes, and it is the signer's
         return Response(answer.model_dump_json(), 200, headers, media_type="application/json")
 
     async def command(self, request: Request) -> Response:

@@ -18,6 +18,7 @@ from services.tally.ledger import Ledger
 from services.tally.live import LiveHub
 from services.tally.live_feed import LiveFeed
 from services.tally.metrics import TallyMetrics
+from services.tally.pages import PublicAddresses
 from services.tally.read_metrics import ReadMetrics
 from services.tally.settings import Settings
 from services.tally.store import TallyStore
@@ -47,7 +48,7 @@ def build(settings: Settings) -> Service:
     producer = EventProducer(settings)
     metrics, read_metrics = TallyMetrics(registry), ReadMetrics(registry)
     catalogue = Catalogue()
-    store, ledger = TallyStore(redis), Ledger(database)
+    store, ledger = TallyStore(redis, begun=catalogue.changed_at), Ledger(database)
     snapshots = SnapshotAnnouncer(
         store=store, producer=producer, metrics=metrics, interval_seconds=settings.snapshot_interval_ms / 1000
     )
@@ -155,7 +156,7 @@ def build(settings: Settings) -> Service:
             store,
             hub,
             read_metrics,
-            ingest_url=settings.public_ingest_url,
+            addresses=PublicAddresses(ingest=settings.public_ingest_url.rstrip("/"), pages=settings.public_pages_url),
             stall_seconds=settings.http_stall_seconds,
         ),
         on_stop=[consumer.drain, hub.close],

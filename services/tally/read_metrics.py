@@ -12,14 +12,27 @@ class ReadMetrics:
         self.answers = Counter(
             "groundswell_tally_read_answers",
             "Answers given, by what was asked for (tally, organisation, streams, pages) and outcome: ok, not_modified,"
-            " unknown (404), invalid (422), away (503: Redis), full and stopping (503: no more streams here)",
+            " stale (Redis does not answer: the newest count that is known), away (Redis does not answer, and none is"
+            " known: 503, or a page without a count), unknown (404), invalid (422), full and stopping (503: no more"
+            " streams here)",
             ["what", "outcome"],
             registry=registry,
         )
         self.store_failures = Counter(
             "groundswell_tally_read_store_failures",
-            "Reads of counts that failed, by cause; each was answered with 503",
+            "Reads of counts that failed, by cause (too_slow: not within the time that a reader waits)",
             ["cause"],
+            registry=registry,
+        )
+        self.circuit_open = Gauge(
+            "groundswell_tally_read_circuit_open",
+            "1 while Redis does not answer: readers are given the counts that are known at once, and one task alone asks Redis",
+            registry=registry,
+        )
+        self.refused_forms = Counter(
+            "groundswell_tally_read_refused_forms",
+            "Sign forms that ingest refused and that were shown again with what was typed, by the problem's name, or other",
+            ["reason"],
             registry=registry,
         )
         self.behind = Counter(

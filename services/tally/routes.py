@@ -31,13 +31,13 @@ from services.tally.live import (
     version_text,
 )
 from services.tally.openapi import document
-from services.tally.pages import not_found_page, page_routes
+from services.tally.pages import PublicAddresses, not_allowed_page, not_found_page, page_routes
 from services.tally.read_metrics import ReadMetrics
-from services.tally.reading import RETRY_AFTER_SECONDS, CountsAway, CurrentTallies, TallyReader
+from services.tally.reading import READ_SECONDS, RETRY_AFTER_SECONDS, Counts, CurrentTallies, TallyReader
 from services.tally.views import organisation_body, tally_body
 from shared.catalogue import Catalogue
-from shared.events import PetitionChanged, TallyUpdated
-from shared.http import EXCEPTION_HANDLERS, Problem, http_exception_response
+from shared.events import PetitionChanged
+from shared.http import EXCEPTION_HANDLERS, Problem, http_exception_response, prefers_html
 
 CACHE_CONTROL: Final = "public, max-age=1"
 """Counts are public, and a second old is as good as new to a reader: with any cache in front, a viral petition costs one
@@ -59,9 +59,10 @@ def build(
     hub: LiveHub,
     metrics: ReadMetrics,
     *,
-    ingest_url: str,
+    addresses: PublicAddresses,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
     stall_seconds: float = 30.0,
+    read_seconds: float = READ_SECONDS,
 ) -> Starlette:
     """The whole read side as one application.
 
@@ -70,14 +71,15 @@ def build(
         reader: Reads counts from Redis.
         hub: Given every record of ``tallies.updated``; close it when the process stops.
         metrics: The metrics that `hub` was given too.
-        ingest_url: Where browsers reach ingest: the sign form posts there.
+        addresses: Where browsers reach ingest and the pages.
         heartbeat_seconds: Seconds between the comments that keep idle streams open.
         stall_seconds: A subscriber that takes nothing for so long holds a place that someone else could have.
+        read_seconds: How long a reader waits for Redis.
     """
-    tallies = CurrentTallies(reader, hub, metrics)
+    tallies = CurrentTallies(reader, hub, metrics, read_seconds=read_seconds)
     routes = [
         *api_routes(catalogue, tallies, hub, metrics, heartbeat_seconds=heartbeat_seconds, stall_seconds=stall_seconds),
-        *page_routes(catalogue, tallies, metrics, ingest_url),
+        *page_routes(catalogue, tallies, metrics, addresses),
         Mount("/static", Assets(), name="static"),
     ]
     app = Starlette(routes=routes, exception_handlers={**EXCEPTION_HANDLERS, HTTPException: _refusal})
@@ -125,19 +127,21 @@ class _Api:
     async def tally(self, request: Request) -> Response:
         """``GET /v1/petitions/{petition_id}/tally``."""
         petition = self._petition(request, "tally")
-        tally = (await self._read([petition], "tally"))[petition.petition_id]
+        counts = await self._counts([petition], "tally")
+        tally, stale = counts.tallies[petition.petition_id], bool(counts.stale)
         # Weak, because it stands for the meaning and not for the bytes: the count's version and the petition's change.
-        etag = f'W/"{version_text(tally.version)}-{int(petition.changed_at.timestamp() * 1_000_000):x}"'
-        return self._cacheable(request, tally_body(petition, tally), etag, "tally")
+        change = int(petition.changed_at.timestamp() * 1_000_000)
+        etag = f'W/"{version_text(tally.version)}-{change:x}{"-stale" if stale else ""}"'
+        return self._cacheable(request, tally_body(petition, tally, stale=stale), etag, "tally", stale=stale)
 
     async def organisation(self, request: Request) -> Response:
         """``GET /v1/organisations/{slug}``."""
         petitions = self._petitions(request, "organisation")
-        tallies = await self._read(petitions, "organisation")
-        body = organisation_body(petitions, tallies, datetime.now(UTC))
+        counts = await self._counts(petitions, "organisation")
+        body = organisation_body(petitions, counts.tallies, datetime.now(UTC), stale=counts.stale)
         # It changes with any count, any petition and the clock (open or not), so its content is its version.
         digest = hashlib.blake2b(body.model_dump_json().encode(), digest_size=8).hexdigest()
-        return self._cacheable(request, body, f'W/"{digest}"', "organisation")
+        return self._cacheable(request, body, f'W/"{digest}"', "organisation", stale=body.stale)
 
     async def tally_stream(self, request: Request) -> Response:
         """``GET /v1/petitions/{petition_id}/tally/stream``: a snapshot, then updates."""
@@ -145,14 +149,15 @@ class _Api:
         form = self._form(request)
         subscription = self._subscribe(form, petition.petition_id, "tally_stream")
         try:
-            tally = (await self._read([petition], "tally_stream"))[petition.petition_id]
+            counts = await self._counts([petition], "tally_stream")
         except BaseException:
             subscription.end()
             raise
+        tally = counts.tallies[petition.petition_id]
         known = _last_event_id(request)
         first = b"" if known >= tally.version else petition_frame(form, tally)
         subscription.begin(_retry() + first, {petition.petition_id: max(known, tally.version)})
-        return self._stream(subscription, "tally_stream")
+        return self._stream(subscription, "tally_stream", counts)
 
     async def organisation_stream(self, request: Request) -> Response:
         """``GET /v1/organisations/{slug}/stream``: all its counts, then each petition's updates with the new sum.
@@ -164,13 +169,14 @@ class _Api:
         slug = request.path_params["slug"]
         subscription = self._subscribe(Form.ORGANISATION, slug, "organisation_stream")
         try:
-            tallies = await self._read(petitions, "organisation_stream")
+            counts = await self._counts(petitions, "organisation_stream")
         except BaseException:
             subscription.end()
             raise
-        first = self._hub.organisation_snapshot(slug, tallies.values())
-        subscription.begin(_retry() + first, {tally.petition_id: tally.version for tally in tallies.values()})
-        return self._stream(subscription, "organisation_stream")
+        known = counts.tallies.values()
+        first = self._hub.organisation_snapshot(slug, known)
+        subscription.begin(_retry() + first, {tally.petition_id: tally.version for tally in known})
+        return self._stream(subscription, "organisation_stream", counts)
 
     def _petition(self, request: Request, what: str) -> PetitionChanged:
         petition = self._catalogue.published(request.path_params["petition_id"])
@@ -196,17 +202,25 @@ class _Api:
             raise Problem(422, "invalid_fields", f"detail {problem}.", errors=[error])
         return Form.COUNT if detail == "count" else Form.TALLY
 
-    async def _read(self, petitions: Sequence[PetitionChanged], what: str) -> dict[str, TallyUpdated]:
-        try:
-            return await self._tallies.of([petition.petition_id for petition in petitions])
-        except CountsAway:
-            self._answered(what, "away")
-            raise Problem(
-                503,
-                "counts_away",
-                "The counts cannot be read at the moment. No signature is lost; try again in a few seconds.",
-                retry_after=RETRY_AFTER_SECONDS,
-            ) from None
+    async def _counts(self, petitions: Sequence[PetitionChanged], what: str) -> Counts:
+        """What is known of these petitions' counts.
+
+        Raises:
+            Problem: 503, nothing is.
+        """
+        counts = await self._tallies.of([petition.petition_id for petition in petitions])
+        if not counts.tallies:
+            raise self._away(what)
+        return counts
+
+    def _away(self, what: str) -> Problem:
+        self._answered(what, "away")
+        return Problem(
+            503,
+            "counts_away",
+            "The counts cannot be read at the moment. No signature is lost; try again in a few seconds.",
+            retry_after=RETRY_AFTER_SECONDS,
+        )
 
     def _subscribe(self, form: Form, key: str, what: str) -> Subscription:
         try:
@@ -219,16 +233,16 @@ class _Api:
             self._answered(what, "stopping")
             raise Problem(503, "stopping", "This server is stopping. Try again.", retry_after=1) from None
 
-    def _cacheable(self, request: Request, body: BaseModel, etag: str, what: str) -> Response:
+    def _cacheable(self, request: Request, body: BaseModel, etag: str, what: str, *, stale: bool) -> Response:
         headers = {"etag": etag, "cache-control": CACHE_CONTROL, "x-content-type-options": "nosniff"}
         if _matches(request.headers.get("if-none-match"), etag):
-            self._answered(what, "not_modified")
+            self._answered(what, "stale" if stale else "not_modified")
             return Response(status_code=304, headers=headers)
-        self._answered(what, "ok")
+        self._answered(what, "stale" if stale else "ok")
         return Response(body.model_dump_json(), media_type="application/json", headers=headers)
 
-    def _stream(self, subscription: Subscription, what: str) -> Response:
-        self._answered(what, "ok")
+    def _stream(self, subscription: Subscription, what: str, counts: Counts) -> Response:
+        self._answered(what, "stale" if counts.stale else "ok")
         return _LiveResponse(subscription, self._hub, self._metrics, heartbeat=self._heartbeat, stall=self._stall)
 
     def _answered(self, what: str, outcome: str) -> None:
@@ -303,7 +317,10 @@ async def _openapi(_: Request) -> Response:
 async def _refusal(request: Request, error: Exception) -> Response:
     """Unknown addresses and methods: a page for people, problem details for programs."""
     assert isinstance(error, HTTPException)
-    for_people = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/")
-    if error.status_code == 404 and for_people:
-        return not_found_page()
+    for_people = prefers_html(request.headers.get("accept", "").encode("latin-1"))
+    if for_people and not request.url.path.startswith("/v1/"):
+        if error.status_code == 404:
+            return not_found_page()
+        if error.status_code == 405:
+            return not_allowed_page(error.headers or {})
     return await http_exception_response(request, error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, AnyHttpUrl, Field, SecretStr, TypeAdapter
 from pydantic_settings import SettingsConfigDict
 
 from shared import addresses
@@ -14,6 +14,11 @@ from shared.settings import ConsumerSettings, Exposure, PostgresSettings
 def _redis_url(url: SecretStr) -> SecretStr:
     addresses.require_redis_url(url.get_secret_value())
     return url
+
+
+def _public_url(url: str) -> str:
+    TypeAdapter(AnyHttpUrl).validate_python(url)
+    return url.rstrip("/")
 
 
 class Settings(PostgresSettings, ConsumerSettings):
@@ -35,6 +40,12 @@ class Settings(PostgresSettings, ConsumerSettings):
         "http://127.0.0.1:8001",
         validation_alias="PUBLIC_INGEST_URL",
         description="Where browsers reach ingest: the sign form posts there.",
+    )
+    public_pages_url: Annotated[str, AfterValidator(_public_url)] = Field(
+        "http://127.0.0.1:8003",
+        validation_alias="PUBLIC_PAGES_URL",
+        description="Where browsers reach the pages: ingest sends a form on to there, and a browser follows only to where"
+        " the form's page has said.",
     )
     max_records: int = Field(5000, ge=1, le=50_000, description="Most facts of a batch.")
     snapshot_interval_ms: int = Field(

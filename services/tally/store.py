@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -115,10 +115,15 @@ def _keys(petition_id: str) -> tuple[str, str]:
 
 
 class TallyStore:
-    """The tallies in Redis or Valkey."""
+    """The tallies in Redis or Valkey.
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+    Args:
+        redis: Where they are.
+        begun: The time from which a petition has no signatures, until it has one; None if that is not known.
+    """
+
+    def __init__(self, redis: Redis, *, begun: Callable[[str], datetime | None] = lambda _: None) -> None:
+        self._redis, self._begun = redis, begun
         self._apply = redis.register_script(_script("apply.lua"))
         self._announced = redis.register_script(_script("announced.lua"))
         self._swap = redis.register_script(_script("swap.lua"))
@@ -166,7 +171,9 @@ class TallyStore:
             if not _is_damage(reply):
                 fields, minutes, now = reply
                 with suppress(DamagedTally):
-                    found[petition_id] = _snapshot(petition_id, _pairs(fields), _pairs(minutes), now)
+                    found[petition_id] = _snapshot(
+                        petition_id, _pairs(fields), _pairs(minutes), now, self._begun(petition_id)
+                    )
         return found
 
     async def state(self, petition_id: str) -> TallyState:
@@ -308,7 +315,9 @@ def _fields(state: TallyState, now: int) -> dict[str, str]:
     return {name: str(value) for name, value in fields.items()}
 
 
-def _snapshot(petition_id: str, fields: Mapping[str, str], minutes: Mapping[str, str], now: int) -> TallyUpdated:
+def _snapshot(
+    petition_id: str, fields: Mapping[str, str], minutes: Mapping[str, str], now: int, begun: datetime | None = None
+) -> TallyUpdated:
     # Facts of one signer in two lanes, as after partitions were added, may pass each other: a moment of less than nobody.
     count = max(0, _number(fields, "count"))
     shown = {minute_text(_minute(minute)): _number(minutes, minute) for minute in minutes}
@@ -324,10 +333,17 @@ def _snapshot(petition_id: str, fields: Mapping[str, str], minutes: Mapping[str,
             countries=dict(sorted(_countries(fields).items())),
             minutes=shown,
             earlier=count - sum(shown.values()),
-            updated_at=datetime.fromtimestamp(_number(fields, "updated_at") / 1000, UTC),
+            updated_at=_updated_at(_number(fields, "updated_at"), begun, now),
         )
     except (ValidationError, OverflowError, ValueError, OSError):
         raise DamagedTally("a number that cannot be") from None
+
+
+def _updated_at(milliseconds: int, begun: datetime | None, now: int) -> datetime:
+    """When the count became what it is. One that never changed is as old as its petition."""
+    if milliseconds == 0 and begun is not None:
+        return begun.astimezone(UTC)
+    return datetime.fromtimestamp((milliseconds or now) / 1000, UTC)
 
 
 def _pairs(flat: Any) -> dict[str, str]:

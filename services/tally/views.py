@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
@@ -37,6 +37,7 @@ class TallyBody(_Body):
 
     petition_id: str
     title: str
+    language: str | None = Field(description="The language of the petition's texts (BCP 47); null: not known.")
     count: int = Field(description="Signatures that stand.")
     revision: int = Field(description="Rises by one with every change of the count, also when it falls.")
     epoch: int = Field(
@@ -49,7 +50,12 @@ class TallyBody(_Body):
         " minutes that have any."
     )
     earlier: int = Field(description="Standing signatures submitted before those minutes.")
-    updated_at: AwareDatetime
+    updated_at: AwareDatetime = Field(
+        description="When the count became this one; without a change of it yet, when the petition was last changed."
+    )
+    stale: bool = Field(
+        description="Whether the live count could not be read: this is the newest that is known, of `updated_at`."
+    )
     next_milestone: int | None = Field(description="The lowest threshold above the count; null when there is none.")
     milestones: list[MilestoneBody]
 
@@ -67,8 +73,9 @@ class OrganisationPetitionBody(_Body):
     petition_id: str
     title: str
     targets: list[TargetBody]
+    language: str | None = Field(description="The language of its texts (BCP 47); null: not known.")
     excerpt: str = Field(description=f"The beginning of the text, at most {EXCERPT_LETTERS} letters.")
-    count: int
+    count: int | None = Field(description="null while it cannot be read (`stale`) and none is known.")
     url: str = Field(description="Path of the petition's page on this host.")
     open: bool = Field(description="Whether it takes signatures now.")
 
@@ -78,16 +85,20 @@ class OrganisationBody(_Body):
 
     slug: str
     name: str
-    supporters: int = Field(description="The sum of the petitions' counts.")
+    supporters: int | None = Field(
+        description="The sum of the petitions' counts, as far as they are known; null when none is."
+    )
+    stale: bool = Field(description="Whether live counts could not be read: they are the newest that are known.")
     petitions_started: int
     petitions: list[OrganisationPetitionBody]
 
 
-def tally_body(petition: PetitionChanged, tally: TallyUpdated) -> TallyBody:
-    """The answer of ``GET /v1/petitions/{petition_id}/tally``."""
+def tally_body(petition: PetitionChanged, tally: TallyUpdated, *, stale: bool = False) -> TallyBody:
+    """The answer of ``GET /v1/petitions/{petition_id}/tally``; `stale`: it is not Redis' own now, but the newest known."""
     return TallyBody(
         petition_id=petition.petition_id,
         title=petition.title,
+        language=petition.language,
         count=tally.count,
         revision=tally.revision,
         epoch=tally.epoch,
@@ -95,6 +106,7 @@ def tally_body(petition: PetitionChanged, tally: TallyUpdated) -> TallyBody:
         minutes=tally.minutes,
         earlier=tally.earlier,
         updated_at=tally.updated_at,
+        stale=stale,
         next_milestone=next_milestone(tally.count, petition.milestones),
         milestones=[
             MilestoneBody(threshold=threshold, reached=tally.count >= threshold) for threshold in petition.milestones
@@ -102,31 +114,43 @@ def tally_body(petition: PetitionChanged, tally: TallyUpdated) -> TallyBody:
     )
 
 
+def newest_of(petitions: Sequence[PetitionChanged]) -> PetitionChanged:
+    """The petition that was changed last: an organisation has no state of its own, and this one has its newest name."""
+    return max(petitions, key=lambda petition: petition.changed_at)
+
+
 def organisation_body(
-    petitions: Sequence[PetitionChanged], tallies: Mapping[str, TallyUpdated], moment: datetime
+    petitions: Sequence[PetitionChanged],
+    tallies: Mapping[str, TallyUpdated],
+    moment: datetime,
+    *,
+    stale: Collection[str] = (),
 ) -> OrganisationBody:
     """The answer of ``GET /v1/organisations/{slug}``.
 
     Args:
         petitions: All petitions of one organisation, at least one.
-        tallies: Their tallies by petition id.
+        tallies: Their tallies by petition id, as far as they are known.
         moment: For "open now".
+        stale: The petitions whose tallies could not be read: they are the newest that are known.
     """
-    # An organisation has no state of its own; its newest petition has its newest name.
-    organisation = max(petitions, key=lambda petition: petition.changed_at).organisation
-    ordered = sorted(petitions, key=lambda petition: (-tallies[petition.petition_id].count, petition.title))
+    organisation = newest_of(petitions).organisation
+    counts = {petition_id: tally.count for petition_id, tally in tallies.items()}
+    ordered = sorted(petitions, key=lambda petition: (-counts.get(petition.petition_id, -1), petition.title))
     return OrganisationBody(
         slug=organisation.slug,
         name=organisation.name,
-        supporters=sum(tallies[petition.petition_id].count for petition in petitions),
+        supporters=sum(counts.values()) if counts else None,
+        stale=bool(stale),
         petitions_started=len(petitions),
         petitions=[
             OrganisationPetitionBody(
                 petition_id=petition.petition_id,
                 title=petition.title,
                 targets=[TargetBody(name=target.name, kind=target.kind) for target in petition.targets],
+                language=petition.language,
                 excerpt=excerpt(petition.text),
-                count=tallies[petition.petition_id].count,
+                count=counts.get(petition.petition_id),
                 url=f"/p/{petition.petition_id}",
                 open=admission_at(petition, moment) is Admission.OPEN,
             )
@@ -142,7 +166,8 @@ def organisation_body(
 class CardView:
     """What an organisation's page says of a petition beyond the API's body."""
 
-    addressed_to: str
+    addressed_to: list[tuple[str, str]]
+    """As `addressed_to` gives it."""
     badge: str | None
     """Why it takes no signatures now; None when it does."""
 
@@ -177,13 +202,19 @@ class PetitionView:
     title: str
     organisation: str
     organisation_url: str
-    addressed_to: str
+    addressed_to: list[tuple[str, str]]
+    """As `addressed_to` gives it."""
     paragraphs: list[str]
     excerpt: str
-    count: int
+    language: str
+    """The language of all these texts; empty: not known."""
+    count: int | None
+    """None while it cannot be read and none is known."""
+    as_of: str | None
+    """When the count was this one, if it may have changed since and cannot be read."""
     milestones: list[int]
     progress: Progress | None
-    """None when no milestone is left above the count."""
+    """None when no milestone is left above the count, or there is no count."""
     admission: Literal["open", "not_yet_open", "closed", "paused"]
     paused: str | None
     """What visitors read in place of the form, while it is paused."""
@@ -197,9 +228,12 @@ class PetitionView:
     confirmation_required: bool
 
 
-def petition_view(petition: PetitionChanged, tally: TallyUpdated, moment: datetime) -> PetitionView:
-    """What ``/p/{petition_id}`` shows at `moment`."""
-    threshold = next_milestone(tally.count, petition.milestones)
+def petition_view(
+    petition: PetitionChanged, tally: TallyUpdated | None, moment: datetime, *, stale: bool = False
+) -> PetitionView:
+    """What ``/p/{petition_id}`` shows at `moment`; `stale`: it is not Redis' own now, but the newest known."""
+    count = None if tally is None else tally.count
+    threshold = None if count is None else next_milestone(count, petition.milestones)
     policy = petition.policy
     return PetitionView(
         petition_id=petition.petition_id,
@@ -209,9 +243,11 @@ def petition_view(petition: PetitionChanged, tally: TallyUpdated, moment: dateti
         addressed_to=addressed_to(petition.targets),
         paragraphs=paragraphs(petition.text),
         excerpt=excerpt(petition.text),
-        count=tally.count,
+        language=petition.language or "",
+        count=count,
+        as_of=as_of_text(tally.updated_at, moment) if tally is not None and stale else None,
         milestones=petition.milestones,
-        progress=None if threshold is None else Progress(threshold=threshold, to_go=threshold - tally.count),
+        progress=Progress(threshold=threshold, to_go=threshold - count) if threshold and count is not None else None,
         admission=admission_at(petition, moment).value,
         paused=None if petition.paused is None else petition.paused.sentence,
         opens_at=petition.opens_at,
@@ -231,8 +267,8 @@ def grouped(number: int) -> str:
     return f"{number:,}"
 
 
-def counted(number: int, one: str, many: str) -> str:
-    """The word that goes with `number`."""
+def counted(number: int | None, one: str, many: str) -> str:
+    """The word that goes with `number`; without a number, that for many."""
     return one if number == 1 else many
 
 
@@ -267,10 +303,30 @@ def excerpt(text: str, limit: int = EXCERPT_LETTERS) -> str:
     return (whole or start).rstrip(" .,;:!?–-") + "…"
 
 
-def addressed_to(targets: Sequence[Target]) -> str:
-    """The targets' names as a list in a sentence: ``The Harbour Council and the Minister for Rivers``."""
-    *others, last = [target.name for target in targets]
-    return f"{', '.join(others)} and {last}" if others else last
+def addressed_to(targets: Sequence[Target]) -> list[tuple[str, str]]:
+    """The targets' names as a list in a sentence, each with what stands before it.
+
+    ``The Harbour Council and the Minister for Rivers`` is ``[("", "The Harbour Council"), (" and ", "the Minister …")]``:
+    a name may be in another language, and be written in another direction, than the words between.
+    """
+    last = len(targets) - 1
+    return [
+        ("" if place == 0 else " and " if place == last else ", ", target.name) for place, target in enumerate(targets)
+    ]
+
+
+def isolated(text: str) -> str:
+    """`text` for a place that takes no markup, such as a title: what is written from right to left keeps its order, and
+    so do the words around it (Unicode Standard Annex #9: FSI and PDI)."""
+    if any(unicodedata.bidirectional(letter) in {"R", "AL"} for letter in text):
+        return f"\u2068{text}\u2069"
+    return text
+
+
+def as_of_text(moment: datetime, now: datetime) -> str:
+    """A moment as the age of a number: ``14:03 UTC``, or with its day if that is another one than that of `now`."""
+    utc = moment.astimezone(UTC)
+    return f"{utc:%H:%M} UTC" if utc.date() == now.astimezone(UTC).date() else moment_text(moment)
 
 
 def day_text(moment: datetime) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -22,7 +23,9 @@ async def sign(page: Page, email: str, *, country: str = "Netherlands") -> None:
 
 
 async def is_thanked(page: Page, petition: str, system: System) -> None:
-    await expect(page).to_have_url(f"{system.tally}/p/{petition}/thanks")
+    await expect(page).to_have_url(
+        re.compile(re.escape(f"{system.tally}/p/{petition}/thanks?signature=") + "[0-9a-f-]{36}")
+    )
     await expect(page.get_by_role("heading", level=1)).to_have_text("Thank you")
 
 
@@ -107,27 +110,76 @@ async def test_who_signs_again_is_thanked_again_and_counted_once(
 
 
 @BOTH_WAYS
-async def test_what_is_wrong_with_a_form_is_said_in_words_and_nothing_typed_is_lost(
+async def test_what_is_wrong_with_a_form_is_said_at_its_field_and_nothing_typed_is_lost(
     chromium: Browser, system: System, *, javascript: bool
 ) -> None:
     await system.start_petition("mistyped")
     url = f"{system.tally}/p/mistyped"
     async with opened(chromium, url, javascript=javascript, also=[system.ingest], refusals=[422]) as page:
         # The browser checks much by itself; these pass its checks, and not ours.
-        await page.get_by_label("Why do you sign?").fill("I swim.")
+        await page.get_by_label("Why do you sign?").fill("\nI swim.\n\nOften.")
         await sign(page, "robin@nowhere")
-        await expect(page.get_by_role("heading", level=1)).to_have_text("Please look at the form again")
-        await expect(page.get_by_role("listitem")).to_have_count(1)
-        await expect(page.get_by_role("listitem")).to_contain_text("E-mail address")
-        await page.go_back()
+        await expect(page).to_have_title("Error: Petition mistyped")
+        assert page.url.partition("?")[0] == url
+        assert "robin" not in page.url
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Petition mistyped")
+        await expect(page.get_by_test_id("petition-count")).to_have_text("0")
+        email = page.get_by_label("E-mail address")
+        await expect(email).to_be_focused()
+        assert await email.get_attribute("aria-invalid") == "true"
+        described = await email.evaluate(
+            "field => field.getAttribute('aria-describedby').split(' ').map(id => document.getElementById(id).innerText)"
+        )
+        assert described[0].startswith("Error:")
+        await expect(page.get_by_role("alert").get_by_role("link", name="E-mail address")).to_have_attribute(
+            "href", "#email"
+        )
         await expect(page.get_by_label("Name")).to_have_value("Robin Example")
-        await expect(page.get_by_label("E-mail address")).to_have_value("robin@nowhere")
+        await expect(email).to_have_value("robin@nowhere")
         await expect(page.get_by_label("Country")).to_have_value("NL")
-        await expect(page.get_by_label("Why do you sign?")).to_have_value("I swim.")
+        await expect(page.get_by_label("Why do you sign?")).to_have_value("\nI swim.\n\nOften.")
+        await email.fill("robin@mail.example")
         await page.get_by_role("button", name="Sign").click()
-        await page.get_by_role("link", name="Go to the petition").click()
-        await expect(page).to_have_url(url)
-    assert await system.states("mistyped") == {}
+        await is_thanked(page, "mistyped", system)
+    await system.decided("mistyped", 1)
+    await system.is_proved("mistyped", 1)
+
+
+@BOTH_WAYS
+async def test_a_signer_looks_up_what_became_of_the_signature(
+    chromium: Browser, system: System, *, javascript: bool
+) -> None:
+    petition = f"looked-up-{javascript}".lower()
+    await system.start_petition(petition)
+    async with opened(chromium, f"{system.tally}/p/{petition}", javascript=javascript, also=[system.ingest]) as page:
+        await sign(page, "robin@mail.example")
+        await is_thanked(page, petition, system)
+        await system.decided(petition, 1)
+        await page.get_by_role("link", name="See what has become of your signature").click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Your signature counts")
+        assert await page.evaluate("getComputedStyle(document.querySelector('main')).maxWidth") == "640px", (
+            "in the site's style"
+        )
+        await page.get_by_role("link", name="Back to the petition").click()
+        await expect(page).to_have_url(f"{system.tally}/p/{petition}")
+
+
+@BOTH_WAYS
+async def test_a_page_that_was_opened_under_another_host_name_moves_on_all_the_same(
+    chromium: Browser, system: System, *, javascript: bool
+) -> None:
+    petition = f"other-name-{javascript}".lower()
+    await system.start_petition(petition)
+    elsewhere = f"{system.tally.replace('127.0.0.1', 'localhost')}/p/{petition}"
+    assert elsewhere != f"{system.tally}/p/{petition}"
+    also = [system.ingest, system.tally]
+    async with opened(chromium, elsewhere, javascript=javascript, also=also, refusals=[422]) as page:
+        await sign(page, "robin@nowhere")
+        await expect(page.get_by_label("E-mail address")).to_have_value("robin@nowhere")
+        await expect(page.get_by_label("E-mail address")).to_be_focused()
+        await page.goto(elsewhere)
+        await sign(page, "robin@mail.example")
+        await is_thanked(page, petition, system)
 
 
 async def test_the_browser_itself_asks_for_what_is_missing(chromium: Browser, system: System) -> None:
@@ -152,8 +204,9 @@ async def test_a_closed_petition_shows_its_count_and_no_form(chromium: Browser, 
         await system.start_petition("closed-now", milestones=[5], closes_at="2026-01-31T12:00:00Z")
         # A form that was opened before says so too.
         await sign(page, "late@mail.example")
-        await expect(page.get_by_role("heading", level=1)).to_have_text("This petition is closed")
-        await page.get_by_role("link", name="Go to the petition").click()
+        await expect(page.get_by_role("alert")).to_contain_text("This petition has closed.")
+        await expect(page.get_by_role("alert")).to_be_focused()
+        await page.goto(f"{system.tally}/p/closed-now")
 
         async def says_so() -> bool:
             await page.reload()  # a page may be a second old

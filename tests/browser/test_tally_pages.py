@@ -134,6 +134,37 @@ async def test_a_signer_fills_the_form_in_and_is_thanked(
     ]
 
 
+async def test_the_age_of_a_count_goes_when_a_newer_one_comes(
+    chromium: Browser, server: Served, read_side: ReadSide
+) -> None:
+    read_side.hub.publish(tally(HARBOUR, 4_849))
+    read_side.reader.go_away()
+    for path in (f"/p/{HARBOUR}", "/o/river-valley"):
+        async with opened(chromium, f"{server.url}{path}") as page:
+            age, count = page.get_by_test_id("age"), page.locator(f"[data-count={HARBOUR}]")
+            await expect(age).to_contain_text("s of 1 March 2026, 12:00 UTC")
+            shown = int((await count.inner_text()).replace(",", ""))
+            async with page.expect_response("**/stream*"):
+                await page.reload()
+            read_side.hub.publish(tally(HARBOUR, shown + 1))
+            await expect(count).to_have_text(f"{shown + 1:,}")
+            await expect(age).to_have_count(0)
+
+
+async def test_texts_from_right_to_left_stand_on_the_right_and_the_pages_own_words_on_the_left(
+    chromium: Browser, server: Served, read_side: ReadSide
+) -> None:
+    read_side.catalogue.apply(petition(HARBOUR, title="افتحوا المسبح!", text="יש לפתוח את הבריכה.", language="ar"))
+    for path in (f"/p/{HARBOUR}", "/o/river-valley"):
+        async with opened(chromium, f"{server.url}{path}", javascript=False) as page:
+            for text, direction in (("افتحوا المسبح!", "rtl"), ("יש לפתוח את הבריכה.", "rtl"), ("To:", "ltr")):
+                place = page.get_by_text(text).first
+                style = await place.evaluate(
+                    "one => { const s = getComputedStyle(one); return [s.direction, s.textAlign]; }"
+                )
+                assert style == [direction, "start"]
+
+
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
 @pytest.mark.parametrize("path", ["/o/river-valley", f"/p/{HARBOUR}", f"/p/{HARBOUR}/thanks", "/p/nothing"])
 async def test_no_page_is_wider_than_its_screen(

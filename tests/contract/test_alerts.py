@@ -174,7 +174,7 @@ def test_values_that_rules_ask_for_are_values_that_services_give() -> None:
             *("crowded", "another_redis", "fence_behind", "missing"),
             *("damaged", "fence_unknown", "drift", "uncounted", "announced"),
         },
-        "outcome": {"away", "full", "failed", "withheld", "forged"},
+        "outcome": {"away", "stale", "full", "failed", "withheld", "forged"},
         "result": {"right", "wrong"},
         "kind": {"unreadable", "foreign"},
         "job": set(SERVICES),

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -92,21 +93,61 @@ async def test_a_browsers_form_goes_on_to_the_thank_you_page(ingest: Ingest, pet
         headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"},
     )
     assert answer.status_code == 303
-    assert answer.headers["location"] == f"https://pages.example/p/{petition}/thanks"
     (record,) = await ingest.published(petition)
     assert json.loads(record.value)["consent"] is True
+    signature_id = json.loads(record.value)["signature_id"]
+    assert answer.headers["location"] == f"https://pages.example/p/{petition}/thanks?signature={signature_id}"
 
 
-async def test_a_browser_is_told_on_a_page_what_must_be_put_right(ingest: Ingest, petition: str) -> None:
-    answer = await ingest.http.post(
-        f"/v1/petitions/{petition}/signatures",
-        data={"email": "robin", "name": "<b>", "country": "nl"},
-        headers={"accept": "text/html"},
-    )
-    assert answer.status_code == 422
-    assert answer.headers["content-type"].startswith("text/html")
-    assert "E-mail address" in answer.text
-    assert f"https://pages.example/p/{petition}" in answer.text
+BROWSER = {"accept": "TEXT/HTML,application/xhtml+xml,*/*;q=0.8"}
+
+
+async def test_a_browsers_form_that_is_refused_is_sent_again_to_the_petitions_page(
+    ingest: Ingest, petition: str
+) -> None:
+    sent = {"email": "sam.example", "name": "Sam", "country": "n1", "comment": "swimmer"}
+    answer = await ingest.http.post(f"/v1/petitions/{petition}/signatures", data=sent, headers=BROWSER)
+    assert (answer.status_code, answer.headers["cache-control"]) == (307, "no-store")
+    location = urlsplit(answer.headers["location"])
+    assert location._replace(query="").geturl() == f"https://pages.example/p/{petition}"
+    query = parse_qs(location.query)
+    assert query["refused"] == ["invalid_fields"]
+    assert {error.partition(":")[0] for error in query["e"]} == {"email", "country"}
+    assert not [text for text in sent.values() if text.lower() in location.query.lower()], "nothing of the signer"
+    assert await ingest.published(petition) == []
+
+
+async def test_a_program_that_takes_pages_too_is_told_in_json_what_is_wrong_with_its_json(
+    ingest: Ingest, petition: str
+) -> None:
+    answer = await ingest.http.post(f"/v1/petitions/{petition}/signatures", json={"email": "robin"}, headers=BROWSER)
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+
+
+async def test_a_form_for_a_petition_that_is_closed_or_unknown_goes_on_to_its_page_too(ingest: Ingest) -> None:
+    await ingest.start_petition("form-closed", closes_at="2026-01-31T12:00:00Z")
+    for petition, reason in (("form-closed", "petition_closed"), ("form-unknown", "petition_unknown")):
+        answer = await ingest.http.post(f"/v1/petitions/{petition}/signatures", data={"name": "Robin"}, headers=BROWSER)
+        assert answer.status_code == 307
+        assert answer.headers["location"] == f"https://pages.example/p/{petition}?refused={reason}"
+
+
+async def test_who_loads_the_forms_address_again_comes_to_the_petition(ingest: Ingest, petition: str) -> None:
+    address = f"/v1/petitions/{petition}/signatures"
+    answer = await ingest.http.get(address, headers=BROWSER)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"https://pages.example/p/{petition}")
+    assert (await ingest.http.get(address)).status_code == 405
+
+
+async def test_a_signer_is_shown_on_a_page_what_became_of_the_signature(ingest: Ingest, petition: str) -> None:
+    accepted = (await ingest.sign(petition)).json()
+    page = await ingest.http.get(accepted["status_url"], headers=BROWSER)
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert page.headers["vary"] == "accept"
+    assert "Your signature has arrived" in page.text, "verify does not run here"
+    unknown = await ingest.http.get("/v1/signatures/019abc5e-8f00-7c3a-9d2b-5f6e7a8b9c0d", headers=BROWSER)
+    assert (unknown.status_code, "We do not know this signature" in unknown.text) == (404, True)
+    assert (await ingest.http.get(accepted["status_url"])).json()["status"] == "submitted"
 
 
 async def test_a_petition_that_is_unknown_not_open_or_closed_takes_no_signatures(ingest: Ingest) -> None:

@@ -12,11 +12,12 @@ import httpx
 import pytest
 
 from deploy.local.valkey import Valkey
-from services.tally.live import LiveHub
+from services.tally.pages import PublicAddresses
+from services.tally.reading import READ_SECONDS
 from services.tally.routes import build
 from services.tally.store import TallyState, TallyStore
 from shared import redis as shared_redis
-from tests.tally_read_fakes import BUS, HARBOUR, ReadSide, Served, petition, served, tally
+from tests.tally_read_fakes import BUS, CHANGED, HARBOUR, ReadSide, Served, petition, served, tally
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -224,28 +225,81 @@ async def test_a_reader_who_takes_nothing_for_a_while_gets_the_newest_and_few_in
     assert read_side.metric("stream_frames_total", fate="replaced") > last / 2
 
 
-async def test_counts_come_from_valkey_and_its_absence_is_told(valkey: Valkey) -> None:
+@asynccontextmanager
+async def reading_from(valkey: Valkey, side: ReadSide) -> AsyncIterator[tuple[TallyStore, httpx.AsyncClient]]:
+    """The read side of `side` on a real Valkey, and what writes there."""
+    redis = shared_redis.connect(valkey.url)
+    store = TallyStore(redis, begun=side.catalogue.changed_at)
+    addresses = PublicAddresses(ingest="http://sign.example", pages="http://pages.example")
+    app = build(side.catalogue, store, side.hub, side.metrics, addresses=addresses, read_seconds=side.read_seconds)
+    try:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://pages.example") as client:
+            yield store, client
+    finally:
+        await redis.aclose()
+
+
+async def until_fresh(side: ReadSide) -> None:
+    async with asyncio.timeout(30):
+        while side.metric("circuit_open"):
+            await asyncio.sleep(0.05)
+
+
+async def test_counts_come_from_valkey_and_without_it_they_are_those_that_were_announced(valkey: Valkey) -> None:
     side = ReadSide()
     slug, harbour, bus = "river-valley", "valkey-harbour-baths", "valkey-night-buses"
     side.catalogue.apply(petition(harbour))
     side.catalogue.apply(petition(bus))
-    redis = shared_redis.connect(valkey.url)
-    store = TallyStore(redis)
-    app = build(
-        side.catalogue, store, LiveHub(side.catalogue, side.metrics), side.metrics, ingest_url="http://x.example"
-    )
-    try:
+    async with reading_from(valkey, side) as (store, client):
         await store.swap_in(harbour, TallyState(3, 3, {0: 3}, {"NL": 2, "BE": 1}, {29_540_000: 3}), force=True)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://pages.example") as client:
-            body = (await client.get(f"/v1/petitions/{harbour}/tally")).json()
-            assert (body["count"], body["revision"], body["countries"]) == (3, 3, {"BE": 1, "NL": 2})
-            assert (await client.get(f"/v1/organisations/{slug}")).json()["supporters"] == 3
-            await valkey.stop()
-            try:
-                assert (await client.get(f"/v1/petitions/{harbour}/tally")).status_code == 503
-                assert (await client.get(f"/p/{harbour}")).status_code == 503
-            finally:
-                await valkey.start()
-            assert (await client.get(f"/v1/petitions/{harbour}/tally")).json()["count"] == 3
-    finally:
-        await redis.aclose()
+        body = (await client.get(f"/v1/petitions/{harbour}/tally")).json()
+        assert (body["count"], body["revision"], body["countries"]) == (3, 3, {"BE": 1, "NL": 2})
+        assert (await client.get(f"/v1/organisations/{slug}")).json()["supporters"] == 3
+        side.hub.publish(tally(harbour, 2))
+        await valkey.stop()
+        try:
+            stale = (await client.get(f"/v1/petitions/{harbour}/tally")).json()
+            assert (stale["count"], stale["stale"]) == (3, True), "it was read, so nothing older is shown"
+            side.hub.publish(tally(harbour, 4))
+            assert (await client.get(f"/v1/petitions/{harbour}/tally")).json()["count"] == 4
+            for path in (f"/p/{harbour}", f"/p/{bus}", f"/o/{slug}"):
+                assert (await client.get(path)).status_code == 200
+        finally:
+            await valkey.start()
+        await until_fresh(side)
+        assert (await client.get(f"/v1/petitions/{harbour}/tally")).json()["count"] == 3
+
+
+async def test_while_valkey_is_frozen_nobody_waits_for_it_but_the_first_and_one_probe(valkey: Valkey) -> None:
+    side = ReadSide(read_seconds=READ_SECONDS)
+    harbour = "frozen-harbour-baths"
+    side.catalogue.apply(petition(harbour))
+    async with reading_from(valkey, side) as (store, client):
+        await store.swap_in(harbour, TallyState(3, 3, {0: 3}, {"NL": 3}, {}), force=True)
+        side.hub.publish(tally(harbour, 3))
+        valkey.pause()
+        try:
+            for path in (f"/p/{harbour}", f"/v1/petitions/{harbour}/tally", "/o/river-valley") * 10:
+                answer = await client.get(path)
+                assert answer.status_code == 200
+                assert "As of" in answer.text or "as of" in answer.text or answer.json()["stale"]
+            assert side.metric("store_failures_total", cause="too_slow") == 1, "one has waited, as long as readers do"
+            stale = [("petition_page", "stale"), ("tally", "stale"), ("organisation_page", "stale")]
+            assert [side.metric("answers_total", what=what, outcome=outcome) for what, outcome in stale] == [10] * 3
+            assert side.metric("circuit_open") == 1
+        finally:
+            valkey.resume()
+        await until_fresh(side)
+        assert (await client.get(f"/p/{harbour}")).status_code == 200
+
+
+async def test_a_petition_that_nobody_signed_is_as_old_as_it_is_and_not_of_1970(valkey: Valkey) -> None:
+    side = ReadSide()
+    quiet = "valkey-nobody-signed"
+    side.catalogue.apply(petition(quiet))
+    async with reading_from(valkey, side) as (store, client):
+        assert (await client.get(f"/v1/petitions/{quiet}/tally")).json()["updated_at"] == "2026-03-01T12:00:00Z"
+        assert (await store.tallies([quiet]))[quiet].updated_at == CHANGED, "as it goes on the topic and the streams"
+        side.catalogue.remove(quiet)
+        unknown = (await store.tallies([quiet]))[quiet].updated_at
+        assert unknown > CHANGED, "Redis' own time"

@@ -18,8 +18,13 @@
 
   function showCount({ petition_id: petition, count, revision, epoch = 0 }) {
     const version = { epoch, revision };
-    if (versions.has(petition) && older(version, versions.get(petition))) return;
+    const known = versions.get(petition);
+    if (known && older(version, known)) return;
     versions.set(petition, version);
+    // The page may say how old its counts are: the stream begins with the same ones, and what comes later is new.
+    if (known ? older(known, version) : [...find("data-count", petition)].some((one) => one.textContent === "–")) {
+      main.querySelectorAll("[data-age]").forEach((age) => age.remove());
+    }
     write(find("data-count", petition), grouped(count));
     write(find("data-word", petition), word(count));
     find("data-milestones").forEach((element) => showMilestone(element, count));

@@ -123,7 +123,8 @@ CASES: Final = (
         at="8m",
         fires={
             'groundswell_tally_read_answers_total{job="tally",what="tally",outcome="ok"}': "0+80x240",
-            'groundswell_tally_read_answers_total{job="tally",what="petition_page",outcome="away"}': "0+20x240",
+            'groundswell_tally_read_answers_total{job="tally",what="petition_page",outcome="away"}': "0+10x240",
+            'groundswell_tally_read_answers_total{job="tally",what="petition_page",outcome="stale"}': "0+10x240",
         },
         stays=(
             {

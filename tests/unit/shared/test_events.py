@@ -141,3 +141,23 @@ def test_a_minute_begins_at_its_first_instant_and_ends_before_the_next(naive: da
     moment = naive.replace(tzinfo=UTC)
     start = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(minutes=minute_of(moment))
     assert start <= moment < start + timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("language", ["nl", "pt-BR", "ar", "zh-Hant-HK", "de-CH-1996", "AR", "gsw", None])
+def test_a_petition_may_say_its_language(language: str | None) -> None:
+    assert petition("ferry", language=language).language == language
+
+
+@pytest.mark.parametrize(
+    "language", ["", "e", "pt_BR", "english language", "ar ", "-ar", "ar-", "ar\n", "a" * 9, "é", "x" * 40]
+)
+def test_what_is_no_language_tag_is_refused_with_an_example(language: str) -> None:
+    with pytest.raises(ValidationError, match=r"must be a language tag|at most 35") as error:
+        petition("ferry", language=language)
+    assert error.value.errors()[0]["loc"] == ("language",)
+
+
+def test_petitions_of_before_have_no_language() -> None:
+    written = petition("ferry").model_dump()
+    del written["language"]
+    assert PetitionChanged.model_validate(written).language is None

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from shared.http import EXCEPTION_HANDLERS, Problem, field_errors
+from shared.http import EXCEPTION_HANDLERS, Problem, field_errors, prefers_html
 
 
 def test_a_problem_says_what_went_wrong_in_the_five_members_of_the_rfc() -> None:
@@ -107,3 +107,42 @@ def test_a_wrong_id_is_told_without_any_letter_of_it() -> None:
     assert field_errors(failure.value) == [
         {"field": "identity", "code": "uuid_parsing", "problem": "Input should be a valid UUID"}
     ]
+
+
+@pytest.mark.parametrize(
+    ("accept", "html"),
+    [
+        (None, False),
+        (b"", False),
+        (b"*/*", False),
+        (b"application/json", False),
+        (b"application/json, text/plain, */*", False),
+        (b"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8", True),
+        (b"text/html", True),
+        (b"TEXT/HTML", True),
+        (b"Text/Html ; Q=0.9 , */*;q=0.8", True),
+        (b"text/html;level=1;q=0.9,*/*;q=0.8", True),
+        (b"text/*", True),
+        (b"text/*, application/json", False),
+        (b"text/*;q=0.5, text/html;q=0.1, application/json;q=0.2", False),
+        (b"*/*, application/json;q=0.5, text/html", True),
+        (b"*/*;q=0.1, application/*, text/html;q=0.5", False),
+        (b"text/html;q=0.5, application/json", False),
+        (b"text/html;q=0.5, application/problem+json", False),
+        (b"text/html, application/json;q=0.5", True),
+        (b"application/json, text/html", False),
+        (b"text/html;q=0", False),
+        (b"text/html;q=0.000", False),
+        (b"text/html;q=0.001", True),
+        (b"text/html;q=nonsense", False),
+        (b"text/html;q=nan", False),
+        (b"text/html;q=inf, application/json", False),
+        (b"text/html;q=-1", False),
+        (b"text/html;q=1.5, application/json", False),
+        (b"text/htmlish", False),
+        (b"image/svg, text/html;q=", False),
+        (b",;,=;text/html", False),
+    ],
+)
+def test_a_page_is_for_those_who_ask_for_html_first(accept: bytes | None, html: bool) -> None:
+    assert prefers_html(accept) is html

@@ -241,3 +241,14 @@ def test_every_refusal_has_a_status_that_problem_details_may_have_and_a_sentence
         assert 400 <= kind.status <= 599, name
         assert kind.detail.endswith("."), name
         assert (kind.retry_after is not None) or kind.status not in (503,), name
+
+
+@pytest.mark.parametrize("language", ["nl", "pt-BR", "zh-Hant", "gsw", "AR", "fa-IR"])
+def test_a_petition_may_be_in_any_registered_language(language: str) -> None:
+    assert petition_errors(state(language=language)) == ()
+
+
+@pytest.mark.parametrize("language", ["english", "xx", "deutsch", "en-en-en"])
+def test_a_language_that_nobody_has_registered_is_refused(language: str) -> None:
+    (error,) = petition_errors(state(language=language))
+    assert (error["field"], "such as nl" in error["problem"]) == ("language", True)

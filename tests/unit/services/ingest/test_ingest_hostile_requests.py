@@ -79,7 +79,9 @@ async def test_the_requests_that_these_tests_begin_with_are_accepted() -> None:
         assert check_published(ingest) == 1
         shown = await ingest.ask("POST", SIGN, [(b"content-type", kind), (b"accept", b"text/html")], [content])
         assert shown is not None
-        assert (shown.status, shown.header(b"location")) == (303, f"{PAGES}/p/{PATH}/thanks".encode())
+        signature_id = json.loads(ingest.producer.on(SIGNATURES_SUBMITTED.name)[-1].value or b"")["signature_id"]
+        location = f"{PAGES}/p/{PATH}/thanks?signature={signature_id}".encode()
+        assert (shown.status, shown.header(b"location")) == (303, location)
 
 
 @pytest.mark.parametrize("announced", [b"16385", b"9" * 18, b"9" * 5_000, b"0" * 5_000 + b"16385"])

@@ -1,49 +1,69 @@
-"""What people see when their form could not be taken."""
+"""What a signer sees of a signature by its id."""
+
+from datetime import UTC, datetime
+from typing import get_args
+from uuid import UUID
 
 import pytest
 
-from services.ingest.pages import prefers_html, problem_page
+from services.ingest.pages import REASONS, STATES, problem_page, status_page
 from services.ingest.problems import KINDS, problem
+from services.ingest.schemas import SignatureStatus, State
+from services.verify.decide import REASONS as REASON_CODES
+
+PAGES = "https://pages.example"
+BACK = f"{PAGES}/p/night-trains"
 
 
-@pytest.mark.parametrize(
-    ("accept", "html"),
-    [
-        (None, False),
-        (b"*/*", False),
-        (b"application/json", False),
-        (b"application/json, text/plain, */*", False),
-        (b"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8", True),
-        (b"text/html;q=0.5, application/json", False),
-        (b"text/html, application/json;q=0.5", True),
-        (b"application/json, text/html", False),
-        (b"text/html;q=0", False),
-        (b"text/html;q=nonsense", False),
-        (b"TEXT/HTML", False),
-    ],
-)
-def test_a_page_is_for_those_who_ask_for_html_first(accept, html):
-    assert prefers_html(accept) is html
+def status(state: State, reason: str | None = None) -> SignatureStatus:
+    return SignatureStatus(
+        signature_id=UUID("019abc5e-8f00-7c3a-9d2b-5f6e7a8b9c0d"),
+        petition_id="night-trains",
+        status=state,
+        reason=reason,
+        decided_at=datetime(2026, 11, 22, tzinfo=UTC),
+    )
+
+
+@pytest.mark.parametrize("state", get_args(State))
+def test_every_state_is_said_in_words_with_the_way_back(state: State) -> None:
+    page = status_page(status(state), pages_url=PAGES, back=BACK)
+    text = bytes(page.body).decode()
+    heading, sentence = STATES[state]
+    assert page.status_code == 200
+    assert heading in text
+    assert sentence in text
+    assert f'href="{BACK}"' in text
+    assert ("Look again" in text) == (state == "submitted"), "only this one changes by itself in a moment"
+    assert page.headers["cache-control"] == "no-store"
+    assert page.headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("reason", REASON_CODES)
+def test_every_reason_is_said_in_words(reason: str) -> None:
+    page = status_page(status("rejected", reason), pages_url=PAGES, back=BACK)
+    assert REASONS[reason] in bytes(page.body).decode()
+    assert reason not in bytes(page.body).decode()
+
+
+def test_the_page_has_the_style_of_the_petitions_pages_and_loads_nothing_else() -> None:
+    page = status_page(status("verified"), pages_url=PAGES, back=BACK)
+    assert f'<link rel="stylesheet" href="{PAGES}/static/site.css">' in bytes(page.body).decode()
+    policy = page.headers["content-security-policy"]
+    assert f"style-src {PAGES};" in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_refusal_has_a_page_with_its_status_and_the_way_back(name):
-    page = problem_page(problem(name), back="https://pages.example/p/night-trains")
-    text = bytes(page.body).decode()
+def test_what_keeps_a_signature_from_being_looked_up_is_a_page_with_its_status(name: str) -> None:
+    page = problem_page(problem(name), pages_url=PAGES)
     assert page.status_code == KINDS[name].status
-    assert '<a href="https://pages.example/p/night-trains">' in text
-    assert '<html lang="en">' in text
-    assert page.headers["referrer-policy"] == "no-referrer"
+    assert '<html lang="en">' in bytes(page.body).decode()
     if KINDS[name].retry_after is not None:
         assert page.headers["retry-after"] == str(KINDS[name].retry_after)
 
 
-def test_a_page_never_runs_what_was_sent():
-    errors = [{"field": "<script>", "problem": "</li><script>alert(1)</script>"}]
-    page = problem_page(problem("invalid_fields", errors=errors), back='https://pages.example/p/"><script>')
+def test_a_page_never_runs_what_it_says() -> None:
+    page = problem_page(problem("internal_error", detail="</p><script>alert(1)</script>"), pages_url=PAGES)
     assert b"<script>" not in bytes(page.body)
-
-
-def test_fields_are_called_what_the_form_calls_them():
-    page = problem_page(problem("invalid_fields", errors=[{"field": "email", "problem": "no"}]), back=None)
-    assert "E-mail address" in bytes(page.body).decode()

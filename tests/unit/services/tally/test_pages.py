@@ -112,8 +112,8 @@ async def test_a_petitions_page_shows_title_targets_text_and_count(client: httpx
     shown = await page(client, f"/p/{HARBOUR}")
     assert shown.all("h1")[0][1] == "Open the harbour baths in winter"
     assert ({"class": "to"}, "To: The Harbour Council and the Minister for Rivers") in shown.all("p")
-    assert ({}, "The baths close in October.") in shown.all("p")
-    assert ({}, "We ask that they stay open. All winter.") in shown.all("p")
+    assert ({"dir": "auto"}, "The baths close in October.") in shown.all("p")
+    assert ({"dir": "auto"}, "We ask that they stay open. All winter.") in shown.all("p")
     assert shown.text("petition-count") == "4,849"
     assert ({"href": "/o/river-valley"}, "River Valley Together") in shown.all("a")
 
@@ -192,6 +192,31 @@ async def test_a_signer_is_thanked_with_the_count_and_a_way_back(client: httpx.A
     assert ({"class": "button", "href": f"/p/{HARBOUR}"}, "Back to the petition") in shown.all("a")
 
 
+SIGNATURE = "019abc5e-8f00-7c3a-9d2b-5f6e7a8b9c0d"
+
+
+async def test_a_signer_is_promised_nothing_and_can_look_up_what_became_of_the_signature(
+    client: httpx.AsyncClient,
+) -> None:
+    answer = await client.get(f"/p/{HARBOUR}/thanks?signature={SIGNATURE}")
+    shown = Page(answer.text)
+    assert "If it stands, it counts." in shown.all("p")[0][1]
+    [(link, _)] = shown.all("a", data_testid="status")
+    assert link["href"] == f"http://sign.example:8001/v1/signatures/{SIGNATURE}"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["referrer-policy"] == "strict-origin", "the id goes nowhere else"
+
+
+@pytest.mark.parametrize(
+    "signature", ["", "../../evil", "javascript:alert(1)", SIGNATURE.replace("-", ""), f"{SIGNATURE}x"]
+)
+async def test_what_is_no_signature_cannot_be_looked_up(client: httpx.AsyncClient, signature: str) -> None:
+    answer = await client.get(f"/p/{HARBOUR}/thanks", params={"signature": signature})
+    assert not Page(answer.text).all("a", data_testid="status")
+    assert "evil" not in answer.text
+    assert "alert" not in answer.text
+
+
 async def test_a_signer_who_must_confirm_is_told_so(client: httpx.AsyncClient, read_side: ReadSide) -> None:
     read_side.catalogue.apply(petition(HARBOUR, policy=Policy(confirmation="required")))
     shown = await page(client, f"/p/{HARBOUR}/thanks")
@@ -203,16 +228,52 @@ async def test_an_address_that_leads_nowhere_has_a_page_that_says_so(client: htt
     assert (await page(client, path, status=404)).all("h1") == [({}, "Not found")]
 
 
-@pytest.mark.parametrize("path", ["/o/river-valley", f"/p/{HARBOUR}", f"/p/{HARBOUR}/thanks"])
-async def test_while_redis_is_away_the_page_says_that_nothing_is_lost(
+async def test_while_redis_is_away_a_petition_has_its_text_its_form_and_the_count_that_was_announced_last(
+    client: httpx.AsyncClient, read_side: ReadSide
+) -> None:
+    before = await page(client, f"/p/{HARBOUR}")
+    read_side.hub.publish(tally(HARBOUR, 4_849))
+    read_side.reader.go_away()
+    shown = await page(client, f"/p/{HARBOUR}")
+    assert shown.text("petition-count") == "4,849"
+    assert shown.text("age") == "As of 1 March 2026, 12:00 UTC. A newer count is not available for the moment."
+    assert shown.all("form") == before.all("form")
+    assert ({"dir": "auto"}, "The baths close in October.") in shown.all("p")
+    assert not before.all(data_testid="age")
+    assert read_side.metric("answers_total", what="petition_page", outcome="stale") == 1
+    assert read_side.metric("store_failures_total", cause="ConnectionError") == 1
+
+
+@pytest.mark.parametrize("path", [f"/p/{HARBOUR}", f"/p/{HARBOUR}/thanks"])
+async def test_a_count_that_nobody_knows_is_said_to_be_not_available_and_not_to_be_0(
     client: httpx.AsyncClient, read_side: ReadSide, path: str
 ) -> None:
     read_side.reader.go_away()
-    answer = await client.get(path)
-    assert (answer.status_code, answer.headers["cache-control"]) == (503, "no-store")
-    assert int(answer.headers["retry-after"]) > 0
-    assert "No signature is lost" in answer.text
-    assert read_side.metric("store_failures_total", cause="ConnectionError") == 1
+    shown = await page(client, path)
+    assert shown.text("petition-count") == "–"
+    assert shown.text("age") == "The count is not available for the moment. No signature is lost."
+    assert not shown.all("progress")
+
+
+async def test_while_redis_is_away_an_organisation_shows_the_sum_of_what_was_announced(
+    client: httpx.AsyncClient, read_side: ReadSide
+) -> None:
+    read_side.hub.publish(tally(BUS, 106_387))
+    read_side.reader.go_away()
+    shown = await page(client, "/o/river-valley")
+    assert shown.text("supporters-total") == "106,387"
+    assert shown.text("age").startswith("Supporters as of 1 March 2026, 12:00 UTC.")
+    assert [text for _, text in shown.all(data_testid="petition-count")] == ["106,387", "–"]
+
+
+async def test_an_organisation_of_which_no_count_is_known_says_so(
+    client: httpx.AsyncClient, read_side: ReadSide
+) -> None:
+    read_side.reader.go_away()
+    shown = await page(client, "/o/river-valley")
+    assert shown.text("supporters-total") == "–"
+    assert shown.text("age") == "The counts are not available for the moment. No signature is lost."
+    assert shown.text("petitions-started") == "2"
 
 
 ATTACK = "<script>alert('1')</script>\"' onload=x {{ 7*7 }}"
@@ -251,7 +312,12 @@ async def test_pages_run_only_their_own_script_and_load_nothing_from_elsewhere(
     assert answer.headers["referrer-policy"] == "strict-origin-when-cross-origin"
     shown = Page(answer.text)
     assert all(attrs["src"] and not text for attrs, text in shown.all("script"))
-    loaded = [attrs.get("src") or attrs.get("href") for tag in ("script", "link") for attrs, _ in shown.all(tag)]
+    loaded = [
+        attrs.get("src") or attrs.get("href")
+        for tag in ("script", "link")
+        for attrs, _ in shown.all(tag)
+        if attrs.get("rel") != "canonical"
+    ]
     assert all(address is not None and address.startswith("/static/") for address in loaded)
     assert not [
         attrs for _, attrs, _ in shown.elements if "style" in attrs or any(name.startswith("on") for name in attrs)
@@ -260,7 +326,9 @@ async def test_pages_run_only_their_own_script_and_load_nothing_from_elsewhere(
 
 async def test_only_the_page_with_the_form_may_send_one_to_ingest(client: httpx.AsyncClient) -> None:
     form = (await client.get(f"/p/{HARBOUR}")).headers["content-security-policy"]
-    assert "form-action 'self' http://sign.example:8001;" in form
+    assert "form-action 'self' http://sign.example:8001 http://pages.example;" in form, (
+        "and where ingest sends it on to"
+    )
     assert "form-action 'self';" in (await client.get("/o/river-valley")).headers["content-security-policy"]
 
 
@@ -268,6 +336,111 @@ async def test_pages_say_their_language_and_fit_a_phone(client: httpx.AsyncClien
     shown = await page(client, f"/p/{HARBOUR}")
     assert shown.all("html")[0][0] == {"lang": "en"}
     assert shown.all("meta", name="viewport")[0][0]["content"] == "width=device-width, initial-scale=1"
+
+
+ARABIC = petition(
+    HARBOUR,
+    language="ar",
+    title="افتحوا المسبح في الشتاء (2026)!",
+    text="يغلق المسبح في أكتوبر.",
+    organisation=Organisation(slug="river-valley", name="جيران النهر"),
+    targets=[
+        Target(target_id="one", name="مجلس المدينة", email="office@harbour.example"),
+        Target(target_id="two", name="Mayor of Town", email="office@harbour.example"),
+    ],
+)
+
+
+async def test_what_a_petition_says_is_in_its_own_language_and_direction(
+    client: httpx.AsyncClient, read_side: ReadSide
+) -> None:
+    read_side.catalogue.apply(ARABIC)
+    shown = await page(client, f"/p/{HARBOUR}")
+    assert shown.all("html")[0][0] == {"lang": "en"}, "the page's own words"
+    assert shown.all("h1") == [({"lang": "ar", "dir": "auto"}, ARABIC.title)]
+    assert shown.all("div", lang="ar")[0][1] == ARABIC.text
+    assert shown.all("p", dir="auto")[0][1] == ARABIC.text
+    isolated = [(attrs["lang"], text) for attrs, text in shown.all("bdi")]
+    assert isolated == [("ar", "جيران النهر"), ("ar", "مجلس المدينة"), ("ar", "Mayor of Town")]
+
+
+async def test_a_petition_whose_language_nobody_gave_is_not_taken_for_english(client: httpx.AsyncClient) -> None:
+    assert (await page(client, f"/p/{HARBOUR}")).all("h1")[0][0] == {"lang": "", "dir": "auto"}
+
+
+async def test_where_no_markup_can_be_the_direction_of_a_text_is_kept_apart(
+    client: httpx.AsyncClient, read_side: ReadSide
+) -> None:
+    read_side.catalogue.remove(BUS)
+    read_side.catalogue.apply(ARABIC)
+    assert (await page(client, "/o/river-valley")).all("title")[0][1] == "\u2068جيران النهر\u2069: petitions"
+    thanks = await page(client, f"/p/{HARBOUR}/thanks")
+    assert thanks.all("title")[0][1] == f"Thank you: \u2068{ARABIC.title}\u2069"
+
+
+async def test_each_petition_of_an_organisation_is_in_its_own_language(
+    client: httpx.AsyncClient, read_side: ReadSide
+) -> None:
+    read_side.catalogue.apply(ARABIC)
+    read_side.catalogue.apply(petition(BUS, language="nl", changed_at=NOW))
+    shown = await page(client, "/o/river-valley")
+    assert [attrs["lang"] for attrs, _ in shown.all("h3")] == ["nl", "ar"]
+    assert shown.all("h1")[0][0] == {"lang": "nl", "dir": "auto"}, "that of the petition whose name it has"
+
+
+async def test_one_supporter_is_not_supporters_anywhere(client: httpx.AsyncClient, read_side: ReadSide) -> None:
+    read_side.catalogue.remove(BUS)
+    read_side.reader.put(tally(HARBOUR, 1))
+    for path in ("/o/river-valley", f"/p/{HARBOUR}", f"/p/{HARBOUR}/thanks"):
+        text = (await client.get(path)).text
+        assert "supporter" in text
+        assert "supporters<" not in text
+        assert "1 supporters" not in text
+        assert "1 petitions" not in text
+
+
+@pytest.mark.parametrize("accept", ["TEXT/HTML", "Text/Html;Q=0.9, */*;q=0.1", "text/*"])
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", f"/p/{HARBOUR}", 405)])
+async def test_who_asks_for_html_in_any_case_gets_a_page(
+    client: httpx.AsyncClient, method: str, path: str, status: int, accept: str
+) -> None:
+    answer = await client.request(method, path, headers={"accept": accept})
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    if status == 405:
+        assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "POST"}
+
+
+@pytest.mark.parametrize("path", ["/o/river-valley", f"/p/{HARBOUR}", f"/p/{HARBOUR}/thanks", "/robots.txt"])
+async def test_the_head_of_a_page_can_be_asked_for(client: httpx.AsyncClient, path: str) -> None:
+    head, whole = await client.head(path), await client.get(path)
+    assert (head.status_code, head.headers) == (200, whole.headers)
+
+
+@pytest.mark.parametrize("written", [f"{HARBOUR}.", f"{HARBOUR})", f"{HARBOUR.title()}", f"{HARBOUR}%E2%80%9D"])
+async def test_an_address_that_was_copied_with_a_little_more_leads_there(
+    client: httpx.AsyncClient, written: str
+) -> None:
+    answer = await client.get(f"/p/{written}", follow_redirects=True)
+    assert (answer.status_code, answer.url.path) == (200, f"/p/{HARBOUR}")
+
+
+async def test_a_page_names_the_one_address_by_which_it_is_to_be_known(client: httpx.AsyncClient) -> None:
+    shown = await page(client, f"/p/{HARBOUR}")
+    assert shown.all("link", rel="canonical")[0][0]["href"] == f"http://pages.example/p/{HARBOUR}"
+    assert shown.all("meta", property="og:url")[0][0]["content"] == f"http://pages.example/p/{HARBOUR}"
+
+
+async def test_a_browser_that_asks_for_an_icon_by_itself_finds_one(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/favicon.ico", follow_redirects=True)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/svg+xml")
+
+
+async def test_search_engines_are_told_what_is_no_page_for_them(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/robots.txt")).text.splitlines() == [
+        "User-agent: *",
+        "Disallow: /v1/",
+        "Disallow: /p/*/thanks",
+    ]
 
 
 async def test_files_are_kept_for_a_year_under_an_address_that_changes_with_them(client: httpx.AsyncClient) -> None:

@@ -43,6 +43,8 @@ async def test_the_tally_of_a_petition(client: httpx.AsyncClient) -> None:
         "minutes": {"2026-03-02T10:42Z": 4_849},
         "earlier": 0,
         "updated_at": "2026-03-01T12:00:00Z",
+        "stale": False,
+        "language": None,
         "next_milestone": 5_000,
         "milestones": [{"threshold": 1_000, "reached": True}, {"threshold": 5_000, "reached": False}],
     }
@@ -87,6 +89,7 @@ async def test_an_organisation_and_its_petitions_are_read_in_one_round_trip(
             {"name": "The Harbour Council", "kind": "body"},
             {"name": "the Minister for Rivers", "kind": "person"},
         ],
+        "language": None,
         "excerpt": "The baths close in October. We ask that they stay open. All winter.",
         "count": 4_849,
         "url": f"/p/{HARBOUR}",
@@ -120,7 +123,7 @@ async def test_what_does_not_exist_is_404_as_problem_details(client: httpx.Async
         "/v1/organisations/river-valley/stream",
     ],
 )
-async def test_while_redis_is_away_clients_are_told_when_to_try_again(
+async def test_while_redis_is_away_and_nothing_was_announced_clients_are_told_when_to_try_again(
     client: httpx.AsyncClient, read_side: ReadSide, path: str
 ) -> None:
     read_side.reader.go_away()
@@ -129,6 +132,37 @@ async def test_while_redis_is_away_clients_are_told_when_to_try_again(
     assert int(answer.headers["retry-after"]) > 0
     assert read_side.metric("store_failures_total", cause="ConnectionError") == 1
     assert read_side.metric("stream_subscribers") == 0
+
+
+async def test_while_redis_is_away_the_tally_is_the_one_that_was_announced_last_and_says_so(
+    client: httpx.AsyncClient, read_side: ReadSide
+) -> None:
+    path = f"/v1/petitions/{HARBOUR}/tally"
+    read_side.hub.publish(tally(HARBOUR, 4_849))
+    read_side.reader.put(tally(HARBOUR, 4_849))
+    fresh = await client.get(path)
+    read_side.reader.go_away()
+    for _ in range(30):
+        answer = await client.get(path, headers={"if-none-match": fresh.headers["etag"]})
+        assert answer.status_code == 200, "it is not known that it is unchanged"
+        assert answer.json() == {**fresh.json(), "stale": True}
+    assert fresh.json()["stale"] is False
+    assert read_side.metric("answers_total", what="tally", outcome="stale") == 30
+    assert read_side.metric("circuit_open") == 1
+    assert len(read_side.reader.calls) <= 4, "one after the other asks whether Redis is back"
+    not_modified = await client.get(path, headers={"if-none-match": answer.headers["etag"]})
+    assert not_modified.status_code == 304
+
+
+async def test_while_redis_is_away_an_organisations_sum_is_that_of_the_announced_counts(
+    client: httpx.AsyncClient, read_side: ReadSide
+) -> None:
+    read_side.hub.publish(tally(HARBOUR, 4_849))
+    read_side.reader.go_away()
+    found = (await client.get("/v1/organisations/river-valley")).json()
+    assert (found["supporters"], found["stale"]) == (4_849, True)
+    counts = {one["petition_id"]: one["count"] for one in found["petitions"]}
+    assert counts == {HARBOUR: 4_849, BUS: None}, "what nobody has announced is not 0"
 
 
 async def test_a_connection_that_died_while_it_was_idle_costs_no_reader_an_error(

@@ -43,7 +43,7 @@ def test_one_supporter_is_not_supporters() -> None:
     ],
 )
 def test_a_petition_names_everyone_it_addresses(names: list[str], sentence: str) -> None:
-    assert views.addressed_to(targets(*names)) == sentence
+    assert "".join(before + name for before, name in views.addressed_to(targets(*names))) == sentence
 
 
 @pytest.mark.parametrize(("count", "following"), [(0, 1_000), (999, 1_000), (1_000, 5_000), (5_000, None)])
