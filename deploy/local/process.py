@@ -54,8 +54,9 @@ class Process(abc.ABC):
     stop_signal: signal.Signals = signal.SIGTERM
     """The signal that asks for a graceful end."""
 
-    start_seconds: float = 60.0
-    """How long a start may take before it counts as failed. Generous: a laptop may be busy with everything else."""
+    start_seconds: float = 180.0
+    """How long a start may take before it counts as failed. Generous: a laptop may be busy with everything else, and a
+    process that ends is noticed at once."""
 
     def __init__(self, *, name: str, log_file: Path) -> None:
         self.name = name
