@@ -10,8 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
-from deploy.local import place
+from deploy.cli import app
+from deploy.local import DEMO_STATE_DIR, STATE_DIR, place
 from deploy.local.place import PORTS, Place, claim, end_leftovers, next_free
 from deploy.local.ports import LOOPBACK, free_port, is_free
 from deploy.local.postgres import remove_stale_pid_file
@@ -190,3 +192,40 @@ async def test_a_reset_removes_no_folder_that_is_not_postgres_s(tmp_path: Path) 
         here.note_postgres_dir(precious)
         place.remove(tmp_path / "place")
     assert precious.exists()
+
+
+def a_kept_place(folder: Path) -> None:
+    with Place(folder, usual_ports=False) as here:
+        (folder / "kept.json").write_text('{"broker": "embedded", "parts": []}')
+        here.note_processes([])
+
+
+@pytest.mark.parametrize(("answer", "stays"), [("n\n", True), ("", True), ("y\n", False)])
+def test_a_reset_asks_before_it_removes_anything(tmp_path: Path, answer: str, *, stays: bool) -> None:
+    a_kept_place(tmp_path)
+    run = CliRunner().invoke(app, ["reset", "--state-dir", str(tmp_path)], input=answer)
+    assert "Remove all petitions, signatures, mails, ports and tokens" in run.output
+    assert (run.exit_code, (tmp_path / "kept.json").exists()) == (int(stays), stays)
+
+
+def test_a_reset_can_be_told_not_to_ask_and_finds_nothing_the_second_time(tmp_path: Path) -> None:
+    a_kept_place(tmp_path)
+    for said in ("is as new", "There is nothing in"):
+        run = CliRunner().invoke(app, ["reset", "--yes", "--state-dir", str(tmp_path)])
+        assert (run.exit_code, said in run.output) == (0, True)
+
+
+def test_a_reset_is_refused_while_a_stack_runs(tmp_path: Path) -> None:
+    a_kept_place(tmp_path)
+    with claim(tmp_path):
+        run = CliRunner().invoke(app, ["reset", "--yes", "--state-dir", str(tmp_path)])
+    assert run.exit_code == 1
+    assert "Nothing was removed: another stack runs in" in run.output
+    assert (tmp_path / "kept.json").exists()
+
+
+def test_a_demo_finds_its_place_free_while_up_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Place(STATE_DIR), claim(DEMO_STATE_DIR):
+        assert DEMO_STATE_DIR.parent == STATE_DIR
+        assert DEMO_STATE_DIR.name not in place._OWN
