@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy import migrations
+from deploy.local import DEMO_STATE_DIR, STATE_DIR
 from deploy.local.state import StackState
 from services.ingest.credentials import NamedSecrets
 from services.tally.announced import announced_now
@@ -65,13 +66,15 @@ def settings_of(service: str) -> type[CommonSettings]:
 
 
 def use_running_stack() -> None:
-    """Fill what the environment leaves open from the local stack, if one runs."""
-    try:
-        state = StackState.read()
-    except FileNotFoundError:
+    """Fill what the environment leaves open from the local stack, if one runs: that of `up`, else that of the demo."""
+    for state_dir in (STATE_DIR, DEMO_STATE_DIR):
+        try:
+            state = StackState.read(state_dir)
+        except FileNotFoundError:
+            continue
+        for name, value in state.environment.items():
+            os.environ.setdefault(name, value)
         return
-    for name, value in state.environment.items():
-        os.environ.setdefault(name, value)
 
 
 def check(services: list[str], *, as_json: bool) -> int:

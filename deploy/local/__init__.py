@@ -13,4 +13,7 @@ PROJECT_ROOT = Path(deploy.__file__).resolve().parents[1]
 """Where the source tree lies: `services` is found from here, and `.tools/` (downloaded jars) is kept here."""
 
 STATE_DIR = Path(".groundswell")
-"""Data, logs and `stack.json` of a stack: in the directory where the command was called."""
+"""Data, logs and `stack.json` of `groundswell up`: in the directory where the command was called."""
+
+DEMO_STATE_DIR = STATE_DIR / "demo"
+"""The same of the demo, which may run beside it."""

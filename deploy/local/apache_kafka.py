@@ -23,6 +23,7 @@ _POM = PROJECT_ROOT / "deploy" / "kafka" / "pom.xml"
 _JARS = PROJECT_ROOT / ".tools" / "kafka"
 _JAVA_VERSION = 17  # Kafka 4 brokers are compiled for it
 _NODE_ID = 1
+_FORMATTED = "formatted"
 _CLUSTER_ID = "Z3JvdW5kc3dlbGwtbG9jYQ"  # any 16 bytes in base64
 _MAVEN_SECONDS = 600.0  # 43 MB of jars, the first time over a slow line
 
@@ -60,6 +61,7 @@ class ApacheKafka(KafkaBroker):
         data_dir: Path,
         log_dir: Path,
         port: int | None = None,
+        controller_port: int | None = None,
         services_port: int | None = None,
         services_advertised_port: int | None = None,
     ) -> None:
@@ -71,7 +73,7 @@ class ApacheKafka(KafkaBroker):
         self._services_advertised_port = services_advertised_port
         self._data_dir = data_dir
         self._properties = data_dir / "server.properties"
-        self._controller_port = free_port()
+        self._controller_port = controller_port or free_port()
         self._classpath = ""
 
     async def _prepare(self) -> None:
@@ -86,8 +88,10 @@ class ApacheKafka(KafkaBroker):
             services_advertised_port=self._services_advertised_port,
         )
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()), encoding="utf-8")
-        if not (self._data_dir / "log" / "meta.properties").exists():
+        if not (self._data_dir / _FORMATTED).exists():
+            shutil.rmtree(self._data_dir / "log", ignore_errors=True)  # of a format that was killed half-way
             await self._format()
+            (self._data_dir / _FORMATTED).touch()
 
     async def _format(self) -> None:
         tool = self._java("kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", _CLUSTER_ID)

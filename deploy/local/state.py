@@ -1,15 +1,18 @@
 """`.groundswell/stack.json`: where a running stack is found, for people, the command and tests."""
 
 import json
+import os
 from pathlib import Path
 from typing import Literal, Self
 
 import psutil
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deploy.local import STATE_DIR
 
 _FILE = "stack.json"
+_SAME_START_SECONDS = 2.0
+"""The system's idea of when a process was started moves a little when its clock is set."""
 
 
 class RunningProcess(BaseModel):
@@ -20,6 +23,8 @@ class RunningProcess(BaseModel):
         pid: its process id.
         log: its log file.
         address: where it answers (URL, or `host:port` of Kafka).
+        started: when it was started, seconds since 1970: with `pid` it names this process, and no later one.
+        ready: whether it has done its work since then.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -28,6 +33,8 @@ class RunningProcess(BaseModel):
     pid: int
     log: str
     address: str
+    started: float
+    ready: bool = True
 
 
 class StackState(BaseModel):
@@ -36,11 +43,14 @@ class StackState(BaseModel):
     Attributes:
         broker: which Kafka broker: `external` is one whose address was in the environment.
         pid: the process that runs the stack; SIGTERM or Ctrl-C there stops it.
+        started: when that was started, seconds since 1970.
+        supervised: whether it starts again what dies (`groundswell up`).
         kafka_bootstrap_servers, redis_url, postgres_url, smtp_url: the parts, the stack's own or external.
         ingest_url, verify_url, tally_url, notify_url: each service's first instance.
         mailbox_url: the mailbox page; None when mail goes to an external SMTP server.
         admin_token: bearer token of `PUT /v1/petitions/{id}`.
         api_key: partner key of the batch call.
+        external: the variables of the parts that are not the stack's own.
         environment: what the services were told: give it to any `groundswell` command to make it work on this stack.
         processes: everything that was started for the stack.
     """
@@ -49,6 +59,8 @@ class StackState(BaseModel):
 
     broker: Literal["embedded", "apache", "external"]
     pid: int
+    started: float
+    supervised: bool
     kafka_bootstrap_servers: str
     redis_url: str
     postgres_url: str
@@ -60,16 +72,24 @@ class StackState(BaseModel):
     mailbox_url: str | None
     admin_token: str
     api_key: str
+    external: list[str]
     environment: dict[str, str]
     processes: list[RunningProcess]
+
+    @property
+    def services(self) -> dict[str, str]:
+        """Addresses of the services, by name."""
+        return {
+            "ingest": self.ingest_url,
+            "verify": self.verify_url,
+            "tally": self.tally_url,
+            "notify": self.notify_url,
+        }
 
     def write(self, state_dir: Path) -> Path:
         """Write the file, whole or not at all, readable for its owner only: it holds secrets. Return its path."""
         file = state_dir / _FILE
-        fresh = file.with_suffix(".tmp")
-        fresh.touch(mode=0o600)
-        fresh.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
-        fresh.rename(file)
+        write_private(file, json.dumps(self.model_dump(mode="json"), indent=2) + "\n")
         return file
 
     @classmethod
@@ -77,10 +97,14 @@ class StackState(BaseModel):
         """Return the state of the stack that runs in `state_dir`.
 
         Raises:
-            FileNotFoundError: no stack runs there (a file whose stack was killed counts as none).
+            FileNotFoundError: no stack runs there (a file whose stack was killed counts as none, and so does one that
+                an older version wrote).
         """
-        state = cls.model_validate_json((state_dir / _FILE).read_text(encoding="utf-8"))
-        if not psutil.pid_exists(state.pid):
+        try:
+            state = cls.model_validate_json((state_dir / _FILE).read_text(encoding="utf-8"))
+        except ValidationError:
+            raise FileNotFoundError(f"{state_dir / _FILE} is not of this version") from None
+        if not is_running(state.pid, state.started):
             raise FileNotFoundError(f"{state_dir / _FILE} is of a stack that no longer runs (process {state.pid})")
         return state
 
@@ -88,3 +112,30 @@ class StackState(BaseModel):
     def remove(state_dir: Path) -> None:
         """Remove the file: its addresses are no longer answered."""
         (state_dir / _FILE).unlink(missing_ok=True)
+
+
+def write_private(file: Path, text: str) -> None:
+    """Write a file, whole or not at all, readable for its owner only."""
+    fresh = file.with_name(f"{file.name}.tmp")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
+        opened.write(text)
+    fresh.replace(file)
+
+
+def start_of(pid: int) -> float:
+    """Return when a process that runs was started, seconds since 1970.
+
+    Raises:
+        psutil.NoSuchProcess: it does not run.
+    """
+    return psutil.Process(pid).create_time()
+
+
+def is_running(pid: int, started: float) -> bool:
+    """Say whether the process that was started then still runs: not just one that has got the same id since."""
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - started) < _SAME_START_SECONDS and (process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -19,13 +19,14 @@ class Valkey(Process):
 
     Args:
         data_dir: where the append-only file is kept; made when it is not there.
+        password: what clients log in with; a new one when none is given.
     """
 
-    def __init__(self, *, data_dir: Path, log_dir: Path, port: int | None = None) -> None:
+    def __init__(self, *, data_dir: Path, log_dir: Path, port: int | None = None, password: str | None = None) -> None:
         super().__init__(name="valkey", log_file=log_dir / "valkey.log")
         self.port = port or free_port()
         self._data_dir = data_dir
-        self._password = secrets.token_urlsafe(16)
+        self._password = password or secrets.token_urlsafe(16)
 
     @property
     def data_dir(self) -> Path:

@@ -92,8 +92,8 @@ class Secured:
         environment = {**os.environ, **self.environment, **changes}
         program = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "deploy.cli", *words, "--json"),
-            cwd=PROJECT_ROOT,
-            env={name: value for name, value in environment.items() if value},
+            cwd="/",  # where no stack runs from which the command would take what is missing
+            env={name: value for name, value in environment.items() if value} | {"PYTHONPATH": str(PROJECT_ROOT)},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -18,15 +18,16 @@ import psutil
 import pytest
 import redis.asyncio
 import redis.exceptions
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from deploy.local.apache_kafka import ApacheKafka
-from deploy.local.embedded_kafka import EmbeddedKafka
+from deploy.local.embedded_kafka import EmbeddedKafka, TopicFiles
 from deploy.local.kafka import KafkaBroker
 from deploy.local.mail_catcher import MailCatcher
+from deploy.local.place import Processes
 from deploy.local.postgres import Postgres
 from deploy.local.process import PartFailed, Process
 from deploy.local.state import StackState
@@ -86,6 +87,71 @@ async def test_the_embedded_broker_answers_again_after_a_kill_with_nothing_kept(
         await make_topic(broker)  # the topic is gone, so it can be made again
         await produce(broker, b"three")
         assert await consume(broker, 1, group="readers") == {b"three"}
+
+
+async def test_the_embedded_broker_with_files_has_its_records_and_offsets_again_after_a_kill_of_both(
+    tmp_path: Path,
+) -> None:
+    async with (
+        TopicFiles(data_dir=tmp_path / "kafka", log_dir=tmp_path, token="the token") as files,
+        EmbeddedKafka(log_dir=tmp_path, files=files) as broker,
+    ):
+        await make_topic(broker)
+        await produce(broker, b"one", b"two")
+        assert await consume(broker, 2, group="readers") == {b"one", b"two"}
+        await broker.kill()
+        await broker.start()
+        await produce(broker, b"three")
+        assert await consume(broker, 1, group="readers") == {b"three"}, "the group's offsets were kept"
+        await broker.kill()
+        await files.kill()
+        await files.start()
+        await broker.start()
+        assert await consume(broker, 3, group="late readers") == {b"one", b"two", b"three"}
+
+
+async def test_a_record_whose_batch_a_killed_broker_did_not_write_holds_nobody_up(tmp_path: Path) -> None:
+    async with (
+        TopicFiles(data_dir=tmp_path / "kafka", log_dir=tmp_path, token="the token") as files,
+        EmbeddedKafka(log_dir=tmp_path, files=files) as broker,
+    ):
+        await make_topic(broker)
+        await produce(broker, b"one")
+        await broker.kill()
+        (batch,) = (tmp_path / "kafka").glob("clusters/*/topics/*/partitions/*/records/*.batch")
+        batch.unlink()  # as if the broker had been killed between moving the end and writing the batch
+        await broker.kill()
+        await files.restart()
+        await broker.start()
+        assert "taken back, as they were never acknowledged: " in broker.log_tail()
+        await produce(broker, b"one")  # as its producer does, which had no acknowledgement
+        assert await consume(broker, 1, group="readers") == {b"one"}
+        reader = AIOKafkaConsumer(bootstrap_servers=broker.bootstrap_servers)
+        async with reader:
+            ends = await reader.end_offsets([TopicPartition(TOPIC, partition) for partition in range(3)])
+        assert sorted(ends.values()) == [0, 0, 1], "no end lies beyond what is there"
+
+
+async def test_records_after_a_gap_that_a_failed_write_left_are_read(tmp_path: Path) -> None:
+    async with (
+        TopicFiles(data_dir=tmp_path / "kafka", log_dir=tmp_path, token="the token") as files,
+        EmbeddedKafka(log_dir=tmp_path, files=files) as broker,
+    ):
+        await make_topic(broker)
+        producer = AIOKafkaProducer(
+            bootstrap_servers=broker.bootstrap_servers, acks="all", enable_idempotence=broker.idempotence
+        )
+        async with producer:
+            for value in (b"one", b"two", b"three"):
+                await producer.send_and_wait(TOPIC, value, partition=0)
+        # The object store was away for the batch, and back for the next: nobody had an acknowledgement for "two".
+        batches = (tmp_path / "kafka").glob("clusters/*/topics/*/partitions/*/records/*.batch")
+        lost = next(batch for batch in batches if b"two" in batch.read_bytes())
+        lost.unlink()
+        await broker.stop()
+        await files.restart()
+        await broker.start()
+        assert await consume(broker, 2, group="readers") == {b"one", b"three"}
 
 
 @pytest.mark.usefixtures("needs_apache")
@@ -261,7 +327,7 @@ def test_no_part_outlives_the_process_that_started_it(tmp_path: Path, ending: st
     script = f"""
         import asyncio, os, signal, sys
         from pathlib import Path
-        from deploy.local.embedded_kafka import EmbeddedKafka
+        from deploy.local.embedded_kafka import EmbeddedKafka, TopicFiles
         from deploy.local.valkey import Valkey
 
         async def main():
@@ -304,7 +370,7 @@ def lines_of(pipe: IO[str], until: str) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_up_that_is_stopped_while_it_starts_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "deploy.cli", "up", "--state-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "deploy.cli", "up", "--any-ports", "--state-dir", str(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as up:
         assert up.stderr is not None
         lines_of(up.stderr, until="is ready")
@@ -315,10 +381,12 @@ def test_up_that_is_stopped_while_it_starts_leaves_nothing_behind(tmp_path: Path
         assert up.wait(60) == 0
     _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "logs"]
+    kept = {"data", "kept.json", "lock", "logs", "processes.json"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert Processes.model_validate_json((tmp_path / "processes.json").read_text()).processes == []
 
 
-async def test_the_stack_uses_the_parts_it_is_given_and_stops_when_a_service_dies(
+async def test_the_stack_uses_the_parts_it_is_given_and_kills_none_of_them(
     tmp_path: Path, valkey: Valkey, postgres: Postgres, mailbox: MailCatcher
 ) -> None:
     parts = {
@@ -326,7 +394,7 @@ async def test_the_stack_uses_the_parts_it_is_given_and_stops_when_a_service_die
         "POSTGRES_URL": await postgres.create_database("given_to_the_stack"),
         "SMTP_URL": mailbox.url,
     }
-    command = [sys.executable, "-m", "deploy.cli", "up", "--json", "--state-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "deploy.cli", "up", "--json", "--any-ports", "--state-dir", str(tmp_path)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **parts}
     ) as up:
@@ -334,7 +402,8 @@ async def test_the_stack_uses_the_parts_it_is_given_and_stops_when_a_service_die
         assert up.stderr is not None
         state = StackState.model_validate_json(await asyncio.to_thread(up.stdout.readline))
         assert state == StackState.read(tmp_path)
-        assert {process.name for process in state.processes} == {"kafka", "ingest", "verify", "tally", "notify"}
+        services = {"ingest", "verify", "tally", "notify"}
+        assert {process.name for process in state.processes} == {"kafka-files", "kafka", *services}
         assert (state.broker, state.redis_url, state.postgres_url, state.mailbox_url) == (
             "embedded",
             parts["REDIS_URL"],
@@ -345,13 +414,14 @@ async def test_the_stack_uses_the_parts_it_is_given_and_stops_when_a_service_die
             for url in (state.ingest_url, state.verify_url, state.tally_url, state.notify_url):
                 assert (await client.get(f"{url}/readyz")).status_code == 200
 
-        pids = {process.name: process.pid for process in state.processes}
-        psutil.Process(pids["verify"]).kill()
-        report = await asyncio.to_thread(up.stderr.read)
-        assert up.wait(30) == 1
-    assert "verify was ended by SIGKILL" in report
-    assert str(tmp_path / "logs" / "verify.log") in report
-    assert not any(psutil.pid_exists(pid) for pid in pids.values())
-    assert valkey.running
+        for name, variable in (("redis", "REDIS_URL"), ("postgres", "POSTGRES_URL"), ("mail", "SMTP_URL")):
+            kill = [sys.executable, "-m", "deploy.cli", "kill", name, "--state-dir", str(tmp_path)]
+            killed = await asyncio.to_thread(subprocess.run, kill, capture_output=True, text=True, check=False)
+            assert killed.returncode == 1
+            assert f"{variable} was in its environment" in killed.stderr
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(60) == 0
+    assert not any(psutil.pid_exists(process.pid) for process in state.processes)
+    assert all(part.running for part in (valkey, postgres, mailbox))
     with pytest.raises(FileNotFoundError):
         StackState.read(tmp_path)

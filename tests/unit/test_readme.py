@@ -1,13 +1,18 @@
 """What the README names is there: files, commands, options, variables, calls, topics, metrics, figures.
 
 Its generated tables are checked by `groundswell generated --check`, its subscriber is run by
-tests/contract/test_subscriber.py.
+tests/contract/test_subscriber.py, "Your first petition" by tests/contract/test_first_petition.py. Shell blocks of the
+pages in docs/ are checked here, too; that of docs/encrypted-connections.md has tests of its own.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,8 @@ import pytest
 import typer.main
 
 from deploy.cli import app
+from deploy.local.first_steps import PETITION, SIGNATURE
+from deploy.local.victims import VICTIMS, Victim
 from deploy.operate import SERVICES, settings_of
 from services.ingest.openapi import document as ingest_document
 from services.tally.openapi import document as tally_document
@@ -26,12 +33,14 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 VALUES = {"SASL_PLAINTEXT", "SASL_SSL"}
 """What looks like the name of a variable and is the value of one."""
+WRITTEN = {"MAILBOX_URL"}
+"""Variables that `groundswell up` writes for people, beside settings."""
 
 
-def code_blocks(language: str) -> list[str]:
+def code_blocks(language: str, page: str = README) -> list[str]:
     """The content of the fenced blocks of one language."""
     # Text and blocks take turns; a block begins with its language and a line break.
-    blocks = [part.partition("\n") for part in re.split(r"^```", README, flags=re.MULTILINE)[1::2]]
+    blocks = [part.partition("\n") for part in re.split(r"^```", page, flags=re.MULTILINE)[1::2]]
     return [content for found, _, content in blocks if found == language]
 
 
@@ -66,12 +75,53 @@ def groundswell_calls() -> list[list[str]]:
     return [call.split() for call in re.findall(r"(?:^|`)groundswell ([^`#\n]+)", README, flags=re.MULTILINE)]
 
 
+def shell_lines() -> list[tuple[str, list[str]]]:
+    """Every line of a shell block in the README and in docs/, as words, with the page that it is on."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [
+        (page.name, words)
+        for page in pages
+        for block in code_blocks("sh", page.read_text(encoding="utf-8"))
+        for line in block.replace("\\\n", " ").splitlines()
+        if (words := shlex.split(line, comments=True))
+    ]
+
+
+@pytest.mark.parametrize(("page", "words"), shell_lines(), ids=lambda part: part if isinstance(part, str) else part[0])
+def test_every_line_of_a_shell_block_names_what_is_there(page: str, words: list[str]) -> None:
+    match words:
+        case [("export" | "." | "curl"), *_]:
+            return  # run by tests, as they stand
+        case ["make", target, *_]:
+            assert target in make_targets(), page
+        case [("groundswell" | ".venv/bin/groundswell"), *rest]:
+            check_words(rest)
+        case [("python" | ".venv/bin/python"), "-m", module, *_]:
+            source = ROOT / module.replace(".", "/")
+            assert source.with_suffix(".py").exists() or (source / "__main__.py").exists(), page
+        case ["docker", "compose", "--file", file, *_]:
+            assert (ROOT / file).exists()
+        case _:
+            pytest.fail(f"{page}: nobody checks {shlex.join(words)}")
+
+
+def make_targets() -> set[str]:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return set(re.findall(r"^([\w-]+):", makefile, flags=re.MULTILINE))
+
+
 @pytest.mark.parametrize("words", groundswell_calls(), ids=" ".join)
 def test_every_groundswell_command_has_these_words_and_options(words: list[str]) -> None:
+    check_words(words)
+
+
+def check_words(words: list[str]) -> None:
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands"):
         assert words[0] in command.commands, f"there is no {words[0]}"
         command, words = command.commands[words[0]], words[1:]
+    if command.context_settings.get("ignore_unknown_options"):  # they are the harness's, which is part of the tests
+        return
     options = {option for parameter in command.params for option in parameter.opts}
     assert [word for word in words if word.startswith("--") and word not in options] == []
 
@@ -88,7 +138,7 @@ def test_every_variable_is_read_by_somebody() -> None:
         for service in SERVICES
         for field in settings_of(service).model_fields
     }
-    named = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", README)) - VALUES
+    named = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", README)) - VALUES - WRITTEN
     assert named >= {"KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "POSTGRES_URL", "SMTP_URL", "SIGNER_PEPPER"}
     assert [name for name in sorted(named) if name.removesuffix("_FILE") not in known] == []
 
@@ -120,3 +170,33 @@ def test_the_python_in_it_can_be_compiled() -> None:
     assert blocks
     for block in blocks:
         compile(block, "README.md", "exec")
+
+
+def test_the_block_for_production_passes_the_check_as_it_stands(tmp_path: Path) -> None:
+    (block,) = [block for block in code_blocks("sh") if "export SIGNER_PEPPER" in block]
+    exports, check, _ = block.partition("groundswell check ")
+    path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+    run = subprocess.run(
+        ["bash", "-e", "-c", f"{exports}{check} --json"],
+        cwd=tmp_path,
+        env={"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = json.loads(run.stdout)
+    assert (run.returncode, said["ok"], said["errors"]) == (0, True, {}), run.stdout
+    assert set(said["settings"]) == set(SERVICES)
+    assert said["settings"]["notify"]["PUBLIC_PAGES_URL"].startswith("https://")
+
+
+@pytest.mark.parametrize("victim", [each for each in VICTIMS if each.name != "kafka-files"], ids=lambda each: each.name)
+def test_the_table_of_what_dies_says_how_to_kill_it(victim: Victim) -> None:
+    (row,) = [line for line in README.splitlines() if line.endswith(f"| `groundswell kill {victim.name}` |")]
+    assert victim.name in row.partition("**")[2].partition("**")[0].lower().replace("smtp", "mail")
+
+
+def test_the_first_petition_is_the_one_that_up_prints() -> None:
+    (block,) = [block for block in code_blocks("sh") if block.startswith(". .groundswell/env")]
+    assert f"'{PETITION}'" in block
+    assert f"'{SIGNATURE}'" in block
