@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import asyncpg
@@ -15,6 +16,9 @@ from shared.settings import DatabaseSettings
 from shared.unreachable import why
 
 _CONNECT_SECONDS = 10.0
+
+_WIDTH = 240
+"""Columns where it is no terminal that reads: lines are not broken for `grep`."""
 
 _LIST = """
 SELECT event_id, at, actor, role, call, petition_id, signature_id, changed, etag_before, etag_after, version, request_id,
@@ -40,7 +44,7 @@ async def list_events(petition_id: str | None, *, limit: int, as_json: bool) -> 
     if as_json:
         typer.echo(json.dumps({"ok": True, "events": events}, default=_text))
     elif events:
-        Console().print(_table(events))
+        Console(width=None if sys.stdout.isatty() else _WIDTH).print(_table(events))
     else:
         typer.echo("No administrator has changed anything.")
     return 0
