@@ -131,6 +131,9 @@ class PetitionBody(PetitionState):
     petition_id: Annotated[PetitionId | None, Field(description="If it is there: that of the address.")] = None
     changed_at: Annotated[AwareDatetime | None, Field(description="Not looked at.")] = None
     version: Annotated[int | None, Field(description="Not looked at; If-Match says which state is meant.")] = None
+    mailbox_rules: Annotated[
+        int | None, Field(description="Not looked at: a petition keeps those it was made with.")
+    ] = None
 
 
 class ListedPetition(Answer):

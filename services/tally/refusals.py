@@ -63,6 +63,7 @@ REFUSALS: Final[Mapping[str, Words]] = {
         503, "Very many people are signing right now", f"We could not take your signature this second. {_ONCE}", 5
     ),
     "starting": Words(503, "One moment, please", f"We are just starting. {_ONCE}", 2),
+    "petition_newer": Words(503, "One moment, please", f"This site is being updated. {_ONCE}", 5),
     "clock_wrong": Words(503, _NOT_TAKEN, _OUR_SIDE, 5),
     "kafka_away": Words(503, _NOT_TAKEN, _OUR_SIDE, 5),
     "internal_error": Words(500, _NOT_TAKEN, _OUR_SIDE, 5),

@@ -102,7 +102,7 @@ _INSERT_DUPLICATES = """
 INSERT INTO signatures (signature_id, signer_key, petition_id, state, reason, country, submitted_at, duplicate_of)
 SELECT signature_id, signer_key, petition_id, state, reason, country, submitted_at,
        (SELECT s.signature_id FROM signatures s
-        WHERE s.signer_key = d.signer_key AND s.state IN ('pending', 'verified', 'invalidated'))
+        WHERE s.signer_key = d.signer_key AND s.state IN ('pending', 'verified', 'invalidated') LIMIT 1)
 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[])
      AS d (signature_id, signer_key, petition_id, state, reason, country, submitted_at)
 ON CONFLICT DO NOTHING

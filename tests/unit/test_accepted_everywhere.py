@@ -145,9 +145,9 @@ submissions: Final = st.fixed_dictionaries(
 async def accepted_petition(state: dict[str, Any]) -> PetitionChanged | None:
     """The petition as its readers find it on the topic, if ingest takes it."""
     INGEST.producer.published.clear()
-    with patch("services.ingest.petitions._SEEN_SECONDS", 0.0):
+    with patch("services.ingest.admin.changes._SEEN_SECONDS", 0.0):
         answer = await INGEST.ask(
-            "PUT", f"/v1/petitions/{PATH}".encode(), [AS_ADMIN, JSON], [as_json(state)], repeats=True
+            "PUT", f"/v1/petitions/{PATH}".encode(), [AS_ADMIN, JSON], [as_json(state)], b"replace=true", repeats=True
         )
     assert answer is not None
     if answer.status == 422:

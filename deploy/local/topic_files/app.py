@@ -12,9 +12,9 @@ import re
 import signal
 from collections.abc import Sequence
 from email.utils import format_datetime
+from html import escape, unescape
 from typing import Final
 from urllib.parse import unquote
-from xml.sax.saxutils import escape, unescape
 
 import uvicorn
 from starlette.applications import Starlette

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from shared.events import Organisation, Pause, PetitionChanged, PetitionState, Policy
 
-READ_ONLY: Final = ("petition_id", "changed_at", "version")
+READ_ONLY: Final = ("petition_id", "changed_at", "version", "mailbox_rules")
 """What `PetitionChanged` has beyond `PetitionState`: ingest sets it."""
 
 _PARTS: Final[dict[str, type[BaseModel]]] = {"organisation": Organisation, "policy": Policy}

@@ -17,14 +17,14 @@ _STANDING: Final = ("pending", "verified", "invalidated")
 
 _CHECK = "SELECT signer_key FROM signatures WHERE signer_key = ANY($1::uuid[]) AND state = ANY($2::text[])"
 
-Insert = Callable[[Any, list[tuple[Any, ...]]], Awaitable[set[UUID]]]
+Insert = Callable[[Any, str, list[tuple[Any, ...]]], Awaitable[set[UUID]]]
 
 
 def _points() -> None:
     def stopping(insert: Insert) -> Insert:
-        async def _insert_signatures(connection: Any, rows: list[tuple[Any, ...]]) -> set[UUID]:
+        async def _insert_signatures(connection: Any, statement: str, rows: list[tuple[Any, ...]]) -> set[UUID]:
             await failpoint(SIGNERS_CHECKED)
-            return await insert(connection, rows)
+            return await insert(connection, statement, rows)
 
         return _insert_signatures
 
@@ -33,7 +33,7 @@ def _points() -> None:
 
 def _break() -> None:
     def checking(insert: Insert) -> Insert:
-        async def _insert_signatures(connection: Any, rows: list[tuple[Any, ...]]) -> set[UUID]:
+        async def _insert_signatures(connection: Any, statement: str, rows: list[tuple[Any, ...]]) -> set[UUID]:
             signers = [signer for _, signer, *_ in rows]
             taken = {row["signer_key"] for row in await connection.fetch(_CHECK, signers, list(_STANDING))}
             free = []
@@ -42,7 +42,7 @@ def _break() -> None:
                 if state not in _STANDING or signer not in taken:
                     free.append(row)
                     taken.update({signer} if state in _STANDING else ())
-            return await insert(connection, free)
+            return await insert(connection, statement, free)
 
         return _insert_signatures
 

@@ -54,7 +54,7 @@ def test_every_event_of_a_topic_is_a_message_with_its_type_key_and_payload(broke
 
 def test_what_payloads_are_made_of_is_in_the_document_too(broker: KafkaBroker) -> None:
     schemas = document_of(reading(broker, "petitions.changed.v1"))["components"]["schemas"]
-    assert set(schemas) == {"PetitionChanged", "Organisation", "Target", "Policy"}
+    assert set(schemas) == {"PetitionChanged", "Organisation", "Target", "Policy", "Pause"}
     assert schemas["PetitionChanged"]["properties"]["organisation"]["$ref"] == "#/components/schemas/Organisation"
 
 

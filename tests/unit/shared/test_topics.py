@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from deploy import cli
 from shared import events
-from shared.events import Event, Organisation, PetitionState, Policy, Target
+from shared.events import Event, Organisation, Pause, PetitionState, Policy, Target
 from shared.topics import (
     CONSUMED,
     DEFAULT_PARTITIONS,
@@ -58,7 +58,7 @@ def test_every_topic_with_a_group_of_ours_has_dead_letters_that_are_kept_90_days
 
 
 def test_every_event_is_on_exactly_one_topic() -> None:
-    parts_of_events = {Organisation, Target, Policy, PetitionState}
+    parts_of_events = {Organisation, Target, Policy, Pause, PetitionState}
     defined = {
         kind
         for kind in vars(events).values()

@@ -69,9 +69,8 @@ def test_a_petition_that_a_newer_ingest_made_takes_no_signatures_here():
 @pytest.mark.parametrize(("rules", "canonical"), [(1, "ro.bin@proton.me"), (2, "robin@proton.me")])
 def test_a_signer_is_told_by_the_mailbox_rules_of_the_petition(rules: int, canonical: str):
     sent = submission(email="ro.bin+x@proton.me")
-    found = admit(
-        sent, petition_id="night-trains", pepper=PEPPER, idempotency_key=None, moment=NOW, mailbox_rules=rules
-    )
+    of_then = petition(mailbox_rules=rules)
+    found = admit(sent, petition=of_then, pepper=PEPPER, idempotency_key=None, moment=NOW)
     assert found.signer == signer_key(PEPPER, "night-trains", canonical)
 
 

@@ -31,6 +31,7 @@ GUARDED = petition(
     ),
     paused=Pause(sentence="Back on Monday."),
     published=False,
+    language="nl",
 )
 
 

@@ -159,7 +159,7 @@ def test_the_largest_body_holds_the_longest_texts_in_their_longest_form() -> Non
 @pytest.mark.parametrize("words", [{"actor": "\u3164"}, {"reason": "\u200b"}, {"actor": "A" * 101}, {"reason": "a\nb"}])
 def test_who_erases_and_why_must_be_readable(words: dict[str, str]) -> None:
     with pytest.raises(NotAdmitted):
-        checked_erasure(Erasure(**{"actor": "Kim", "reason": "Request 4711", **words}))
+        checked_erasure(Erasure(**{"actor": "Kim", "reason": "Request 4711", **words}), "admin")
 
 
 def test_what_is_published_is_what_was_checked() -> None:

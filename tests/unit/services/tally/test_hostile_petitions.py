@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import re
 from collections import Counter
 from datetime import timedelta
 from html.parser import HTMLParser
@@ -121,7 +122,8 @@ def test_mails_have_the_same_headers_and_parts_whatever_a_petition_is_called(
     assert html[0].tags == html[1].tags
     assert html[0].addresses == html[1].addresses
     said, subject = hostile.get_body(("plain",)).get_content(), str(hostile["Subject"])
-    assert not TURNS_WRITING & set(said + subject)
+    # What a petition is called stands between isolates of our own, so it turns nothing around it.
+    assert not TURNS_WRITING & set(re.sub("\u2068([^\u2068\u2069]*)\u2069", r"\1", said + subject))
     assert not {character for character in said.replace("\r\n", "") + subject if ord(character) < 32}
 
 
