@@ -101,11 +101,12 @@ def test_whatever_holds_something_and_is_not_named_is_left_out() -> None:
         "policy.require_consent",
         "paused",
         "published",
+        "language",
     ]
 
 
 def test_a_part_of_the_policy_that_is_named_says_nothing_of_the_others() -> None:
-    named = {"milestones": [], "opens_at": None, "closes_at": None, "paused": None, "published": True}
+    named = {"milestones": [], "opens_at": None, "closes_at": None, "paused": None, "published": True, "language": None}
     assert left_out(GUARDED, body(**named, policy={"countries": None, "require_consent": False})) == [
         "policy.confirmation",
         "policy.blocked_email_domains",
@@ -114,7 +115,7 @@ def test_a_part_of_the_policy_that_is_named_says_nothing_of_the_others() -> None
 
 def test_what_is_said_outright_is_not_left_out_also_if_it_is_nothing() -> None:
     nothing = {"confirmation": "none", "countries": None, "blocked_email_domains": [], "require_consent": False}
-    named = {"milestones": [], "opens_at": None, "closes_at": None, "paused": None, "published": True}
+    named = {"milestones": [], "opens_at": None, "closes_at": None, "paused": None, "published": True, "language": None}
     assert left_out(GUARDED, body(**named, policy=nothing)) == []
 
 
