@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
@@ -242,10 +242,17 @@ async def test_patches_of_different_fields_at_the_same_moment_all_hold(
         {"policy": {"blocked_email_domains": ["bin.example"]}},
         {"organisation": {"name": "Another name"}},
     ]
+
+    async def patched(instance: Ingest, change: dict[str, Any]) -> int:
+        # On a slow machine it may be the others' turn for so long that one is told to send its change again.
+        while (answer := await patch(instance, guarded, change)).status_code == 409:
+            assert code(answer) == "change_overtaken"
+        return answer.status_code
+
     answers = await asyncio.gather(
-        *(patch(instance, guarded, change) for change, instance in zip(changes, (ingest, other) * 3, strict=True))
+        *(patched(instance, change) for change, instance in zip(changes, (ingest, other) * 3, strict=True))
     )
-    assert [answer.status_code for answer in answers] == [200] * 6
+    assert answers == [200] * 6
     state = (await other.http.get(guarded, headers=AS_KIM)).json()
     assert (state["title"], state["text"], state["milestones"]) == ("Another title", "Another text.", [7])
     assert state["organisation"] == {"slug": "open-rails", "name": "Another name"}
@@ -358,7 +365,7 @@ async def test_a_paused_petition_takes_no_signatures_and_says_why(ingest: Ingest
     batch = await ingest.http.post(f"{address}/signatures/batch", content=line, headers=ndjson)
     assert (batch.status_code, batch.json()["detail"]) == (409, sentence)
     form = await ingest.http.post(f"{address}/signatures", data={"name": "A"}, headers={"accept": "text/html"})
-    assert (form.status_code, sentence in form.text) == (409, True)
+    assert (form.status_code, "refused=petition_paused" in form.headers["location"]) == (307, True)
     shown = (await ingest.http.get(address)).json()
     assert (shown["admission"], shown["paused"]) == ("paused", {"sentence": sentence})
     left_out = await ingest.http.put(address, json=STATE, headers=AS_KIM)
@@ -426,10 +433,16 @@ async def test_a_bound_key_neither_sends_batches_for_others_nor_touches_their_si
         assert answer.status_code == status
     signatures = {}
     for petition_id in (mine, theirs):
-        signature = (await ingest.sign(petition_id)).json()["signature_id"]
+        standing, signature = [(await ingest.sign(petition_id)).json()["signature_id"] for _ in range(2)]
         signer = signer_key(PEPPER.encode(), petition_id, "robin@mail.example")
+        await ingest.decide(standing, state="pending", petition_id=petition_id, signer=signer)
         await ingest.decide(
-            signature, state="duplicate", petition_id=petition_id, signer=signer, reason="already_signed"
+            signature,
+            state="duplicate",
+            petition_id=petition_id,
+            signer=signer,
+            reason="already_signed",
+            duplicate_of=UUID(standing),
         )
         signatures[petition_id] = f"/v1/signatures/{signature}"
     words = {"reason": "Request 4711"}
@@ -442,7 +455,7 @@ async def test_a_bound_key_neither_sends_batches_for_others_nor_touches_their_si
         # A stranger's view of what is another's: a duplicate is not told.
         assert (await ingest.http.get(signatures[mine], headers=headers)).json()["status"] == "duplicate"
         assert (await ingest.http.get(signatures[theirs], headers=headers)).json()["status"] == "verified"
-    assert len(await ingest.published(theirs)) == 1
+    assert len(await ingest.published(theirs)) == 2
     assert await events(ingest, theirs) == [row for row in await events(ingest, theirs) if row["call"] == "put"]
 
 
@@ -463,7 +476,7 @@ async def test_every_call_leaves_a_row_and_a_line_with_names_and_no_values(inges
     )
     signature = (await ingest.sign(petition_id)).json()["signature_id"]
     signer = signer_key(PEPPER.encode(), petition_id, "robin@mail.example")
-    await ingest.decide(signature, state="verified", petition_id=petition_id, signer=signer)
+    await ingest.decide(signature, state="pending", petition_id=petition_id, signer=signer)
     for command, headers in (("confirm", AS_PARTNER), ("withdraw", AS_KIM), ("erase", AS_KIM)):
         answer = await ingest.http.post(
             f"/v1/signatures/{signature}/{command}", json={"reason": "Request 4711"}, headers=headers
