@@ -97,6 +97,15 @@ async def running(running_stack: Stack, tmp_path_factory: pytest.TempPathFactory
 async def public(running: Public, system: System) -> Public:
     """The same, while the whole system is well and knows the petition."""
     await system.start_petition(PETITION)
+
+    async def known() -> bool:
+        answers = [
+            await system.http.get(f"{running.ingest.url}/v1/petitions/{PETITION}"),
+            await system.http.get(f"{running.tally.url}/v1/petitions/{PETITION}/tally"),
+        ]
+        return all(answer.is_success for answer in answers)
+
+    await eventually(known, "these instances know the petition, too")
     return replace(running, system=system)
 
 
