@@ -7,6 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from services.tally import healing
+from services.tally.owner import OwnersWord
 from tests.faults.mutants.mutant import Mutant, replace
 
 
@@ -17,7 +18,12 @@ def _break() -> None:
     def blind(_: Any) -> Any:
         return always_the_same
 
+    def deaf(_: Any) -> Any:
+        return lambda *_: None
+
     replace(healing, "identity", blind)
+    # What it has announced and Redis has not would be found too, where a snapshot is read back before it is known as its own.
+    replace(OwnersWord, "heard", deaf)
 
 
 MUTANT = Mutant(
