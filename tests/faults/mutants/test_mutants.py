@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -43,6 +44,7 @@ _PATCHED = (
     (BatchConsumer, "_handle"),
     (Isolation, "apply"),
     (OwnersWord, "put_right"),
+    (OwnersWord, "heard"),
     (CatalogueFeed, "_apply"),
 )
 
@@ -70,6 +72,22 @@ async def _break_schema(database: Database, mutant: Mutant) -> None:
 async def database(postgres: Postgres) -> AsyncIterator[Database]:
     async with database_named(postgres, f"mutants_{uuid4().hex}") as database:
         yield database
+
+
+@pytest.mark.usefixtures("product")
+@pytest.mark.parametrize("mutant", mutants().values(), ids=str)
+def test_nothing_is_broken_that_is_not_made_whole_again(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken: list[tuple[Any, str]] = []
+
+    def noting(owner: Any, name: str, wrap: Any) -> None:
+        broken.append((owner, name))
+        replace(owner, name, wrap)
+
+    for part in (mutant.break_it, mutant.points):
+        if part is not None:
+            monkeypatch.setitem(part.__globals__, "replace", noting)
+    _break(mutant)
+    assert set(broken) <= set(_PATCHED)
 
 
 @pytest.mark.usefixtures("product")
