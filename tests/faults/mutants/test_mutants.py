@@ -75,7 +75,7 @@ async def database(postgres: Postgres) -> AsyncIterator[Database]:
 
 
 @pytest.mark.usefixtures("product")
-@pytest.mark.parametrize("mutant", mutants().values(), ids=str)
+@pytest.mark.parametrize("mutant", mutants().values(), ids=lambda mutant: mutant.name)
 def test_nothing_is_broken_that_is_not_made_whole_again(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     broken: list[tuple[Any, str]] = []
 
