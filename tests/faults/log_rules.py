@@ -79,10 +79,10 @@ _POSTGRES_ERROR: Final = (
 )
 _ANY_CONNECTION: Final = (
     "ConnectionError|ConnectionResetError|ConnectionRefusedError|BrokenPipeError|TimeoutError|OSError|.*ClosedError"
-    "|ConnectionDoesNotExistError|IdleInTransactionSessionTimeoutError"
 )
-"""Raised for any of the parts: the line does not say which. The last two also when the service itself was frozen: PostgreSQL
-ends a transaction in which nothing happens (`shared.postgres`)."""
+"""Raised for any of the parts: the line does not say which."""
+_TRANSACTION_ENDED: Final = "ConnectionDoesNotExistError|IdleInTransactionSessionTimeoutError"
+"""PostgreSQL ends a transaction in which nothing happens (`shared.postgres`)."""
 _REDIS_ERROR: Final = (
     "BusyLoadingError|ResponseError|ReadOnlyError|NoScriptError|OutOfMemoryError|RebuildOvertaken|FencesKeepMoving"
 )
@@ -137,6 +137,7 @@ RULES: Final = (
     Rule("batch_held", (POSTGRES,), "PostgreSQL is away or full", cause=_POSTGRES_ERROR),
     Rule("batch_held", (REDIS, "tally"), "Redis is away, or two tallies count", cause=_REDIS_ERROR),
     Rule("batch_held", (KAFKA, REDIS, POSTGRES, CLOCK, ITSELF), "a connection broke", cause=_ANY_CONNECTION),
+    Rule("batch_held", (ITSELF,), "the service was frozen in the middle of a transaction", cause=_TRANSACTION_ENDED),
     Rule("batch_held", (ITSELF,), "just started: the petitions are still being read", cause="CatalogueBehind"),
     Rule("batch_held", ("verify", KAFKA, POSTGRES, CLOCK), "two verifies on one lane", cause="LaneTaken"),
     Rule(

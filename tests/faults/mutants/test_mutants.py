@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -12,18 +13,11 @@ from redis.asyncio import Redis
 
 from deploy.local.postgres import Postgres
 from services.tally import counting, handlers, healing
-from services.tally import store as store_of_tally
-from services.tally.ledger import Ledger
-from services.tally.owner import OwnersWord
 from services.tally.store import TallyStore
-from services.verify import store as store_of_verify
-from services.verify.handlers import VerifyHandler
 from services.verify.store import VerifyStore
 from shared import redis as shared_redis
-from shared.kafka.catalogue_feed import CatalogueFeed
-from shared.kafka.consumer import BatchConsumer
-from shared.kafka.isolation import Isolation
 from shared.postgres import Database
+from tests.faults.mutants import mutant as mutant_module
 from tests.faults.mutants import mutants
 from tests.faults.mutants.directed import directed
 from tests.faults.mutants.mutant import Mutant, PatchMisfit, replace, without
@@ -32,26 +26,21 @@ from tests.integration.databases import database_named
 from tests.integration.verifying import apply, lane, told
 from tests.signing import as_read, fact, sign
 
-_PATCHED = (
-    (handlers, "step"),
-    (healing, "identity"),
-    (store_of_tally, "_script"),
-    (Ledger, "record_milestone"),
-    (store_of_verify, "_append"),
-    (store_of_verify, "_insert_signatures"),
-    (VerifyHandler, "_apply"),
-    (BatchConsumer, "_handle"),
-    (Isolation, "apply"),
-    (OwnersWord, "put_right"),
-    (CatalogueFeed, "_apply"),
-)
+Broken = dict[tuple[Any, str], Any]
+"""What was in each place, an owner and a name, before something was put there."""
 
 
 @pytest.fixture
-def product(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a test breaks is whole again afterwards."""
-    for owner, name in _PATCHED:
-        monkeypatch.setattr(owner, name, vars(owner)[name])
+def product(monkeypatch: pytest.MonkeyPatch) -> Broken:
+    """The places that a test breaks. All of them are whole again afterwards."""
+    broken: Broken = {}
+
+    def put(owner: Any, name: str, value: Any) -> None:
+        broken.setdefault((owner, name), vars(owner)[name])
+        monkeypatch.setattr(owner, name, value)
+
+    monkeypatch.setattr(mutant_module, "setattr", put, raising=False)
+    return broken
 
 
 def _break(mutant: Mutant) -> None:
@@ -72,14 +61,15 @@ async def database(postgres: Postgres) -> AsyncIterator[Database]:
         yield database
 
 
-@pytest.mark.usefixtures("product")
 @pytest.mark.parametrize("name", sorted(mutants()))
-def test_what_a_mutant_patches_is_there(name: str) -> None:
-    mutant = mutants()[name]
-    before = {place: vars(place[0])[place[1]] for place in _PATCHED}
-    _break(mutant)
-    changed = [place for place, was in before.items() if vars(place[0])[place[1]] is not was]
+def test_what_a_mutant_patches_is_there_and_is_whole_again_afterwards(
+    name: str, product: Broken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _break(mutants()[name])
+    changed = [place for place, was in product.items() if vars(place[0])[place[1]] is not was]
     assert changed, "a mutant changes the product"
+    monkeypatch.undo()
+    assert [place for place, was in product.items() if vars(place[0])[place[1]] is not was] == []
 
 
 def test_every_mutant_has_a_schedule() -> None:
