@@ -1,4 +1,4 @@
-"""Request bodies: read up to a limit, and turned into a submission. How forms are read stands in `services.ingest.forms`."""
+"""Request bodies: read up to a limit, and turned into a submission. How forms are read stands in `shared.sign_form`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from starlette.types import Receive
 
 from services.ingest.admission import Submission
-from services.ingest.forms import multipart, submission_fields, urlencoded
 from services.ingest.intake import ANSWER_SECONDS
 from services.ingest.problems import problem
 from shared.http import field_errors
+from shared.sign_form import FormUnreadable, multipart, submission_fields, urlencoded
 
 JSON: Final = b"application/json"
 MERGE_PATCH: Final = b"application/merge-patch+json"
@@ -142,6 +142,8 @@ def read_submission(headers: Mapping[bytes, bytes], body: bytes) -> Submission:
             return Submission.model_validate(submission_fields(fields))
     except ValidationError as error:
         raise refusal_of(error) from None
+    except FormUnreadable as error:
+        raise problem("malformed_body", detail=str(error)) from None
     raise problem(
         "unsupported_content_type",
         detail=f"Send {JSON.decode()}, {FORM.decode()} or {MULTIPART.decode()}.",

@@ -137,6 +137,8 @@ class PetitionEndpoints:
     async def _put(self, request: Request, petition_id: str) -> Response:
         caller = self._administrator(request, "put", petition_id)
         _require_id(petition_id)
+        if unknown := _unknown_parameters(request, "replace"):
+            raise problem("invalid_fields", errors=unknown)
         replace = _flag(request, "replace")
         headers = fields_of(request.scope)
         body = _read(await read_json(headers, request.receive, PETITION_BYTES), PetitionBody)
@@ -160,6 +162,8 @@ class PetitionEndpoints:
 
     async def _patch(self, request: Request, petition_id: str) -> Response:
         caller = self._administrator(request, "patch", petition_id)
+        if unasked := _unknown_parameters(request):
+            raise problem("invalid_fields", errors=unasked)
         headers = fields_of(request.scope)
         patch = _read_patch(await read_json(headers, request.receive, PETITION_BYTES, MERGE_PATCH))
         if unknown := unknown_fields(patch):
@@ -221,7 +225,8 @@ class _Query:
         """
         given = request.query_params
         limit = given.get("limit", "100")
-        errors = [_wrong(name, "given_twice", "must be given once") for name in given if len(given.getlist(name)) > 1]
+        errors = _unknown_parameters(request, "organisation", "after", "limit")
+        errors += [_wrong(name, "given_twice", "must be given once") for name in given if len(given.getlist(name)) > 1]
         if not re.fullmatch("[0-9]{1,4}", limit, re.ASCII) or not 1 <= int(limit) <= LIST_AT_MOST:
             errors.append(_wrong("limit", "out_of_range", f"must be a number from 1 to {LIST_AT_MOST}"))
         for name in ("organisation", "after"):
@@ -266,6 +271,15 @@ def _require_preconditions(headers: Mapping[bytes, bytes], before: PetitionChang
         raise problem("precondition_failed")
     if unwanted is not None and matches(unwanted.decode("latin-1"), etag, weakly=True):
         raise problem("precondition_failed")
+
+
+def _unknown_parameters(request: Request, *known: str) -> list[dict[str, str]]:
+    """A filter or flag with a typo would be left out without a word, and the answer would be another one."""
+    return [
+        _wrong(name, "unknown_parameter", "is no parameter of this call")
+        for name in request.query_params
+        if name not in known
+    ]
 
 
 def _flag(request: Request, name: str) -> bool:

@@ -19,7 +19,7 @@ from services.tally.assets import asset_url
 from services.tally.read_metrics import ReadMetrics
 from services.tally.reading import Counts, CurrentTallies
 from services.tally.refusals import FIELDS, Refusal, refusal_of
-from services.tally.typed import FormUnreadable, typed_of
+from services.tally.typed import typed_of
 from services.tally.views import (
     PetitionView,
     as_of_text,
@@ -32,8 +32,10 @@ from services.tally.views import (
     organisation_body,
     petition_view,
 )
+from shared.bounds import MOST_CHARACTERS
 from shared.catalogue import Catalogue
 from shared.events import PetitionChanged
+from shared.sign_form import FormUnreadable
 
 CACHE_CONTROL: Final = "public, max-age=1"
 """The same page for everyone, and as fresh as the API's answers (`services.tally.routes`)."""
@@ -64,7 +66,7 @@ _templates = Environment(
     auto_reload=False,
 )
 _templates.filters.update(grouped=grouped, moment=moment_text, isolated=isolated)
-_templates.globals.update(asset=asset_url, counted=counted)
+_templates.globals.update(asset=asset_url, counted=counted, most=MOST_CHARACTERS)
 
 
 @dataclass(frozen=True, slots=True)

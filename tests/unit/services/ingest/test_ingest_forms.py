@@ -5,8 +5,8 @@ import json
 import pytest
 
 from services.ingest.bodies import read_submission
-from services.ingest.forms import urlencoded
 from shared.http import Problem
+from shared.sign_form import FormUnreadable, urlencoded
 from tests.hostile_ingest import AS_ADMIN, GOOD, JSON, SIGN, ingest_anew, multipart
 
 NAMES = {
@@ -91,7 +91,7 @@ def test_what_cannot_be_decoded_is_refused_in_words_that_say_utf_8(kind: bytes, 
 
 
 def test_a_form_of_many_fields_or_none_that_is_whole_is_refused() -> None:
-    with pytest.raises(Problem, match="fields"):
+    with pytest.raises(FormUnreadable, match="fields"):
         urlencoded(b"&".join(b"f%d=1" % number for number in range(60)), None)
     with pytest.raises(Problem):
         read_submission({b"content-type": MULTIPART}, multipart({f"f{number}": 1 for number in range(60)}))

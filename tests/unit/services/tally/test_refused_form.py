@@ -11,6 +11,7 @@ from services.ingest.openapi import document
 from services.ingest.problems import KINDS
 from services.tally.refusals import FIELDS, REFUSALS
 from services.tally.typed import FORM_BYTES
+from shared.bounds import MOST_CHARACTERS
 from shared.events import Policy
 from shared.form_errors import FORM_ERRORS
 from shared.http import PROBLEM_JSON
@@ -178,7 +179,7 @@ async def test_a_field_that_this_form_does_not_have_is_not_pointed_at(
     [
         {"content": b"name=" + b"a" * FORM_BYTES, "headers": {"content-type": "application/x-www-form-urlencoded"}},
         {"content": b"name=%CE%EB%FF", "headers": {"content-type": "application/x-www-form-urlencoded"}},
-        {"content": b"name=a", "headers": {"content-type": "application/x-www-form-urlencoded; charset=windows-1251"}},
+        {"content": b"name=a", "headers": {"content-type": "application/x-www-form-urlencoded; charset=zip"}},
         {
             "content": b"&".join(b"a=1" for _ in range(99)),
             "headers": {"content-type": "application/x-www-form-urlencoded"},
@@ -202,6 +203,28 @@ async def test_a_form_that_cannot_be_shown_again_is_said_to_be_in_the_browsers_h
     assert answer.status_code == 400
     assert "Back button keeps it" in Page(answer.text).text("refused")
     assert Page(answer.text).all("input", name="name")[0][0]["value"] == ""
+
+
+@pytest.mark.parametrize("said_in", ["its type", "a field", "its part"])
+async def test_a_form_in_another_charset_is_shown_as_it_was_typed(client: httpx.AsyncClient, said_in: str) -> None:
+    kind, name = "application/x-www-form-urlencoded", "Олена".encode("cp1251")
+    content = b"name=" + b"".join(b"%%%02X" % byte for byte in name)
+    if said_in == "its type":
+        kind += "; charset=windows-1251"
+    elif said_in == "a field":
+        content += b"&_charset_=windows-1251"
+    else:
+        kind = "multipart/form-data; boundary=b"
+        part = b'content-disposition: form-data; name="name"\r\ncontent-type: text/plain; charset=windows-1251'
+        content = b"--b\r\n" + part + b"\r\n\r\n" + name + b"\r\n--b--\r\n"
+    answer = await refused(client, WRONG, content=content, headers={"content-type": kind})
+    assert Page(answer.text).all("input", name="name")[0][0]["value"] == "Олена"
+
+
+async def test_the_form_takes_as_many_characters_as_ingest_does(client: httpx.AsyncClient) -> None:
+    shown = Page((await client.get(f"/p/{HARBOUR}")).text)
+    bounds = {attrs["id"]: int(attrs["maxlength"]) for attrs, _ in shown.all() if attrs.get("maxlength")}
+    assert bounds == {name: MOST_CHARACTERS[name] for name in ("name", "email", "postcode", "comment")}
 
 
 async def test_a_form_that_ingest_found_too_large_is_shown_to_be_shortened(client: httpx.AsyncClient) -> None:

@@ -1,4 +1,6 @@
-"""HTML forms: their fields as text, decoded by the charset that the form declares and never by guess.
+"""The sign form as browsers send it: its fields as text, decoded by the charset that it declares and never by guess.
+
+ingest reads it to take the signature, and the pages to show it again when it was refused.
 
 Browsers send a form in the encoding of its page. Which one that is, they say in a field named ``_charset_`` if the form has
 one (HTML Standard, "Constructing the entry list"; RFC 7578 section 4.6); other clients say it in the Content-Type, of the
@@ -15,10 +17,13 @@ from urllib.parse import parse_qsl
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from services.ingest.problems import problem
-
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
+
+
+class FormUnreadable(Exception):
+    """The body is no such form, or not in the charset that it declares. Its text says what to do, for the sender."""
+
 
 _MOST_FIELDS: Final = 50
 _TICKED: Final = frozenset({"on", "true", "1", "yes"})
@@ -57,7 +62,7 @@ def urlencoded(body: bytes, declared: bytes | None) -> dict[str, str]:
         declared: The charset of the Content-Type.
 
     Raises:
-        Problem: 400, it cannot be read.
+        FormUnreadable: it cannot be read.
     """
     named = declared
     if b"_charset_=" in body:
@@ -74,7 +79,7 @@ def _fields(body: bytes, codec: str) -> dict[str, str]:
     except UnicodeError:
         raise _unreadable(codec) from None
     except ValueError:
-        raise problem("malformed_body", detail=f"The form has more than {_MOST_FIELDS} fields.") from None
+        raise FormUnreadable(f"The form has more than {_MOST_FIELDS} fields.") from None
     return dict(pairs)
 
 
@@ -86,11 +91,11 @@ def multipart(content_type: bytes, body: bytes, declared: bytes | None) -> dict[
         declared: The charset of the Content-Type.
 
     Raises:
-        Problem: 400, it cannot be read.
+        FormUnreadable: it cannot be read.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
-        raise problem("malformed_body", detail="The form's Content-Type names no boundary.")
+        raise FormUnreadable("The form's Content-Type names no boundary.")
     parts = _Parts()
     try:
         parser = MultipartParser(boundary, parts.callbacks())
@@ -99,9 +104,7 @@ def multipart(content_type: bytes, body: bytes, declared: bytes | None) -> dict[
     except (FormParserError, _NoForm):
         parts.whole = False
     if not parts.whole:
-        raise problem(
-            "malformed_body", detail=f"The form could not be read, or holds files, or over {_MOST_FIELDS} fields."
-        )
+        raise FormUnreadable(f"The form could not be read, or holds files, or over {_MOST_FIELDS} fields.")
     named = next((part.data for part in parts.found if part.name == _DECLARES.encode()), b"") or declared
     return {_decoded(part.name, named): _decoded(part.data, part.charset or named) for part in parts.found}
 
@@ -191,17 +194,17 @@ def _codec(named: bytes | None) -> str:
     """Python's codec for a charset.
 
     Raises:
-        Problem: 400, it is none of those that are read.
+        FormUnreadable: it is none of those that are read.
     """
     if not named:
         return "utf-8"
     codec = _CODECS.get(named.decode("latin-1").strip().lower())
     if codec is None:
-        raise problem("malformed_body", detail="The form declares a charset that is not read here: send UTF-8.")
+        raise FormUnreadable("The form declares a charset that is not read here: send UTF-8.")
     return codec
 
 
-def _unreadable(codec: str) -> Exception:
+def _unreadable(codec: str) -> FormUnreadable:
     if codec == "utf-8":
-        return problem("malformed_body", detail="The form's text is not UTF-8: send UTF-8, or declare its charset.")
-    return problem("malformed_body", detail="The form's text is not in the charset that it declares: send UTF-8.")
+        return FormUnreadable("The form's text is not UTF-8: send UTF-8, or declare its charset.")
+    return FormUnreadable("The form's text is not in the charset that it declares: send UTF-8.")
