@@ -11,6 +11,9 @@ from typing import Final
 
 from shared.bounds.texts import MOST_CHARACTERS
 
+FORM_FIELDS: Final = (*MOST_CHARACTERS, "consent")
+"""The fields of a signer's form."""
+
 FORM_ERRORS: Final[Mapping[str, str]] = {
     "missing": "This is required.",
     "blank": "This is empty, or holds only characters that show nothing.",

@@ -30,12 +30,12 @@ class Answers:
 
     def refuse(self, problem: Problem) -> Response:
         """The problem as JSON, for programs."""
-        self._metrics.refused.labels(reason=problem.code).inc()
+        self._metrics.count_refusal(problem)
         return self._overloaded if problem.code == "overloaded" else problem.response()
 
     def refuse_page(self, problem: Problem) -> Response:
         """The problem as a page of its own, for a person who asked for one."""
-        self._metrics.refused.labels(reason=problem.code).inc()
+        self._metrics.count_refusal(problem)
         return problem_page(problem, pages_url=self._pages_url)
 
     def refuse_form(self, problem: Problem, headers: Mapping[bytes, bytes], petition_id: str) -> Response:
@@ -46,7 +46,7 @@ class Answers:
         """
         if not prefers_html(headers.get(b"accept")) or media_type(headers) == JSON:
             return self.refuse(problem)
-        self._metrics.refused.labels(reason=problem.code).inc()
+        self._metrics.count_refusal(problem)
         refusal = [("refused", problem.code)]
         refusal += [
             ("e", f"{error['field']}:{error.get('code', 'invalid')}")

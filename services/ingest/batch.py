@@ -115,5 +115,5 @@ class BatchEndpoint:
         return LineAccepted(line=number, signature_id=signature_id, status_url=status_url(signature_id))
 
     def _refused(self, number: int, refusal: Problem) -> LineRefused:
-        self._metrics.refused.labels(reason=refusal.code).inc()
+        self._metrics.count_refusal(refusal)
         return LineRefused(line=number, status=refusal.status, problem=ProblemDetails(**refusal.body()))

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.ingest.problems import KINDS
+from shared.form_errors import FORM_ERRORS, FORM_FIELDS
 from shared.histogram import HotHistogram
+from shared.http import Problem
 
 
 class IngestMetrics:
@@ -43,6 +45,12 @@ class IngestMetrics:
         )
         for reason in KINDS:
             self.refused.labels(reason=reason)
+        self.form_errors = Counter(
+            "groundswell_ingest_form_errors",
+            "Wrong fields of signers' forms that were not accepted, by field and what is wrong with it (shared/form_errors.py)",
+            ["field", "code"],
+            registry=registry,
+        )
         self.acknowledged_seconds = HotHistogram(
             "groundswell_ingest_acknowledged_seconds",
             "Seconds from a signature's request to Kafka's acknowledgement: what a signer waits",
@@ -68,3 +76,11 @@ class IngestMetrics:
         )
         requests = Gauge("groundswell_ingest_in_flight_requests", "Requests in work now", registry=registry)
         requests.set_function(in_flight)
+
+    def count_refusal(self, problem: Problem) -> None:
+        """One request, or one line of a batch, that was not accepted; of a form, each wrong field."""
+        self.refused.labels(reason=problem.code).inc()
+        for error in problem.errors:
+            if error["field"] in FORM_FIELDS:
+                code = error.get("code", "")
+                self.form_errors.labels(field=error["field"], code=code if code in FORM_ERRORS else "invalid").inc()
