@@ -17,7 +17,7 @@ UV := .tools/uv/bin/uv
 BIN := .venv/bin
 UNIT := tests/unit tests/contract/test_event_schemas.py tests/contract/test_failure_modes.py \
 	tests/faults/test_invariants.py tests/faults/test_logs.py tests/faults/test_moments.py \
-	tests/bench/test_backlog.py tests/bench/test_costs.py tests/bench/test_figures.py
+	tests/bench/test_against.py tests/bench/test_backlog.py tests/bench/test_costs.py tests/bench/test_figures.py
 
 .DEFAULT_GOAL := setup
 .PHONY: setup up demo unit test faults faults-mutants bench check audit-packages clean

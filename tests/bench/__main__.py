@@ -15,6 +15,7 @@ from rich.console import Console
 
 from deploy.local import STATE_DIR
 from deploy.local.process import PartFailed
+from tests.bench import against
 from tests.bench.apart import run_apart
 from tests.bench.figures import Result, show
 from tests.bench.load import wrk
@@ -35,6 +36,12 @@ def _arguments() -> Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, commit and figures there")
     parser.add_argument("--quick", action="store_true", help="small numbers, to see that everything runs")
     parser.add_argument("--repeat", type=int, metavar="N", help="measured rounds, interleaved with the peers' (3)")
+    parser.add_argument(
+        "--against",
+        metavar="REF",
+        help=f"measure this tree and another commit in turns, {against.ROUNDS} each or --repeat, and print ratios;"
+        f" exit code 1 when CPU is above {against.AT_MOST} times the other's",
+    )
     parser.add_argument("--state-dir", type=Path, default=STATE_DIR / "bench", help="for data and logs")
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.scenarios) - set(SCENARIOS)):
@@ -81,6 +88,19 @@ def _bench(
     return failed
 
 
+def _bench_against(arguments: Namespace, chosen: Sequence[str], result: Result, console: Console) -> None:
+    """Both trees in turns; each waits for its turn by itself."""
+    console.print(f"setting up {arguments.against} …", highlight=False)
+    other = against.other_tree(arguments.against, arguments.state_dir / "against")
+    result.figures += against.compare(
+        against.this_tree(),
+        other,
+        [*chosen, *(["--quick"] if arguments.quick else [])],
+        arguments.repeat or against.ROUNDS,
+        lambda what: console.print(what, highlight=False),
+    )
+
+
 def main() -> int:
     """Run scenarios; exit code 1 when a goal was missed, 2 when a scenario could not be run."""
     arguments = _arguments()
@@ -90,8 +110,12 @@ def main() -> int:
     result = Result(machine=machine(), commit=commit())
     try:
         wrk()
-        with _turn(console):
-            failed = _bench(chosen, scale, arguments.state_dir, result, console, arguments.json)
+        failed: list[str] = []
+        if arguments.against is not None:
+            _bench_against(arguments, chosen, result, console)
+        else:
+            with _turn(console):
+                failed = _bench(chosen, scale, arguments.state_dir, result, console, arguments.json)
     except PartFailed as error:
         print(error, file=sys.stderr)
         return 2
