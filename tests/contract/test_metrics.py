@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -104,7 +105,7 @@ async def every_outcome(system: System, petition: str) -> None:
     ):
         assert (await system.http.post(url_, json=body)).status_code == status
     # Accepted by an ingest that had not read of the countries yet; and what is no event at all.
-    late = sign(1, petition_id=petition, at=datetime.now(UTC), country="FR")
+    late = sign(uuid4().int, petition_id=petition, at=datetime.now(UTC), country="FR")
     key = signer_key(system.stack.environment["SIGNER_PEPPER"].encode(), petition, canonical_email(late.email))
     headers = event_headers(SignCommand, event_id=late.signature_id, source="/elsewhere", subject=petition)
     producer = AIOKafkaProducer(bootstrap_servers=system.stack.environment["KAFKA_BOOTSTRAP_SERVERS"])
