@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.operate import failed, settings_with
-from shared.settings import DatabaseSettings
-from shared.unreachable import why
+from shared.runtime.settings import DatabaseSettings
+from shared.runtime.unreachable import why
 
 _CONNECT_SECONDS = 10.0
 

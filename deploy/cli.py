@@ -295,7 +295,7 @@ def deliveries_list(
 ) -> None:
     """Show what went to whom, with the server's last words. Reads POSTGRES_URL."""
     from deploy import deliveries as run
-    from services.notify.listing import State
+    from services.notify.outbox.listing import State
 
     work = run.show(
         petition_id=petition, state=None if state is None else State(state.value), limit=limit, as_json=as_json

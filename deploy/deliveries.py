@@ -16,12 +16,12 @@ import asyncpg
 import typer
 
 from deploy.operate import console, use_running_stack
-from services.notify import requeue
-from services.notify.listing import LastWords, Listed, State, listed
-from services.notify.refusals import Cause
-from services.notify.requeue import Left
-from shared.settings import DatabaseSettings, SettingsError, load
-from shared.unreachable import why
+from services.notify.mail.refusals import Cause
+from services.notify.outbox import requeue
+from services.notify.outbox.listing import LastWords, Listed, State, listed
+from services.notify.outbox.requeue import Left
+from shared.runtime.settings import DatabaseSettings, SettingsError, load
+from shared.runtime.unreachable import why
 
 _CONNECT_SECONDS: Final = 10
 _ANSWER_SECONDS: Final = 60

@@ -13,9 +13,9 @@ import typer
 from pydantic import BeforeValidator, Field, SecretStr
 
 from deploy.operate import console, use_running_stack
-from services.ingest.credentials import AdminTokens, NamedSecrets, parse
-from shared import addresses
-from shared.settings import EnvironmentSettings, SettingsError, load, unset_when_empty
+from services.ingest.admin.credentials import AdminTokens, NamedSecrets, parse
+from shared.runtime import addresses
+from shared.runtime.settings import EnvironmentSettings, SettingsError, load, unset_when_empty
 
 PATIENCE_SECONDS: Final = 30.0
 """A command is carried out within a second; a restart of any part of the system takes less than half a minute."""

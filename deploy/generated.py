@@ -17,14 +17,14 @@ from deploy import performance
 from deploy.capacity.costs import read_costs
 from deploy.capacity.show import page_costs, page_tables
 from deploy.operate import SERVICES, settings_of
-from services.ingest.openapi import document as ingest_document
-from services.tally.openapi import document as tally_document
-from services.verify.decide import REASONS
+from services.ingest.web.openapi import document as ingest_document
+from services.tally.reading.openapi import document as tally_document
+from services.verify.deciding.rules import REASONS
 from shared.asyncapi import system_document
-from shared.eligibility import CODES
-from shared.events import Event
-from shared.settings import environment_name
-from shared.topics import TOPICS, all_topics
+from shared.contract.eligibility import CODES
+from shared.contract.events import Event
+from shared.contract.topics import TOPICS, all_topics
+from shared.runtime.settings import environment_name
 
 ROOT = Path(__file__).resolve().parent.parent
 EVENTS = "docs/events"

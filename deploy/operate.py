@@ -23,20 +23,20 @@ from rich.table import Table
 from deploy import migrations
 from deploy.local import DEMO_STATE_DIR, STATE_DIR
 from deploy.local.state import StackState
-from services.ingest.credentials import NamedSecrets
-from services.tally.announced import announced_now
-from services.tally.audit import PetitionAudit
-from services.tally.audit import audit as audit_petitions
-from services.tally.healing import Healer
-from services.tally.ledger import Ledger
-from services.tally.metrics import TallyMetrics
-from services.tally.store import TallyStore
+from services.ingest.admin.credentials import NamedSecrets
+from services.tally.counting.announced import announced_now
+from services.tally.counting.audit import PetitionAudit
+from services.tally.counting.audit import audit as audit_petitions
+from services.tally.counting.healing import Healer
+from services.tally.counting.ledger import Ledger
+from services.tally.counting.metrics import TallyMetrics
+from services.tally.counting.store import TallyStore
 from shared import redis as shared_redis
-from shared.events import TallyUpdated
+from shared.contract.events import TallyUpdated
+from shared.contract.topics import apply_topics
 from shared.kafka.security import client_options, why_unreachable
 from shared.postgres import Database
-from shared.service import new_registry
-from shared.settings import (
+from shared.runtime.settings import (
     CommonSettings,
     DatabaseSettings,
     EnvironmentSettings,
@@ -46,8 +46,8 @@ from shared.settings import (
     environment_name,
     load,
 )
-from shared.topics import apply_topics
-from shared.unreachable import why
+from shared.runtime.unreachable import why
+from shared.service import new_registry
 
 SERVICES = ("ingest", "verify", "tally", "notify")
 

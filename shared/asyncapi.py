@@ -2,7 +2,7 @@
 
 FastStream knows which topics those are, but not what is in them: the batch consumer takes records raw, to validate them
 one by one, and a publisher has one schema where a topic may have several events. What a topic holds is said once, in
-`shared.topics`; here it becomes one message for each event, with its CloudEvents headers, its key and its payload.
+`shared.contract.topics`; here it becomes one message for each event, with its CloudEvents headers, its key and its payload.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from faststream.specification.asyncapi.v3_0_0.schema import ApplicationSchema, C
 from faststream.specification.base import Specification
 from pydantic.json_schema import models_json_schema
 
-from shared.events import Event
-from shared.topics import Topic, all_topics
+from shared.contract.events import Event
+from shared.contract.topics import Topic, all_topics
 
 _TOPICS: Final = {topic.name: topic for topic in all_topics()}
 
@@ -50,7 +50,7 @@ def document_writes(broker: KafkaBroker, *topics: str) -> None:
 
 
 class TopicsDocument(AsyncAPI):
-    """FastStream's document with the messages of `shared.topics`.
+    """FastStream's document with the messages of `shared.contract.topics`.
 
     One channel for each topic, also where a service both reads and writes it, and names without blanks and colons: the
     specification allows only letters, digits, ``.``, ``-`` and ``_`` for the keys of components.
@@ -62,7 +62,7 @@ class TopicsDocument(AsyncAPI):
         """The document. It is put together once: subscribers and publishers are known before anybody can ask.
 
         Raises:
-            KeyError: a topic is read or written that `shared.topics` does not have.
+            KeyError: a topic is read or written that `shared.contract.topics` does not have.
         """
         if self._document is None:
             self._document = self._put_together()

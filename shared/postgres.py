@@ -10,7 +10,7 @@ import asyncpg
 import structlog
 
 from shared.kafka.errors import is_transient
-from shared.unreachable import why
+from shared.runtime.unreachable import why
 
 log = structlog.get_logger(__name__)
 

@@ -27,16 +27,16 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared import event_loop, failpoints
-from shared.accepting import PromptServer
 from shared.asyncapi import TopicsDocument
-from shared.background import background, where
-from shared.connections import Connections, raise_open_files, uvicorn_options
 from shared.kafka import unpacking
 from shared.kafka.security import broker_security
-from shared.readiness import LOOK_SECONDS, Check, Readiness
-from shared.settings import CommonSettings, SettingsError, load
-from shared.telemetry import configure_logging
+from shared.runtime import event_loop, failpoints
+from shared.runtime.background import background, where
+from shared.runtime.readiness import LOOK_SECONDS, Check, Readiness
+from shared.runtime.settings import CommonSettings, SettingsError, load
+from shared.runtime.telemetry import configure_logging
+from shared.web.accepting import PromptServer
+from shared.web.connections import Connections, raise_open_files, uvicorn_options
 
 log = structlog.get_logger(__name__)
 
@@ -141,7 +141,7 @@ class Service:
         registry: The metrics to serve.
         lifespan: Opens the service's own connections and background tasks, and closes them; entered before the broker
             starts, left after it has stopped.
-        checks: Readiness checks by the name of what is away when they fail (`shared.readiness`).
+        checks: Readiness checks by the name of what is away when they fail (`shared.runtime.readiness`).
         side_checks: The same for what the service's public work does without: `/readyz` names it while it is away, and
             stays 200, or a load balancer would turn the public work away too.
         routes: The service's own HTTP routes, if it has any.

@@ -14,27 +14,27 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Message
 
-from services.ingest.access import Access
-from services.ingest.admin.changes import PetitionChanges
+from services.ingest.admin.access import Access
 from services.ingest.admin.events import AdminEvent, AdminEvents, LastChange
-from services.ingest.answers import Answers
-from services.ingest.batch import BatchEndpoint
-from services.ingest.clients import Clients
-from services.ingest.clock import Clock
-from services.ingest.intake import Intake
-from services.ingest.limits import ClientRate, InFlight
 from services.ingest.metrics import IngestMetrics
-from services.ingest.petitions import PetitionEndpoints
-from services.ingest.problems import KINDS
+from services.ingest.petitions.calls import PetitionEndpoints
+from services.ingest.petitions.changes import PetitionChanges
 from services.ingest.routes import Dispatcher, other_routes
 from services.ingest.settings import Settings
-from services.ingest.sign import SignEndpoint
-from services.ingest.signatures import SignatureEndpoints
-from services.ingest.store import OutcomeStore
+from services.ingest.signatures.calls import SignatureEndpoints
+from services.ingest.signatures.store import OutcomeStore
+from services.ingest.signing.batch import BatchEndpoint
+from services.ingest.signing.clock import Clock
+from services.ingest.signing.intake import Intake
+from services.ingest.signing.sign import SignEndpoint
+from services.ingest.web.answers import Answers
+from services.ingest.web.clients import Clients
+from services.ingest.web.limits import ClientRate, InFlight
+from services.ingest.web.problems import KINDS
 from services.verify.handlers import VerifyHandler
-from shared.catalogue import Catalogue
+from shared.contract.catalogue import Catalogue
+from shared.contract.topics import SIGNATURES_SUBMITTED
 from shared.kafka.record import Headers
-from shared.topics import SIGNATURES_SUBMITTED
 from tests.hostile import CANARY, as_json, broken_json, damaged, emails, mutated, scalars, texts, values
 from tests.signing import PATH, PEPPER, MemoryProducer, petition, record
 

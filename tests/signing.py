@@ -7,9 +7,9 @@ from uuid import UUID
 
 from aiokafka import ConsumerRecord
 
-from services.tally.facts import CountedFact as ReadFact
-from services.verify.decide import Submission
-from shared.events import (
+from services.tally.counting.facts import CountedFact as ReadFact
+from services.verify.deciding.rules import Submission
+from shared.contract.events import (
     ChangeCommand,
     Command,
     EraseCommand,
@@ -21,7 +21,7 @@ from shared.events import (
     SignCommand,
     Target,
 )
-from shared.identity import canonical_email, command_id, signer_key
+from shared.contract.identity import canonical_email, command_id, signer_key
 from shared.kafka.headers import event_headers
 from shared.kafka.producer import EventProducer
 from shared.kafka.record import Headers, Record

@@ -12,12 +12,12 @@ from prometheus_client import CollectorRegistry
 from redis.exceptions import ConnectionError as RedisConnectionError
 from starlette.applications import Starlette
 
-from services.tally import routes
-from services.tally.live import LiveHub
-from services.tally.pages import PublicAddresses
-from services.tally.read_metrics import ReadMetrics
-from shared.catalogue import Catalogue
-from shared.events import Organisation, PetitionChanged, Policy, TallyUpdated, Target
+from services.tally.reading.counts import routes
+from services.tally.reading.live import LiveHub
+from services.tally.reading.metrics import ReadMetrics
+from services.tally.reading.pages import PublicAddresses
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import Organisation, PetitionChanged, Policy, TallyUpdated, Target
 
 CHANGED = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HARBOUR = "open-the-harbour-baths"

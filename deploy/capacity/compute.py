@@ -12,7 +12,13 @@ from deploy.capacity.answer import Capacity, Ceiling, Estimate, Line, combine
 from deploy.capacity.costs import MeasuredCosts
 from deploy.capacity.demand import Demand
 from services.tally.settings import Settings as TallySettings
-from shared.topics import DEFAULT_PARTITIONS, SIGNATURES_REJECTED, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED, Topic
+from shared.contract.topics import (
+    DEFAULT_PARTITIONS,
+    SIGNATURES_REJECTED,
+    SIGNATURES_SUBMITTED,
+    SIGNATURES_VERIFIED,
+    Topic,
+)
 
 MAX_STREAMS: Final = int(TallySettings.model_fields["max_streams"].default)
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from deploy.demo.people import Person
 from deploy.demo.petitions import DemoPetition
 from deploy.demo.submission import fields
-from shared.events import Policy
+from shared.contract.events import Policy
 
 Fields = dict[str, Any]
 
@@ -21,7 +21,7 @@ class Invalid:
     """One way to be invalid."""
 
     reason: str
-    """``invalid_<field>``, or the code of the petition's rule (`shared.eligibility.CODES`)."""
+    """``invalid_<field>``, or the code of the petition's rule (`shared.contract.eligibility.CODES`)."""
     spoil: Callable[[Random, Fields], Fields]
     """Gets what a valid signer fills in, gives the fields to change."""
     needs: Callable[[Policy], object] = lambda _: True

@@ -8,7 +8,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from shared.events import PetitionState, Target
+from shared.contract.events import PetitionState, Target
 
 FEWEST_SUPPORTERS = 3
 """Of the smallest petition when the demo is scaled down: enough for a signer, a repeat, and a milestone."""

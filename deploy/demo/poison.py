@@ -14,10 +14,10 @@ from typing import Final
 from uuid import UUID
 
 from deploy.demo.people import Person
-from shared.events import SignatureVerified, SignCommand
+from shared.contract.events import SignatureVerified, SignCommand
+from shared.contract.topics import DEFAULT_PARTITIONS
 from shared.kafka.headers import event_headers
 from shared.kafka.record import Headers
-from shared.topics import DEFAULT_PARTITIONS
 
 _SOURCE: Final = "/elsewhere"
 

@@ -16,8 +16,8 @@ from deploy.demo.poison import Poison
 from deploy.demo.progress import Progress
 from deploy.demo.submission import Submission
 from deploy.demo.surge import Batch, Single, Surge
-from shared.eligibility import CODES as RULES
-from shared.topics import SIGNATURES_SUBMITTED
+from shared.contract.eligibility import CODES as RULES
+from shared.contract.topics import SIGNATURES_SUBMITTED
 
 _SINGLE_WORKERS: Final = 96
 """Requests in flight: enough for ingest to fill its Kafka batches, far below what it sheds load at (2,000)."""

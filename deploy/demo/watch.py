@@ -18,7 +18,7 @@ from deploy.demo.petitions import Petitions
 from deploy.demo.topic_reader import Topics, reading
 from deploy.local.kafka import security_of
 from deploy.local.state import StackState
-from shared.topics import CONSUMED, MILESTONES_REACHED, SIGNATURES_SUBMITTED
+from shared.contract.topics import CONSUMED, MILESTONES_REACHED, SIGNATURES_SUBMITTED
 
 _OUTCOMES: Final = """
 SELECT petition_id, state, coalesce(reason, '') AS reason, count(*) AS number
@@ -105,9 +105,9 @@ class Watch:
 
     async def _audit(self) -> list[PetitionDrift]:
         """The same audit as `groundswell audit`."""
-        from services.tally.audit import audit
-        from services.tally.ledger import Ledger
-        from services.tally.store import TallyStore
+        from services.tally.counting.audit import audit
+        from services.tally.counting.ledger import Ledger
+        from services.tally.counting.store import TallyStore
         from shared import redis as shared_redis
         from shared.postgres import Database
 

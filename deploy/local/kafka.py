@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from deploy.local.ports import LOOPBACK
 from deploy.local.process import Process
 from shared.kafka.security import client_options
-from shared.settings import KafkaSettings, environment_name
+from shared.runtime.settings import KafkaSettings, environment_name
 
 BrokerKind = Literal["embedded", "apache"]
 

@@ -9,33 +9,33 @@ from contextlib import asynccontextmanager
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from services.ingest.access import Access
-from services.ingest.admin.changes import PetitionChanges
+from services.ingest.admin.access import Access
 from services.ingest.admin.events import AdminEvents
 from services.ingest.admin.upkeep import AdminUpkeep
-from services.ingest.answers import Answers
-from services.ingest.batch import BatchEndpoint
-from services.ingest.clients import Clients, parse_networks
-from services.ingest.clock import Clock
-from services.ingest.intake import Intake
-from services.ingest.limits import ClientRate, InFlight
 from services.ingest.metrics import IngestMetrics
-from services.ingest.petitions import PetitionEndpoints
+from services.ingest.petitions.calls import PetitionEndpoints
+from services.ingest.petitions.changes import PetitionChanges
 from services.ingest.routes import Dispatcher, other_routes
 from services.ingest.settings import Settings, split
-from services.ingest.sign import SignEndpoint
-from services.ingest.signatures import SignatureEndpoints
-from services.ingest.store import OutcomeStore
+from services.ingest.signatures.calls import SignatureEndpoints
+from services.ingest.signatures.store import OutcomeStore
+from services.ingest.signing.batch import BatchEndpoint
+from services.ingest.signing.clock import Clock
+from services.ingest.signing.intake import Intake
+from services.ingest.signing.sign import SignEndpoint
+from services.ingest.web.answers import Answers
+from services.ingest.web.clients import Clients, parse_networks
+from services.ingest.web.limits import ClientRate, InFlight
 from shared.asyncapi import document_writes
-from shared.background import background
-from shared.catalogue import Catalogue
+from shared.contract.catalogue import Catalogue
+from shared.contract.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import is_transient
 from shared.kafka.group_lag import GroupLag
 from shared.kafka.producer import EventProducer
 from shared.postgres import Database
+from shared.runtime.background import background
 from shared.service import Service, new_broker, new_registry
-from shared.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
 
 _CATALOGUE_POLL_SECONDS = 0.1
 

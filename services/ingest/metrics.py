@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from services.ingest.problems import KINDS
-from shared.form_errors import FORM_ERRORS, FORM_FIELDS
-from shared.histogram import HotHistogram
-from shared.http import Problem
+from services.ingest.web.problems import KINDS
+from shared.contract.form_errors import FORM_ERRORS, FORM_FIELDS
+from shared.runtime.histogram import HotHistogram
+from shared.web.problems import Problem
 
 
 class IngestMetrics:
@@ -47,7 +47,7 @@ class IngestMetrics:
             self.refused.labels(reason=reason)
         self.form_errors = Counter(
             "groundswell_ingest_form_errors",
-            "Wrong fields of signers' forms that were not accepted, by field and what is wrong with it (shared/form_errors.py)",
+            "Wrong fields of signers' forms that were not accepted, by field and what is wrong with it",
             ["field", "code"],
             registry=registry,
         )

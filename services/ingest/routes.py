@@ -12,18 +12,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.ingest import openapi
-from services.ingest.answers import Answers
-from services.ingest.batch import BatchEndpoint
-from services.ingest.bodies import ClientDisconnected
-from services.ingest.limits import InFlight
 from services.ingest.metrics import IngestMetrics
-from services.ingest.petitions import PetitionEndpoints
-from services.ingest.problems import problem
-from services.ingest.sign import PREFIX, SUFFIX, SignEndpoint
-from services.ingest.signatures import SignatureEndpoints
-from shared.http import Problem, prefers_html
-from shared.malformed import fields_of
+from services.ingest.petitions.calls import PetitionEndpoints
+from services.ingest.signatures.calls import SignatureEndpoints
+from services.ingest.signing.batch import BatchEndpoint
+from services.ingest.signing.sign import PREFIX, SUFFIX, SignEndpoint
+from services.ingest.web import openapi
+from services.ingest.web.answers import Answers
+from services.ingest.web.bodies import ClientDisconnected
+from services.ingest.web.limits import InFlight
+from services.ingest.web.problems import problem
+from shared.web.malformed import fields_of
+from shared.web.problems import Problem, prefers_html
 
 
 class Dispatcher:

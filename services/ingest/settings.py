@@ -17,9 +17,9 @@ from pydantic import (
 )
 from pydantic_settings import SettingsConfigDict
 
-from services.ingest.clients import parse_networks
-from services.ingest.credentials import AdminTokens, ApiKeys, Credential, NamedSecrets, parse, require_unique
-from shared.settings import PostgresSettings, Secret, SignerSettings, unset_when_empty
+from services.ingest.admin.credentials import AdminTokens, ApiKeys, Credential, NamedSecrets, parse, require_unique
+from services.ingest.web.clients import parse_networks
+from shared.runtime.settings import PostgresSettings, Secret, SignerSettings, unset_when_empty
 
 
 class Settings(PostgresSettings, SignerSettings):

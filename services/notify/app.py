@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from services.notify.corrections import Corrections
-from services.notify.handlers import NOT_DECIDED, MilestoneHandler, decode
-from services.notify.mail import MailWriter
+from services.notify.mail.letter import MailWriter
+from services.notify.mail.smtp import SmtpRelay, SmtpServer
 from services.notify.metrics import NotifyMetrics
-from services.notify.sender import Sender
+from services.notify.milestones.handlers import NOT_DECIDED, MilestoneHandler, decode
+from services.notify.outbox.corrections import Corrections
+from services.notify.outbox.sender import Sender
+from services.notify.outbox.store import DeliveryStore
+from services.notify.outbox.upkeep import Upkeep
 from services.notify.settings import Settings
-from services.notify.smtp import SmtpRelay, SmtpServer
-from services.notify.store import DeliveryStore
-from services.notify.upkeep import Upkeep
-from shared.background import background
-from shared.catalogue import Catalogue
+from shared.contract.catalogue import Catalogue
+from shared.contract.topics import NOTIFY_GROUP
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
 from shared.postgres import Database
+from shared.runtime.background import background
 from shared.service import Service, new_broker, new_registry
-from shared.topics import NOTIFY_GROUP
 
 _MAX_RECORDS = 200
 """Milestones of a batch. Each is one row per target, and a petition may have 50: 10,000 rows at most in a transaction."""

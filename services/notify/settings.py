@@ -7,10 +7,10 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.notify.mail import parse_mailbox
-from services.notify.smtp import SmtpServer
-from shared import addresses
-from shared.settings import Certificates, ConsumerSettings, Exposure, PostgresSettings, unset_when_empty
+from services.notify.mail.letter import parse_mailbox
+from services.notify.mail.smtp import SmtpServer
+from shared.runtime import addresses
+from shared.runtime.settings import Certificates, ConsumerSettings, Exposure, PostgresSettings, unset_when_empty
 
 
 def _smtp_url(url: SecretStr) -> SecretStr:

@@ -9,32 +9,32 @@ from functools import partial
 
 import structlog
 
-from services.tally import routes
-from services.tally.announce import MilestoneAnnouncer, SnapshotAnnouncer
-from services.tally.audit import AuditLoop
-from services.tally.handlers import TallyHandler, decode
-from services.tally.healing import Healer
-from services.tally.ledger import Ledger
-from services.tally.live import LiveHub
-from services.tally.live_feed import LiveFeed
-from services.tally.metrics import TallyMetrics
-from services.tally.pages import PublicAddresses
-from services.tally.read_metrics import ReadMetrics
+from services.tally.counting.announce import MilestoneAnnouncer, SnapshotAnnouncer
+from services.tally.counting.audit import AuditLoop
+from services.tally.counting.handlers import TallyHandler, decode
+from services.tally.counting.healing import Healer
+from services.tally.counting.ledger import Ledger
+from services.tally.counting.metrics import TallyMetrics
+from services.tally.counting.store import TallyStore
+from services.tally.reading import routes
+from services.tally.reading.live import LiveHub
+from services.tally.reading.live_feed import LiveFeed
+from services.tally.reading.metrics import ReadMetrics
+from services.tally.reading.pages import PublicAddresses
 from services.tally.settings import Settings
-from services.tally.store import TallyStore
 from shared import redis as shared_redis
 from shared.asyncapi import document_writes
-from shared.background import background
-from shared.catalogue import Catalogue
-from shared.events import PetitionChanged
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import PetitionChanged
+from shared.contract.topics import MILESTONES_REACHED, TALLIES_UPDATED, TALLY_GROUP
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.group_lag import GroupLag
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
 from shared.postgres import Database
+from shared.runtime.background import background
 from shared.service import Service, new_broker, new_registry
-from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED, TALLY_GROUP
 
 log = structlog.get_logger(__name__)
 

@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import AfterValidator, AnyHttpUrl, Field, SecretStr, TypeAdapter
 from pydantic_settings import SettingsConfigDict
 
-from shared import addresses
-from shared.settings import ConsumerSettings, Exposure, PostgresSettings
+from shared.runtime import addresses
+from shared.runtime.settings import ConsumerSettings, Exposure, PostgresSettings
 
 
 def _redis_url(url: SecretStr) -> SecretStr:

@@ -12,13 +12,13 @@ from uuid import UUID
 import structlog
 from aiokafka import ConsumerRecord
 
-from services.verify.decide import NEEDS_NO_PETITION, Judgement, Submission, is_sign, judge
+from services.verify.deciding.records import fact_record, rejection_record
+from services.verify.deciding.rules import NEEDS_NO_PETITION, Judgement, Submission, is_sign, judge
 from services.verify.metrics import VerifyMetrics
-from services.verify.records import fact_record, rejection_record
 from services.verify.store import Decided, LaneTaken, Mismatch, VerifyStore
-from shared.bounds import COMMAND_AHEAD, in_utc, latest_time
-from shared.catalogue import Catalogue
-from shared.events import (
+from shared.contract.bounds import COMMAND_AHEAD, in_utc, latest_time
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import (
     ChangeCommand,
     Command,
     ConfirmCommand,
@@ -27,14 +27,14 @@ from shared.events import (
     SignCommand,
     WithdrawCommand,
 )
-from shared.failpoints import failpoint
-from shared.identity import InvalidEmail, canonical_domain, canonical_email, command_id, signer_key
+from shared.contract.identity import InvalidEmail, canonical_domain, canonical_email, command_id, signer_key
+from shared.contract.mailboxes.providers import LATEST, NEWEST_FIRST
+from shared.contract.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.decode import by_type, read_event
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.producer import EventProducer
-from shared.mailboxes.providers import LATEST, NEWEST_FIRST
-from shared.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED
+from shared.runtime.failpoints import failpoint
 
 log = structlog.get_logger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from shared.settings import ConsumerSettings, PostgresSettings, SignerSettings
+from shared.runtime.settings import ConsumerSettings, PostgresSettings, SignerSettings
 
 
 class Settings(PostgresSettings, SignerSettings, ConsumerSettings):

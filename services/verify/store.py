@@ -19,11 +19,27 @@ from uuid import UUID
 
 import asyncpg
 
-from services.verify.decide import Change, Judgement, Kind, Reason, Submission, in_lane_order, in_rounds, is_sign
-from shared.events import Command, ConfirmCommand, EraseCommand, InvalidateCommand, SignCommand, WithdrawCommand
-from shared.failpoints import failpoint
+from services.verify.deciding.rules import (
+    Change,
+    Judgement,
+    Kind,
+    Reason,
+    Submission,
+    in_lane_order,
+    in_rounds,
+    is_sign,
+)
+from shared.contract.events import (
+    Command,
+    ConfirmCommand,
+    EraseCommand,
+    InvalidateCommand,
+    SignCommand,
+    WithdrawCommand,
+)
 from shared.kafka.errors import CANNOT_BE_APPLIED, Collision, InvalidRecord, SetAside
 from shared.postgres import Database
+from shared.runtime.failpoints import failpoint
 
 
 class LaneTaken(Collision):

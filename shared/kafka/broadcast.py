@@ -9,8 +9,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
+from shared.contract.topics import Topic
 from shared.kafka.unpacking import Unreadable, log_unreadable
-from shared.topics import Topic
 
 
 class BroadcastReader:

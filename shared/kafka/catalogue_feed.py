@@ -11,14 +11,14 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from faststream.kafka import KafkaBroker
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from shared.bounds import COMMAND_AHEAD, EARLIEST, arrival, as_time, fit, latest_time
-from shared.catalogue import Catalogue
-from shared.events import PetitionChanged
+from shared.contract.bounds import COMMAND_AHEAD, EARLIEST, arrival, as_time, fit, latest_time
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import PetitionChanged
+from shared.contract.topics import PETITIONS_CHANGED
 from shared.kafka.broadcast import BroadcastReader
 from shared.kafka.headers import NotACloudEvent, read_attributes
 from shared.kafka.partitioner import partition_of
 from shared.kafka.unpacking import Unreadable
-from shared.topics import PETITIONS_CHANGED
 
 log = structlog.get_logger(__name__)
 

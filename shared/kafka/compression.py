@@ -28,7 +28,7 @@ from aiokafka import codec
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from shared.topics import Compression
+from shared.contract.topics import Compression
 
 GZIP_LEVEL: Final = 1
 

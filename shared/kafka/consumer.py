@@ -40,7 +40,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
 from shared.asyncapi import document_writes
-from shared.failpoints import failpoint
+from shared.contract.topics import Topic
 from shared.kafka.dead_letters import DeadLetter, publish_dead_letters
 from shared.kafka.errors import CANNOT_BE_READ, InvalidRecord, without_content
 from shared.kafka.holding import BatchAbandoned, Holding
@@ -50,9 +50,9 @@ from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
 from shared.kafka.unpacking import Unreadable, log_unreadable, refusing
 from shared.kafka.watch import ConsumerWatch
-from shared.readiness import Waiting
-from shared.settings import CommonSettings
-from shared.topics import Topic
+from shared.runtime.failpoints import failpoint
+from shared.runtime.readiness import Waiting
+from shared.runtime.settings import CommonSettings
 
 T = TypeVar("T")
 

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 from aiokafka import ConsumerRecord
 from pydantic import TypeAdapter, ValidationError
 
-from shared.events import Event
-from shared.http import field_errors
+from shared.contract.events import Event
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.headers import NotACloudEvent, read_attributes
+from shared.web.problems import field_errors
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)

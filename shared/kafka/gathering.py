@@ -33,7 +33,7 @@ class UnderWay:
     told: Callable[[BaseException], BaseException]
     """What callers are told of an error with which it ended."""
     arrival: Callable[[Any], int | None] = field(default=lambda _: None)
-    """When the brokers took it, from what `acknowledged` holds; see `shared.bounds.arrival`."""
+    """When the brokers took it, from what `acknowledged` holds; see `shared.contract.bounds.arrival`."""
 
 
 Send = Callable[[str, int, Sequence[Record]], Awaitable[UnderWay]]

@@ -17,9 +17,9 @@ from aiokafka.errors import (
 )
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from shared.contract.topics import GROUPS, Group
 from shared.kafka.security import client_options
-from shared.settings import KafkaSettings
-from shared.topics import GROUPS, Group
+from shared.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
-from shared.events import Event
+from shared.contract.events import Event
 from shared.kafka.record import Headers
 
 _SPEC: Final = ("ce_specversion", b"1.0")

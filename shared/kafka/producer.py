@@ -21,16 +21,16 @@ from aiokafka.errors import (
 )
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from shared.bounds import arrival
-from shared.failpoints import failpoint
+from shared.contract.bounds import arrival
+from shared.contract.topics import DLQ_MAX_RECORD_BYTES, compression_of, max_record_bytes
 from shared.kafka import compression
 from shared.kafka.errors import is_transient
 from shared.kafka.gathering import Gathering, UnderWay
 from shared.kafka.partitioner import partition_of
 from shared.kafka.record import Record
 from shared.kafka.security import client_options, why_unreachable
-from shared.settings import CommonSettings
-from shared.topics import DLQ_MAX_RECORD_BYTES, compression_of, max_record_bytes
+from shared.runtime.failpoints import failpoint
+from shared.runtime.settings import CommonSettings
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +83,7 @@ class EventProducer:
 
     Args:
         on_arrival: Called with every acknowledgement of what `publish` sent, before its callers go on: when the brokers
-            took it (`shared.bounds.arrival`), and the monotonic time before it was sent and after it was acknowledged.
+            took it (`shared.contract.bounds.arrival`), and the monotonic time before it was sent and after it was acknowledged.
             Not called where the brokers do not say.
     """
 
@@ -188,7 +188,7 @@ class EventProducer:
         """Publish one record and wait until the brokers have acknowledged it.
 
         Returns:
-            When they took it, by their clock; see `shared.bounds.arrival`.
+            When they took it, by their clock; see `shared.contract.bounds.arrival`.
 
         Raises:
             aiokafka.errors.MessageSizeTooLargeError: the record is larger than the topic takes; nothing was sent.

@@ -11,9 +11,9 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
-from shared.settings import KafkaSettings
-from shared.tls import client_context
-from shared.unreachable import why
+from shared.runtime.settings import KafkaSettings
+from shared.runtime.tls import client_context
+from shared.runtime.unreachable import why
 
 _PROBE_SECONDS: Final = 3.0
 

@@ -9,7 +9,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from shared.topics import all_topics
+from shared.contract.topics import all_topics
 
 _GONE_SECONDS: Final = 60.0
 _AGAIN_SECONDS: Final = 0.1

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import confluent_kafka
 
-from shared.events import Organisation, PetitionChanged, Target
+from shared.contract.events import Organisation, PetitionChanged, Target
+from shared.contract.topics import PETITIONS_CHANGED
 from shared.kafka.headers import event_headers
-from shared.topics import PETITIONS_CHANGED
 
 ORGANISATION: Final = "quillmere-neighbours"
 HOT: Final = "quillmere-ferry"

@@ -13,8 +13,8 @@ from uuid import UUID
 import asyncpg
 
 from services.verify import store
-from shared.identity import new_signature_id
-from shared.topics import DEFAULT_PARTITIONS
+from shared.contract.identity import new_signature_id
+from shared.contract.topics import DEFAULT_PARTITIONS
 
 BATCH: Final = 1_000
 """Signatures of the batch that is explained."""

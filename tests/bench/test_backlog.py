@@ -7,9 +7,9 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from services.tally.handlers import decode as decode_fact
-from shared.events import SignCommand
-from shared.identity import canonical_email, signer_key
+from services.tally.counting.handlers import decode as decode_fact
+from shared.contract.events import SignCommand
+from shared.contract.identity import canonical_email, signer_key
 from shared.kafka.decode import by_type, read_event
 from shared.kafka.record import Record
 from tests.bench import backlog

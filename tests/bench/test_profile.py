@@ -6,7 +6,7 @@ from tests.bench.profile import OTHER, STAGES, shares, stage_of
 
 RAW = """\
 <module> (services/verify/__main__.py:9);run (uvloop/__init__.py:92);_on_batch (shared/kafka/consumer.py:1);_decode_all \
-(shared/kafka/consumer.py:2);decode (services/verify/handlers.py:70);canonical_email (shared/identity.py:64) 30
+(shared/kafka/consumer.py:2);decode (services/verify/handlers.py:70);canonical_email (shared/contract/identity.py:64) 30
 <module> (services/verify/__main__.py:9);run (uvloop/__init__.py:92);_on_batch (shared/kafka/consumer.py:1);_decode_all \
 (shared/kafka/consumer.py:2);decode (services/verify/handlers.py:70);validate_json (pydantic/x.py:5) 20
 <module> (services/verify/__main__.py:9);run (uvloop/__init__.py:92);process (services/verify/handlers.py:110);\

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from shared.events import Policy
+from shared.contract.events import Policy
 from tests.browser.browsing import opened
 from tests.tally_read_fakes import BUS, HARBOUR, ReadSide, Served, petition, served, serving, tally
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from shared.events import (
+from shared.contract.events import (
     ConfirmCommand,
     EraseCommand,
     Event,

@@ -10,8 +10,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from deploy.generated import EVENTS, ROOT, event_schema
-from shared.events import Event
-from shared.topics import TOPICS
+from shared.contract.events import Event
+from shared.contract.topics import TOPICS
 from tests.contract.compatibility import breaks
 from tests.contract.golden_events import EXAMPLES, golden, golden_file
 

@@ -13,10 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.service import SERVICES, ServiceName
 from deploy.local.test_needs import UNPACKED
-from shared.events import SignCommand
-from shared.identity import canonical_email, signer_key
+from shared.contract.events import SignCommand
+from shared.contract.identity import canonical_email, signer_key
+from shared.contract.topics import DEFAULT_PARTITIONS, GROUPS, SIGNATURES_SUBMITTED, VERIFY_GROUP
 from shared.kafka.headers import event_headers
-from shared.topics import DEFAULT_PARTITIONS, GROUPS, SIGNATURES_SUBMITTED, VERIFY_GROUP
 from tests.integration.system import System, eventually
 from tests.signing import sign
 

@@ -10,7 +10,7 @@ import pytest
 from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 
-from shared.topics import TOPICS, Topic
+from shared.contract.topics import TOPICS, Topic
 from tests.integration.system import System
 
 

@@ -14,8 +14,14 @@ import pytest
 from aiokafka.consumer import fetcher
 
 from deploy.local.test_needs import EXAMPLES, SUBSCRIBERS, NeedMissing, install_subscribers
+from shared.contract.topics import (
+    MILESTONES_REACHED,
+    SIGNATURES_SUBMITTED,
+    SIGNATURES_VERIFIED,
+    TALLIES_UPDATED,
+    all_topics,
+)
 from shared.kafka.unpacking import FetchedBytes
-from shared.topics import MILESTONES_REACHED, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED, TALLIES_UPDATED, all_topics
 from tests.integration.system import System
 
 _SECONDS = 120.0

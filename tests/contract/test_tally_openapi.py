@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, settings
 from jsonschema import Draft202012Validator
 
 from deploy.local.stack import Stack
-from services.tally.openapi import document
-from shared.topics import TALLIES_UPDATED
+from services.tally.reading.openapi import document
+from shared.contract.topics import TALLIES_UPDATED
 from tests.integration.system import System
 
 PETITION, ORGANISATION = "as-documented", "document-readers"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import Final
 
-from shared.topics import SIGNATURES_SUBMITTED
+from shared.contract.topics import SIGNATURES_SUBMITTED
 from tests.faults.expected import Sent
 from tests.faults.observed import Observed
 from tests.faults.seen import DeadLetter, SeenMilestone

@@ -1,4 +1,4 @@
-"""Arming points inside running services; `shared.failpoints` says what that does there."""
+"""Arming points inside running services; `shared.runtime.failpoints` says what that does there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from shared.failpoints import POINTS, VARIABLE
+from shared.runtime.failpoints import POINTS, VARIABLE
 
 _POLL_SECONDS: Final = 0.02
 
@@ -32,7 +32,7 @@ class Failpoints:
         """Let the next process that comes to the point do `action`; what is known of earlier hits is forgotten.
 
         Args:
-            name: one of `shared.failpoints.POINTS`.
+            name: one of `shared.runtime.failpoints.POINTS`.
             action: ``kill``, ``stop``, ``sleep 2.5``, ``block 2.5``, ``fail`` or ``raise``.
             service: only a process of this service; for points in code that several services share.
         """

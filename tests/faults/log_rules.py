@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from shared.topics import SIGNATURES_SUBMITTED
+from shared.contract.topics import SIGNATURES_SUBMITTED
 from tests.faults.notes import SACRIFICE
 
 KAFKA, REDIS, POSTGRES, SMTP, CLOCK = "kafka", "redis", "postgres", "smtp", "clock"

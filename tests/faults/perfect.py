@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from services.tally.audit import PetitionAudit
-from services.tally.store import TallyState
+from services.tally.counting.audit import PetitionAudit
+from services.tally.counting.store import TallyState
 from tests.faults.expected import Sent, SentPetition
 from tests.faults.notes import Place, Planted
 from tests.faults.observed import Observed, Shown, Watched

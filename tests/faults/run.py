@@ -14,8 +14,8 @@ import httpx
 from redis.exceptions import RedisError
 
 from deploy.local.process import PartFailed
-from shared.events import WithdrawCommand
-from shared.identity import command_id
+from shared.contract.events import WithdrawCommand
+from shared.contract.identity import command_id
 from tests.faults import logs
 from tests.faults.fault import Broken, Fault, NotPlayed
 from tests.faults.invariants import check

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple, cast
 
 from confluent_kafka import Message
 
-from shared.events import SignCommand
-from shared.topics import (
+from shared.contract.events import SignCommand
+from shared.contract.topics import (
     CONSUMED,
     MILESTONES_REACHED,
     SIGNATURES_REJECTED,

@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
-from services.tally.audit import PetitionAudit, audit
-from services.tally.ledger import Ledger
-from services.tally.store import TallyState, TallyStore
+from services.tally.counting.audit import PetitionAudit, audit
+from services.tally.counting.ledger import Ledger
+from services.tally.counting.store import TallyState, TallyStore
 from shared import redis as shared_redis
 from shared.postgres import Database
 from tests.faults.notes import SACRIFICE

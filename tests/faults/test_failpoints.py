@@ -15,8 +15,8 @@ POINT = "tally.applied"
 
 PROGRAM = """
     import asyncio
-    from shared import failpoints
-    from shared.failpoints import failpoint
+    from shared.runtime import failpoints
+    from shared.runtime.failpoints import failpoint
 
     async def main():
         while True:

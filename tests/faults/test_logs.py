@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.topics import SIGNATURES_SUBMITTED
+from shared.contract.topics import SIGNATURES_SUBMITTED
 from tests.faults.logs import Line, findings
 from tests.faults.personal import PersonalData
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from confluent_kafka import Message
 
-from shared.events import (
+from shared.contract.events import (
     Event,
     MilestoneReached,
     SignatureRejected,
@@ -18,14 +18,14 @@ from shared.events import (
     SignCommand,
     TallyUpdated,
 )
-from shared.kafka.headers import event_headers
-from shared.topics import (
+from shared.contract.topics import (
     MILESTONES_REACHED,
     SIGNATURES_REJECTED,
     SIGNATURES_SUBMITTED,
     SIGNATURES_VERIFIED,
     TALLIES_UPDATED,
 )
+from shared.kafka.headers import event_headers
 from tests.faults.notes import digest_of
 from tests.faults.personal import PersonalData
 from tests.faults.seen import Reading

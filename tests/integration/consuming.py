@@ -15,15 +15,15 @@ from faststream.kafka import KafkaBroker as FastStreamBroker
 from prometheus_client import CollectorRegistry
 
 from deploy.local.kafka import KafkaBroker
+from shared.contract.topics import DLQ_MAX_RECORD_BYTES, Topic
 from shared.kafka.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.headers import NotACloudEvent, read_attributes
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
 from shared.kafka.record import Headers
+from shared.runtime.settings import CommonSettings
 from shared.service import new_broker
-from shared.settings import CommonSettings
-from shared.topics import DLQ_MAX_RECORD_BYTES, Topic
 
 NUMBER_TYPE = "groundswell.test.number.v1"
 HEADERS: Headers = [("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_type", NUMBER_TYPE.encode())]

@@ -15,15 +15,15 @@ from prometheus_client import CollectorRegistry
 
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
-from services.notify.deliveries import Claim, Delivery, deliveries_for, delivery_id
-from services.notify.mail import MailWriter
+from services.notify.mail.letter import MailWriter
+from services.notify.mail.smtp import SmtpRelay, SmtpServer
 from services.notify.metrics import NotifyMetrics
-from services.notify.sender import Sender
+from services.notify.outbox.deliveries import Claim, Delivery, deliveries_for, delivery_id
+from services.notify.outbox.sender import Sender
+from services.notify.outbox.store import DeliveryStore
 from services.notify.settings import Settings
-from services.notify.smtp import SmtpRelay, SmtpServer
-from services.notify.store import DeliveryStore
-from shared.catalogue import Catalogue
-from shared.events import MilestoneReached, Organisation, PetitionChanged, Target
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import MilestoneReached, Organisation, PetitionChanged, Target
 from shared.postgres import Database
 from tests.integration.consuming import eventually
 from tests.integration.scripted_smtp import ScriptedSmtp, Taken

@@ -10,21 +10,21 @@ from aiokafka.errors import KafkaConnectionError
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from services.tally.announce import MilestoneAnnouncer, SnapshotAnnouncer
-from services.tally.audit import audit
-from services.tally.counting import Step
-from services.tally.handlers import TallyHandler
-from services.tally.healing import Healer
-from services.tally.ledger import Ledger
-from services.tally.metrics import TallyMetrics
-from services.tally.store import Applied, Damaged, Reached, Refused, Swap, TallyState, TallyStore
+from services.tally.counting.announce import MilestoneAnnouncer, SnapshotAnnouncer
+from services.tally.counting.audit import audit
+from services.tally.counting.handlers import TallyHandler
+from services.tally.counting.healing import Healer
+from services.tally.counting.ledger import Ledger
+from services.tally.counting.metrics import TallyMetrics
+from services.tally.counting.step import Step
+from services.tally.counting.store import Applied, Damaged, Reached, Refused, Swap, TallyState, TallyStore
 from shared import redis as shared_redis
-from shared.catalogue import Catalogue
-from shared.events import CountedFact, MilestoneReached, TallyUpdated
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import CountedFact, MilestoneReached, TallyUpdated
+from shared.contract.topics import MILESTONES_REACHED, TALLIES_UPDATED
 from shared.kafka.errors import is_transient
 from shared.kafka.record import Record
 from shared.postgres import Database
-from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED
 from tests.integration.tallying import put_into_ledger
 from tests.integration.turns import Actor, TurnLock, turn
 from tests.signing import FERRY, PATH, MemoryProducer, as_read, fact, petition

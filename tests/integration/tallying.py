@@ -4,9 +4,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from services.tally.counting import Step, step
-from services.tally.store import Applied, Refused, TallyStore
-from shared.events import CountedFact, minute_of
+from services.tally.counting.step import Step, step
+from services.tally.counting.store import Applied, Refused, TallyStore
+from shared.contract.events import CountedFact, minute_of
 from shared.postgres import Database
 from tests.signing import NOON, PATH, as_read, fact
 

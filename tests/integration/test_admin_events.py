@@ -20,8 +20,8 @@ from deploy.local.embedded_kafka import EmbeddedKafka
 from deploy.local.ports import LOOPBACK
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
-from shared.identity import signer_key
-from shared.topics import PETITIONS_CHANGED, apply_topics
+from shared.contract.identity import signer_key
+from shared.contract.topics import PETITIONS_CHANGED, apply_topics
 from tests.faults.failpoints import Failpoints
 from tests.faults.proxy import Proxy
 from tests.integration.consuming import eventually
@@ -183,7 +183,7 @@ async def test_a_petition_that_others_wrote_to_the_topic_is_changed_as_it_stands
     """Records of before, or of another producer, have no version and no row."""
     from aiokafka import AIOKafkaProducer
 
-    from shared.events import PetitionChanged
+    from shared.contract.events import PetitionChanged
     from shared.kafka.headers import event_headers
 
     state = {**STATE, "title": "By somebody else", "petition_id": PETITION, "changed_at": "2026-11-22T12:00:00Z"}

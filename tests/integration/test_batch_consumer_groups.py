@@ -8,9 +8,9 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from deploy.local.kafka import KafkaBroker
+from shared.contract.topics import Topic
 from shared.kafka import watch
 from shared.kafka.consumer import ConsumerLimits
-from shared.topics import Topic
 from tests.integration.consuming import (
     Batch,
     Committed,

@@ -11,8 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from deploy.local.embedded_kafka import EmbeddedKafka
 from deploy.local.kafka import KafkaBroker
-from shared.catalogue import Catalogue
-from shared.events import PetitionChanged, TallyUpdated
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import PetitionChanged, TallyUpdated
+from shared.contract.topics import PETITIONS_CHANGED, apply_topics
 from shared.kafka import catalogue_feed
 from shared.kafka.catalogue_feed import CatalogueBehind, CatalogueFeed
 from shared.kafka.errors import is_transient
@@ -21,7 +22,6 @@ from shared.kafka.partitioner import partition_of
 from shared.kafka.producer import EventProducer
 from shared.kafka.record import Record
 from shared.service import new_broker
-from shared.topics import PETITIONS_CHANGED, apply_topics
 from tests.integration.consuming import Raw, eventually, settings_for, write
 from tests.integration.packing import STRANGE, strange_name, write_changed
 from tests.unit.shared.petitions import petition

@@ -18,8 +18,8 @@ from deploy.local.kafka import KafkaBroker
 from deploy.local.ports import free_port
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
-from shared.identity import signer_key
-from shared.topics import apply_topics
+from shared.contract.identity import signer_key
+from shared.contract.topics import apply_topics
 from tests.integration.system import System
 from tests.running_ingest import ADMIN, PEPPER, running_ingest
 

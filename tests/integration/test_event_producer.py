@@ -13,12 +13,12 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeEr
 
 from deploy.local.embedded_kafka import EmbeddedKafka
 from deploy.local.kafka import KafkaBroker
+from shared.contract.topics import MAX_RECORD_BYTES, Topic
 from shared.kafka import producer as producer_module
 from shared.kafka.errors import is_transient
 from shared.kafka.partitioner import partition_of
 from shared.kafka.producer import EventProducer, ProducerReplaced
 from shared.kafka.record import Record
-from shared.topics import MAX_RECORD_BYTES, Topic
 from tests.integration.consuming import eventually, new_topic, read, settings_for
 
 PARTITIONS = 3

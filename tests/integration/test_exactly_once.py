@@ -9,8 +9,8 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.service import ServiceName, ServiceProcess
-from shared.events import MilestoneReached
-from shared.topics import MILESTONES_REACHED, SIGNATURES_REJECTED, SIGNATURES_VERIFIED
+from shared.contract.events import MilestoneReached
+from shared.contract.topics import MILESTONES_REACHED, SIGNATURES_REJECTED, SIGNATURES_VERIFIED
 from tests.integration.system import System, eventually
 
 SIGNERS = 6_000

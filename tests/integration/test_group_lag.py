@@ -16,10 +16,10 @@ from prometheus_client import CollectorRegistry
 from deploy.local.embedded_kafka import EmbeddedKafka
 from deploy.local.kafka import KafkaBroker
 from deploy.local.ports import free_port
+from shared.contract.topics import Group, Topic
 from shared.kafka import group_lag
 from shared.kafka.group_lag import GroupLag
-from shared.settings import CommonSettings
-from shared.topics import Group, Topic
+from shared.runtime.settings import CommonSettings
 from tests.integration.consuming import eventually, group_of, new_topic, numbers, settings_for, unmade_topic, write
 
 

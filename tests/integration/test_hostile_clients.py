@@ -306,7 +306,7 @@ async def test_slow_and_silent_clients_are_ended_in_time_and_others_are_served(p
     finally:
         drops.cancel()
     assert max(await waiting["head"]) - started < HEAD_SECONDS + 60
-    # 10 seconds for the body (services.ingest.intake), the answer 408, and the end that it announces.
+    # 10 seconds for the body (services.ingest.signing.intake), the answer 408, and the end that it announces.
     assert max(await waiting["body"]) - started < 10 + HEAD_SECONDS + 60
     assert await public.metric(public.ingest, 'groundswell_http_connections_cut_total{cause="head"}') >= 100
     for writer in (*kept, *dripping):

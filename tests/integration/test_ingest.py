@@ -15,11 +15,11 @@ import pytest
 from deploy.local.kafka import KafkaBroker
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
-from services.ingest.sign import BODY_BYTES
-from shared.events import ConfirmCommand
-from shared.identity import command_id, signer_key
-from shared.mailboxes.providers import LATEST
-from shared.topics import apply_topics
+from services.ingest.signing.sign import BODY_BYTES
+from shared.contract.events import ConfirmCommand
+from shared.contract.identity import command_id, signer_key
+from shared.contract.mailboxes.providers import LATEST
+from shared.contract.topics import apply_topics
 from tests.running_ingest import AS_ADMIN, AS_PARTNER, PEPPER, STATE, Ingest, code, running_ingest
 
 

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from deploy.local.postgres import Postgres
-from services.notify.refusals import Cause
+from services.notify.mail.refusals import Cause
 from tests.integration.consuming import eventually
 from tests.integration.notify_desk import MINUTE, Desk, deliveries, message_id, milestone, new_database, open_desk
 from tests.integration.scripted_smtp import CUT

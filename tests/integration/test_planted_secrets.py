@@ -21,9 +21,9 @@ from aiokafka import AIOKafkaProducer
 from deploy.local.ports import free_port
 from deploy.local.service import SERVICES, ServiceName, ServiceProcess
 from shared import redis as shared_redis
-from shared.events import SignCommand
+from shared.contract.events import SignCommand
+from shared.contract.topics import SIGNATURES_SUBMITTED, all_topics
 from shared.kafka.headers import event_headers
-from shared.topics import SIGNATURES_SUBMITTED, all_topics
 from tests.integration.system import System, eventually
 
 PETITION: Final = "planted-secrets"
@@ -339,7 +339,7 @@ async def test_a_request_that_fails_by_a_bug_does_not_say_whose_it_was(system: S
     await system.start_petition("planted-bug")
     broken = WithBug(
         "ingest",
-        "services.ingest.intake:Intake.sign",
+        "services.ingest.signing.intake:Intake.sign",
         environment={**system.stack.environment, "INGEST_CLIENT_RATE": "off"},
         log_dir=tmp_path,
     )

@@ -19,13 +19,13 @@ from prometheus_client import CollectorRegistry
 from deploy.local.embedded_kafka import EmbeddedKafka
 from deploy.local.kafka import KafkaBroker
 from deploy.local.ports import free_port
-from shared.background import background
+from shared.contract.topics import Topic
 from shared.kafka.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
-from shared.readiness import Waiting
+from shared.runtime.background import background
+from shared.runtime.readiness import Waiting
 from shared.service import Service, new_broker
-from shared.topics import Topic
 from tests.integration.consuming import (
     Batch,
     decode_number,
@@ -252,7 +252,7 @@ _A_SERVICE_THAT_CANNOT_STOP = """
     from contextlib import asynccontextmanager
     from prometheus_client import CollectorRegistry
     from shared import service
-    from shared.settings import CommonSettings
+    from shared.runtime.settings import CommonSettings
 
     service._SLACK_SECONDS = 0.2
     settings = CommonSettings(kafka_bootstrap_servers="127.0.0.1:1", drain_seconds=0.2)

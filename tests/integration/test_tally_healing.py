@@ -9,19 +9,19 @@ from redis.asyncio import Redis
 
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
-from services.tally import handlers
-from services.tally.announce import MilestoneAnnouncer, SnapshotAnnouncer
-from services.tally.audit import audit
-from services.tally.handlers import TallyHandler
-from services.tally.healing import Healer, RebuildOvertaken
-from services.tally.ledger import Ledger
-from services.tally.metrics import TallyMetrics
-from services.tally.store import Reached, TallyState, TallyStore
-from shared.catalogue import Catalogue
-from shared.events import CountedFact, MilestoneReached
+from services.tally.counting.announce import MilestoneAnnouncer, SnapshotAnnouncer
+from services.tally.counting.audit import audit
+from services.tally.counting.handlers import TallyHandler
+from services.tally.counting.healing import Healer, RebuildOvertaken
+from services.tally.counting.ledger import Ledger
+from services.tally.counting.metrics import TallyMetrics
+from services.tally.counting.step import handlers
+from services.tally.counting.store import Reached, TallyState, TallyStore
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import CountedFact, MilestoneReached
+from shared.contract.topics import MILESTONES_REACHED, TALLIES_UPDATED
 from shared.kafka.partitioner import partition_of
 from shared.postgres import Database
-from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED
 from tests.integration.databases import database_named, redis_numbered
 from tests.integration.tallying import put_into_ledger
 from tests.signing import FERRY, NOON, PATH, MemoryProducer, as_read, fact, petition

@@ -8,15 +8,15 @@ from redis.asyncio import Redis
 
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
-from services.tally import audit as tally_audit
-from services.tally.audit import AuditLoop, audit
-from services.tally.ledger import Ledger
-from services.tally.store import Reached, TallyStore
+from services.tally.counting.audit import AuditLoop, audit
+from services.tally.counting.ledger import Ledger
+from services.tally.counting.step import audit as tally_audit
+from services.tally.counting.store import Reached, TallyStore
 from shared import redis as shared_redis
-from shared.events import TallyUpdated
+from shared.contract.events import TallyUpdated
+from shared.contract.topics import TALLIES_UPDATED
 from shared.kafka.errors import SetAside
 from shared.postgres import Database
-from shared.topics import TALLIES_UPDATED
 from tests.integration.databases import database_named, redis_numbered
 from tests.integration.test_tally_healing import HERE, THERE, Parts, Process, facts
 from tests.signing import FERRY, NOON, PATH, as_read, fact, petition

@@ -6,9 +6,9 @@ import asyncpg
 import pytest
 
 from deploy.local.postgres import Postgres
-from services.tally.ledger import Ledger
-from services.tally.store import Reached, TallyState
-from shared.events import minute_of
+from services.tally.counting.ledger import Ledger
+from services.tally.counting.store import Reached, TallyState
+from shared.contract.events import minute_of
 from shared.postgres import Database
 from tests.integration.databases import database_named
 from tests.integration.tallying import put_into_ledger

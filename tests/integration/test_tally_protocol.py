@@ -11,12 +11,12 @@ from redis.asyncio import Redis
 
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
-from services.tally import counting, handlers, healing
-from services.tally.counting import Step
-from services.tally.facts import CountedFact as ReadFact
-from services.tally.healing import Healer
-from services.tally.store import Applied, Refused, Swap, TallyState
-from shared.events import CountedFact
+from services.tally.counting.facts import CountedFact as ReadFact
+from services.tally.counting.healing import Healer
+from services.tally.counting.step import Step, handlers, healing
+from services.tally.counting.step import step as counting
+from services.tally.counting.store import Applied, Refused, Swap, TallyState
+from shared.contract.events import CountedFact
 from shared.postgres import Database
 from tests.integration.databases import database_named, redis_numbered
 from tests.integration.tally_world import Instance, Turned, World, turned_identity

@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from deploy.local.valkey import Valkey
-from services.tally.pages import PublicAddresses
-from services.tally.reading import READ_SECONDS
-from services.tally.routes import build
-from services.tally.store import TallyState, TallyStore
+from services.tally.counting.store import TallyState, TallyStore
+from services.tally.reading.counts import READ_SECONDS
+from services.tally.reading.pages import PublicAddresses
+from services.tally.reading.routes import build
 from shared import redis as shared_redis
 from tests.tally_read_fakes import BUS, CHANGED, HARBOUR, ReadSide, Served, petition, served, tally
 

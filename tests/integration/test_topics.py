@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 from deploy.local.apache_kafka import ApacheKafka
 from deploy.local.embedded_kafka import EmbeddedKafka
 from deploy.local.kafka import KafkaBroker
-from shared.topics import (
+from shared.contract.topics import (
     DLQ_MAX_RECORD_BYTES,
     MILESTONES_REACHED,
     PETITIONS_CHANGED,

@@ -10,17 +10,17 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from prometheus_client import CollectorRegistry
 
 from deploy.local.kafka import KafkaBroker
-from services.tally import live_feed
-from services.tally.live import LiveHub
-from services.tally.live_feed import LiveFeed
-from services.tally.read_metrics import ReadMetrics
-from shared.catalogue import Catalogue
-from shared.events import TallyUpdated
+from services.tally.reading.counts import live_feed
+from services.tally.reading.live import LiveHub
+from services.tally.reading.live_feed import LiveFeed
+from services.tally.reading.metrics import ReadMetrics
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import TallyUpdated
+from shared.contract.topics import PETITIONS_CHANGED, TALLIES_UPDATED, Topic
 from shared.kafka import catalogue_feed, watch
 from shared.kafka.consumer import ConsumerLimits
 from shared.kafka.partitioner import partition_of
 from shared.service import new_broker
-from shared.topics import PETITIONS_CHANGED, TALLIES_UPDATED, Topic
 from tests.contract.golden_events import EXAMPLES
 from tests.integration.consuming import (
     HEADERS,

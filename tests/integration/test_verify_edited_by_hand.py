@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 
 from deploy.local.postgres import Postgres
-from services.verify.decide import Submission
+from services.verify.deciding.rules import Submission
 from services.verify.store import Decided, LaneTaken, VerifyStore
-from shared.events import ConfirmCommand, InvalidateCommand, WithdrawCommand
+from shared.contract.events import ConfirmCommand, InvalidateCommand, WithdrawCommand
 from shared.kafka.errors import SetAside, is_about_the_data
 from shared.postgres import Database
 from tests.integration.databases import database_named

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.local.postgres import Postgres
 from services.verify import store
-from services.verify.decide import Submission
+from services.verify.deciding.rules import Submission
 from shared.postgres import Database
 from tests.integration.databases import database_named
 from tests.integration.turns import turn

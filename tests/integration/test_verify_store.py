@@ -10,9 +10,16 @@ from uuid import UUID
 import pytest
 
 from deploy.local.postgres import Postgres
-from services.verify.decide import Judgement, Reason
+from services.verify.deciding.rules import Judgement, Reason
 from services.verify.store import LedgerRow, Refused, VerifyStore
-from shared.events import ChangeCommand, ConfirmCommand, EraseCommand, InvalidateCommand, SignCommand, WithdrawCommand
+from shared.contract.events import (
+    ChangeCommand,
+    ConfirmCommand,
+    EraseCommand,
+    InvalidateCommand,
+    SignCommand,
+    WithdrawCommand,
+)
 from shared.postgres import Database
 from tests.integration.databases import database_named
 from tests.integration.verifying import apply, empty, lane, ledger, states, told

@@ -4,7 +4,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from shared.topics import SIGNATURES_REJECTED, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED
+from shared.contract.topics import SIGNATURES_REJECTED, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED
 from tests.integration.system import System, eventually
 
 

@@ -12,12 +12,12 @@ from uuid import UUID, uuid4
 from aiokafka.errors import KafkaConnectionError
 from prometheus_client import CollectorRegistry
 
-from services.verify.decide import Submission
+from services.verify.deciding.rules import Submission
 from services.verify.handlers import VerifyHandler
 from services.verify.metrics import VerifyMetrics
 from services.verify.store import VerifyStore
-from shared.catalogue import Catalogue
-from shared.events import (
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import (
     ChangeCommand,
     ConfirmCommand,
     EraseCommand,
@@ -29,11 +29,11 @@ from shared.events import (
     SignCommand,
     WithdrawCommand,
 )
+from shared.contract.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import is_transient
 from shared.kafka.record import Record
 from shared.postgres import Database
-from shared.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED
 from tests.integration.turns import Actor, turn
 from tests.signing import FERRY, PATH, PEPPER, MemoryProducer, change, petition, sign, submission
 

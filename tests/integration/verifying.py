@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from services.verify.decide import Submission, is_sign, judge
+from services.verify.deciding.rules import Submission, is_sign, judge
 from services.verify.store import Decided, VerifyStore
-from shared.events import Policy, SignCommand
+from shared.contract.events import Policy, SignCommand
 from shared.postgres import Database
 from tests.signing import FERRY, NOON, PATH, change, petition, sign, submission
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from services.tally.audit import audit
-from services.tally.ledger import Ledger
-from services.tally.store import TallyState, TallyStore
-from services.verify.decide import Submission
-from shared.catalogue import Catalogue
-from shared.events import CountedFact, MilestoneReached, SignCommand, TallyUpdated, minute_of
+from services.tally.counting.audit import audit
+from services.tally.counting.ledger import Ledger
+from services.tally.counting.store import TallyState, TallyStore
+from services.verify.deciding.rules import Submission
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import CountedFact, MilestoneReached, SignCommand, TallyUpdated, minute_of
 from shared.kafka.partitioner import partition_of
 from shared.kafka.record import Record
 from shared.redis import INCARNATION_KEY

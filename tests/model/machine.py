@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Literal
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shared.events import ChangeCommand, ConfirmCommand, EraseCommand, InvalidateCommand, WithdrawCommand
+from shared.contract.events import ChangeCommand, ConfirmCommand, EraseCommand, InvalidateCommand, WithdrawCommand
 from tests.model.invariants import Invariants
 from tests.model.steps import Where
 from tests.model.world import MOST_PROCESSES, PETITIONS, Accident, Afterwards, Parts, Regrouping, Service, World

@@ -5,17 +5,17 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from services.tally.announce import MilestoneAnnouncer, SnapshotAnnouncer
-from services.tally.handlers import TallyHandler
-from services.tally.handlers import decode as decode_fact
-from services.tally.healing import Healer
-from services.tally.ledger import Ledger
-from services.tally.metrics import TallyMetrics
-from services.tally.store import TallyStore
+from services.tally.counting.announce import MilestoneAnnouncer, SnapshotAnnouncer
+from services.tally.counting.handlers import TallyHandler
+from services.tally.counting.handlers import decode as decode_fact
+from services.tally.counting.healing import Healer
+from services.tally.counting.ledger import Ledger
+from services.tally.counting.metrics import TallyMetrics
+from services.tally.counting.store import TallyStore
 from services.verify.handlers import VerifyHandler
 from services.verify.metrics import VerifyMetrics
 from services.verify.store import VerifyStore
-from shared.catalogue import Catalogue
+from shared.contract.catalogue import Catalogue
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import is_transient
 from shared.postgres import Database

@@ -19,11 +19,11 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
-from services.tally import healing, store
-from services.tally.announce import MilestoneAnnouncer, _milestone_record
-from services.tally.store import Reached, Swap, TallyState, TallyStore
+from services.tally.counting.announce import MilestoneAnnouncer, _milestone_record
+from services.tally.counting.step import healing, store
+from services.tally.counting.store import Reached, Swap, TallyState, TallyStore
 from services.verify import store as verify_store
-from shared.topics import MILESTONES_REACHED
+from shared.contract.topics import MILESTONES_REACHED
 from tests.integration.databases import database_named, redis_numbered
 from tests.model.log import Consumer
 from tests.model.machine import ProtocolMachine

@@ -11,23 +11,23 @@ import asyncpg
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from services.tally.healing import Healer
-from services.tally.ledger import Ledger
-from services.tally.metrics import TallyMetrics
-from services.tally.store import TallyStore
-from shared.catalogue import Catalogue
-from shared.events import ChangeCommand, Command, ConfirmCommand, Policy, SignCommand
-from shared.kafka.errors import is_transient
-from shared.kafka.headers import event_headers
-from shared.kafka.record import Record
-from shared.postgres import Database
-from shared.topics import (
+from services.tally.counting.healing import Healer
+from services.tally.counting.ledger import Ledger
+from services.tally.counting.metrics import TallyMetrics
+from services.tally.counting.store import TallyStore
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import ChangeCommand, Command, ConfirmCommand, Policy, SignCommand
+from shared.contract.topics import (
     MILESTONES_REACHED,
     SIGNATURES_REJECTED,
     SIGNATURES_SUBMITTED,
     SIGNATURES_VERIFIED,
     TALLIES_UPDATED,
 )
+from shared.kafka.errors import is_transient
+from shared.kafka.headers import event_headers
+from shared.kafka.record import Record
+from shared.postgres import Database
 from tests.model.log import Group, Log, LogProducer
 from tests.model.processes import TallyProcess, VerifyProcess
 from tests.model.steps import Fault, StepActor, SteppedDatabase, Where, all_at_rest

@@ -16,16 +16,16 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.notify.deliveries import Claim, deliveries_for
-from services.notify.mail import MailWriter
-from services.tally.handlers import decode as decode_fact
-from services.verify.decide import judge
+from services.notify.mail.letter import MailWriter
+from services.notify.outbox.deliveries import Claim, deliveries_for
+from services.tally.counting.handlers import decode as decode_fact
+from services.verify.deciding.records import fact_record
+from services.verify.deciding.rules import judge
 from services.verify.handlers import VerifyHandler
-from services.verify.records import fact_record
 from services.verify.store import LedgerRow
-from shared.catalogue import Catalogue
-from shared.events import MilestoneReached, PetitionChanged
-from shared.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import MilestoneReached, PetitionChanged
+from shared.contract.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
 from tests.hostile import as_json, repeatable
 from tests.hostile_ingest import AS_ADMIN, JSON, SIGN, HostileIngest, form, multipart
 from tests.signing import PATH, PEPPER, MemoryProducer, record
@@ -145,7 +145,7 @@ submissions: Final = st.fixed_dictionaries(
 async def accepted_petition(state: dict[str, Any]) -> PetitionChanged | None:
     """The petition as its readers find it on the topic, if ingest takes it."""
     INGEST.producer.published.clear()
-    with patch("services.ingest.admin.changes._SEEN_SECONDS", 0.0):
+    with patch("services.ingest.petitions.changes._SEEN_SECONDS", 0.0):
         answer = await INGEST.ask(
             "PUT", f"/v1/petitions/{PATH}".encode(), [AS_ADMIN, JSON], [as_json(state)], b"replace=true", repeats=True
         )

@@ -19,15 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from services.notify.deliveries import deliveries_for
-from services.notify.handlers import decode as decode_milestone
-from services.tally.handlers import decode as decode_fact
-from services.tally.live import Form, LiveHub
-from services.tally.live_feed import LiveFeed
-from services.tally.read_metrics import ReadMetrics
+from services.notify.milestones.handlers import decode as decode_milestone
+from services.notify.outbox.deliveries import deliveries_for
+from services.tally.counting.handlers import decode as decode_fact
+from services.tally.reading.live import Form, LiveHub
+from services.tally.reading.live_feed import LiveFeed
+from services.tally.reading.metrics import ReadMetrics
 from services.verify.handlers import VerifyHandler
-from shared.catalogue import Catalogue
-from shared.events import (
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import (
     ConfirmCommand,
     EraseCommand,
     Event,
@@ -40,7 +40,7 @@ from shared.events import (
     TallyUpdated,
     WithdrawCommand,
 )
-from shared.identity import canonical_email, command_id, milestone_id, signer_key
+from shared.contract.identity import canonical_email, command_id, milestone_id, signer_key
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.dead_letters import DeadLetter, dead_letter_headers
 from shared.kafka.errors import InvalidRecord

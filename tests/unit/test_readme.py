@@ -23,10 +23,10 @@ from deploy.cli import app
 from deploy.local.first_steps import PETITION, SIGNATURE
 from deploy.local.victims import VICTIMS, Victim
 from deploy.operate import SERVICES, settings_of
-from services.ingest.openapi import document as ingest_document
-from services.tally.openapi import document as tally_document
-from shared.settings import environment_name
-from shared.topics import all_topics
+from services.ingest.web.openapi import document as ingest_document
+from services.tally.reading.openapi import document as tally_document
+from shared.contract.topics import all_topics
+from shared.runtime.settings import environment_name
 from tests.exported_metrics import metrics_of
 
 ROOT = Path(__file__).resolve().parents[2]

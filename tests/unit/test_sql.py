@@ -17,8 +17,8 @@ DRIVER_CALLS = {"execute", "executemany", "fetch", "fetchrow", "fetchval", "fetc
 REDIS_CALLS = {"eval", "eval_ro", "register_script", "script_load"}
 
 ELSEWHERE = {
-    ("services/notify/store.py", "CLAIMABLE"): "a constant of services/notify/claiming.py",
-    ("services/notify/store.py", "OPEN"): "a constant of services/notify/writing.py",
+    ("services/notify/outbox/store.py", "CLAIMABLE"): "a constant of services/notify/outbox/claiming.py",
+    ("services/notify/outbox/store.py", "OPEN"): "a constant of services/notify/outbox/writing.py",
     ("deploy/migrations/__init__.py", "sql"): "the files of deploy/migrations",
     (
         "deploy/local/postgres.py",

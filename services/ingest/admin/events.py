@@ -18,12 +18,12 @@ import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
-from services.ingest.access import Caller
+from services.ingest.admin.access import Caller
 from services.ingest.metrics import IngestMetrics
-from services.ingest.problems import problem
-from shared.http import Problem
+from services.ingest.web.problems import problem
 from shared.kafka.errors import is_transient
 from shared.postgres import Connection, Database
+from shared.web.problems import Problem
 
 log = structlog.get_logger(__name__)
 

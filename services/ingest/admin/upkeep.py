@@ -11,11 +11,11 @@ from uuid import uuid4
 import structlog
 
 from services.ingest.admin.events import AdminEvents
-from services.ingest.intake import Intake
-from shared.http import Problem
+from services.ingest.signing.intake import Intake
+from shared.contract.topics import PETITIONS_CHANGED
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import is_transient
-from shared.topics import PETITIONS_CHANGED
+from shared.web.problems import Problem
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from deploy.local.process import Process
-from shared.topics import SIGNATURES_SUBMITTED
+from shared.contract.topics import SIGNATURES_SUBMITTED
 from tests.bench import load, petitions
 from tests.bench.arena import Arena
 from tests.bench.figures import Figure, at_most, at_most_times, figure, times_less

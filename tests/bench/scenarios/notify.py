@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 import asyncpg
 
 from deploy.local.process import PartFailed, Process
-from shared.events import MilestoneReached, Organisation, PetitionChanged, Target
-from shared.topics import MILESTONES_REACHED, PETITIONS_CHANGED
+from shared.contract.events import MilestoneReached, Organisation, PetitionChanged, Target
+from shared.contract.topics import MILESTONES_REACHED, PETITIONS_CHANGED
 from tests.bench import backlog
 from tests.bench.arena import Arena
 from tests.bench.counts import WrongCount

@@ -19,16 +19,16 @@ import httpx
 import redis.asyncio
 
 from deploy.local.service import ServiceProcess
-from shared.events import SignatureVerified
-from shared.kafka.headers import event_headers
-from shared.kafka.record import Record
-from shared.topics import (
+from shared.contract.events import SignatureVerified
+from shared.contract.topics import (
     DEFAULT_PARTITIONS,
     SIGNATURES_REJECTED,
     SIGNATURES_SUBMITTED,
     SIGNATURES_VERIFIED,
     TALLIES_UPDATED,
 )
+from shared.kafka.headers import event_headers
+from shared.kafka.record import Record
 from tests.bench import backlog, load, petitions
 from tests.bench.arena import Arena
 from tests.bench.counts import require_counts

@@ -1,4 +1,4 @@
-"""Faults at named points of our own code, which no signal from outside would ever hit: see `shared.failpoints`."""
+"""Faults at named points of our own code, which no signal from outside would ever hit: see `shared.runtime.failpoints`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Place:
 
     Attributes:
         where: ends the fault's name: ``verify-killed-<where>``.
-        point: of `shared.failpoints.POINTS`.
+        point: of `shared.runtime.failpoints.POINTS`.
         provoke: makes traffic come to the point, where it does not by itself.
         touches: what `provoke` works on beside the service.
     """

@@ -17,18 +17,18 @@ from confluent_kafka import KafkaException
 from deploy.demo.people import Person, people
 from deploy.demo.poison import make_poison
 from deploy.local.service import ServiceName
-from shared.events import SignCommand
-from shared.identity import canonical_email, signer_key
-from shared.kafka.headers import event_headers
-from shared.kafka.partitioner import partition_of
-from shared.kafka.record import Headers
-from shared.topics import (
+from shared.contract.events import SignCommand
+from shared.contract.identity import canonical_email, signer_key
+from shared.contract.topics import (
     NOTIFY_GROUP,
     SIGNATURES_SUBMITTED,
     TALLY_GROUP,
     VERIFY_GROUP,
     Group,
 )
+from shared.kafka.headers import event_headers
+from shared.kafka.partitioner import partition_of
+from shared.kafka.record import Headers
 from tests.faults.fault import Fault, NotPlayed
 from tests.faults.groups import Groups
 from tests.faults.instances import start_again

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from shared.events import (
+from shared.contract.events import (
     MilestoneReached,
     PetitionChanged,
     SignatureRejected,
@@ -16,11 +16,8 @@ from shared.events import (
     SignCommand,
     TallyUpdated,
 )
-from shared.identity import canonical_email, milestone_id, signer_key
-from shared.kafka.headers import event_headers
-from shared.kafka.partitioner import partition_of
-from shared.kafka.record import Headers
-from shared.topics import (
+from shared.contract.identity import canonical_email, milestone_id, signer_key
+from shared.contract.topics import (
     MILESTONES_REACHED,
     PETITIONS_CHANGED,
     SIGNATURES_REJECTED,
@@ -29,6 +26,9 @@ from shared.topics import (
     TALLIES_UPDATED,
     Topic,
 )
+from shared.kafka.headers import event_headers
+from shared.kafka.partitioner import partition_of
+from shared.kafka.record import Headers
 from tests.faults.impossible.act import Act, Acts, Do, Traces
 from tests.faults.impossible.records import put
 from tests.faults.impossible.victim import FIRST_MILESTONE, MALLORY, NEVER, SIGNERS, Victim

@@ -12,8 +12,8 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from shared.events import WithdrawCommand
-from shared.identity import canonical_email, command_id, signer_key
+from shared.contract.events import WithdrawCommand
+from shared.contract.identity import canonical_email, command_id, signer_key
 from tests.faults.impossible.act import Act, Acts, Do, Traces
 from tests.faults.impossible.victim import FIRST_MILESTONE, MALLORY, NEVER, Victim
 

@@ -14,7 +14,7 @@ import asyncpg
 import httpx
 import redis.exceptions
 
-from shared.events import minute_of
+from shared.contract.events import minute_of
 from tests.faults.fault import Broken
 from tests.faults.impossible.parts import Parts
 from tests.faults.notes import SACRIFICE

@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from services.verify import store
-from shared.failpoints import failpoint
+from shared.runtime.failpoints import failpoint
 from tests.faults.mutants.mutant import Mutant, replace
 from tests.faults.mutants.points import SIGNERS_CHECKED
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from services.verify.decide import Judgement, Submission
+from services.verify.deciding.rules import Judgement, Submission
 from services.verify.handlers import VerifyHandler
 from services.verify.store import Decided
 from shared.kafka.consumer import BatchConsumer

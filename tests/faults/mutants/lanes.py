@@ -11,10 +11,10 @@ from typing import Final
 import asyncpg
 from aiokafka import AIOKafkaProducer
 
-from shared.events import SignCommand
-from shared.identity import retry_signature_id, signer_key
+from shared.contract.events import SignCommand
+from shared.contract.identity import retry_signature_id, signer_key
+from shared.contract.topics import SIGNATURES_SUBMITTED, VERIFY_GROUP
 from shared.kafka.headers import event_headers
-from shared.topics import SIGNATURES_SUBMITTED, VERIFY_GROUP
 from tests.faults.groups import Groups
 from tests.faults.notes import notes_of
 from tests.faults.record_writer import Ends

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from services.tally.ledger import Ledger
-from services.tally.store import Reached
+from services.tally.counting.ledger import Ledger
+from services.tally.counting.store import Reached
 from tests.faults.mutants.mutant import Mutant, replace
 
 

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from services.verify import store
-from services.verify.decide import Change
+from services.verify.deciding.rules import Change
 from services.verify.store import LedgerRow
-from shared.failpoints import failpoint
+from shared.runtime.failpoints import failpoint
 from tests.faults.mutants.mutant import Mutant, PatchMisfit, replace
 from tests.faults.mutants.points import POSITIONS_READ
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from services.tally.owner import OwnersWord
+from services.tally.counting.owner import OwnersWord
 from tests.faults.mutants.mutant import Mutant, replace
 
 

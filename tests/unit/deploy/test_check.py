@@ -7,7 +7,7 @@ import json
 import pytest
 
 from deploy.operate import SERVICES, check, settings_of
-from shared.settings import environment_name
+from shared.runtime.settings import environment_name
 
 
 @pytest.fixture(autouse=True)

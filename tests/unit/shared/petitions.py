@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from shared.events import Organisation, PetitionChanged, Target
+from shared.contract.events import Organisation, PetitionChanged, Target
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 import uvloop
 
-from shared.accepting import PromptServer
+from shared.web.accepting import PromptServer
 
 CLIENTS = 200
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from shared.addresses import (
+from shared.runtime.addresses import (
     is_near,
     postgres_exposes_password_to,
     redis_exposes_password_to,

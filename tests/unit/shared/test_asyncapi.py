@@ -1,4 +1,4 @@
-"""The AsyncAPI document says of every topic what `shared.topics` says of it."""
+"""The AsyncAPI document says of every topic what `shared.contract.topics` says of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from faststream.kafka import KafkaBroker
 from faststream.security import SASLScram512
 
 from shared.asyncapi import TopicsDocument, document_writes
-from shared.topics import all_topics
+from shared.contract.topics import all_topics
 
 
 def document_of(broker: KafkaBroker) -> dict[str, Any]:

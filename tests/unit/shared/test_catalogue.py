@@ -4,8 +4,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from shared.catalogue import Admission, Catalogue, admission_at
-from shared.events import Organisation, Pause
+from shared.contract.catalogue import Admission, Catalogue, admission_at
+from shared.contract.events import Organisation, Pause
 from tests.unit.shared.petitions import NOON, petition
 
 INSTANT = timedelta(microseconds=1)

@@ -15,8 +15,8 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
 
-from shared import connections as guarded
-from shared.connections import HEAD_BYTES, HEAD_FIELDS, PIPELINED, REQUEST_BYTES, Connections, uvicorn_options
+from shared.web import connections as guarded
+from shared.web.connections import HEAD_BYTES, HEAD_FIELDS, PIPELINED, REQUEST_BYTES, Connections, uvicorn_options
 from tests.tally_read_fakes import serving
 
 HEAD_SECONDS, STALL_SECONDS = 0.4, 0.3

@@ -6,7 +6,7 @@ from textwrap import dedent
 
 _A_SERVER_RESETS_THE_CONNECTION = """
     import asyncio, socket, struct, sys
-    from shared import event_loop
+    from shared.runtime import event_loop
 
     async def reset(reader, writer):
         no_lingering = struct.pack("ii", 1, 0)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shared.events import (
+from shared.contract.events import (
     MilestoneReached,
     PetitionChanged,
     SignatureRevoked,

@@ -14,8 +14,8 @@ import pytest
 
 from deploy.local import PROJECT_ROOT
 from deploy.local.service import SERVICES
-from shared import failpoints
-from shared.failpoints import POINTS, VARIABLE
+from shared.runtime import failpoints
+from shared.runtime.failpoints import POINTS, VARIABLE
 
 POINT = "verify.committed"
 
@@ -30,8 +30,8 @@ COMPLETE = {
 
 PROGRAM = """
     import asyncio, sys
-    from shared import failpoints
-    from shared.failpoints import failpoint
+    from shared.runtime import failpoints
+    from shared.runtime.failpoints import failpoint
 
     async def main():
         for _ in range(2):

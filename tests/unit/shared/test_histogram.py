@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from shared.histogram import HotHistogram
+from shared.runtime.histogram import HotHistogram
 
 BUCKETS = (0.002, 0.01, 0.5, 1, 10)
 

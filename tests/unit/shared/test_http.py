@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from shared.http import EXCEPTION_HANDLERS, Problem, field_errors, prefers_html
+from shared.web.problems import EXCEPTION_HANDLERS, Problem, field_errors, prefers_html
 
 
 def test_a_problem_says_what_went_wrong_in_the_five_members_of_the_rfc() -> None:

@@ -11,9 +11,9 @@ from email_validator import validate_email
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared import identity
-from shared.events import ConfirmCommand, WithdrawCommand
-from shared.identity import (
+from shared.contract import identity
+from shared.contract.events import ConfirmCommand, WithdrawCommand
+from shared.contract.identity import (
     InvalidEmail,
     canonical_domain,
     canonical_email,
@@ -23,7 +23,7 @@ from shared.identity import (
     retry_signature_id,
     signer_key,
 )
-from shared.mailboxes.providers import LATEST, VERSIONS
+from shared.contract.mailboxes.providers import LATEST, VERSIONS
 
 PEPPER = b"a pepper of a good length"
 SIGNER = signer_key(PEPPER, "save-the-harbour", "sam@example.org")
@@ -349,13 +349,13 @@ class TestSignatureIds:
 
     def test_fresh_ids_differ_and_rise_with_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = itertools.count(1_790_000_000_000_000_000, 1_000_000)
-        monkeypatch.setattr("shared.identity.time.time_ns", lambda: next(clock))
+        monkeypatch.setattr("shared.contract.identity.time.time_ns", lambda: next(clock))
         ids = [new_signature_id(PEPPER) for _ in range(200)]
         assert ids == sorted(ids, key=lambda signature: signature.bytes)
         assert len(set(ids)) == 200
 
     def test_two_ids_of_one_moment_differ(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("shared.identity.time.time_ns", lambda: 1_790_000_000_000_000_000)
+        monkeypatch.setattr("shared.contract.identity.time.time_ns", lambda: 1_790_000_000_000_000_000)
         assert len({new_signature_id(PEPPER) for _ in range(1000)}) == 1000
 
     def test_ids_of_this_system_are_known_as_such(self) -> None:

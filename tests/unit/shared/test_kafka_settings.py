@@ -12,8 +12,8 @@ from faststream.security import BaseSecurity, SASLPlaintext, SASLScram512
 
 from shared import service as shared_service
 from shared.kafka.security import broker_security, client_options
+from shared.runtime.settings import CommonSettings, KafkaSettings, SettingsError, environment_name, load
 from shared.service import Service, main
-from shared.settings import CommonSettings, KafkaSettings, SettingsError, environment_name, load
 
 LOGIN = {
     "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",

@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from shared.connections import HEAD_FIELDS, Connections, uvicorn_options
-from shared.malformed import CAUSES, CODE, ONCE, fields_of
+from shared.web.connections import HEAD_FIELDS, Connections, uvicorn_options
+from shared.web.malformed import CAUSES, CODE, ONCE, fields_of
 from tests.tally_read_fakes import serving
 
 BODY = b'{"a":1}'

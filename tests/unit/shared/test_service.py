@@ -10,12 +10,12 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from shared import background as shared_background
-from shared import readiness as shared_readiness
-from shared.background import background
-from shared.readiness import Check, Waiting
+from shared.runtime import background as shared_background
+from shared.runtime import readiness as shared_readiness
+from shared.runtime.background import background
+from shared.runtime.readiness import Check, Waiting
+from shared.runtime.settings import CommonSettings
 from shared.service import Service, new_broker, new_registry
-from shared.settings import CommonSettings
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
-from shared.settings import CommonSettings, Secret, SettingsError, environment_name, load
+from shared.runtime.settings import CommonSettings, Secret, SettingsError, environment_name, load
 
 PEPPER = "a pepper of a good length"
 

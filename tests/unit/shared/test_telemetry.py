@@ -9,12 +9,12 @@ from functools import cache
 
 import pytest
 
-from shared.telemetry import OncePerWindow
+from shared.runtime.telemetry import OncePerWindow
 
 LOGGING = """
     import logging, structlog
-    from shared.settings import CommonSettings
-    from shared.telemetry import configure_logging
+    from shared.runtime.settings import CommonSettings
+    from shared.runtime.telemetry import configure_logging
 
     configure_logging(CommonSettings(log_format="{form}", log_level="{level}"), "verify")
 

@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.bounds.invisible import has_letter, shows_nothing
-from shared.bounds.texts import Unfit, checked_line, checked_text, clean_address, clean_code, clean_line, clean_text
+from shared.contract.bounds.invisible import has_letter, shows_nothing
+from shared.contract.bounds.texts import (
+    Unfit,
+    checked_line,
+    checked_text,
+    clean_address,
+    clean_code,
+    clean_line,
+    clean_text,
+)
 
 HANGUL_FILLER = "\u3164"
 

@@ -4,9 +4,9 @@ import inspect
 from datetime import timedelta
 
 from deploy import cli
-from shared import events
-from shared.events import Event, Organisation, Pause, PetitionState, Policy, Target
-from shared.topics import (
+from shared.contract import events
+from shared.contract.events import Event, Organisation, Pause, PetitionState, Policy, Target
+from shared.contract.topics import (
     CONSUMED,
     DEFAULT_PARTITIONS,
     DLQ_MAX_RECORD_BYTES,

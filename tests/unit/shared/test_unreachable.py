@@ -9,7 +9,7 @@ import pytest
 import redis.exceptions
 from aiokafka.errors import IllegalSaslStateError, KafkaConnectionError, SaslAuthenticationFailed
 
-from shared.unreachable import why
+from shared.runtime.unreachable import why
 
 
 def untrusted() -> ssl.SSLCertVerificationError:

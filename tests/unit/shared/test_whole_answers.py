@@ -8,8 +8,8 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from shared.connections import Connections, uvicorn_options
-from shared.whole_answers import send_whole
+from shared.web.connections import Connections, uvicorn_options
+from shared.web.whole_answers import send_whole
 
 HEADERS = [(b"content-type", b"text/plain"), (b"location", b"/here"), (b"content-length", b"5")]
 

@@ -6,8 +6,8 @@ from random import Random
 import pytest
 
 from deploy.demo.people import people, respelled, spellings_of
-from shared.countries import COUNTRIES
-from shared.identity import canonical_email
+from shared.contract.countries import COUNTRIES
+from shared.contract.identity import canonical_email
 
 SIGNERS = people(Random(1), first_number=1, count=5_000, countries=None)
 

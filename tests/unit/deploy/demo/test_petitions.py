@@ -3,7 +3,7 @@
 import pytest
 
 from deploy.demo.petitions import load_petitions
-from shared.identity import canonical_email
+from shared.contract.identity import canonical_email
 
 PETITIONS = load_petitions()
 

@@ -12,10 +12,10 @@ import pytest
 
 from deploy.demo.submission import Submission
 from deploy.demo.surge import Surge
-from shared.countries import COUNTRIES
-from shared.eligibility import CODES
-from shared.identity import InvalidEmail, canonical_email
-from shared.topics import DEFAULT_PARTITIONS
+from shared.contract.countries import COUNTRIES
+from shared.contract.eligibility import CODES
+from shared.contract.identity import InvalidEmail, canonical_email
+from shared.contract.topics import DEFAULT_PARTITIONS
 
 README = (Path(__file__).resolve().parents[4] / "README.md").read_text(encoding="utf-8")
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from services.ingest import deadline as deadline_module
-from services.ingest.deadline import Deadline
+from services.ingest.web import deadline as deadline_module
+from services.ingest.web.deadline import Deadline
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from services.ingest.access import Access, Caller, Role
-from services.ingest.clients import Clients
+from services.ingest.admin.access import Access, Caller, Role
 from services.ingest.settings import Settings
-from shared.http import Problem
+from services.ingest.web.clients import Clients
+from shared.web.problems import Problem
 
 ADMIN, KEY, OTHER = "admin-token-of-tests", "first-key-of-tests", "second-key-of-tests"
 WRONG = {b"x-api-key": b"a-guess-of-the-tests"}

@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from services.ingest.admission import (
+from services.ingest.petitions.rules import petition_errors
+from services.ingest.signing.admission import (
     NotAdmitted,
     Submission,
     admit,
     require_open,
     valid_idempotency_key,
 )
-from services.ingest.petition_rules import petition_errors
-from services.ingest.problems import KINDS, problem_of
-from shared.events import PetitionChanged, PetitionState
-from shared.identity import canonical_email, issued_here, signer_key
-from shared.mailboxes.providers import LATEST
+from services.ingest.web.problems import KINDS, problem_of
+from shared.contract.events import PetitionChanged, PetitionState
+from shared.contract.identity import canonical_email, issued_here, signer_key
+from shared.contract.mailboxes.providers import LATEST
 
 PEPPER = b"a pepper of tests, long enough"
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from services.ingest.bodies import ClientDisconnected, read_body, read_submission
-from shared.http import Problem
+from services.ingest.web.bodies import ClientDisconnected, read_body, read_submission
+from shared.web.problems import Problem
 
 FORM = {b"content-type": b"application/x-www-form-urlencoded"}
 JSON = {b"content-type": b"application/json; charset=utf-8"}

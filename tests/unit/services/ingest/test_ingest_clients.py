@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from services.ingest.clients import Clients, client_of, parse_networks
 from services.ingest.settings import Settings
+from services.ingest.web.clients import Clients, client_of, parse_networks
 
 PROXIES = "10.0.0.0/24, 2001:db8:ffff::/64, 192.0.2.250"
 Header = Literal["x-forwarded-for", "forwarded"]

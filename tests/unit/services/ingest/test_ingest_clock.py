@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from services.ingest.clock import Clock, Source
 from services.ingest.metrics import IngestMetrics
-from shared.bounds import COMMAND_AHEAD, LOG_APPEND_TIME, in_utc, latest_time
+from services.ingest.signing.clock import Clock, Source
+from shared.contract.bounds import COMMAND_AHEAD, LOG_APPEND_TIME, in_utc, latest_time
 
 NOW = 1_796_000_000.0
 

@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from services.ingest.disclosure import without_duplicates, without_erasures
-from services.ingest.schemas import SignatureStatus
+from services.ingest.signatures.disclosure import without_duplicates, without_erasures
+from services.ingest.web.schemas import SignatureStatus
 from tests.unit.services.ingest.test_ingest_admission import petition
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

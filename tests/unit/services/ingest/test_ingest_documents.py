@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.ingest.admin.documents import (
+from services.ingest.petitions.documents import (
     changed_fields,
     etag_of,
     left_out,
@@ -17,8 +17,8 @@ from services.ingest.admin.documents import (
     state_document,
     unknown_fields,
 )
-from services.ingest.schemas import PetitionBody
-from shared.events import Organisation, Pause, PetitionChanged, PetitionState, Policy
+from services.ingest.web.schemas import PetitionBody
+from shared.contract.events import Organisation, Pause, PetitionChanged, PetitionState, Policy
 from tests.signing import petition
 
 CLOSES = datetime(2100, 1, 1, tzinfo=UTC)

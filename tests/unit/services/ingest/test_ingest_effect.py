@@ -6,9 +6,9 @@ from typing import get_args
 
 import pytest
 
-from services.ingest.effect import without_effect
-from services.ingest.schemas import State
-from shared.events import ChangeCommand, ConfirmCommand, EraseCommand, InvalidateCommand, WithdrawCommand
+from services.ingest.signatures.effect import without_effect
+from services.ingest.web.schemas import State
+from shared.contract.events import ChangeCommand, ConfirmCommand, EraseCommand, InvalidateCommand, WithdrawCommand
 
 CHANGES = {
     ConfirmCommand: {"pending"},

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from services.ingest.bodies import read_submission
-from shared.http import Problem
-from shared.sign_form import FormUnreadable, urlencoded
+from services.ingest.web.bodies import read_submission
+from shared.web.problems import Problem
+from shared.web.sign_form import FormUnreadable, urlencoded
 from tests.hostile_ingest import AS_ADMIN, GOOD, JSON, SIGN, ingest_anew, multipart
 
 NAMES = {

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shared.events import PetitionChanged
-from shared.identity import issued_here, new_signature_id
-from shared.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
+from shared.contract.events import PetitionChanged
+from shared.contract.identity import issued_here, new_signature_id
+from shared.contract.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
 from tests.hostile import as_json, broken_json, damaged, mutated, repeatable, scalars, texts, values
 from tests.hostile_ingest import (
     AS_ADMIN,
@@ -187,7 +187,7 @@ async def test_whatever_a_petition_is_said_to_be_what_is_accepted_can_be_read(
 ) -> None:
     ingest = ingest_anew()
     body = as_json(state) if damage is None else damage
-    with patch("services.ingest.admin.changes._SEEN_SECONDS", 0.0):  # nobody reads it back here
+    with patch("services.ingest.petitions.changes._SEEN_SECONDS", 0.0):  # nobody reads it back here
         # The administrator is shown what was accepted, and unknown fields by their names.
         answer = await ingest.ask("PUT", f"/v1/petitions/{PATH}".encode(), [AS_ADMIN, JSON], [body], repeats=True)
     assert answer is not None

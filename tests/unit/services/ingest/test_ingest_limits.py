@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest import limits
-from services.ingest.limits import ClientRate, InFlight
+from services.ingest.web import limits
+from services.ingest.web.limits import ClientRate, InFlight
 
 
 class Clock:

@@ -7,8 +7,8 @@ import jsonschema_rs
 import pytest
 from jsonschema import Draft202012Validator
 
-from services.ingest.openapi import document
-from services.ingest.problems import KINDS
+from services.ingest.web.openapi import document
+from services.ingest.web.problems import KINDS
 
 COMMITTED = Path(__file__).parents[4] / "docs" / "openapi.json"
 
@@ -21,7 +21,9 @@ def operations():
 
 
 def test_the_committed_document_is_the_one_that_is_served():
-    assert json.loads(COMMITTED.read_text()) == document(), "run: python -m services.ingest.openapi > docs/openapi.json"
+    assert json.loads(COMMITTED.read_text()) == document(), (
+        "run: python -m services.ingest.web.openapi > docs/openapi.json"
+    )
 
 
 def test_every_schema_is_a_valid_json_schema_and_every_reference_leads_somewhere():

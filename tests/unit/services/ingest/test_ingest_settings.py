@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from services.ingest.settings import Settings
-from shared.settings import SettingsError, load
+from shared.runtime.settings import SettingsError, load
 
 
 @pytest.fixture

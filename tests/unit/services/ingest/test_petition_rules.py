@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from services.ingest.petition_rules import petition_errors
-from services.notify.mail import Unmailable, parse_mailbox
-from services.notify.mail import wire_address as address_of_notify
-from shared.events import PetitionChanged, PetitionState
-from shared.http import field_errors
-from shared.mail_address import wire_address
+from services.ingest.petitions.rules import petition_errors
+from services.notify.mail.letter import Unmailable, parse_mailbox
+from services.notify.mail.letter import wire_address as address_of_notify
+from shared.contract.events import PetitionChanged, PetitionState
+from shared.contract.mail_address import wire_address
+from shared.web.problems import field_errors
 from tests.signing import petition
 
 STATE: dict[str, Any] = {

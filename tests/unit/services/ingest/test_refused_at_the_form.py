@@ -6,15 +6,15 @@ from urllib.parse import urlencode
 
 import pytest
 
-from services.ingest.admission import Erasure, NotAdmitted, Submission, admit, checked_erasure
-from services.ingest.sign import BODY_BYTES
-from services.verify.decide import Reason, judge
-from shared.bounds import MOST_CHARACTERS
-from shared.bounds.texts import MOST_BYTES_A_CHARACTER
-from shared.eligibility import CODES
-from shared.events import Policy, SignCommand
-from shared.form_errors import FORM_ERRORS
-from shared.identity import canonical_email
+from services.ingest.signing.admission import Erasure, NotAdmitted, Submission, admit, checked_erasure
+from services.ingest.signing.sign import BODY_BYTES
+from services.verify.deciding.rules import Reason, judge
+from shared.contract.bounds import MOST_CHARACTERS
+from shared.contract.bounds.texts import MOST_BYTES_A_CHARACTER
+from shared.contract.eligibility import CODES
+from shared.contract.events import Policy, SignCommand
+from shared.contract.form_errors import FORM_ERRORS
+from shared.contract.identity import canonical_email
 from tests.hostile_ingest import AS_ADMIN, GOOD, SIGN, HostileIngest, ingest_anew, multipart
 from tests.signing import NOON, PATH, PEPPER, petition, submission
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.notify.corrections import correction_of
-from services.notify.refusals import Cause
-from services.notify.requeue import Because, Failed
-from shared.events import Organisation, PetitionChanged, Target
+from services.notify.mail.refusals import Cause
+from services.notify.outbox.corrections import correction_of
+from services.notify.outbox.requeue import Because, Failed
+from shared.contract.events import Organisation, PetitionChanged, Target
 
 WRONG, RIGHT = "post@harbor.example", "post@harbour.example"
 

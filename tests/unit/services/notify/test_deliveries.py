@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.notify.deliveries import (
+from services.notify.outbox.deliveries import (
     Claim,
     Open,
     Reply,
@@ -22,7 +22,7 @@ from services.notify.deliveries import (
     shorten,
     verdict,
 )
-from shared.events import MilestoneReached, Organisation, PetitionChanged, Target
+from shared.contract.events import MilestoneReached, Organisation, PetitionChanged, Target
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import pytest
 from aiokafka import ConsumerRecord
 
-from services.notify.handlers import decode
-from shared.events import MilestoneReached
-from shared.identity import milestone_id
+from services.notify.milestones.handlers import decode
+from shared.contract.events import MilestoneReached
+from shared.contract.identity import milestone_id
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.headers import event_headers
 from shared.kafka.record import Headers

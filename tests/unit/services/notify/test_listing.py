@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.notify.listing import LastWords, last_words
+from services.notify.outbox.listing import LastWords, last_words
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.notify.deliveries import Claim, Delivery, delivery_id, one_line
-from services.notify.mail import Mail, MailWriter, Unmailable, parse_mailbox
-from shared.identity import InvalidEmail
-from shared.mail_address import wire_address
+from services.notify.mail.letter import Mail, MailWriter, Unmailable, parse_mailbox
+from services.notify.outbox.deliveries import Claim, Delivery, delivery_id, one_line
+from shared.contract.identity import InvalidEmail
+from shared.contract.mail_address import wire_address
 
 WRITER = MailWriter(mail_from="Groundswell <petitions@groundswell.example>", pages_url="https://pages.example")
 REACHED = datetime(2026, 11, 22, 10, 42, tzinfo=UTC)

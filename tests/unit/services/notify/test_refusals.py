@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.notify.deliveries import NO_MAIL, NO_TARGET, NOT_DECIDED, NOT_ITS_ID, Reply, Stage
-from services.notify.refusals import (
+from services.notify.mail.refusals import (
     ALREADY_TOLD,
     MOVED,
     NEEDS_SMTPUTF8,
@@ -18,6 +17,7 @@ from services.notify.refusals import (
     enhanced_status,
     read_reply,
 )
+from services.notify.outbox.deliveries import NO_MAIL, NO_TARGET, NOT_DECIDED, NOT_ITS_ID, Reply, Stage
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import trustme
 
 from services.notify.app import build
 from services.notify.settings import Settings
+from shared.runtime.settings import SettingsError, load
 from shared.service import main
-from shared.settings import SettingsError, load
 
 RIGHT = {
     "POSTGRES_URL": "postgresql://me:hunter2@127.0.0.1/groundswell",

@@ -9,14 +9,14 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from prometheus_client import CollectorRegistry
 
-from services.tally.announce import MilestoneAnnouncer, SnapshotAnnouncer
-from services.tally.ledger import Ledger
-from services.tally.metrics import TallyMetrics
-from services.tally.store import Reached, TallyStore
-from shared.events import MilestoneReached, TallyUpdated
-from shared.identity import milestone_id
+from services.tally.counting.announce import MilestoneAnnouncer, SnapshotAnnouncer
+from services.tally.counting.ledger import Ledger
+from services.tally.counting.metrics import TallyMetrics
+from services.tally.counting.store import Reached, TallyStore
+from shared.contract.events import MilestoneReached, TallyUpdated
+from shared.contract.identity import milestone_id
+from shared.contract.topics import MILESTONES_REACHED, TALLIES_UPDATED
 from shared.kafka.record import Record
-from shared.topics import MILESTONES_REACHED, TALLIES_UPDATED
 from tests.signing import FERRY, NOON, PATH, MemoryProducer
 
 

@@ -7,11 +7,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from services.tally import audit as tally_audit
-from services.tally.audit import AuditLoop, PetitionAudit, audit
-from services.tally.ledger import Ledger
-from services.tally.metrics import TallyMetrics
-from services.tally.store import TallyState, TallyStore
+from services.tally.counting.audit import AuditLoop, PetitionAudit, audit
+from services.tally.counting.ledger import Ledger
+from services.tally.counting.metrics import TallyMetrics
+from services.tally.counting.step import audit as tally_audit
+from services.tally.counting.store import TallyState, TallyStore
 from tests.signing import FERRY, PATH
 
 RIGHT = TallyState(3, 5, {0: 9, 4: 2}, {"NL": 2, "BE": 1}, {29_000_000: 3})

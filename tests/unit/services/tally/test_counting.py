@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.tally.counting import (
+from services.tally.counting.facts import CountedFact
+from services.tally.counting.step import (
     UNKNOWN,
     Step,
     by_petition,
@@ -19,8 +20,7 @@ from services.tally.counting import (
     next_milestone,
     step,
 )
-from services.tally.facts import CountedFact
-from shared.events import minute_of
+from shared.contract.events import minute_of
 from tests import signing
 from tests.signing import FERRY, NOON, PATH
 

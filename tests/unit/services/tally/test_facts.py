@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from services.tally.facts import RevokedFact, VerifiedFact
-from shared.events import CountedFact, SignatureRevoked, SignatureVerified
+from services.tally.counting.facts import RevokedFact, VerifiedFact
+from shared.contract.events import CountedFact, SignatureRevoked, SignatureVerified
 from shared.kafka.decode import reader
 
 FORMS: dict[type[CountedFact], Any] = {SignatureVerified: VerifiedFact, SignatureRevoked: RevokedFact}

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from services.tally.announce import MilestoneAnnouncer, SnapshotAnnouncer
-from services.tally.handlers import TallyHandler, decode
-from services.tally.healing import Healer
-from services.tally.ledger import Ledger
-from services.tally.metrics import TallyMetrics
-from services.tally.store import TallyStore
-from shared.catalogue import Catalogue
-from shared.events import CountedFact, SignatureRejected, TallyUpdated
+from services.tally.counting.announce import MilestoneAnnouncer, SnapshotAnnouncer
+from services.tally.counting.handlers import TallyHandler, decode
+from services.tally.counting.healing import Healer
+from services.tally.counting.ledger import Ledger
+from services.tally.counting.metrics import TallyMetrics
+from services.tally.counting.store import TallyStore
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import CountedFact, SignatureRejected, TallyUpdated
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.record import Headers
 from tests.signing import FERRY, PATH, MemoryProducer, fact, petition, record

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.notify.deliveries import Claim, deliveries_for
-from services.notify.mail import MailWriter
-from shared.events import MilestoneReached, Organisation, PetitionChanged, Target
+from services.notify.mail.letter import MailWriter
+from services.notify.outbox.deliveries import Claim, deliveries_for
+from shared.contract.events import MilestoneReached, Organisation, PetitionChanged, Target
 from tests.hostile import repeatable, texts
 from tests.tally_read_fakes import CHANGED, HARBOUR, ReadSide, petition, tally
 
@@ -159,7 +159,7 @@ async def test_no_address_redirects_to_the_host_that_a_request_names(path: str, 
 async def test_last_event_id_is_a_version_or_nothing(value: str) -> None:
     from starlette.requests import Request
 
-    from services.tally.routes import _last_event_id
+    from services.tally.reading.routes import _last_event_id
 
     scope = {"type": "http", "headers": [(b"last-event-id", value.encode("latin-1"))]}
     known = _last_event_id(Request(scope))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.tally.live import Form, HubClosed, HubFull, Subscription
+from services.tally.reading.live import Form, HubClosed, HubFull, Subscription
 from tests.tally_read_fakes import BUS, HARBOUR, ReadSide, petition, tally
 
 

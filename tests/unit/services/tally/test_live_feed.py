@@ -5,11 +5,11 @@ from typing import Any
 from aiokafka import ConsumerRecord
 from prometheus_client import CollectorRegistry
 
-from services.tally.live import LiveHub
-from services.tally.live_feed import LiveFeed
-from services.tally.read_metrics import ReadMetrics
-from shared.catalogue import Catalogue
-from shared.events import TallyUpdated
+from services.tally.reading.live import LiveHub
+from services.tally.reading.live_feed import LiveFeed
+from services.tally.reading.metrics import ReadMetrics
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import TallyUpdated
 from tests.tally_read_fakes import BUS, HARBOUR, tally
 
 

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import httpx
 import pytest
 
-from shared.countries import COUNTRIES
-from shared.events import Organisation, Pause, Policy, Target
+from shared.contract.countries import COUNTRIES
+from shared.contract.events import Organisation, Pause, Policy, Target
 from tests.tally_read_fakes import BUS, HARBOUR, ReadSide, petition, tally
 
 NOW = datetime.now(UTC)

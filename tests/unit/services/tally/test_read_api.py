@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.tally.openapi import document
+from services.tally.reading.openapi import document
 from tests.tally_read_fakes import BUS, CHANGED, HARBOUR, ReadSide, petition, tally
 
 COMMITTED = Path(__file__).parents[4] / "docs" / "openapi-tally.json"
@@ -214,7 +214,7 @@ async def test_the_committed_openapi_document_is_the_one_that_is_served(client: 
     served = (await client.get("/openapi.json")).json()
     assert served == document()
     assert json.loads(COMMITTED.read_text(encoding="utf-8")) == served, (
-        "run: python -m services.tally.openapi > docs/openapi-tally.json"
+        "run: python -m services.tally.reading.openapi > docs/openapi-tally.json"
     )
 
 

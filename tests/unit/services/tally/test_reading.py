@@ -10,11 +10,11 @@ from prometheus_client import CollectorRegistry
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from services.tally.live import LiveHub
-from services.tally.read_metrics import ReadMetrics
-from services.tally.reading import Counts, CurrentTallies
-from shared.catalogue import Catalogue
-from shared.events import TallyUpdated
+from services.tally.reading.counts import Counts, CurrentTallies
+from services.tally.reading.live import LiveHub
+from services.tally.reading.metrics import ReadMetrics
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import TallyUpdated
 
 
 class SlowRedis:

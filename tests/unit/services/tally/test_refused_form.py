@@ -7,14 +7,14 @@ from typing import Any
 import httpx
 import pytest
 
-from services.ingest.openapi import document
-from services.ingest.problems import KINDS
-from services.tally.refusals import FIELDS, REFUSALS
-from services.tally.typed import FORM_BYTES
-from shared.bounds import MOST_CHARACTERS
-from shared.events import Policy
-from shared.form_errors import FORM_ERRORS
-from shared.http import PROBLEM_JSON
+from services.ingest.web.openapi import document
+from services.ingest.web.problems import KINDS
+from services.tally.reading.refusals import FIELDS, REFUSALS
+from services.tally.reading.typed import FORM_BYTES
+from shared.contract.bounds import MOST_CHARACTERS
+from shared.contract.events import Policy
+from shared.contract.form_errors import FORM_ERRORS
+from shared.web.problems import PROBLEM_JSON
 from tests.tally_read_fakes import HARBOUR, ReadSide, petition, tally
 from tests.unit.services.tally.test_pages import Page
 

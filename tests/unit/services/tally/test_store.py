@@ -5,9 +5,8 @@ from importlib import resources
 
 import pytest
 
-from services.tally import store
-from services.tally.counting import Step
-from services.tally.store import Applied, Reached, Refused, TallyState
+from services.tally.counting.step import Step, store
+from services.tally.counting.store import Applied, Reached, Refused, TallyState
 from tests.signing import NOON, PATH
 
 NOW = 1_795_348_800_000

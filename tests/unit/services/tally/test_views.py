@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.tally import views
-from shared.countries import COUNTRIES
-from shared.events import Policy, Target
+from services.tally.reading.counts import views
+from shared.contract.countries import COUNTRIES
+from shared.contract.events import Policy, Target
 from tests.tally_read_fakes import BUS, CHANGED, HARBOUR, petition, tally
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)

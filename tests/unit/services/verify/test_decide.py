@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.verify.decide import (
+from services.verify.deciding.rules import (
     REASONS,
     Change,
     Judgement,
@@ -20,8 +20,8 @@ from services.verify.decide import (
     is_sign,
     judge,
 )
-from shared.countries import COUNTRIES
-from shared.events import ConfirmCommand, EraseCommand, InvalidateCommand, Pause, Policy, WithdrawCommand
+from shared.contract.countries import COUNTRIES
+from shared.contract.events import ConfirmCommand, EraseCommand, InvalidateCommand, Pause, Policy, WithdrawCommand
 from tests.signing import NOON, change, petition, sign, submission
 
 STRICT = Policy(countries=["NL", "BE"], blocked_email_domains=["throwaway.example"], require_consent=True)

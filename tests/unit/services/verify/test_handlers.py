@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from services.verify.decide import Kind
+from services.verify.deciding.records import fact_record, rejection_record
+from services.verify.deciding.rules import Kind
 from services.verify.handlers import VerifyHandler
 from services.verify.metrics import VerifyMetrics
-from services.verify.records import fact_record, rejection_record
 from services.verify.store import LedgerRow, Refused, VerifyStore
-from shared.catalogue import Catalogue
-from shared.events import (
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import (
     ConfirmCommand,
     EraseCommand,
     InvalidateCommand,
@@ -27,11 +27,11 @@ from shared.events import (
     SignCommand,
     WithdrawCommand,
 )
-from shared.identity import canonical_email, command_id, signer_key
+from shared.contract.identity import canonical_email, command_id, signer_key
+from shared.contract.mailboxes.providers import LATEST
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.record import Headers, Record
-from shared.mailboxes.providers import LATEST
 from tests.signing import (
     NOON,
     PATH,

@@ -8,8 +8,8 @@ from aiokafka import AIOKafkaProducer, codec
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
+from shared.contract.topics import SIGNATURES_SUBMITTED, Compression, all_topics, compression_of
 from shared.kafka import compression
-from shared.topics import SIGNATURES_SUBMITTED, Compression, all_topics, compression_of
 
 _HEAD_BYTES = 61  # of a batch: https://kafka.apache.org/documentation/#recordbatch
 _EXTRA_FLAGS_AT = (

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from shared.events import SignatureVerified
+from shared.contract.events import SignatureVerified
 from shared.kafka.headers import NotACloudEvent, event_headers, read_attributes
 
 EVENT_ID = UUID("019356a0-0000-7000-8000-000000000001")

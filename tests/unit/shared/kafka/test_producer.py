@@ -3,10 +3,10 @@
 import pytest
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
+from shared.contract.topics import MAX_RECORD_BYTES, SIGNATURES_SUBMITTED
 from shared.kafka.producer import EventProducer, fits, require_fits
 from shared.kafka.record import Headers, Record
-from shared.settings import CommonSettings
-from shared.topics import MAX_RECORD_BYTES, SIGNATURES_SUBMITTED
+from shared.runtime.settings import CommonSettings
 
 HEADERS: Headers = [("ce_specversion", b"1.0"), ("ce_id", b"1")]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.mailboxes import providers
-from shared.mailboxes.providers import LATEST, NEWEST_FIRST, VERSIONS, rules_of
+from shared.contract.mailboxes import providers
+from shared.contract.mailboxes.providers import LATEST, NEWEST_FIRST, VERSIONS, rules_of
 
 FILES = Path(providers.__file__).parent
 

@@ -1,0 +1,1 @@
+"""Petitions: the calls that read and change them, their rules, and their versions."""

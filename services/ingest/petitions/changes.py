@@ -1,0 +1,180 @@
+"""Changing a petition: nobody overwrites what they have not seen, whichever instances they talk to.
+
+Kafka cannot compare and set, so PostgreSQL decides between two who change a petition at once (docs/adr/0014). In order:
+
+1. The newest row about the petition, then the topic up to now: the state that the next change is made upon.
+2. The row of the new change, which follows that one. Only one row can; whoever comes second begins again.
+3. The record on the topic, under the row's version. Readers pass over a version below one that they have seen, so a process
+   that was stopped here for an hour changes nothing when it wakes.
+4. The row is ``done``, unless somebody has overtaken it meanwhile; then the answer is 409.
+
+A row whose process died between 2 and 4 is looked for on the topic by the next change: it is there, and confirmed, or it is
+overtaken. What it asked for is never taken for the state of the petition unless the topic has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from services.ingest.admin.events import AdminEvent, AdminEvents, LastChange
+from services.ingest.metrics import IngestMetrics
+from services.ingest.petitions.documents import changed_fields, etag_of
+from services.ingest.signing.intake import Intake
+from services.ingest.web.problems import problem
+from shared.contract.events import PetitionChanged, PetitionState
+from shared.contract.mailboxes.providers import LATEST
+from shared.contract.topics import PETITIONS_CHANGED
+from shared.kafka.catalogue_feed import CatalogueBehind
+from shared.kafka.errors import is_transient
+from shared.runtime.failpoints import failpoint
+from shared.web.problems import Problem
+
+_PATIENCE_SECONDS: Final = 2.0
+"""How long an unfinished change of somebody else is waited for: one takes some ten milliseconds."""
+_TRYING_SECONDS: Final = 8.0
+_POLL_SECONDS: Final = 0.05
+_SEEN_SECONDS: Final = 2.0
+_SEEN_POLL_SECONDS: Final = 0.02
+
+Decide = Callable[[PetitionChanged | None], PetitionState]
+"""The new state of a petition, from the present one. May be called several times. Raises `Problem`: the change is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A change that holds."""
+
+    before: PetitionChanged | None
+    petition: PetitionChanged
+    etag: str
+
+
+class PetitionChanges:
+    """Makes changes.
+
+    Args:
+        catch_up: Reads the petitions up to now (`CatalogueFeed.catch_up`).
+    """
+
+    def __init__(
+        self, *, intake: Intake, catch_up: Callable[[], Awaitable[None]], events: AdminEvents, metrics: IngestMetrics
+    ) -> None:
+        self._intake, self._catch_up, self._events, self._metrics = intake, catch_up, events, metrics
+
+    async def current(self, petition_id: str) -> PetitionChanged | None:
+        """The petition as it is now, or as it was read last if the topic cannot be read."""
+        try:
+            await self._catch_up()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+        return self._intake.petition(petition_id)
+
+    async def make(self, event: AdminEvent, decide: Decide) -> Made:
+        """Change the petition that `event` is about, to what `decide` says.
+
+        Raises:
+            Problem: what `decide` raises; 409, another change went ahead; 413 or 503, as `Intake.publish` says; 503, the
+                change cannot be recorded, and is not made.
+        """
+        event, made = await self._asked(event, decide)
+        await failpoint("ingest.change_asked")
+        try:
+            await self._intake.publish(
+                PETITIONS_CHANGED,
+                made.petition,
+                key=event.petition_id,
+                event_id=event.event_id,
+                petition_id=event.petition_id,
+                moment=made.petition.changed_at,
+            )
+        except Problem as refusal:
+            if refusal.code == "body_too_large":
+                await self._events.finish(event, "failed")
+            else:  # it may be on the topic, or come there yet
+                self._events.say(event, "asked")
+            raise
+        await failpoint("ingest.change_stored")
+        try:
+            outcome = await self._events.finish(event, "done")
+        except Problem as away:
+            self._events.say(event, "asked")
+            raise problem("change_unconfirmed") from away
+        if outcome == "overtaken":
+            raise problem("change_overtaken")
+        self._metrics.petition_accepted.inc()
+        await self._wait_until_seen(made.petition)
+        return made
+
+    async def _asked(self, event: AdminEvent, decide: Decide) -> tuple[AdminEvent, Made]:
+        """The change with its row written."""
+        now = asyncio.get_running_loop().time
+        started = now()
+        while now() < started + _TRYING_SECONDS:
+            last, clock = await self._events.last_change(event.petition_id)
+            before = await self._read_up_to_now(event.petition_id)
+            if last is not None and last.outcome == "asked":
+                if before is not None and before.version == last.version:
+                    await self._events.confirm(last.event_id)
+                    continue
+                if now() < started + _PATIENCE_SECONDS:
+                    await asyncio.sleep(_POLL_SECONDS)
+                    continue
+            state = decide(before)
+            petition = PetitionChanged(
+                **dict(state),
+                petition_id=event.petition_id,
+                changed_at=self._intake.moment(),
+                version=_next_version(clock, last, before),
+                mailbox_rules=LATEST if before is None else before.mailbox_rules,
+            )
+            made = Made(before, petition, etag_of(petition))
+            event = replace(
+                event,
+                changed=changed_fields(before, state),
+                etag_before=None if before is None else etag_of(before),
+                etag_after=made.etag,
+            )
+            if await self._events.ask_change(event, version=petition.version, last=last):
+                return event, made
+        raise problem("change_overtaken")
+
+    async def _read_up_to_now(self, petition_id: str) -> PetitionChanged | None:
+        """The petition as it stands on the topic now.
+
+        Raises:
+            Problem: 503, the topic cannot be read.
+        """
+        self._intake.require_complete()
+        try:
+            await self._catch_up()
+        except CatalogueBehind as behind:
+            raise problem(
+                "kafka_away", detail="The petitions cannot be read up to now. Nothing was changed."
+            ) from behind
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            raise problem("kafka_away", detail="Kafka does not answer. Nothing was changed.") from error
+        return self._intake.petition(petition_id)
+
+    async def _wait_until_seen(self, changed: PetitionChanged) -> None:
+        """Wait until this instance has read the change back, so that whoever made it can go on with signatures.
+
+        The change is durable already; if reading it back takes long, the answer does not wait for it.
+        """
+        deadline = asyncio.get_running_loop().time() + _SEEN_SECONDS
+        while asyncio.get_running_loop().time() < deadline:
+            known = self._intake.petition(changed.petition_id)
+            if known is not None and known.version >= changed.version:
+                return
+            await asyncio.sleep(_SEEN_POLL_SECONDS)
+
+
+def _next_version(clock: int, last: LastChange | None, before: PetitionChanged | None) -> int:
+    """PostgreSQL's time, and above every version that is known: one clock, and room above whatever was written."""
+    known = (0 if last is None else last.version, 0 if before is None else before.version)
+    return max(clock, *(version + 1 for version in known))

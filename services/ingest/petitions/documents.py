@@ -1,0 +1,120 @@
+"""Petitions as documents: ETags, preconditions, merge patches, and what one state has that another has not. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from shared.contract.events import Organisation, Pause, PetitionChanged, PetitionState, Policy
+
+READ_ONLY: Final = ("petition_id", "changed_at", "version", "mailbox_rules")
+"""What `PetitionChanged` has beyond `PetitionState`: ingest sets it."""
+
+_PARTS: Final[dict[str, type[BaseModel]]] = {"organisation": Organisation, "policy": Policy}
+"""Fields that are named one level down; they are never null."""
+
+_TAG: Final = re.compile(r'\s*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|\Z)')
+
+
+def etag_of(petition: PetitionChanged) -> str:
+    """A strong entity tag (RFC 9110, section 8.8.3): no two states share one, not even equal ones at two times."""
+    return f'"{hashlib.blake2b(petition.model_dump_json().encode(), digest_size=16).hexdigest()}"'
+
+
+def matches(condition: str, etag: str | None, *, weakly: bool = False) -> bool:
+    """Whether an ``If-Match`` field, or ``If-None-Match``, names the state.
+
+    Args:
+        condition: ``*``, or entity tags. What is neither names nothing.
+        etag: Of the state; None if there is no petition.
+        weakly: As ``If-None-Match`` compares (RFC 9110, section 8.8.3.2); ``If-Match`` does not.
+    """
+    if etag is None:
+        return False
+    tags = (tag.removeprefix("W/") if weakly else tag for tag in _tags(condition))
+    return condition.strip() == "*" or etag in tags
+
+
+def _tags(condition: str) -> Iterator[str]:
+    place = 0
+    while (found := _TAG.match(condition, place)) is not None:
+        yield found[1]
+        place = found.end()
+
+
+def state_document(petition: PetitionState) -> dict[str, Any]:
+    """The state as the JSON that ``PUT`` takes."""
+    return petition.model_dump(mode="json", exclude=set(READ_ONLY))
+
+
+def merged(document: Any, patch: Any) -> Any:
+    """`document` with `patch` applied (RFC 7396, section 2). Neither is changed."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(document) if isinstance(document, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = merged(result.get(name), value)
+    return result
+
+
+def unknown_fields(patch: dict[str, Any]) -> list[str]:
+    """What a patch names and nobody can change. Removing what is not there would do nothing, and a typo would not show."""
+    unknown = [name for name in patch if name not in PetitionState.model_fields]
+    objects: dict[str, type[BaseModel]] = {**_PARTS, "paused": Pause}
+    for part, model in objects.items():
+        named = patch.get(part)
+        if isinstance(named, dict):
+            unknown += [f"{part}.{name}" for name in named if name not in model.model_fields]
+    return unknown
+
+
+def changed_fields(before: PetitionState | None, after: PetitionState) -> list[str]:
+    """Names of the fields whose values differ; of a new petition, of those that hold something of their own."""
+    new = _flat(after)
+    old = _flat(before) if before is not None else {name: _default(name) for name in new}
+    return [name for name, value in new.items() if value != old[name]]
+
+
+def left_out(before: PetitionState, body: PetitionState) -> list[str]:
+    """Names of the fields that hold something in `before` and are not in `body`, which is to replace it.
+
+    Args:
+        body: As it was read: it knows which of its fields were named.
+    """
+    missing = []
+    for name, value in _flat(before).items():
+        field, _, below = name.partition(".")
+        part = getattr(body, field) if below else None
+        named = field in body.model_fields_set and (part is None or below in part.model_fields_set)
+        if not named and value != _default(name):
+            missing.append(name)
+    return missing
+
+
+def _flat(petition: PetitionState) -> dict[str, Any]:
+    """Values by name: ``title``, ``policy.countries``."""
+    found: dict[str, Any] = {}
+    for name in PetitionState.model_fields:
+        value = getattr(petition, name)
+        if name in _PARTS:
+            found |= {f"{name}.{below}": getattr(value, below) for below in _PARTS[name].model_fields}
+        else:
+            found[name] = value
+    return found
+
+
+_REQUIRED: Final = object()
+
+
+def _default(name: str) -> Any:
+    """What a field is when it is not named; something that equals no value where it must be."""
+    field, _, below = name.partition(".")
+    info = _PARTS[field].model_fields[below] if below else PetitionState.model_fields[field]
+    return _REQUIRED if info.is_required() else info.get_default(call_default_factory=True)

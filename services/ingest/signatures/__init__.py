@@ -1,0 +1,1 @@
+"""What can be asked, and commanded, about a signature that was submitted."""

@@ -1,0 +1,1 @@
+"""Signing: from a submission to a command that Kafka has acknowledged."""

@@ -1,0 +1,283 @@
+"""The rules by which a submission becomes a command. Pure: no I/O, the moment is given.
+
+What the form and the petition alone decide is refused here, where the signer can put it right: the shape of the form, the
+petition's rules (`shared.contract.eligibility`), and whether it takes signatures now. What takes other signatures to know,
+such as whether this one is a duplicate, is verify's decision.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from shared.contract.bounds.texts import (
+    IN_NEITHER,
+    MOST_ACTOR,
+    MOST_CHARACTERS,
+    MOST_REASON,
+    NOT_IN_A_LINE,
+    Unfit,
+    checked_line,
+    checked_text,
+    clean_address,
+    clean_code,
+)
+from shared.contract.catalogue import Admission, admission_at
+from shared.contract.eligibility import consent_refusal, country_refusal, email_refusal, name_refusal
+from shared.contract.events import PetitionChanged, SignCommand
+from shared.contract.form_errors import form_error
+from shared.contract.identity import InvalidEmail, canonical_email, new_signature_id, retry_signature_id, signer_key
+from shared.contract.mailboxes.providers import VERSIONS
+
+_COUNTRY: Final = re.compile(r"[A-Z]{2}\Z")
+_IDEMPOTENCY_KEY: Final = re.compile(rb"[\x21-\x7e]{1,255}\Z")
+
+_LINE: Final = rf"^[^{NOT_IN_A_LINE}]*$"
+_FILLED_LINE: Final = rf"^[^{NOT_IN_A_LINE}]*[^\s{NOT_IN_A_LINE}]+$"
+_TEXT: Final = rf"^[^\x00-\x08\x0b\x0c\x0e-\x1f{IN_NEITHER}]*$"
+
+_MOST_NAME: Final = MOST_CHARACTERS["name"]
+_MOST_POSTCODE: Final = MOST_CHARACTERS["postcode"]
+_MOST_COMMENT: Final = MOST_CHARACTERS["comment"]
+_MOST_EMAIL: Final = MOST_CHARACTERS["email"]
+
+
+def _described(least: int, most: int, **more: str) -> dict[str, Any]:
+    """Length and form of a text, for the OpenAPI document. `admit` checks them, on the text in its clean form: there a line
+    break is one character, and so is a letter with its accents."""
+    return {**({"minLength": least} if least else {}), "maxLength": most, **more}
+
+
+class Submission(BaseModel):
+    """What a signer sends: the body of ``POST /v1/petitions/{petition_id}/signatures``. Unknown fields are ignored."""
+
+    # hide_input_in_errors: an exception's text may reach a log, and this is personal data.
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
+
+    email: str = Field(
+        description="Where the signer receives mail. It is never shown.",
+        json_schema_extra=_described(3, _MOST_EMAIL, format="email"),
+        repr=False,
+    )
+    name: str = Field(json_schema_extra=_described(1, _MOST_NAME, pattern=_FILLED_LINE), repr=False)
+    country: str = Field(
+        description="ISO 3166-1 alpha-2, in either case.", json_schema_extra=_described(2, 2, pattern="^[A-Za-z]{2}$")
+    )
+    postcode: Annotated[str, Field(json_schema_extra=_described(0, _MOST_POSTCODE, pattern=_LINE))] | None = Field(
+        None, repr=False
+    )
+    comment: Annotated[str, Field(json_schema_extra=_described(0, _MOST_COMMENT, pattern=_TEXT))] | None = Field(
+        None, repr=False
+    )
+    consent: bool = Field(False, description="Whether the signer agrees to what the petition asks consent for.")
+
+
+class BatchLine(Submission):
+    """One line of a batch: a submission and, if the partner wants retries to be safe, its idempotency key."""
+
+    idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[!-~]+$")] | None = (
+        Field(None, repr=False)
+    )
+
+
+class Erasure(BaseModel):
+    """Who has a signature erased, and why: the body of ``POST /v1/signatures/{signature_id}/erase``."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+    actor: str | None = Field(
+        None,
+        description="Who decided it, in your own words: a name or an account of your staff. Without it: the name of the"
+        " token.",
+        json_schema_extra=_described(1, MOST_ACTOR, pattern=_FILLED_LINE),
+        repr=False,
+    )
+    reason: str = Field(
+        description="Why, such as the number of the request. It is kept: do not name the signer.",
+        json_schema_extra=_described(1, MOST_REASON, pattern=_FILLED_LINE),
+        repr=False,
+    )
+
+
+FieldError = dict[str, str]
+"""A ``field`` that must be put right, the ``code`` of what is wrong with it, and the ``problem`` in a sentence; never with the
+value that was sent."""
+
+
+class NotAdmitted(Exception):
+    """The submission is refused. ``reason`` names one of `services.ingest.web.problems.KINDS`."""
+
+    def __init__(self, reason: str, *, detail: str | None = None, errors: tuple[FieldError, ...] = ()) -> None:
+        super().__init__(reason)
+        self.reason, self.detail, self.errors = reason, detail, errors
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A command and whose it is."""
+
+    command: SignCommand
+    signer: UUID
+
+    @property
+    def key(self) -> bytes:
+        """The record key: all commands of one signer meet in one lane."""
+        return self.signer.hex.encode()
+
+
+def require_open(petition: PetitionChanged | None, moment: datetime) -> PetitionChanged:
+    """The petition, if it takes signatures at `moment`.
+
+    Raises:
+        NotAdmitted: it is unknown or not published, not open yet, closed, or paused, or was made by a newer ingest.
+    """
+    if petition is None or not petition.published:
+        raise NotAdmitted("petition_unknown")
+    if petition.mailbox_rules not in VERSIONS:
+        raise NotAdmitted("petition_newer")  # who signs could not be told as the newer one tells it
+    admission = admission_at(petition, moment)
+    if admission is Admission.OPEN:
+        return petition
+    if admission is Admission.NOT_YET_OPEN:
+        raise NotAdmitted(
+            "petition_not_open_yet", detail=f"This petition takes signatures from {_readable(petition.opens_at)} on."
+        )
+    if petition.paused is not None and admission is Admission.PAUSED:
+        raise NotAdmitted("petition_paused", detail=petition.paused.sentence)
+    raise NotAdmitted("petition_closed", detail=f"This petition closed on {_readable(petition.closes_at)}.")
+
+
+def admit(
+    submission: Submission, *, petition: PetitionChanged, pepper: bytes, idempotency_key: str | None, moment: datetime
+) -> Admitted:
+    """Turn a submission into the command that goes on the topic, in the form in which it was checked.
+
+    The e-mail address keeps the case in which the signer writes it (verify canonicalises it again); the signer key is made
+    from its canonical spelling, by the petition's `mailbox_rules`. With an idempotency key the signature's id is the same at
+    every retry.
+
+    Raises:
+        NotAdmitted: some fields must be put right.
+    """
+    errors: list[FieldError] = []
+    email = clean_address(submission.email)
+    canonical = _canonical(email, petition, errors)
+    country = _country(submission.country, petition, errors)
+    name = _name(submission.name, errors)
+    postcode = comment = None
+    if submission.postcode:
+        postcode = _line("postcode", submission.postcode, _MOST_POSTCODE, errors) or None
+    if submission.comment:
+        comment = _comment(submission.comment, errors) or None
+    if not submission.consent and (code := consent_refusal(petition.policy, consent=False)):
+        errors.append(form_error("consent", code))
+    if errors:
+        raise NotAdmitted("invalid_fields", errors=tuple(errors))
+    signer = signer_key(pepper, petition.petition_id, canonical)
+    signature_id = (
+        new_signature_id(pepper) if idempotency_key is None else retry_signature_id(pepper, signer, idempotency_key)
+    )
+    command = SignCommand(
+        signature_id=signature_id,
+        petition_id=petition.petition_id,
+        email=email,
+        name=name,
+        country=country,
+        postcode=postcode,
+        comment=comment,
+        consent=submission.consent,
+        submitted_at=moment,
+    )
+    return Admitted(command, signer)
+
+
+def checked_erasure(erasure: Erasure, caller: str) -> Erasure:
+    """The same, as it is written down.
+
+    Args:
+        caller: The name of the token, which stands for an `actor` that is not given.
+
+    Raises:
+        NotAdmitted: `actor` or `reason` is not one line of text.
+    """
+    errors: list[FieldError] = []
+    actor = _line("actor", caller if erasure.actor is None else erasure.actor, MOST_ACTOR, errors, required=True)
+    reason = _line("reason", erasure.reason, MOST_REASON, errors, required=True)
+    if errors:
+        raise NotAdmitted("invalid_fields", errors=tuple(errors))
+    return Erasure(actor=actor, reason=reason)
+
+
+def valid_idempotency_key(header: bytes | None) -> str | None:
+    """The value of an ``Idempotency-Key`` header, or None when there is none.
+
+    Raises:
+        NotAdmitted: it is not 1 to 255 visible ASCII characters.
+    """
+    if header is None:
+        return None
+    if not _IDEMPOTENCY_KEY.match(header):
+        raise NotAdmitted("idempotency_key_invalid")
+    return header.decode("ascii")
+
+
+def _readable(moment: datetime | None) -> str:
+    assert moment is not None  # only a petition with that time can be closed, or not open yet
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _canonical(email: str, petition: PetitionChanged, errors: list[FieldError]) -> str:
+    if len(email) > _MOST_EMAIL:
+        errors.append(form_error("email", "too_long"))
+        return ""
+    try:
+        canonical = canonical_email(email, petition.mailbox_rules)
+    except InvalidEmail as error:
+        errors.append(form_error("email", error.code if email else "blank"))
+        return ""
+    policy = petition.policy
+    if policy.blocked_email_domains and (code := email_refusal(policy, canonical.rpartition("@")[2])):
+        errors.append(form_error("email", code))
+    return canonical
+
+
+def _country(text: str, petition: PetitionChanged, errors: list[FieldError]) -> str:
+    if text in petition.policy.eligible:  # nearly always
+        return text
+    country = clean_code(text)
+    code = country_refusal(petition.policy, country) if _COUNTRY.match(country) else "not_a_country_code"
+    if code is not None:
+        errors.append(form_error("country", code))
+    return country
+
+
+def _name(text: str, errors: list[FieldError]) -> str:
+    try:
+        name = checked_line(text, _MOST_NAME, required=True)
+    except Unfit as error:
+        errors.append(form_error("name", error.code))
+        return ""
+    if code := name_refusal(name):
+        errors.append(form_error("name", code))
+    return name
+
+
+def _line(field: str, text: str, most: int, errors: list[FieldError], *, required: bool = False) -> str:
+    try:
+        return checked_line(text, most, required=required)
+    except Unfit as error:
+        errors.append(form_error(field, error.code))
+        return ""
+
+
+def _comment(text: str, errors: list[FieldError]) -> str:
+    try:
+        return checked_text(text, _MOST_COMMENT)
+    except Unfit as error:
+        errors.append(form_error("comment", error.code))
+        return ""

@@ -1,0 +1,177 @@
+"""From a command to Kafka's acknowledgement: what all calls that publish have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from aiokafka.errors import MessageSizeTooLargeError
+from pydantic import TypeAdapter
+
+from services.ingest.admin.access import Caller
+from services.ingest.signing.admission import Admitted, NotAdmitted, Submission, admit, require_open
+from services.ingest.signing.clock import Clock
+from services.ingest.web.problems import problem, problem_of
+from shared.contract.catalogue import Catalogue
+from shared.contract.events import Event, PetitionChanged, SignCommand
+from shared.contract.topics import SIGNATURES_SUBMITTED, Topic
+from shared.kafka.errors import is_transient
+from shared.kafka.headers import event_headers
+from shared.kafka.producer import EventProducer
+from shared.kafka.record import Record
+from shared.runtime.failpoints import failpoint
+
+SOURCE: Final = "/groundswell/ingest"
+ANSWER_SECONDS: Final = 10.0
+"""Nobody waits longer for an answer: not a person with a form, not a proxy before us."""
+
+_to_json: Final = TypeAdapter(SignCommand).dump_json  # straight to bytes
+
+
+class Intake:
+    """Admits submissions and publishes commands.
+
+    Args:
+        catalogue_complete: Whether the catalogue holds everything that was on its topic when this process started.
+        on_bug: Ends the process; called when the producer fails in a way that no waiting repairs.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        catalogue_complete: Callable[[], bool],
+        producer: EventProducer,
+        clock: Clock,
+        pepper: bytes,
+        on_bug: Callable[[BaseException], None],
+    ) -> None:
+        self._catalogue, self._complete = catalogue, catalogue_complete
+        self._producer, self._clock, self._pepper, self._on_bug = producer, clock, pepper, on_bug
+
+    def petition(self, petition_id: str) -> PetitionChanged | None:
+        """What is known of a petition.
+
+        Raises:
+            Problem: 503, the catalogue is not complete, so "unknown" or "open" could be wrong.
+        """
+        self.require_complete()
+        return self._catalogue.get(petition_id)
+
+    def speaks_for(self, caller: Caller, petition_id: str) -> bool:
+        """Whether these credentials are for this petition. Those that are bound are for none that is unknown."""
+        if caller.organisations is None:
+            return True
+        petition = self.petition(petition_id)
+        return petition is not None and caller.may(petition.organisation.slug)
+
+    def require_complete(self) -> None:
+        """Refuse while the petitions are still being read.
+
+        Raises:
+            Problem: 503.
+        """
+        if not self._complete():
+            raise problem("starting")
+
+    def moment(self) -> datetime:
+        """Now, in UTC: what is to be accepted carries this time.
+
+        Raises:
+            Problem: 503, the clock is wrong.
+        """
+        self._clock.glance()
+        self._require_clock()
+        return datetime.now(UTC)
+
+    def require_open(self, petition_id: str, moment: datetime) -> PetitionChanged:
+        """The petition, unless it takes no signatures at `moment`.
+
+        Raises:
+            Problem: 404, 409, 410, or 503 while that cannot be known, or when a newer ingest made it.
+        """
+        try:
+            return require_open(self.petition(petition_id), moment)
+        except NotAdmitted as refusal:
+            raise problem_of(refusal) from None
+
+    def admit(
+        self, submission: Submission, petition: PetitionChanged, idempotency_key: str | None, moment: datetime
+    ) -> Admitted:
+        """The command for a submission.
+
+        Raises:
+            Problem: 422, some fields must be put right.
+        """
+        try:
+            return admit(
+                submission,
+                petition=petition,
+                pepper=self._pepper,
+                idempotency_key=idempotency_key,
+                moment=moment,
+            )
+        except NotAdmitted as refusal:
+            raise problem_of(refusal) from None
+
+    async def sign(self, admitted: Admitted) -> str:
+        """Publish a sign command and wait for the acknowledgement. The caller bounds the time.
+
+        Returns:
+            The signature's id.
+
+        Raises:
+            Problem: 503, not acknowledged, or stamped by a wrong clock.
+        """
+        command = admitted.command
+        signature_id = str(command.signature_id)
+        headers = event_headers(
+            SignCommand,
+            event_id=signature_id,
+            source=SOURCE,
+            subject=command.petition_id,
+            time=command.submitted_at,
+        )
+        record = Record(admitted.key, _to_json(command), headers)
+        await self._publish(SIGNATURES_SUBMITTED, record, command.submitted_at)
+        return signature_id
+
+    async def publish(
+        self, topic: Topic, event: Event, *, key: str, event_id: UUID, petition_id: str, moment: datetime
+    ) -> None:
+        """Publish any other event and wait for the acknowledgement, at most `ANSWER_SECONDS`.
+
+        Raises:
+            Problem: 503, not acknowledged in time, or stamped by a wrong clock; 413, the brokers do not take a record of
+                that size.
+        """
+        headers = event_headers(type(event), event_id=event_id, source=SOURCE, subject=petition_id, time=moment)
+        record = Record(key.encode(), event.model_dump_json().encode(), headers)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._publish(topic, record, moment)
+        except TimeoutError:
+            raise problem("kafka_away") from None
+
+    def _require_clock(self) -> None:
+        if self._clock.wrong:
+            raise problem("clock_wrong")
+
+    async def _publish(self, topic: Topic, record: Record, moment: datetime) -> None:
+        self._require_clock()
+        await failpoint("ingest.before_publish")
+        try:
+            arrival = await self._producer.publish(topic.name, record)
+        except MessageSizeTooLargeError:
+            raise problem("body_too_large", detail="The brokers do not take a record of that size.") from None
+        except Exception as error:
+            if not is_transient(error):
+                self._on_bug(error)
+            raise problem("kafka_away") from error
+        # The record is on the topic, and verify may refuse it for its time: the client sends it again.
+        if self._clock.wrong or not self._clock.stamped(moment, arrival):
+            raise problem("clock_wrong")
+        await failpoint("ingest.acknowledged")

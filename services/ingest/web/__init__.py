@@ -1,0 +1,1 @@
+"""ingest's HTTP as such: bodies, limits, answers, pages, and the OpenAPI document."""

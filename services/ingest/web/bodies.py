@@ -1,0 +1,157 @@
+"""Request bodies: read up to a limit, and turned into a submission. How forms are read stands in `shared.web.sign_form`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import ValidationError
+from starlette.types import Receive
+
+from services.ingest.signing.admission import Submission
+from services.ingest.signing.intake import ANSWER_SECONDS
+from services.ingest.web.problems import problem
+from shared.web.problems import field_errors
+from shared.web.sign_form import FormUnreadable, multipart, submission_fields, urlencoded
+
+JSON: Final = b"application/json"
+MERGE_PATCH: Final = b"application/merge-patch+json"
+FORM: Final = b"application/x-www-form-urlencoded"
+MULTIPART: Final = b"multipart/form-data"
+NDJSON: Final = b"application/x-ndjson"
+
+BOM: Final = b"\xef\xbb\xbf"
+"""U+FEFF in UTF-8, with which some programs begin a text. It is no part of it (RFC 8259 section 8.1)."""
+
+_UTF_8: Final = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
+_CHARSET: Final = re.compile(rb";\s*charset\s*=\s*(?:\"([^\"]*)\"|([^\s;]*))", re.IGNORECASE)
+_NOT_ENCODED: Final = frozenset({b"", b"identity"})
+_CODING: Final = re.compile(rb"[a-z0-9, _-]{1,40}")
+
+
+class ClientDisconnected(Exception):
+    """The client went away before its request was whole: there is nobody to answer."""
+
+
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        Problem: 413, it is larger than `limit` bytes; known from Content-Length, or found out while reading. 415, it is
+            compressed.
+        ClientDisconnected: it never came to its end.
+    """
+    if b"content-encoding" in headers:
+        _require_plain(headers[b"content-encoding"].lower())
+    announced = headers.get(b"content-length", b"")
+    # A number of more digits than the limit is above it, and one of thousands would be refused by int.
+    digits = announced.lstrip(b"0") if announced.isdigit() else b""
+    if len(digits) > len(str(limit)) or (digits and int(digits) > limit):
+        raise too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise too_large(limit)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunk if len(chunks) == 1 else b"".join(chunks)
+
+
+def too_large(limit: int) -> Exception:
+    """The refusal of a body over `limit` bytes."""
+    return problem("body_too_large", detail=f"The body may have at most {limit:,} bytes.")
+
+
+def media_type(headers: Mapping[bytes, bytes]) -> bytes:
+    """The Content-Type without its parameters, in lower case; empty when there is none."""
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+def _require_plain(coding: bytes) -> None:
+    if coding.strip() in _NOT_ENCODED:
+        return
+    named = f"Content-Encoding {coding.decode()} is" if _CODING.fullmatch(coding) else "Content-Encoding is"
+    raise problem("unsupported_content_encoding", detail=f"{named} not read here. Send the body as it is, without it.")
+
+
+def charset(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The charset that the Content-Type declares, in lower case; None when it declares none."""
+    kind = headers.get(b"content-type", b"")
+    if b";" not in kind:
+        return None
+    found = _CHARSET.search(kind)
+    return None if found is None else (found[1] or found[2] or b"").lower()
+
+
+def require_utf8(headers: Mapping[bytes, bytes]) -> None:
+    """Refuse JSON in another encoding than its own.
+
+    Raises:
+        Problem: 400, the Content-Type declares another.
+    """
+    declared = charset(headers)
+    if declared is not None and declared not in _UTF_8:
+        raise problem(
+            "malformed_body", detail="JSON is read in UTF-8 only: encode it so, and send charset=utf-8 or none."
+        )
+
+
+async def read_json(headers: Mapping[bytes, bytes], receive: Receive, limit: int, kind: bytes = JSON) -> bytes:
+    """The whole body of a call that takes one kind of JSON only, within `ANSWER_SECONDS`.
+
+    Raises:
+        Problem: 400, 408, 413 or 415.
+        ClientDisconnected: it never came to its end.
+    """
+    if media_type(headers) != kind:
+        refusal = problem("unsupported_content_type", detail=f"Send {kind.decode()}.")
+        if kind == MERGE_PATCH:
+            refusal.headers["accept-patch"] = kind.decode()  # RFC 5789, section 2.2
+        raise refusal
+    require_utf8(headers)
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return (await read_body(headers, receive, limit)).removeprefix(BOM)
+    except TimeoutError:
+        raise problem("body_too_slow") from None
+
+
+def read_submission(headers: Mapping[bytes, bytes], body: bytes) -> Submission:
+    """What the signer sent, as JSON or as an HTML form.
+
+    Raises:
+        Problem: 400, the body is not what its type says; 415, that type is not taken; 422, fields are missing or wrong.
+    """
+    kind = media_type(headers)
+    try:
+        if kind == JSON:
+            require_utf8(headers)
+            return Submission.model_validate_json(body.removeprefix(BOM))
+        if kind == FORM:
+            return Submission.model_validate(submission_fields(urlencoded(body, charset(headers))))
+        if kind == MULTIPART:
+            fields = multipart(headers[b"content-type"], body, charset(headers))
+            return Submission.model_validate(submission_fields(fields))
+    except ValidationError as error:
+        raise refusal_of(error) from None
+    except FormUnreadable as error:
+        raise problem("malformed_body", detail=str(error)) from None
+    raise problem(
+        "unsupported_content_type",
+        detail=f"Send {JSON.decode()}, {FORM.decode()} or {MULTIPART.decode()}.",
+    )
+
+
+def refusal_of(error: ValidationError) -> Exception:
+    """400 when the JSON could not be read at all, else 422 with one entry per wrong field."""
+    if any(item["type"] == "json_invalid" for item in error.errors(include_url=False, include_input=False)):
+        return problem("malformed_body", detail="The body is not valid JSON in UTF-8.")
+    return problem("invalid_fields", errors=field_errors(error))

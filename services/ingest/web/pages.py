@@ -1,0 +1,103 @@
+"""The pages that ingest shows to people: what became of a signature, in the style of the petitions' pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import HTMLResponse, Response
+
+from services.ingest.web.schemas import SignatureStatus, State
+from shared.web.problems import Problem
+
+_POLICY: Final = (
+    "default-src 'none'; style-src {pages}; img-src {pages}; form-action 'none'; base-uri 'none';"
+    " frame-ancestors 'none'"
+)
+
+STATES: Final[Mapping[State, tuple[str, str]]] = {
+    "submitted": (
+        "Your signature has arrived",
+        "It is being checked, which usually takes a moment. Look again in a little while.",
+    ),
+    "pending": (
+        "Your signature waits for you",
+        "It counts once you have confirmed your e-mail address, and not before.",
+    ),
+    "verified": ("Your signature counts", "It was checked, and it is counted."),
+    "duplicate": ("You have signed before", "Everyone is counted once: the first signature is the one that stands."),
+    "rejected": ("Your signature does not count", "It was checked, and could not be counted."),
+    "withdrawn": ("This signature was withdrawn", "It is not counted."),
+    "invalidated": ("This signature was struck out", "It is not counted."),
+}
+"""Heading and sentence for each state."""
+
+REASONS: Final[Mapping[str, str]] = {
+    "already_signed": "Everyone is counted once, and this signer had signed before.",
+    "petition_unknown": "There was no such petition when your signature was checked.",
+    "petition_not_open": "It came before the petition was open.",
+    "petition_closed": "It came after the petition had closed.",
+    "email_domain_blocked": "This petition does not accept e-mail addresses of your address’s domain.",
+    "country_unknown": "There is no country with the code that was given.",
+    "country_not_eligible": "This petition counts signatures from certain countries only, and yours is not one of them.",
+    "consent_missing": "This petition can be signed only with consent, and it was not given.",
+    "name_invalid": "The name holds no letter, or a web address.",
+}
+"""Why a signature was rejected, for the signer, by the code of docs/reason-codes.md."""
+
+_PROBLEMS: Final[Mapping[str, tuple[str, str]]] = {
+    "signature_unknown": ("We do not know this signature", "Perhaps a part of the address is missing."),
+    "too_many_requests": ("That was a bit fast", "Many questions have come from your network in a short time."),
+    "postgres_away": ("This cannot be looked up right now", "Your signature is not lost. Please look again later."),
+    "starting": ("One moment, please", "We are just starting."),
+}
+
+_templates = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def status_page(status: SignatureStatus, *, pages_url: str, back: str | None) -> Response:
+    """Where a signature stands. It says nothing about the signer.
+
+    Args:
+        status: As far as who asks may know it.
+        pages_url: Where the petitions' pages are.
+        back: The petition's page, if the petition is known.
+    """
+    heading, text = STATES[status.status]
+    reason = REASONS.get(status.reason or "")
+    return _page(200, heading, text, pages_url, reason=reason, again=status.status == "submitted", back=back)
+
+
+def problem_page(problem: Problem, *, pages_url: str) -> Response:
+    """Why a signature cannot be looked up, with the problem's status kept."""
+    heading, text = _PROBLEMS.get(problem.code, ("That did not work", problem.detail))
+    page = _page(
+        problem.status, heading, text, pages_url, again=problem.retry_after is not None, wait=problem.retry_after
+    )
+    page.headers.update(problem.headers)
+    if problem.retry_after is not None:
+        page.headers["retry-after"] = str(problem.retry_after)
+    return page
+
+
+def _page(status: int, heading: str, text: str, pages_url: str, **context: Any) -> Response:
+    shown = {"reason": None, "again": False, "wait": None, "back": None, **context}
+    html = _templates.get_template("status.html").render(heading=heading, text=text, pages_url=pages_url, **shown)
+    pages = urlsplit(pages_url)
+    headers = {
+        "cache-control": "no-store",  # it changes, and it is the signer's
+        "content-security-policy": _POLICY.format(pages=f"{pages.scheme}://{pages.netloc}"),
+        "referrer-policy": "no-referrer",
+        "vary": "accept",
+        "x-content-type-options": "nosniff",
+    }
+    return HTMLResponse(html, status, headers)

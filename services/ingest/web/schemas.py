@@ -1,0 +1,167 @@
+"""What ingest answers, as models: they make the answers, and the schemas in docs/openapi.json."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from shared.contract.catalogue import Admission, admission_at
+from shared.contract.events import Organisation, Pause, PetitionChanged, PetitionId, PetitionState
+
+State = Literal["submitted", "pending", "verified", "duplicate", "rejected", "withdrawn", "invalidated"]
+
+
+class Answer(BaseModel):
+    """The common ground of all answers."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class SignatureSubmitted(Answer):
+    """The submission is durable: it will be decided, whatever happens. Also the answer to who had already signed."""
+
+    signature_id: UUID
+    status: Literal["submitted"] = "submitted"
+    status_url: Annotated[str, Field(description="Where to ask for the outcome.")]
+
+
+class CommandSubmitted(Answer):
+    """The command is durable; it will be carried out when its turn comes."""
+
+    signature_id: UUID
+    status_url: str
+
+
+class SignatureStatus(Answer):
+    """Where a signature stands."""
+
+    signature_id: UUID
+    petition_id: Annotated[str | None, Field(description="null until the signature is decided.")]
+    status: State
+    reason: Annotated[str | None, Field(description="Why it is rejected: a code of docs/reason-codes.md.")]
+    decided_at: AwareDatetime | None
+    erased_at: Annotated[
+        AwareDatetime | None,
+        Field(description="When an operator erased who signed. Always null without credentials."),
+    ] = None
+
+
+class FieldProblem(Answer):
+    """A field that must be put right."""
+
+    field: str
+    code: Annotated[str, Field(description="What is wrong, as a stable name.", pattern=r"^[a-z_]+$")]
+    problem: Annotated[str, Field(description="The same in a sentence, without what was sent.")]
+
+
+class ProblemDetails(Answer):
+    """What went wrong and what to do (RFC 9457)."""
+
+    type: Annotated[str, Field(pattern=r"^urn:groundswell:problem:[a-z_]+$")]
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    errors: Annotated[
+        list[FieldProblem], Field(description="One entry per field that must be put right, or be named.")
+    ] = []
+
+
+class LineAccepted(Answer):
+    """A line that Kafka has acknowledged."""
+
+    line: Annotated[int, Field(ge=1)]
+    status: Literal[202] = 202
+    signature_id: UUID
+    status_url: str
+
+
+class LineRefused(Answer):
+    """A line that was not accepted. Status 503: send the line again, with the same idempotency key."""
+
+    line: Annotated[int, Field(ge=1)]
+    status: int
+    problem: ProblemDetails
+
+
+class BatchAnswer(Answer):
+    """One result per line, in the batch's order. Lines are counted from 1; empty lines are skipped."""
+
+    results: list[LineAccepted | LineRefused]
+
+
+class PublicTarget(Answer):
+    """Whom a petition addresses. The e-mail address is not shown: mails go through Groundswell, not around it."""
+
+    target_id: str
+    name: str
+    kind: Literal["person", "body"]
+
+
+class PublicPolicy(Answer):
+    """What a signer must know. The list of blocked mail domains is not shown: it would say which ones are not on it."""
+
+    confirmation: Literal["none", "required"]
+    countries: list[str] | None
+    require_consent: bool
+
+
+class PublicPetition(Answer):
+    """What everyone may know of a petition."""
+
+    petition_id: PetitionId
+    organisation: Organisation
+    title: str
+    text: str
+    language: Annotated[str | None, Field(description="The language of these texts (BCP 47); null: not known.")]
+    targets: list[PublicTarget]
+    milestones: list[int]
+    opens_at: AwareDatetime | None
+    closes_at: AwareDatetime | None
+    policy: PublicPolicy
+    paused: Annotated[Pause | None, Field(description="Why it takes no signatures for the time being.")]
+    admission: Annotated[Admission, Field(description="Whether it takes signatures now.")]
+    changed_at: AwareDatetime
+
+
+class PetitionBody(PetitionState):
+    """The whole state of a petition, as GET shows it. What ingest sets itself may be there, and is not looked at."""
+
+    petition_id: Annotated[PetitionId | None, Field(description="If it is there: that of the address.")] = None
+    changed_at: Annotated[AwareDatetime | None, Field(description="Not looked at.")] = None
+    version: Annotated[int | None, Field(description="Not looked at; If-Match says which state is meant.")] = None
+    mailbox_rules: Annotated[
+        int | None, Field(description="Not looked at: a petition keeps those it was made with.")
+    ] = None
+
+
+class ListedPetition(Answer):
+    """A petition in the list of those that an administrator may change."""
+
+    petition_id: PetitionId
+    organisation: Organisation
+    title: str
+    published: bool
+    paused: bool
+    admission: Admission
+    changed_at: AwareDatetime
+    etag: Annotated[str, Field(description="As If-Match takes it.")]
+
+
+class PetitionList(Answer):
+    """Petitions by id."""
+
+    petitions: list[ListedPetition]
+    next: Annotated[str | None, Field(description="Where the list goes on; null at its end.")]
+
+
+def public_petition(petition: PetitionChanged, moment: AwareDatetime) -> PublicPetition:
+    """The public part of a petition's state."""
+    fields = petition.model_dump()
+    return PublicPetition(**fields, admission=admission_at(petition, moment))
+
+
+def status_url(signature_id: UUID | str) -> str:
+    """Where to ask for a signature's outcome, relative to ingest's own address."""
+    return f"/v1/signatures/{signature_id}"

@@ -1,0 +1,1 @@
+"""A mail: its bytes, the server it is handed to, and what the server's answers mean."""

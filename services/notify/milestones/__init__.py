@@ -1,0 +1,1 @@
+"""Milestones: who has to be told, once for each."""

@@ -1,0 +1,1 @@
+"""Counting: from facts to counts in Redis, their proof, their announcements, and their repair."""

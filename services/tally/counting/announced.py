@@ -1,0 +1,89 @@
+"""What stands on ``tallies.updated``: how one of its records is read, and the whole topic, once."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from pydantic import ValidationError
+
+from shared.contract.bounds import COMMAND_AHEAD, latest_time
+from shared.contract.events import TallyUpdated
+from shared.contract.topics import TALLIES_UPDATED
+from shared.kafka import unpacking
+from shared.kafka.security import client_options
+from shared.kafka.unpacking import Unreadable
+from shared.runtime.settings import KafkaSettings
+
+UNREADABLE: Final = "unreadable"
+FOREIGN: Final = "foreign"
+
+
+class NoSnapshot(ValueError):
+    """A record that is none of tally's. ``kind`` is `UNREADABLE` or `FOREIGN`."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+def read_snapshot(record: ConsumerRecord[Any, Any]) -> TallyUpdated:
+    """The snapshot in a record.
+
+    Raises:
+        NoSnapshot: it is none, or none that tally has written: under another key than its petition, or of an epoch that is
+            still to come.
+    """
+    try:  # a tombstone has no value: somebody has deleted the petition's snapshot
+        snapshot = TallyUpdated.model_validate_json(record.value or b"")
+    except ValidationError:
+        raise NoSnapshot(UNREADABLE) from None
+    # By the brokers' clock. Were an epoch of a later year believed, nothing could ever stand above it.
+    latest = latest_time(record.timestamp, record.timestamp_type, COMMAND_AHEAD)
+    if record.key != snapshot.petition_id.encode() or snapshot.epoch > latest.timestamp() * 1000:
+        raise NoSnapshot(FOREIGN)
+    return snapshot
+
+
+async def announced_now(settings: KafkaSettings) -> dict[str, TallyUpdated]:
+    """The newest snapshot of every petition on the topic, as a subscriber who begins now would come to know it.
+
+    Raises:
+        aiokafka.errors.KafkaError: Kafka is away.
+    """
+    unpacking.install()
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        **client_options(settings),
+    )
+    await consumer.start()
+    try:
+        return await _read_to_the_end(consumer)
+    finally:
+        await consumer.stop()
+
+
+async def _read_to_the_end(consumer: AIOKafkaConsumer) -> dict[str, TallyUpdated]:
+    await consumer.topics()  # or the client would not know the topic's partitions
+    found: dict[str, TallyUpdated] = {}
+    partitions = [
+        TopicPartition(TALLIES_UPDATED.name, number)
+        for number in sorted(consumer.partitions_for_topic(TALLIES_UPDATED.name) or ())
+    ]
+    consumer.assign(partitions)
+    ends = dict(await consumer.end_offsets(partitions))
+    while any([await consumer.position(tp) < end for tp, end in ends.items() if end]):
+        for records in (await consumer.getmany(timeout_ms=500)).values():
+            for record in records:
+                if isinstance(record, Unreadable):
+                    continue
+                try:
+                    snapshot = read_snapshot(record)
+                except NoSnapshot:
+                    continue
+                known = found.get(snapshot.petition_id)
+                if known is None or snapshot.version >= known.version:
+                    found[snapshot.petition_id] = snapshot
+    return found

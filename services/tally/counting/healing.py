@@ -1,0 +1,125 @@
+"""Noticing that Redis lost state, and rebuilding counts from the ledger.
+
+Redis loses state without an error: flushed, restarted from an older file, failed over to a replica that lagged. Three
+signs show it: a stored fence below the one this process had moved there (`counting.lost_state`), no stored fence in a lane
+where the ledger has changes before the ones to count (the tally was deleted before this process had read its fences), and
+another Redis than the one that a partition's counts were last known to be right in. The last one catches what the others
+cannot: a petition that nobody has signed since.
+
+What cannot have been lost but is wrong all the same (a value of the wrong type, a fence that is no row of the ledger, a
+count that is not the sum of its rows) is rebuilt too, one petition at a time. Where the ledger proves less than Redis had,
+a new epoch begins, so that subscribers take the lower revision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+import structlog
+from redis.asyncio import Redis
+
+from services.tally.counting.ledger import Ledger
+from services.tally.counting.metrics import TallyMetrics
+from services.tally.counting.store import TallyState, TallyStore
+from shared.redis import identity
+from shared.runtime.failpoints import failpoint
+
+log = structlog.get_logger(__name__)
+
+_SNAPSHOTS = 20
+"""A rebuild needs a newer snapshot whenever another process counted meanwhile; that many in a row is not chance."""
+
+
+class RebuildOvertaken(ConnectionError):
+    """Redis kept counting past every snapshot, or changed its identity during the rebuild. Transient: try again."""
+
+
+class Healer:
+    """Keeps the counts of the owned partitions right in whatever Redis there is."""
+
+    def __init__(self, *, redis: Redis, store: TallyStore, ledger: Ledger, metrics: TallyMetrics) -> None:
+        self._redis, self._store, self._ledger, self._metrics = redis, store, ledger, metrics
+        self._witnessed: dict[int, str] = {}
+
+    def forget(self) -> None:
+        """Partitions changed hands: what others witnessed since has to be read again."""
+        self._witnessed.clear()
+
+    async def ensure(self, partitions: Collection[int], partition_of: Callable[[str], int]) -> dict[str, TallyState]:
+        """Make sure that this Redis is the one that the partitions' counts were last right in; if not, rebuild them.
+
+        Returns:
+            The petitions that were rebuilt, with what they were rebuilt to.
+
+        Raises:
+            RebuildOvertaken, asyncpg.PostgresError, redis.exceptions.RedisError, OSError: try again.
+        """
+        current = await identity(self._redis)
+        unread = [partition for partition in partitions if partition not in self._witnessed]
+        if unread:
+            self._witnessed.update(await self._ledger.witnesses(unread))
+        suspect = {partition for partition in partitions if self._witnessed.get(partition) != current}
+        if not suspect:
+            return {}
+        # A partition without a witness was never counted: nothing can be lost, but facts may be on their way already.
+        lost = suspect.intersection(self._witnessed)
+        rebuilt = {}
+        for petition_id in await self._ledger.petitions():
+            if (partition := partition_of(petition_id)) in suspect:
+                cause = "another_redis" if partition in lost else "first_count"
+                # Whatever this Redis holds, it is not known to be right: its fences are the ledger's or none.
+                rebuilt[petition_id] = await self.rebuild(petition_id, cause=cause, ledger_rules=True)
+        if await identity(self._redis) != current:
+            raise RebuildOvertaken("Redis was replaced again during the rebuild")
+        await failpoint("tally.rebuilt")
+        await self._ledger.set_witness(list(suspect), current)
+        self._witnessed.update(dict.fromkeys(suspect, current))
+        if lost:
+            log.warning("redis_state_rebuilt", partitions=sorted(suspect), petitions=len(rebuilt))
+        else:
+            log.info("redis_first_used", partitions=sorted(suspect), petitions=len(rebuilt))
+        return rebuilt
+
+    async def rebuild(
+        self, petition_id: str, *, cause: str, force: bool = False, ledger_rules: bool = False, above: int = -1
+    ) -> TallyState:
+        """Replace a petition's tally by what the ledger says, beside running traffic.
+
+        Args:
+            petition_id: Whose.
+            cause: For the metric.
+            force: Also where Redis has counted more than the ledger knows. A new epoch begins with it.
+            ledger_rules: Give up stored fences that a snapshot of the ledger does not have although it was taken after
+                they were read: a fact is counted only after its row was committed, so they are none of the ledger's.
+            above: The epoch of a snapshot that is to be taken back: the rebuilt tally gets a higher one.
+
+        Returns:
+            The state that is now stored.
+
+        Raises:
+            RebuildOvertaken: the stored tally was ahead of every snapshot.
+        """
+        epoch = 0
+        if force or above >= 0:
+            epoch = await self._ledger.raise_epoch(petition_id, above=above)
+        seen: dict[int, int] = {}
+        for _ in range(_SNAPSHOTS):
+            state = await self._ledger.state(petition_id)
+            state = replace(state, epoch=max(state.epoch, epoch))
+            given_up = {lane: fence for lane, fence in seen.items() if fence > state.fences.get(lane, 0)}
+            swap = await self._store.swap_in(petition_id, state, force=force, given_up=given_up)
+            if swap:
+                self._metrics.rebuilds.labels(cause=cause).inc()
+                await failpoint("tally.swapped")
+                return state
+            if ledger_rules:
+                seen = swap.above
+            if swap.version is not None:
+                # It said more than the ledger proves, and may have been announced. What is rebuilt takes that back.
+                epoch = await self._ledger.raise_epoch(petition_id, above=swap.version[0])
+                log.error(
+                    "count_taken_back", petition=petition_id, cause=cause, stored=swap.version, rebuilt=state.version
+                )
+                await failpoint("tally.epoch_raised")
+        raise RebuildOvertaken(f"the stored tally of {petition_id} was ahead of {_SNAPSHOTS} snapshots of the ledger")

@@ -1,0 +1,68 @@
+"""What verify publishes, as records: byte for byte the same at every replay."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from services.verify.store import LedgerRow, Refused
+from shared.contract.events import CountedFact, SignatureRejected, SignatureRevoked, SignatureVerified, SignCommand
+from shared.contract.identity import command_id
+from shared.kafka.headers import event_headers
+from shared.kafka.record import Record
+
+SOURCE: Final = "/groundswell/verify"
+
+
+def fact_record(row: LedgerRow) -> Record:
+    """The fact of a ledger row.
+
+    The JSON is put together here, and is what the event's model would make of it: this runs once per signature, and the
+    model costs 8 µs of a signature's 60. No field can need escaping: ids, slugs, codes of two letters, numbers, times.
+    """
+    event: type[CountedFact] = SignatureVerified if row.kind == "verified" else SignatureRevoked
+    petition_id = row.petition_id
+    occurred_at = _iso(row.occurred_at)
+    # A sign command gives the signature its id, and happens when it is signed; what is the same is written out once.
+    signed_at = occurred_at if row.signed_at == row.occurred_at else _iso(row.signed_at)
+    event_id = str(row.event_id)
+    signature_id = event_id if row.signature_id is row.event_id else str(row.signature_id)
+    cause = "" if row.kind == "verified" else f',"cause":"{row.kind}"'
+    value = (
+        f'{{"signature_id":"{signature_id}","petition_id":"{petition_id}","lane":{row.lane},'
+        f'"position":{row.position},"country":"{row.country}","signed_at":"{_zulu(signed_at)}",'
+        f'"occurred_at":"{_zulu(occurred_at)}","delta":{row.delta}{cause}}}'
+    )
+    headers = event_headers(event, event_id=event_id, source=SOURCE, subject=petition_id, time=occurred_at)
+    return Record(petition_id.encode(), value.encode(), headers)
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat()
+
+
+def _zulu(utc: str) -> str:
+    """A moment as the models write it."""
+    return utc.replace("+00:00", "Z")
+
+
+def rejection_record(refused: Refused) -> Record:
+    """The event that says that a submission does not count, the same at every replay."""
+    command = refused.submission.command
+    assert isinstance(command, SignCommand)
+    submitted_at = refused.submitted_at.astimezone(UTC)
+    event = SignatureRejected(
+        signature_id=command.signature_id,
+        petition_id=command.petition_id,
+        outcome=refused.outcome,
+        reason=refused.reason,
+        submitted_at=submitted_at,
+    )
+    headers = event_headers(
+        SignatureRejected,
+        event_id=command_id(command.signature_id, SignatureRejected.TYPE),
+        source=SOURCE,
+        subject=command.petition_id,
+        time=submitted_at,
+    )
+    return Record(command.petition_id.encode(), event.model_dump_json().encode(), headers)

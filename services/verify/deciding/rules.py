@@ -1,0 +1,160 @@
+"""Deciding a signature: the rules, and the order in which a batch of commands must take effect. No I/O.
+
+Rules look at the event's own time, never at the clock, and at the petition. What is already decided stays decided: the
+store answers a command it has seen before with the stored outcome, so these rules run once per signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, Literal, NamedTuple
+from uuid import UUID
+
+from shared.contract.catalogue import Admission, admission_at
+from shared.contract.eligibility import refusal
+from shared.contract.events import ChangeCommand, Command, PetitionChanged, SignCommand
+
+Kind = Literal["verified", "withdrawn", "invalidated"]
+"""What a change of a count is."""
+
+
+class Reason(StrEnum):
+    """Why a submission does not count. docs/reason-codes.md explains each to a reader of the topic."""
+
+    ALREADY_SIGNED = "already_signed"
+    PETITION_UNKNOWN = "petition_unknown"
+    PETITION_NOT_OPEN = "petition_not_open"
+    PETITION_CLOSED = "petition_closed"
+    EMAIL_DOMAIN_BLOCKED = "email_domain_blocked"
+    COUNTRY_UNKNOWN = "country_unknown"
+    COUNTRY_NOT_ELIGIBLE = "country_not_eligible"
+    CONSENT_MISSING = "consent_missing"
+    NAME_INVALID = "name_invalid"
+
+
+NEEDS_NO_PETITION: Final = frozenset({Reason.ALREADY_SIGNED, Reason.COUNTRY_UNKNOWN, Reason.NAME_INVALID})
+"""Refusals that no newer state of the petition could take back."""
+
+REASONS: Final[dict[Reason, str]] = {
+    Reason.ALREADY_SIGNED: "This signer's signature on this petition stands, waits for confirmation, or was struck out.",
+    Reason.PETITION_UNKNOWN: "No petition with this id was known when the signature was decided.",
+    Reason.PETITION_NOT_OPEN: "The signature was submitted before the petition opened.",
+    Reason.PETITION_CLOSED: "The signature was submitted at or after the petition's closing time.",
+    Reason.EMAIL_DOMAIN_BLOCKED: "The petition does not accept e-mail addresses of this domain.",
+    Reason.COUNTRY_UNKNOWN: "The country code is not an officially assigned ISO 3166-1 code.",
+    Reason.COUNTRY_NOT_ELIGIBLE: "The petition counts signatures of certain countries only, and this is not one of them.",
+    Reason.CONSENT_MISSING: "The petition requires consent, and it was not given.",
+    Reason.NAME_INVALID: "The name holds no letter, or a web address instead of a name.",
+}
+"""What each reason means, in a sentence; docs/reason-codes.md is generated from it."""
+
+
+class Submission(NamedTuple):
+    """A command from the topic, with what its place there says.
+
+    A tuple, as `Change` is: one is made for every signature, and a frozen dataclass takes a microsecond longer.
+    """
+
+    event_id: UUID
+    signer_key: UUID
+    """Whose command it is: commands of one signer take effect in their order."""
+    lane: int
+    offset: int
+    moment: datetime
+    """When the command was given, in UTC."""
+    command: Command
+    email_domain: str = ""
+    """Of a sign command: the canonical e-mail's domain. The rest of the address is not needed any more."""
+
+    def __repr__(self) -> str:
+        """Without the domain: what an exception shows of it is logged."""
+        return f"Submission(event_id={self.event_id!r}, lane={self.lane}, offset={self.offset})"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the rules say of a sign command, before the signer's other signatures are looked at."""
+
+    state: str
+    """``verified``, ``pending`` or ``rejected``."""
+    reason: Reason | None = None
+
+
+def judge(submission: Submission, petition: PetitionChanged | None) -> Judgement:
+    """Apply the petition's rules to a sign command. The first rule that refuses gives the reason."""
+    command = submission.command
+    assert isinstance(command, SignCommand)
+    reason = _refusal(command, submission, petition)
+    if reason is not None:
+        return Judgement("rejected", reason)
+    assert petition is not None
+    return Judgement("pending" if petition.policy.confirmation == "required" else "verified")
+
+
+def _refusal(command: SignCommand, submission: Submission, petition: PetitionChanged | None) -> Reason | None:
+    if petition is None:
+        return Reason.PETITION_UNKNOWN
+    admission = admission_at(petition, submission.moment)
+    if admission is Admission.NOT_YET_OPEN:
+        return Reason.PETITION_NOT_OPEN
+    if admission is Admission.CLOSED:
+        return Reason.PETITION_CLOSED
+    code = refusal(
+        petition.policy,
+        email_domain=submission.email_domain,
+        country=command.country,
+        consent=command.consent,
+        name=command.name,
+    )
+    return None if code is None else Reason(code)
+
+
+def in_rounds(submissions: Sequence[Submission]) -> list[list[Submission]]:
+    """Split a batch so that set-based SQL keeps every signer's own order.
+
+    Different signers do not affect each other, so their commands can be applied as a set. One signer's sign commands in a
+    row can be too: they are inserted in the order of arrival, and the first stands. A signer who sends a thousand costs
+    no more than a thousand signers. Every other command waits for the signer's commands before it, and those after it
+    wait for it. Almost every batch is one round.
+    """
+    rounds: list[list[Submission]] = []
+    last: dict[UUID, tuple[int, bool]] = {}  # of each signer: the round of the last command, and whether it was to sign
+    for submission in submissions:
+        turn, signs = last.get(submission.signer_key, (0, True))
+        if not (signs and is_sign(submission)) and submission.signer_key in last:
+            turn += 1
+        last[submission.signer_key] = turn, is_sign(submission)
+        if turn == len(rounds):
+            rounds.append([])
+        rounds[turn].append(submission)
+    return rounds
+
+
+class Change(NamedTuple):
+    """One change of a count, to be appended to the ledger."""
+
+    submission: Submission
+    kind: Kind
+    delta: int
+    petition_id: str
+    signature_id: UUID
+    country: str
+    signed_at: datetime
+    occurred_at: datetime
+
+
+def in_lane_order(changes: Sequence[Change]) -> list[Change]:
+    """The order in which changes take their positions: by lane, then as the commands stand in it.
+
+    Positions of one lane then rise with the offsets of the commands that caused them, whoever decides them and however
+    the records were cut into batches. The fences of the readers rely on that.
+    """
+    return sorted(changes, key=lambda change: (change.submission.lane, change.submission.offset))
+
+
+def is_sign(submission: Submission) -> bool:
+    """Whether this is a sign command, as opposed to one about an existing signature."""
+    return not isinstance(submission.command, ChangeCommand)

@@ -1,0 +1,146 @@
+"""Texts: how long they may be, and the one form in which they are checked, stored and published.
+
+A text is cleaned first and judged then: blanks at its ends go (those of all scripts, and those without a width), line
+breaks become ``\\n``, and characters take their composed form (NFC). Its length is what the signer sees: a line break is
+one, and so is a letter with its accents. Cleaning a cleaned text changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Final
+
+from shared.contract.bounds.invisible import BLANKS, shows_nothing
+
+MOST_CHARACTERS: Final[Mapping[str, int]] = {"email": 320, "name": 200, "country": 2, "postcode": 20, "comment": 2_000}
+"""Most characters of each field of a signer's form. E-mail: 64 (local part) + 1 + 255 (domain), RFC 5321 section 4.5.3.1."""
+
+MOST_TITLE: Final = 300
+MOST_TEXT: Final = 50_000
+MOST_OFFICE: Final = 200
+"""The name of an organisation or of a target."""
+MOST_PAUSE: Final = 300
+"""The sentence for visitors of a paused petition."""
+MOST_ACTOR: Final = 100
+MOST_REASON: Final = 500
+
+MOST_BYTES_A_CHARACTER: Final = 12
+"""What one character takes at most in a body: percent-encoded as UTF-8, or as two escapes of JSON."""
+
+SLUG: Final = r"[a-z0-9][a-z0-9-]{0,63}"
+"""Ids that people choose, as a regular expression. They are part of URLs, topic keys and Redis keys, so they hold nothing
+that needs escaping in any of them."""
+
+NOT_IN_A_LINE: Final = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+"""What no text of one line may hold, as a class of characters in a regular expression: control characters (C0, C1), line
+and paragraph separators, and the bidirectional overrides that make text read as another. Zero-width joiners are not
+among them: Persian and Indic names need them."""
+
+IN_NEITHER: Final = NOT_IN_A_LINE.removeprefix(r"\x00-\x1f")
+"""The part of it that texts of several lines may not hold either, without C0."""
+
+_NOT_IN_LINE: Final = re.compile(rf"[{NOT_IN_A_LINE}]")
+_NOT_IN_TEXT: Final = re.compile(rf"[\x00-\x08\x0b\x0c\x0e-\x1f{IN_NEITHER}]")
+_LINE_BREAK: Final = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")  # Word's, and those of Unicode, too
+
+
+_MORE_BLANKS: Final = frozenset(BLANKS)
+
+
+class Unfit(ValueError):
+    """A text that is not accepted.
+
+    Attributes:
+        code: why, as in `shared.contract.form_errors.FORM_ERRORS`.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def clean_line(text: str, most: int) -> str:
+    """A text of one line in the form that is stored.
+
+    Args:
+        most: Characters that it should have at most. NFC makes a few texts longer (U+0958 becomes two characters): where
+            only that makes one too long, it stays as typed.
+    """
+    if text.isascii() and text.isprintable():  # nearly every line, and there is nothing to normalise
+        return text.strip()
+    return _composed(_stripped(text), most)
+
+
+def clean_text(text: str, most: int) -> str:
+    """A text of several lines in the form that is stored; see `clean_line`."""
+    if text.isascii() and text.isprintable():
+        return text.strip()
+    return _composed(_LINE_BREAK.sub("\n", _stripped(text)), most)
+
+
+def checked_line(text: str, most: int, *, required: bool = False) -> str:
+    """The same as `clean_line`, if it is accepted.
+
+    Raises:
+        Unfit: it holds line breaks or control characters, is longer than `most`, or is required and shows nothing.
+    """
+    if text.isascii() and text.isprintable():
+        line = text.strip()
+        nothing = not line
+    else:
+        line = clean_line(text, most)
+        if _NOT_IN_LINE.search(line):
+            raise Unfit("not_one_line")
+        nothing = shows_nothing(line)
+    if len(line) > most:
+        raise Unfit("too_long")
+    if required and nothing:
+        raise Unfit("blank")
+    return line
+
+
+def checked_text(text: str, most: int, *, required: bool = False) -> str:
+    """The same as `clean_text`, if it is accepted.
+
+    Raises:
+        Unfit: it holds control characters, is longer than `most`, or is required and shows nothing.
+    """
+    if text.isascii() and text.isprintable():
+        text = text.strip()
+    else:
+        text = clean_text(text, most)
+        if _NOT_IN_TEXT.search(text):
+            raise Unfit("control_characters")
+    if len(text) > most:
+        raise Unfit("too_long")
+    if required and shows_nothing(text):
+        raise Unfit("blank")
+    return text
+
+
+def clean_address(text: str) -> str:
+    """An e-mail address in the form that is stored: letters and signs of full width become plain ones, as mail servers
+    want them (NFKC); the case stays."""
+    if text.isascii() and text.isprintable():
+        return text.strip()
+    return unicodedata.normalize("NFKC", text.strip(BLANKS)).strip(BLANKS)
+
+
+def clean_code(text: str) -> str:
+    """A code of letters, such as a country's, in upper case. What is no code stays something else: ß would become SS."""
+    code = clean_address(text)
+    return code.upper() if code.isascii() else code
+
+
+def _stripped(text: str) -> str:
+    text = text.strip()
+    if text and (text[0] in _MORE_BLANKS or text[-1] in _MORE_BLANKS):
+        return text.strip(BLANKS)
+    return text
+
+
+def _composed(text: str, most: int) -> str:
+    composed = unicodedata.normalize("NFC", text)
+    return text if len(composed) > most >= len(text) else composed

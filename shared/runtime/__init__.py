@@ -1,0 +1,1 @@
+"""What every process has: settings, logs, failpoints, readiness, TLS, an event loop."""
