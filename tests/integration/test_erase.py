@@ -125,7 +125,7 @@ async def test_what_is_refused_or_asked_for_wrongly_is_told_by_the_exit_code(sys
         (1, "Refused with 401", (signature, *WORDS), {**right, "ADMIN_TOKEN": "wrong"}),
         (1, "does not answer (ConnectError)", (signature, *WORDS), nowhere),
         (2, "--reason: This must be one line, without line breaks", (signature, *WORDS[:3], "two\nlines"), right),
-        (2, "--actor: This is empty, or holds only characters that show nothing.", (signature, "--actor", " ", *WORDS[2:]), right),
+        (2, "--actor: This is empty, or holds only", (signature, "--actor", " ", *WORDS[2:]), right),
         (2, "Missing option '--reason'", (signature, *WORDS[:2]), right),
         (2, "is not a valid UUID", ("not-an-id", *WORDS), right),
         (2, "set INGEST_URL (or PUBLIC_INGEST_URL) and ADMIN_TOKEN (or ADMIN_TOKENS)", (signature, *WORDS), {}),
