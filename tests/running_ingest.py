@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -64,13 +65,20 @@ class Ingest:
         answer = await self.http.put(f"/v1/petitions/{petition_id}", json={**STATE, **changes}, headers=AS_ADMIN)
         assert answer.status_code in (200, 201), answer.text
 
-    async def publish_petition(self, petition_id: str, state: dict[str, Any]) -> None:
-        """Put a petition's state on the topic, as another ingest would."""
+    async def publish_petition(self, petition_id: str, **changes: Any) -> None:
+        """Put a petition's state on the topic, as another ingest would, and wait until this one has read it.
+
+        Changing a petition takes PostgreSQL, which keeps the record of it; reading one does not.
+        """
+        state = {**STATE, "petition_id": petition_id, "changed_at": datetime.now(UTC).isoformat(), **changes}
         headers = event_headers(PetitionChanged, event_id=uuid4(), source="/elsewhere", subject=petition_id)
         async with AIOKafkaProducer(bootstrap_servers=self.kafka.bootstrap_servers) as producer:
             await producer.send_and_wait(
                 PETITIONS_CHANGED.name, json.dumps(state).encode(), key=petition_id.encode(), headers=headers
             )
+        async with asyncio.timeout(60):
+            while (await self.http.get(f"/v1/petitions/{petition_id}")).status_code != 200:
+                await asyncio.sleep(0.05)
 
     async def sign(self, petition_id: str, headers: dict[str, str] | None = None, **changes: Any) -> httpx.Response:
         """Send one signature as JSON."""

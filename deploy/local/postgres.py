@@ -13,6 +13,7 @@ import secrets
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -115,7 +116,7 @@ class Postgres(Process):
             self._data_dir = await asyncio.to_thread(self._place)
         if not (self._data_dir / "PG_VERSION").exists():
             await self._initdb(self._data_dir)
-        remove_stale_pid_file(self._data_dir)
+        await forget_dead_server(self._data_dir)
 
     def _place(self) -> Path:
         data_dir = self._asked_data_dir
@@ -230,18 +231,31 @@ def _folder_for_all(parent: Path | None) -> Path:
     return folder
 
 
-def remove_stale_pid_file(data_dir: Path) -> None:
-    """Remove the `postmaster.pid` of a server that was killed, if another program has its process id by now.
+async def forget_dead_server(data_dir: Path, *, patience_seconds: float = 10.0) -> None:
+    """Deal with the `postmaster.pid` of a server that was killed, where PostgreSQL would take it for one that runs.
 
-    PostgreSQL would take that program for itself and refuse to start. Where it is a PostgreSQL, that decides.
+    It does so while any process has that id: another program by now, or the killed one itself, as long as its parent (after
+    a kill of ours: init) has not taken note of its end. Where it is a server that runs, PostgreSQL refuses to start.
+
+    Args:
+        data_dir: of the server.
+        patience_seconds: how long its parent may take. In some containers it never does; the server's children have ended
+            long before, which see its end at once.
     """
     file = data_dir / "postmaster.pid"
-    try:
-        pid = int(file.read_text(encoding="utf-8").split("\n", 1)[0])
-        if psutil.Process(pid).name() != "postgres":
-            file.unlink()
-    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
-        return
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            process = psutil.Process(int(file.read_text(encoding="utf-8").split("\n", 1)[0]))
+            name, status = process.name(), process.status()
+        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+            return
+        if name != "postgres" or (status == psutil.STATUS_ZOMBIE and time.monotonic() > deadline):
+            file.unlink(missing_ok=True)
+            return
+        if status != psutil.STATUS_ZOMBIE:
+            return
+        await asyncio.sleep(0.1)
 
 
 def reachable_by_all(path: Path) -> bool:

@@ -41,7 +41,10 @@ class Waiting:
     def said(self, away: set[str]) -> str:
         """In words, given the checks that fail."""
         causes = [name for name in self.on if name in away]
-        return f"waiting for {' and '.join(causes)}: {self.what}" if causes else self.what
+        if not causes:
+            return self.what
+        *others, last = causes
+        return f"waiting for {', '.join(others)}{' and ' if others else ''}{last}: {self.what}"
 
 
 Check = Callable[[], Awaitable[str | Waiting | None]]

@@ -67,18 +67,19 @@ def this_tree() -> Tree:
     return Tree(PROJECT_ROOT, "here")
 
 
-def other_tree(ref: str, folder: Path) -> Tree:
-    """A commit of this repository, checked out and set up under `folder`; what is there from another time is used again.
+def other_tree(ref: str, folder: Path, repository: Path = PROJECT_ROOT) -> Tree:
+    """A commit of the repository, checked out and set up under `folder`; what is there from another time is used again.
 
     Raises:
         PartFailed: there is no such commit, or it cannot be set up.
     """
-    sha = _run(["git", "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"], PROJECT_ROOT, f"no such commit: {ref}")
+    sha = _run(["git", "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"], repository, f"no such commit: {ref}")
+    folder = folder.resolve()
     root = folder / sha[:12]
     if not root.exists():
         folder.mkdir(parents=True, exist_ok=True)
         # A clone, not a worktree: nothing of it is left in the repository when somebody deletes the folder.
-        _run(["git", "clone", "--quiet", "--shared", "--no-checkout", PROJECT_ROOT, root], folder, "cannot clone")
+        _run(["git", "clone", "--quiet", "--shared", "--no-checkout", repository, root], folder, "cannot clone")
         _run(["git", "checkout", "--quiet", "--detach", sha], root, f"cannot check out {ref}")
     # `make bench` installs what the benchmark needs; asked for help, it measures nothing.
     _run(["make", "bench", "ARGS=--help", f"PYTHON={sys.executable}"], root, f"cannot set up {ref}")

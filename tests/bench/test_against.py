@@ -1,5 +1,6 @@
 """Two trees in turns: which pairs make a ratio, what is judged, and that a tree measures itself with its own code."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -70,3 +71,24 @@ def test_there_is_no_other_tree_of_a_commit_that_there_is_not(tmp_path: Path) ->
     with pytest.raises(PartFailed, match="no such commit: nowhere-at-all"):
         other_tree("nowhere-at-all", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_other_tree_is_that_commit_set_up_by_its_own_makefile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+
+    def git(*words: str) -> None:
+        who = ["-c", "user.name=Robin Example", "-c", "user.email=robin@mail.example"]
+        subprocess.run(["git", *who, *words], cwd=repository, check=True, capture_output=True)
+
+    git("init")
+    for number in (1, 2):
+        (repository / "Makefile").write_text(f"bench:\n\techo {number} $(ARGS) >> set-up\n")
+        git("add", "Makefile")
+        git("commit", "--message", str(number))
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # what is there is used again
+        tree = other_tree("HEAD~1", Path("against"), repository)
+    assert (tmp_path / "against" / tree.name / "set-up").read_text() == "1 --help\n" * 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class Said:
         wrong = dict(self.wrong)
         waiting = wrong.pop("consumer", None)
         if waiting is not None:
-            named = waiting.removeprefix("waiting for ").partition(":")[0].split(" and ")
+            named = re.split(", | and ", waiting.removeprefix("waiting for ").partition(":")[0])
             if not set(named) <= away:
                 return False
         needs = NEEDS[service] & away

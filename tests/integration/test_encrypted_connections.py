@@ -299,8 +299,20 @@ async def test_a_service_that_is_refused_or_refuses_runs_on_is_not_ready_and_say
     kafka, postgres = f"Kafka is away: {reason}", f"PostgreSQL is away: {reason}"
     unread = "petitions.changed is not being read yet"
     expected = {
-        tally: {"kafka": kafka, "petitions": unread, "redis": f"away: {reason}", "postgres": postgres},
-        notify: {"kafka": kafka, "petitions": unread, "postgres": postgres, "smtp": smtp},
+        tally: {
+            "catalogue": unread,
+            "kafka": kafka,
+            "redis": f"away: {reason}",
+            "postgres": postgres,
+            "consumer": "waiting for kafka, redis, postgres and catalogue: no partitions assigned yet",
+        },
+        notify: {
+            "kafka": kafka,
+            "catalogue": unread,
+            "postgres": postgres,
+            "smtp": smtp,
+            "consumer": "waiting for kafka, postgres and catalogue: no partitions assigned yet",
+        },
     }
     async with launched(tally, notify) as http:
 

@@ -243,7 +243,7 @@ async def test_signatures_that_break_rules_made_after_they_were_accepted_are_rej
     await verify.start()
     await system.decided("rules", 1)
     assert await verify.stop() == 0
-    await system.start_petition("rules")
+    await system.start_petition("rules", policy={"blocked_email_domains": []})
     (elsewhere,) = await system.surge("rules", range(2, 3))
     await system.start_petition("rules", policy={"countries": ["BE"]})
     await verify.start()

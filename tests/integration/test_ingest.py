@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -143,7 +142,7 @@ async def test_a_signer_is_shown_on_a_page_what_became_of_the_signature(ingest: 
     accepted = (await ingest.sign(petition)).json()
     page = await ingest.http.get(accepted["status_url"], headers=BROWSER)
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert page.headers["vary"] == "accept"
+    assert "accept" in page.headers["vary"].lower().replace(" ", "").split(","), "a cache keeps it apart from the JSON"
     assert "Your signature has arrived" in page.text, "verify does not run here"
     unknown = await ingest.http.get("/v1/signatures/019abc5e-8f00-7c3a-9d2b-5f6e7a8b9c0d", headers=BROWSER)
     assert (unknown.status_code, "We do not know this signature" in unknown.text) == (404, True)
@@ -463,7 +462,6 @@ async def test_to_erase_takes_the_administrator_a_decided_signature_and_both_wor
         (signature, {**WORDS, "actor": " "}, AS_ADMIN, 422, "invalid_fields"),
         (signature, {**WORDS, "actor": "K" * 101}, AS_ADMIN, 422, "invalid_fields"),
         (signature, {**WORDS, "reason": "R" * 501}, AS_ADMIN, 422, "invalid_fields"),
-        (signature, {**WORDS, "reason": "\N{MUSICAL SYMBOL EIGHTH NOTE}" * 500}, AS_ADMIN, 422, "invalid_fields"),
         (signature, {**WORDS, "reason": "two\nlines"}, AS_ADMIN, 422, "invalid_fields"),
         (signature, {**WORDS, "reason": "\x00"}, AS_ADMIN, 422, "invalid_fields"),
         (signature, {**WORDS, "reason": "x" * 20_000}, AS_ADMIN, 413, "body_too_large"),
@@ -512,10 +510,7 @@ async def test_a_petition_keeps_the_mailbox_rules_that_it_was_made_with(ingest: 
     created = await ingest.http.put(f"/v1/petitions/{made}", json=STATE, headers=AS_ADMIN)
     assert created.json()["mailbox_rules"] == LATEST
     # As it was written before there were versions.
-    state = {**STATE, "petition_id": old, "changed_at": "2026-11-01T12:00:00Z"}
-    await ingest.publish_petition(old, state)
-    while (await ingest.http.get(f"/v1/petitions/{old}")).status_code != 200:
-        await asyncio.sleep(0.05)
+    await ingest.publish_petition(old, changed_at="2026-11-01T12:00:00Z")
     changed = await ingest.http.put(f"/v1/petitions/{old}", json={**STATE, "title": "Later"}, headers=AS_ADMIN)
     assert (changed.status_code, changed.json()["mailbox_rules"]) == (200, 1)
     for petition_id, canonical in ((made, "robin@proton.me"), (old, "ro.bin@proton.me")):

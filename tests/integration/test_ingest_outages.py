@@ -66,7 +66,7 @@ async def test_started_before_kafka_it_says_what_is_missing_and_takes_up_work_wh
     checks = (await ingest.http.get("/readyz")).json()["checks"]
     assert checks["kafka"] == checks["catalogue"] == "ok"
     assert checks["postgres"] != "ok"  # named, and no reason to turn signatures away
-    await ingest.start_petition("night-trains")
+    await ingest.publish_petition("night-trains")
     accepted = await ingest.sign("night-trains")
     assert accepted.status_code == 202
     status = await ingest.http.get(accepted.headers["location"])
@@ -79,7 +79,7 @@ async def test_nobody_waits_longer_than_ten_seconds_for_a_broker_or_a_body_that_
     await broker.start()
     await apply_topics(broker.bootstrap_servers)
     await ingest.process.wait_ready()
-    await ingest.start_petition("night-trains")
+    await ingest.publish_petition("night-trains")
     assert (await ingest.sign("night-trains")).status_code == 202
 
     broker.pause()
@@ -109,7 +109,7 @@ async def test_asked_to_stop_it_answers_what_it_has_in_hand_and_ends_with_code_0
     await broker.start()
     await apply_topics(broker.bootstrap_servers)
     await ingest.process.wait_ready()
-    await ingest.start_petition("night-trains")
+    await ingest.publish_petition("night-trains")
     broker.pause()
     in_hand = [asyncio.create_task(ingest.sign("night-trains", email=f"s{n}@mail.example")) for n in range(20)]
     while await ingest.metric("groundswell_ingest_in_flight_requests") < 20:

@@ -37,24 +37,38 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 @dataclass
 class Server:
+    """A running server, and what it has refused since the test began."""
+
     port: int
     registry: CollectorRegistry
 
-    def refused(self, cause: str) -> float:
+    def __post_init__(self) -> None:
+        self._before = {cause: self._ever_refused(cause) for cause in CAUSES}
+
+    def _ever_refused(self, cause: str) -> float:
         return self.registry.get_sample_value("groundswell_http_requests_malformed_total", {"cause": cause}) or 0.0
+
+    def refused(self, cause: str) -> float:
+        return self._ever_refused(cause) - self._before[cause]
 
     @property
     def all_refused(self) -> float:
         return sum(self.refused(cause) for cause in CAUSES)
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
+@pytest.fixture(scope="module")
+async def running() -> AsyncIterator[Server]:
+    """One for all tests: to end a server takes longer than a test."""
     registry = CollectorRegistry()
     watched = Connections(most=100, head_seconds=10, stall_seconds=10, registry=registry)
     config = uvicorn.Config(application, port=0, lifespan="off", log_config=None, **uvicorn_options(watched))
     async with serving(config) as running:
         yield Server(int(running.url.rpartition(":")[2]), registry)
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    return Server(running.port, running.registry)
 
 
 @dataclass

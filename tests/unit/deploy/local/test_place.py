@@ -1,10 +1,12 @@
 """What `groundswell up` keeps from run to run, and what it believes of what it finds."""
 
+import asyncio
 import os
 import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from deploy.cli import app
 from deploy.local import DEMO_STATE_DIR, STATE_DIR, place
 from deploy.local.place import PORTS, Place, claim, end_leftovers, next_free
 from deploy.local.ports import LOOPBACK, free_port, is_free
-from deploy.local.postgres import remove_stale_pid_file
+from deploy.local.postgres import forget_dead_server
 from deploy.local.process import PartFailed
 from deploy.local.state import RunningProcess, is_running, start_of
 
@@ -152,14 +154,43 @@ def test_a_process_is_known_by_its_id_and_its_start(sleeper: subprocess.Popen[by
     assert not is_running(sleeper.pid, started), "dead, and not waited for"
 
 
-def test_postgres_does_not_take_another_program_for_its_killed_server(
+async def test_postgres_does_not_take_another_program_for_its_killed_server(
     tmp_path: Path, sleeper: subprocess.Popen[bytes]
 ) -> None:
     file = tmp_path / "postmaster.pid"
     file.write_text(f"{sleeper.pid}\n{tmp_path}\n1790000000\n")
-    remove_stale_pid_file(tmp_path)
+    await forget_dead_server(tmp_path)
     assert not file.exists()
-    remove_stale_pid_file(tmp_path)  # nothing there is no error
+    await forget_dead_server(tmp_path)  # nothing there is no error
+
+
+@pytest.fixture
+def dead_server(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A program called postgres that has ended, which its parent (we) has not taken note of, and its pid file."""
+    program = tmp_path / "postgres"
+    program.symlink_to("/bin/true")
+    with subprocess.Popen([program]) as process:
+        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        (tmp_path / "postmaster.pid").write_text(f"{process.pid}\n{tmp_path}\n1790000000\n")
+        yield process
+
+
+async def test_postgres_waits_until_the_end_of_its_killed_server_is_noted(
+    tmp_path: Path, dead_server: subprocess.Popen[bytes]
+) -> None:
+    forgetting = asyncio.create_task(forget_dead_server(tmp_path, patience_seconds=60))
+    await asyncio.sleep(0.3)
+    assert not forgetting.done()
+    dead_server.wait()
+    await asyncio.wait_for(forgetting, 30)
+    assert (tmp_path / "postmaster.pid").exists(), "no process has its id any more: PostgreSQL sees that by itself"
+
+
+@pytest.mark.usefixtures("dead_server")
+async def test_postgres_waits_for_no_parent_that_never_takes_note(tmp_path: Path) -> None:
+    await forget_dead_server(tmp_path, patience_seconds=0)
+    assert not (tmp_path / "postmaster.pid").exists()
 
 
 def test_one_stack_at_a_time(tmp_path: Path) -> None:
