@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from redis.exceptions import ConnectionError as RedisConnectionError
 from starlette.applications import Starlette
 
-from services.tally.reading.counts import routes
+from services.tally.reading import routes
 from services.tally.reading.live import LiveHub
 from services.tally.reading.metrics import ReadMetrics
 from services.tally.reading.pages import PublicAddresses

@@ -24,7 +24,7 @@ from shared.kafka.record import Record
 from shared.service import new_broker
 from tests.integration.consuming import Raw, eventually, settings_for, write
 from tests.integration.packing import STRANGE, strange_name, write_changed
-from tests.unit.shared.petitions import petition
+from tests.unit.shared.contract.petitions import petition
 
 TOPIC = PETITIONS_CHANGED.name
 HEADERS = event_headers(PetitionChanged, event_id="1", source="/groundswell/ingest", subject="p")

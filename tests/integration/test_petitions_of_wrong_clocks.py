@@ -9,7 +9,7 @@ from shared.contract.topics import PETITIONS_CHANGED, apply_topics
 from shared.kafka.producer import EventProducer
 from tests.integration.consuming import eventually, settings_for
 from tests.integration.test_catalogue_feed import changed, reading
-from tests.unit.shared.petitions import petition
+from tests.unit.shared.contract.petitions import petition
 
 
 @pytest.mark.usefixtures("needs_apache")

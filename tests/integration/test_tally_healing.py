@@ -9,13 +9,13 @@ from redis.asyncio import Redis
 
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
+from services.tally.counting import handlers
 from services.tally.counting.announce import MilestoneAnnouncer, SnapshotAnnouncer
 from services.tally.counting.audit import audit
 from services.tally.counting.handlers import TallyHandler
 from services.tally.counting.healing import Healer, RebuildOvertaken
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
-from services.tally.counting.step import handlers
 from services.tally.counting.store import Reached, TallyState, TallyStore
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import CountedFact, MilestoneReached

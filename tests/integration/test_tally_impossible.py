@@ -8,9 +8,9 @@ from redis.asyncio import Redis
 
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
+from services.tally.counting import audit as tally_audit
 from services.tally.counting.audit import AuditLoop, audit
 from services.tally.counting.ledger import Ledger
-from services.tally.counting.step import audit as tally_audit
 from services.tally.counting.store import Reached, TallyStore
 from shared import redis as shared_redis
 from shared.contract.events import TallyUpdated

@@ -11,10 +11,11 @@ from redis.asyncio import Redis
 
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
+from services.tally.counting import handlers, healing
+from services.tally.counting import step as counting
 from services.tally.counting.facts import CountedFact as ReadFact
 from services.tally.counting.healing import Healer
-from services.tally.counting.step import Step, handlers, healing
-from services.tally.counting.step import step as counting
+from services.tally.counting.step import Step
 from services.tally.counting.store import Applied, Refused, Swap, TallyState
 from shared.contract.events import CountedFact
 from shared.postgres import Database

@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from prometheus_client import CollectorRegistry
 
 from deploy.local.kafka import KafkaBroker
-from services.tally.reading.counts import live_feed
+from services.tally.reading import live_feed
 from services.tally.reading.live import LiveHub
 from services.tally.reading.live_feed import LiveFeed
 from services.tally.reading.metrics import ReadMetrics
@@ -48,7 +48,7 @@ from tests.integration.packing import (
     write_changed,
 )
 from tests.integration.test_catalogue_feed import changed, reading
-from tests.unit.shared.petitions import petition
+from tests.unit.shared.contract.petitions import petition
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
+from services.tally.counting import healing, store
 from services.tally.counting.announce import MilestoneAnnouncer, _milestone_record
-from services.tally.counting.step import healing, store
 from services.tally.counting.store import Reached, Swap, TallyState, TallyStore
 from services.verify import store as verify_store
 from shared.contract.topics import MILESTONES_REACHED

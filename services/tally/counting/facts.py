@@ -2,7 +2,7 @@
 
 The events are models (`shared.contract.events`), for those who write them and for the contract. Making a model costs 3 µs,
 more than all the rest of counting a fact; these are plain dictionaries with the same keys, checked in a third of that
-(tests/unit/services/tally/test_facts.py).
+(tests/unit/services/tally/counting/test_facts.py).
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from services.tally.counting import handlers, store
 from services.tally.counting.facts import CountedFact
-from services.tally.counting.step import Fences, Step, handlers, store
+from services.tally.counting.step import Fences, Step
 from tests.faults.mutants.mutant import Mutant, replace, without
 
 _STANDS_IN_THE_WAY = "if fence ~= move[1] then moved = true end"

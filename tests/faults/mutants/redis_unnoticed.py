@@ -6,8 +6,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from services.tally.counting import healing
 from services.tally.counting.owner import OwnersWord
-from services.tally.counting.step import healing
 from tests.faults.mutants.mutant import Mutant, replace
 
 

@@ -12,8 +12,8 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.postgres import Postgres
-from services.tally.counting.step import handlers, healing
-from services.tally.counting.step import step as counting
+from services.tally.counting import handlers, healing
+from services.tally.counting import step as counting
 from services.tally.counting.store import TallyStore
 from services.verify.store import VerifyStore
 from shared import redis as shared_redis

@@ -110,5 +110,5 @@ def test_what_is_to_be_watched_is_there(victim: Victim, tmp_path: Path) -> None:
     metric = re.match(r"\w+", victim.metric)
     assert metric is not None
     assert metric[0] in {name for name, _ in metrics_of(victim.service)}
-    sources = [*(ROOT / "services" / victim.service).glob("*.py"), *(ROOT / "shared").rglob("*.py")]
+    sources = [*(ROOT / "services" / victim.service).rglob("*.py"), *(ROOT / "shared").rglob("*.py")]
     assert any(f'"{victim.log}"' in source.read_text(encoding="utf-8") for source in sources), victim.log

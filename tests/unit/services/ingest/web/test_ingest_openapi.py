@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from services.ingest.web.openapi import document
 from services.ingest.web.problems import KINDS
 
-COMMITTED = Path(__file__).parents[4] / "docs" / "openapi.json"
+COMMITTED = Path(__file__).parents[5] / "docs" / "openapi.json"
 
 
 def operations():

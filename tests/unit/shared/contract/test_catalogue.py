@@ -6,7 +6,7 @@ import pytest
 
 from shared.contract.catalogue import Admission, Catalogue, admission_at
 from shared.contract.events import Organisation, Pause
-from tests.unit.shared.petitions import NOON, petition
+from tests.unit.shared.contract.petitions import NOON, petition
 
 INSTANT = timedelta(microseconds=1)
 HOUR = timedelta(hours=1)

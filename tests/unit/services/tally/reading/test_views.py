@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.tally.reading.counts import views
+from services.tally.reading import views
 from shared.contract.countries import COUNTRIES
 from shared.contract.events import Policy, Target
 from tests.tally_read_fakes import BUS, CHANGED, HARBOUR, petition, tally

@@ -7,7 +7,7 @@ import pytest
 
 from services.ingest.signatures.disclosure import without_duplicates, without_erasures
 from services.ingest.web.schemas import SignatureStatus
-from tests.unit.services.ingest.test_ingest_admission import petition
+from tests.unit.services.ingest.signing.test_ingest_admission import petition
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 

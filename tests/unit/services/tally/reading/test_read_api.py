@@ -11,7 +11,7 @@ import pytest
 from services.tally.reading.openapi import document
 from tests.tally_read_fakes import BUS, CHANGED, HARBOUR, ReadSide, petition, tally
 
-COMMITTED = Path(__file__).parents[4] / "docs" / "openapi-tally.json"
+COMMITTED = Path(__file__).parents[5] / "docs" / "openapi-tally.json"
 
 
 @pytest.fixture

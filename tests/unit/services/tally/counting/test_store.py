@@ -5,7 +5,8 @@ from importlib import resources
 
 import pytest
 
-from services.tally.counting.step import Step, store
+from services.tally.counting import store
+from services.tally.counting.step import Step
 from services.tally.counting.store import Applied, Reached, Refused, TallyState
 from tests.signing import NOON, PATH
 

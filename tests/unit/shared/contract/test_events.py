@@ -18,7 +18,7 @@ from shared.contract.events import (
     SignCommand,
     minute_of,
 )
-from tests.unit.shared.petitions import NOON, petition
+from tests.unit.shared.contract.petitions import NOON, petition
 
 SIGN: dict[str, Any] = {
     "signature_id": "019356a0-0000-7000-8000-000000000001",

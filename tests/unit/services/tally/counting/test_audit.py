@@ -7,10 +7,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from services.tally.counting import audit as tally_audit
 from services.tally.counting.audit import AuditLoop, PetitionAudit, audit
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
-from services.tally.counting.step import audit as tally_audit
 from services.tally.counting.store import TallyState, TallyStore
 from tests.signing import FERRY, PATH
 
