@@ -247,7 +247,9 @@ async def test_a_slow_reader_that_reads_is_not_cut_off(server: Guarded) -> None:
 
 
 async def test_a_crowd_of_silent_clients_shuts_nobody_out() -> None:
-    async with guarded_server(most=20, head_seconds=60) as server:  # on a slow machine, too, none is cut for its silence
+    async with guarded_server(
+        most=20, head_seconds=60
+    ) as server:  # on a slow machine, too, none is cut for its silence
         crowd = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(60)]
         await server.is_served()
         assert server.open <= 20
