@@ -151,6 +151,7 @@ RULES: Final = (
     # Redis.
     Rule("redis_state_rebuilt", (REDIS,), "Redis lost its state or was restarted"),
     Rule("counts_away", (REDIS,), "Redis did not answer a reader"),
+    Rule("counts_away", (ALWAYS,), "readers wait 0.2 s, and no longer when the machine is busy", cause="too_slow"),
     Rule("watch_delayed|snapshots_delayed|audit_not_made", (KAFKA,), "the broker is away", cause=_KAFKA_ERROR),
     Rule("watch_delayed|snapshots_delayed|audit_not_made", (POSTGRES,), "PostgreSQL is away", cause=_POSTGRES_ERROR),
     Rule("watch_delayed|snapshots_delayed|audit_not_made", (REDIS, "tally"), "Redis is away", cause=_REDIS_ERROR),
