@@ -13,7 +13,7 @@ import typer
 from pydantic import BeforeValidator, Field, SecretStr
 
 from deploy.operate import console, use_running_stack
-from services.ingest.admin.credentials import AdminTokens, NamedSecrets, parse
+from services.ingest.access.credentials import AdminTokens, NamedSecrets, parse
 from shared.runtime import addresses
 from shared.runtime.settings import EnvironmentSettings, SettingsError, load, unset_when_empty
 

@@ -17,7 +17,7 @@ from deploy import performance
 from deploy.capacity.costs import read_costs
 from deploy.capacity.show import page_costs, page_tables
 from deploy.operate import SERVICES, settings_of
-from services.ingest.web.openapi import document as ingest_document
+from services.ingest.openapi.document import document as ingest_document
 from services.tally.reading.openapi import document as tally_document
 from services.verify.deciding.rules import REASONS
 from shared.asyncapi import system_document

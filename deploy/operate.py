@@ -23,7 +23,7 @@ from rich.table import Table
 from deploy import migrations
 from deploy.local import DEMO_STATE_DIR, STATE_DIR
 from deploy.local.state import StackState
-from services.ingest.admin.credentials import NamedSecrets
+from services.ingest.access.credentials import NamedSecrets
 from services.tally.counting.announced import announced_now
 from services.tally.counting.audit import PetitionAudit
 from services.tally.counting.audit import audit as audit_petitions

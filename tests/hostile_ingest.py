@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Message
 
-from services.ingest.admin.access import Access
+from services.ingest.access.access import Access
 from services.ingest.admin.events import AdminEvent, AdminEvents, LastChange
 from services.ingest.metrics import IngestMetrics
 from services.ingest.petitions.calls import PetitionEndpoints

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from services.ingest.admin.access import Access
+from services.ingest.access.access import Access
 from services.ingest.admin.events import AdminEvents
 from services.ingest.admin.upkeep import AdminUpkeep
 from services.ingest.metrics import IngestMetrics

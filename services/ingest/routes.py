@@ -13,11 +13,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.ingest.metrics import IngestMetrics
+from services.ingest.openapi import document as openapi
 from services.ingest.petitions.calls import PetitionEndpoints
 from services.ingest.signatures.calls import SignatureEndpoints
 from services.ingest.signing.batch import BatchEndpoint
 from services.ingest.signing.sign import PREFIX, SUFFIX, SignEndpoint
-from services.ingest.web import openapi
 from services.ingest.web.answers import Answers
 from services.ingest.web.bodies import ClientDisconnected
 from services.ingest.web.limits import InFlight

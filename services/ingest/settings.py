@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_settings import SettingsConfigDict
 
-from services.ingest.admin.credentials import AdminTokens, ApiKeys, Credential, NamedSecrets, parse, require_unique
+from services.ingest.access.credentials import AdminTokens, ApiKeys, Credential, NamedSecrets, parse, require_unique
 from services.ingest.web.clients import parse_networks
 from shared.runtime.settings import PostgresSettings, Secret, SignerSettings, unset_when_empty
 

@@ -12,8 +12,8 @@ from services.notify.milestones.handlers import NOT_DECIDED, MilestoneHandler, d
 from services.notify.outbox.corrections import Corrections
 from services.notify.outbox.sender import Sender
 from services.notify.outbox.store import DeliveryStore
-from services.notify.outbox.upkeep import Upkeep
 from services.notify.settings import Settings
+from services.notify.upkeep import Upkeep
 from shared.contract.catalogue import Catalogue
 from shared.contract.topics import NOTIFY_GROUP
 from shared.kafka.catalogue_feed import CatalogueFeed

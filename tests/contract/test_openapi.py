@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, settings
 from deploy.local.kafka import KafkaBroker
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
+from services.ingest.openapi.document import document
+from services.ingest.openapi.parts import EXAMPLE_PETITION, EXAMPLE_SIGNATURE
 from services.ingest.signing.batch import CONTENT_TYPES
-from services.ingest.web.openapi import document
-from services.ingest.web.openapi_parts import EXAMPLE_PETITION, EXAMPLE_SIGNATURE
 from shared.contract.identity import signer_key
 from shared.contract.topics import apply_topics
 from tests.running_ingest import AS_ADMIN, PEPPER, STATE, running_ingest

@@ -4,8 +4,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from services.tally.counting import step
-from services.tally.counting.step import Step
+from services.tally.counting.step import Step, step
 from services.tally.counting.store import Applied, Refused, TallyStore
 from shared.contract.events import CountedFact, minute_of
 from shared.postgres import Database

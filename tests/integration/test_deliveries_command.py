@@ -17,7 +17,7 @@ from deploy import deliveries
 from deploy.cli import app
 from deploy.local.ports import free_port
 from deploy.local.postgres import Postgres
-from services.notify.outbox.deliveries import NO_MAIL, delivery_id
+from services.notify.deliveries import NO_MAIL, delivery_id
 from tests.integration.notify_desk import MINUTE, Desk, new_database, open_desk, petition
 
 FERRY = "night-ferry"

@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from deploy.local.postgres import Postgres
+from services.notify.deliveries import delivery_id
 from services.notify.outbox import sender
-from services.notify.outbox.deliveries import delivery_id
 from tests.integration.consuming import eventually
 from tests.integration.notify_desk import Desk, message_id, new_database, open_desk, petition
 from tests.integration.scripted_smtp import ScriptedSmtp

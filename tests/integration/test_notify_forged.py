@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate, migrations
+from services.notify.deliveries import NO_MAIL, NO_TARGET, NOT_DECIDED, NOT_ITS_ID, Claim, delivery_id
 from services.notify.mail.letter import MailWriter
 from services.notify.milestones.handlers import MilestoneHandler
-from services.notify.outbox.deliveries import NO_MAIL, NO_TARGET, NOT_DECIDED, NOT_ITS_ID, Claim, delivery_id
 from shared.contract.catalogue import Catalogue
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import SetAside

@@ -14,13 +14,13 @@ from structlog.testing import capture_logs
 
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate, migrations
+from services.notify.deliveries import NO_TARGET, delivery_id
 from services.notify.mail.refusals import ALREADY_TOLD, MOVED, NO_ADDRESS, Cause
 from services.notify.milestones.handlers import MilestoneHandler
 from services.notify.outbox import requeue
 from services.notify.outbox.corrections import Corrections
-from services.notify.outbox.deliveries import NO_TARGET, delivery_id
 from services.notify.outbox.requeue import ONE_AT_A_TIME, Retried
-from services.notify.outbox.upkeep import Upkeep
+from services.notify.upkeep import Upkeep
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import PetitionChanged
 from shared.kafka.catalogue_feed import CatalogueBehind, CatalogueFeed

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from deploy.local.valkey import Valkey
-from services.tally.counting import step
-from services.tally.counting.step import UNKNOWN, Step
+from services.tally.counting.step import UNKNOWN, Step, step
 from services.tally.counting.store import Applied, Reached, Refused, TallyState, TallyStore
 from shared import redis as shared_redis
 from tests.integration.databases import redis_numbered

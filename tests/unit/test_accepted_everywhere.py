@@ -16,8 +16,8 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.notify.deliveries import Claim, deliveries_for
 from services.notify.mail.letter import MailWriter
-from services.notify.outbox.deliveries import Claim, deliveries_for
 from services.tally.counting.handlers import decode as decode_fact
 from services.verify.deciding.records import fact_record
 from services.verify.deciding.rules import judge

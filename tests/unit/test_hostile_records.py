@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from services.notify.deliveries import deliveries_for
 from services.notify.milestones.handlers import decode as decode_milestone
-from services.notify.outbox.deliveries import deliveries_for
 from services.tally.counting.handlers import decode as decode_fact
 from services.tally.reading.live import Form, LiveHub
 from services.tally.reading.live_feed import LiveFeed

@@ -23,7 +23,7 @@ from deploy.cli import app
 from deploy.local.first_steps import PETITION, SIGNATURE
 from deploy.local.victims import VICTIMS, Victim
 from deploy.operate import SERVICES, settings_of
-from services.ingest.web.openapi import document as ingest_document
+from services.ingest.openapi.document import document as ingest_document
 from services.tally.reading.openapi import document as tally_document
 from shared.contract.topics import all_topics
 from shared.runtime.settings import environment_name

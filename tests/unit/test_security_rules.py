@@ -12,7 +12,7 @@ from typing import TypeGuard
 
 import pytest
 
-from services.ingest.signing.intake import ANSWER_SECONDS
+from services.ingest.web.deadline import ANSWER_SECONDS
 from shared.runtime.settings import CommonSettings
 from shared.web.connections import HEAD_BYTES, HEAD_FIELDS
 
@@ -44,7 +44,7 @@ def early_exits(node: ast.AST) -> list[ast.AST]:
 
 
 def test_credentials_are_compared_in_constant_time_and_all_of_them_always() -> None:
-    role = function("services/ingest/admin/access.py", "caller")
+    role = function("services/ingest/access/access.py", "caller")
     (loop,) = [node for node in ast.walk(role) if isinstance(node, ast.For)]
     assert ast.unparse(loop.iter) == "known"
     (known,) = [ast.unparse(node.value) for node in ast.walk(role) if _assigns(node, "known")]
@@ -89,7 +89,7 @@ def test_only_two_modules_of_the_services_look_at_credentials_one_that_reads_the
         for path in SOURCES
         if path.is_relative_to(ROOT / "services") and list(credentials_read(tree_of(path)))
     }
-    assert readers == {"services/ingest/admin/access.py", "services/ingest/settings.py"}
+    assert readers == {"services/ingest/access/access.py", "services/ingest/settings.py"}
 
 
 def test_every_exception_from_the_security_rules_has_a_reason() -> None:

@@ -18,7 +18,7 @@ import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
-from services.ingest.admin.access import Caller
+from services.ingest.access.access import Caller
 from services.ingest.metrics import IngestMetrics
 from services.ingest.web.problems import problem
 from shared.kafka.errors import is_transient

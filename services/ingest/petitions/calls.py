@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingest.admin.access import Access, Caller, Role
+from services.ingest.access.access import Access, Caller, Role
 from services.ingest.admin.events import AdminEvent, AdminEvents
 from services.ingest.petitions.changes import Decide, PetitionChanges
 from services.ingest.petitions.documents import (

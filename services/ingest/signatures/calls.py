@@ -11,13 +11,14 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingest.admin.access import Access, Role
+from services.ingest.access.access import Access, Role
 from services.ingest.admin.events import AdminEvent, AdminEvents
 from services.ingest.metrics import IngestMetrics
+from services.ingest.refusal import NotAdmitted
 from services.ingest.signatures.disclosure import without_duplicates, without_erasures
 from services.ingest.signatures.effect import without_effect
 from services.ingest.signatures.store import Outcome, OutcomeStore, Target
-from services.ingest.signing.admission import Erasure, NotAdmitted, checked_erasure
+from services.ingest.signing.admission import Erasure, checked_erasure
 from services.ingest.signing.intake import Intake
 from services.ingest.web.answers import Answers
 from services.ingest.web.bodies import read_json, refusal_of

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from services.ingest.refusal import FieldError, NotAdmitted
 from shared.contract.bounds.texts import (
     IN_NEITHER,
     MOST_ACTOR,
@@ -102,19 +103,6 @@ class Erasure(BaseModel):
         json_schema_extra=_described(1, MOST_REASON, pattern=_FILLED_LINE),
         repr=False,
     )
-
-
-FieldError = dict[str, str]
-"""A ``field`` that must be put right, the ``code`` of what is wrong with it, and the ``problem`` in a sentence; never with the
-value that was sent."""
-
-
-class NotAdmitted(Exception):
-    """The submission is refused. ``reason`` names one of `services.ingest.web.problems.KINDS`."""
-
-    def __init__(self, reason: str, *, detail: str | None = None, errors: tuple[FieldError, ...] = ()) -> None:
-        super().__init__(reason)
-        self.reason, self.detail, self.errors = reason, detail, errors
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingest.admin.access import Access
+from services.ingest.access.access import Access
 from services.ingest.metrics import IngestMetrics
 from services.ingest.signing.admission import BatchLine
-from services.ingest.signing.intake import ANSWER_SECONDS, Intake
+from services.ingest.signing.intake import Intake
 from services.ingest.signing.sign import BODY_BYTES as LINE_BYTES
 from services.ingest.web.bodies import BOM, media_type, read_body, refusal_of, require_utf8, too_large
+from services.ingest.web.deadline import ANSWER_SECONDS
 from services.ingest.web.limits import InFlight
 from services.ingest.web.problems import problem
 from services.ingest.web.schemas import BatchAnswer, LineAccepted, LineRefused, ProblemDetails, status_url

@@ -11,9 +11,11 @@ from uuid import UUID
 from aiokafka.errors import MessageSizeTooLargeError
 from pydantic import TypeAdapter
 
-from services.ingest.admin.access import Caller
-from services.ingest.signing.admission import Admitted, NotAdmitted, Submission, admit, require_open
+from services.ingest.access.access import Caller
+from services.ingest.refusal import NotAdmitted
+from services.ingest.signing.admission import Admitted, Submission, admit, require_open
 from services.ingest.signing.clock import Clock
+from services.ingest.web.deadline import ANSWER_SECONDS
 from services.ingest.web.problems import problem, problem_of
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import Event, PetitionChanged, SignCommand
@@ -25,8 +27,6 @@ from shared.kafka.record import Record
 from shared.runtime.failpoints import failpoint
 
 SOURCE: Final = "/groundswell/ingest"
-ANSWER_SECONDS: Final = 10.0
-"""Nobody waits longer for an answer: not a person with a form, not a proxy before us."""
 
 _to_json: Final = TypeAdapter(SignCommand).dump_json  # straight to bytes
 

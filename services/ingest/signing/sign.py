@@ -12,14 +12,15 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from services.ingest.admin.access import Access
+from services.ingest.access.access import Access
 from services.ingest.metrics import IngestMetrics
-from services.ingest.signing.admission import NotAdmitted, valid_idempotency_key
-from services.ingest.signing.intake import ANSWER_SECONDS, Intake
+from services.ingest.refusal import NotAdmitted
+from services.ingest.signing.admission import Submission, valid_idempotency_key
+from services.ingest.signing.intake import Intake
 from services.ingest.web.answers import Answers
-from services.ingest.web.bodies import ClientDisconnected, read_body, read_submission
+from services.ingest.web.bodies import ClientDisconnected, read_body, read_form
 from services.ingest.web.clients import Clients
-from services.ingest.web.deadline import Deadline
+from services.ingest.web.deadline import ANSWER_SECONDS, Deadline
 from services.ingest.web.limits import ClientRate, InFlight
 from services.ingest.web.problems import problem, problem_of
 from services.ingest.web.schemas import status_url
@@ -109,7 +110,7 @@ class SignEndpoint:
                 body = await read_body(headers, receive, BODY_BYTES)
                 # In work from here on: who sends a body slowly, or never, takes nobody's place.
                 with self._in_flight:
-                    submission = read_submission(headers, body)
+                    submission = read_form(headers, body, Submission)
                     admitted = self._intake.admit(submission, petition, idempotency_key, moment)
                     return await self._intake.sign(admitted)
         except TimeoutError:

@@ -8,11 +8,11 @@ from urllib.parse import quote, urlencode
 from starlette.responses import Response
 
 from services.ingest.metrics import IngestMetrics
-from services.ingest.signing.admission import Submission
 from services.ingest.web.bodies import JSON, media_type
 from services.ingest.web.pages import problem_page, status_page
 from services.ingest.web.problems import problem as problem_named
 from services.ingest.web.schemas import SignatureStatus
+from shared.contract.form_errors import FORM_FIELDS
 from shared.web.problems import Problem, prefers_html
 
 
@@ -51,7 +51,7 @@ class Answers:
         refusal += [
             ("e", f"{error['field']}:{error.get('code', 'invalid')}")
             for error in problem.errors
-            if error["field"] in Submission.model_fields
+            if error["field"] in FORM_FIELDS
         ]
         if problem.retry_after is not None:
             refusal.append(("wait", str(problem.retry_after)))

@@ -1,20 +1,21 @@
-"""Request bodies: read up to a limit, and turned into a submission. How forms are read stands in `shared.web.sign_form`."""
+"""Request bodies: read up to a limit, and turned into a model. How forms are read stands in `shared.web.sign_form`."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.types import Receive
 
-from services.ingest.signing.admission import Submission
-from services.ingest.signing.intake import ANSWER_SECONDS
+from services.ingest.web.deadline import ANSWER_SECONDS
 from services.ingest.web.problems import problem
 from shared.web.problems import field_errors
 from shared.web.sign_form import FormUnreadable, multipart, submission_fields, urlencoded
+
+Model = TypeVar("Model", bound=BaseModel)
 
 JSON: Final = b"application/json"
 MERGE_PATCH: Final = b"application/merge-patch+json"
@@ -124,7 +125,7 @@ async def read_json(headers: Mapping[bytes, bytes], receive: Receive, limit: int
         raise problem("body_too_slow") from None
 
 
-def read_submission(headers: Mapping[bytes, bytes], body: bytes) -> Submission:
+def read_form(headers: Mapping[bytes, bytes], body: bytes, model: type[Model]) -> Model:
     """What the signer sent, as JSON or as an HTML form.
 
     Raises:
@@ -134,12 +135,12 @@ def read_submission(headers: Mapping[bytes, bytes], body: bytes) -> Submission:
     try:
         if kind == JSON:
             require_utf8(headers)
-            return Submission.model_validate_json(body.removeprefix(BOM))
+            return model.model_validate_json(body.removeprefix(BOM))
         if kind == FORM:
-            return Submission.model_validate(submission_fields(urlencoded(body, charset(headers))))
+            return model.model_validate(submission_fields(urlencoded(body, charset(headers))))
         if kind == MULTIPART:
             fields = multipart(headers[b"content-type"], body, charset(headers))
-            return Submission.model_validate(submission_fields(fields))
+            return model.model_validate(submission_fields(fields))
     except ValidationError as error:
         raise refusal_of(error) from None
     except FormUnreadable as error:

@@ -7,6 +7,9 @@ import time
 from types import TracebackType
 from typing import Final
 
+ANSWER_SECONDS: Final = 10.0
+"""Nobody waits longer for an answer: not a person with a form, not a proxy before us."""
+
 _LOOK_SECONDS: Final = 0.25
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from services.ingest.signing.admission import FieldError, NotAdmitted
+from services.ingest.refusal import FieldError, NotAdmitted
 from shared.web import malformed
 from shared.web.problems import Problem
 

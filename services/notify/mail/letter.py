@@ -22,8 +22,8 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from services.notify.deliveries import Claim, message_id, one_line, shorten
 from services.notify.mail.refusals import NO_ADDRESS
-from services.notify.outbox.deliveries import Claim, message_id, one_line, shorten
 from shared.contract.bounds.invisible import BLANKS
 from shared.contract.identity import InvalidEmail
 from shared.contract.mail_address import wire_address

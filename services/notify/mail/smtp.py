@@ -17,9 +17,9 @@ from urllib.parse import unquote, urlsplit
 import aiosmtplib
 import structlog
 
+from services.notify.deliveries import Reply, Stage, one_line, shorten
 from services.notify.mail.letter import Mail, Unmailable
 from services.notify.mail.refusals import NEEDS_SMTPUTF8
-from services.notify.outbox.deliveries import Reply, Stage, one_line, shorten
 from shared.runtime.tls import client_context
 from shared.runtime.unreachable import why
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 import structlog
 from aiokafka import ConsumerRecord
 
+from services.notify.deliveries import Delivery, deliveries_for
 from services.notify.metrics import NotifyMetrics
-from services.notify.outbox.deliveries import Delivery, deliveries_for
 from services.notify.outbox.store import Decided, DeliveryStore
 from services.notify.outbox.writing import Written
 from shared.contract.bounds import FACT_AHEAD, MOST_BIGINT, fit

@@ -17,7 +17,7 @@ from uuid import UUID
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from services.notify.outbox.deliveries import Claim, Claimed, Delivery, Open, Withheld, fold, one_line, withheld
+from services.notify.deliveries import Claim, Claimed, Delivery, Open, Withheld, fold, one_line, withheld
 from shared.postgres import Connection
 
 AnyConnection = Connection | PoolConnectionProxy

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import structlog
 
+from services.notify.deliveries import address_of, one_line
 from services.notify.mail.refusals import Cause
-from services.notify.outbox.deliveries import address_of, one_line
 from services.notify.outbox.requeue import Because, Correction, Failed
 from services.notify.outbox.store import DeliveryStore
 from shared.contract.catalogue import Catalogue

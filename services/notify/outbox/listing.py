@@ -14,9 +14,9 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from services.notify.deliveries import one_line, shorten
 from services.notify.mail.refusals import enhanced_status, read_reply
 from services.notify.outbox.claiming import AnyConnection
-from services.notify.outbox.deliveries import one_line, shorten
 
 _ADDRESS: Final = re.compile(r"[^\s<>()\[\]:;,\"']+@[^\s<>()\[\]:;,\"']+")
 _WORDS: Final = 300

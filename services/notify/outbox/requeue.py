@@ -22,9 +22,9 @@ from uuid import UUID
 
 import asyncpg
 
+from services.notify.deliveries import Delivery, address_of, delivery_id, one_line
 from services.notify.mail.refusals import ALREADY_TOLD, MOVED, Cause, cause_in
 from services.notify.outbox.claiming import AnyConnection
-from services.notify.outbox.deliveries import Delivery, address_of, delivery_id, one_line
 from services.notify.outbox.writing import write
 from shared.contract.events import Target
 

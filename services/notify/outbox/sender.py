@@ -38,11 +38,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from services.notify.mail.letter import MailWriter, Unmailable
-from services.notify.mail.refusals import Cause, cause_of
-from services.notify.mail.smtp import MailCut, SmtpRelay, SmtpSession
-from services.notify.metrics import NotifyMetrics
-from services.notify.outbox.deliveries import (
+from services.notify.deliveries import (
     NO_TARGET,
     Claim,
     Reply,
@@ -53,6 +49,10 @@ from services.notify.outbox.deliveries import (
     address_of,
     verdict,
 )
+from services.notify.mail.letter import MailWriter, Unmailable
+from services.notify.mail.refusals import Cause, cause_of
+from services.notify.mail.smtp import MailCut, SmtpRelay, SmtpSession
+from services.notify.metrics import NotifyMetrics
 from services.notify.outbox.store import DeliveryStore
 from services.notify.settings import Settings
 from shared.contract.catalogue import Catalogue

@@ -17,10 +17,10 @@ from uuid import UUID
 
 import asyncpg
 
+from services.notify.deliveries import NO_MAIL, Claimed, Delivery, Withheld
 from services.notify.mail.refusals import Cause
 from services.notify.outbox import claiming, requeue
 from services.notify.outbox.claiming import CLAIMABLE, AnyConnection
-from services.notify.outbox.deliveries import NO_MAIL, Claimed, Delivery, Withheld
 from services.notify.outbox.requeue import Correction, Failed, Requeued, Retried
 from services.notify.outbox.writing import OPEN, Written, write
 from shared.contract.events import MilestoneReached

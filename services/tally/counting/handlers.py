@@ -11,14 +11,13 @@ from typing import Any, Final
 import structlog
 from aiokafka import ConsumerRecord
 
-from services.tally.counting import step
 from services.tally.counting.announce import MilestoneAnnouncer, SnapshotAnnouncer
 from services.tally.counting.facts import CountedFact, RevokedFact, VerifiedFact
 from services.tally.counting.healing import Healer
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
 from services.tally.counting.owner import OwnersWord
-from services.tally.counting.step import Step, by_petition, first_positions, lost_state
+from services.tally.counting.step import Step, by_petition, first_positions, lost_state, step
 from services.tally.counting.store import Applied, Damaged, Reached, Refused, TallyState, TallyStore
 from shared.contract.bounds import FACT_AHEAD, MOST_LANE, MOST_POSITION, fit
 from shared.contract.catalogue import Catalogue

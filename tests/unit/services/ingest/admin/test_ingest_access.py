@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.ingest.admin.access import Access, Caller, Role
+from services.ingest.access.access import Access, Caller, Role
 from services.ingest.settings import Settings
 from services.ingest.web.clients import Clients
 from shared.web.problems import Problem

@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from services.ingest.petitions.rules import petition_errors
-from services.ingest.signing.admission import (
-    NotAdmitted,
-    Submission,
-    admit,
-    require_open,
-    valid_idempotency_key,
-)
+from services.ingest.refusal import NotAdmitted
+from services.ingest.signing.admission import Submission, admit, require_open, valid_idempotency_key
 from services.ingest.web.problems import KINDS, problem_of
 from shared.contract.events import PetitionChanged, PetitionState
 from shared.contract.identity import canonical_email, issued_here, signer_key

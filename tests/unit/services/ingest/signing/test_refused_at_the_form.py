@@ -6,7 +6,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from services.ingest.signing.admission import Erasure, NotAdmitted, Submission, admit, checked_erasure
+from services.ingest.refusal import NotAdmitted
+from services.ingest.signing.admission import Erasure, Submission, admit, checked_erasure
 from services.ingest.signing.sign import BODY_BYTES
 from services.verify.deciding.rules import Reason, judge
 from shared.contract.bounds import MOST_CHARACTERS

@@ -2,7 +2,8 @@
 
 import pytest
 
-from services.ingest.web.bodies import ClientDisconnected, read_body, read_submission
+from services.ingest.signing.admission import Submission
+from services.ingest.web.bodies import ClientDisconnected, read_body, read_form
 from shared.web.problems import Problem
 
 FORM = {b"content-type": b"application/x-www-form-urlencoded"}
@@ -51,13 +52,15 @@ async def test_a_client_that_goes_away_in_the_middle_is_not_answered():
 
 
 def test_a_form_and_json_say_the_same():
-    sent = read_submission(
+    sent = read_form(
         FORM,
         b"email=robin%2Bx%40mail.example&name=Jos%C3%A9+R&country=+nl&postcode=&comment=a%0D%0Ab&consent=on&else=1",
+        Submission,
     )
-    same = read_submission(
+    same = read_form(
         JSON,
         '{"email":"robin+x@mail.example","name":"José R","country":"nl","comment":"a\\r\\nb","consent":true,"else":1}'.encode(),
+        Submission,
     )
     assert sent == same
 
@@ -67,7 +70,7 @@ def test_a_multipart_form_says_the_same_too():
         b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % pair
         for pair in ((b"email", b"robin@mail.example"), (b"name", b"R"), (b"country", b"nl"))
     ]
-    sent = read_submission({b"content-type": b"multipart/form-data; boundary=b"}, b"".join(lines) + b"--b--\r\n")
+    sent = read_form({b"content-type": b"multipart/form-data; boundary=b"}, b"".join(lines) + b"--b--\r\n", Submission)
     assert (sent.email, sent.name, sent.country, sent.consent) == ("robin@mail.example", "R", "nl", False)
 
 
@@ -99,5 +102,5 @@ def test_a_multipart_form_says_the_same_too():
 )
 def test_what_cannot_be_read_is_refused_with_the_right_status(headers, body, status):
     with pytest.raises(Problem) as refusal:
-        read_submission(headers, body)
+        read_form(headers, body, Submission)
     assert refusal.value.status == status

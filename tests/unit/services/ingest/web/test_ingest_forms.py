@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from services.ingest.web.bodies import read_submission
+from services.ingest.signing.admission import Submission
+from services.ingest.web.bodies import read_form
 from shared.web.problems import Problem
 from shared.web.sign_form import FormUnreadable, urlencoded
 from tests.hostile_ingest import AS_ADMIN, GOOD, JSON, SIGN, ingest_anew, multipart
@@ -65,7 +66,7 @@ def test_a_form_is_decoded_by_the_charset_that_it_declares_wherever_it_does(char
         (MULTIPART, parts(name, declared=label)),
         (MULTIPART, parts(name, per_part=label)),
     ):
-        assert read_submission({b"content-type": kind}, body).name == NAMES[charset], kind
+        assert read_form({b"content-type": kind}, body, Submission).name == NAMES[charset], kind
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_a_form_is_decoded_by_the_charset_that_it_declares_wherever_it_does(char
 )
 def test_what_cannot_be_decoded_is_refused_in_words_that_say_utf_8(kind: bytes, body: bytes) -> None:
     with pytest.raises(Problem) as refusal:
-        read_submission({b"content-type": kind}, body)
+        read_form({b"content-type": kind}, body, Submission)
     assert refusal.value.status == 400
     assert "UTF-8" in refusal.value.detail
 
@@ -94,9 +95,9 @@ def test_a_form_of_many_fields_or_none_that_is_whole_is_refused() -> None:
     with pytest.raises(FormUnreadable, match="fields"):
         urlencoded(b"&".join(b"f%d=1" % number for number in range(60)), None)
     with pytest.raises(Problem):
-        read_submission({b"content-type": MULTIPART}, multipart({f"f{number}": 1 for number in range(60)}))
+        read_form({b"content-type": MULTIPART}, multipart({f"f{number}": 1 for number in range(60)}), Submission)
     with pytest.raises(Problem):
-        read_submission({b"content-type": MULTIPART}, multipart(GOOD)[:-8])
+        read_form({b"content-type": MULTIPART}, multipart(GOOD)[:-8], Submission)
 
 
 async def test_json_that_begins_with_a_byte_order_mark_is_read_alone_and_in_a_batch() -> None:

@@ -7,7 +7,7 @@ import jsonschema_rs
 import pytest
 from jsonschema import Draft202012Validator
 
-from services.ingest.web.openapi import document
+from services.ingest.openapi.document import document
 from services.ingest.web.problems import KINDS
 
 COMMITTED = Path(__file__).parents[5] / "docs" / "openapi.json"
@@ -22,7 +22,7 @@ def operations():
 
 def test_the_committed_document_is_the_one_that_is_served():
     assert json.loads(COMMITTED.read_text()) == document(), (
-        "run: python -m services.ingest.web.openapi > docs/openapi.json"
+        "run: python -m services.ingest.openapi.document > docs/openapi.json"
     )
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.notify.deliveries import Claim, Delivery, delivery_id, one_line
 from services.notify.mail.letter import Mail, MailWriter, Unmailable, parse_mailbox
-from services.notify.outbox.deliveries import Claim, Delivery, delivery_id, one_line
 from shared.contract.identity import InvalidEmail
 from shared.contract.mail_address import wire_address
 

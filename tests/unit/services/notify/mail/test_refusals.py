@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.notify.deliveries import NO_MAIL, NO_TARGET, NOT_DECIDED, NOT_ITS_ID, Reply, Stage
 from services.notify.mail.refusals import (
     ALREADY_TOLD,
     MOVED,
@@ -17,7 +18,6 @@ from services.notify.mail.refusals import (
     enhanced_status,
     read_reply,
 )
-from services.notify.outbox.deliveries import NO_MAIL, NO_TARGET, NOT_DECIDED, NOT_ITS_ID, Reply, Stage
 
 
 @pytest.mark.parametrize(

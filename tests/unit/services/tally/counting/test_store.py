@@ -19,7 +19,9 @@ def test_all_keys_of_a_petition_share_a_cluster_slot() -> None:
 
 @pytest.mark.parametrize("name", ["apply", "announced", "swap", "read"])
 def test_every_script_states_its_keys_and_arguments(name: str) -> None:
-    header = resources.files("services.tally.counting").joinpath(f"{name}.lua").read_text(encoding="utf-8").split("\n\n")[0]
+    header = (
+        resources.files("services.tally.counting").joinpath(f"{name}.lua").read_text(encoding="utf-8").split("\n\n")[0]
+    )
     assert "KEYS[1]" in header
     assert "ARGV" in header
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.notify.deliveries import Claim, deliveries_for
 from services.notify.mail.letter import MailWriter
-from services.notify.outbox.deliveries import Claim, deliveries_for
 from shared.contract.events import MilestoneReached, Organisation, PetitionChanged, Target
 from tests.hostile import repeatable, texts
 from tests.tally_read_fakes import CHANGED, HARBOUR, ReadSide, petition, tally

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.ingest.web.openapi import document
+from services.ingest.openapi.document import document
 from services.ingest.web.problems import KINDS
 from services.tally.reading.refusals import FIELDS, REFUSALS
 from services.tally.reading.typed import FORM_BYTES

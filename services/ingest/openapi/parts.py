@@ -1,4 +1,4 @@
-"""The parts that `services.ingest.web.openapi` puts together: parameters, answers, refusals, schemas."""
+"""The parts that `services.ingest.openapi.document` puts together: parameters, answers, refusals, schemas."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.notify.outbox.deliveries import (
+from services.notify.deliveries import (
     Claim,
     Open,
     Reply,

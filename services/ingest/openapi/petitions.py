@@ -1,10 +1,10 @@
-"""What the document says of petitions: see `services.ingest.web.openapi`."""
+"""What the document says of petitions: see `services.ingest.openapi.document`."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from services.ingest.web.openapi_parts import (
+from services.ingest.openapi.parts import (
     ADMIN,
     ADMINISTERING,
     CREDENTIALS,

@@ -1,6 +1,6 @@
 """ingest's OpenAPI 3.1 document, made from the models that read and write the bodies and from the table of refusals.
 
-``python -m services.ingest.web.openapi > docs/openapi.json`` writes the committed copy.
+``python -m services.ingest.openapi.document > docs/openapi.json`` writes the committed copy.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from services.ingest.signing.batch import CONTENT_TYPES
-from services.ingest.signing.sign import BODY_BYTES
-from services.ingest.web import openapi_petitions
-from services.ingest.web.openapi_parts import (
+from services.ingest.openapi import petitions as openapi_petitions
+from services.ingest.openapi.parts import (
     ADMIN,
     AUTHORISED,
     CREDENTIALS,
@@ -30,6 +28,8 @@ from services.ingest.web.openapi_parts import (
     schemas,
     signature_id,
 )
+from services.ingest.signing.batch import CONTENT_TYPES
+from services.ingest.signing.sign import BODY_BYTES
 
 _EXAMPLE_SUBMISSION: Final[Json] = {
     "email": "robin@mail.example",

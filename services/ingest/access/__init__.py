@@ -1,0 +1,1 @@
+"""Who may call what: administrators and partners by their named secrets, some bound to organisations."""
