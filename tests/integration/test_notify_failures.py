@@ -105,7 +105,7 @@ async def test_a_server_that_stops_answering_is_left_after_the_timeout(desk: Des
         await never.wait()
 
     desk.smtp.on_data = hang
-    async with desk.sending(smtp_timeout_seconds=0.2):
+    async with desk.sending(smtp_timeout_seconds=2):
         await desk.finished()
 
     first, second = desk.smtp.taken
