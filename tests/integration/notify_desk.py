@@ -58,7 +58,7 @@ class Desk:
                 "poll_seconds": 0.01,
                 "retry_first_seconds": 0.02,
                 "retry_most_seconds": 0.02,
-                "smtp_timeout_seconds": 60.0,
+                "smtp_timeout_seconds": 5.0,
                 "lease_seconds": 10.0,
                 **changes,
             }

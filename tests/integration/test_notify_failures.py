@@ -125,7 +125,7 @@ async def test_the_servers_yes_is_written_down_even_when_postgres_went_away_befo
         stopped.set()
 
     desk.smtp.on_data = postgres_stops
-    async with desk.sending():
+    async with desk.sending(smtp_timeout_seconds=60, lease_seconds=120):  # the server waits for PostgreSQL's end
         await stopped.wait()
         await eventually(lambda: desk.held() >= 2, "the sender has tried to write it down, twice")
         await postgres.start()
