@@ -6,7 +6,7 @@ import shutil
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 FLAGS = [
     "--no-sandbox",  # the tests run as root, in a container or on a build machine
@@ -17,6 +17,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+expect.set_options(timeout=60_000)  # milliseconds; five seconds are few on a machine that is busy with something else
 
 
 @pytest.fixture(scope="session")

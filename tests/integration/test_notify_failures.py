@@ -105,7 +105,7 @@ async def test_a_server_that_stops_answering_is_left_after_the_timeout(desk: Des
         await never.wait()
 
     desk.smtp.on_data = hang
-    async with desk.sending(smtp_timeout_seconds=0.2):
+    async with desk.sending(smtp_timeout_seconds=2):
         await desk.finished()
 
     first, second = desk.smtp.taken
@@ -125,7 +125,7 @@ async def test_the_servers_yes_is_written_down_even_when_postgres_went_away_befo
         stopped.set()
 
     desk.smtp.on_data = postgres_stops
-    async with desk.sending():
+    async with desk.sending(smtp_timeout_seconds=60, lease_seconds=120):  # the server waits for PostgreSQL's end
         await stopped.wait()
         await eventually(lambda: desk.held() >= 2, "the sender has tried to write it down, twice")
         await postgres.start()
