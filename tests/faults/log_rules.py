@@ -150,6 +150,7 @@ RULES: Final = (
     Rule("postgres_away", (POSTGRES, CLOCK), "PostgreSQL was away when the service started"),
     # Redis.
     Rule("redis_state_rebuilt", (REDIS,), "Redis lost its state or was restarted"),
+    Rule("group_lag_unknown", (KAFKA,), "the brokers did not say how far a group is", cause=_KAFKA_ERROR),
     Rule("counts_away", (REDIS,), "Redis did not answer a reader"),
     Rule("counts_away", (ALWAYS,), "readers wait 0.2 s, and no longer when the machine is busy", cause="too_slow"),
     Rule("watch_delayed|snapshots_delayed|audit_not_made", (KAFKA,), "the broker is away", cause=_KAFKA_ERROR),

@@ -37,7 +37,7 @@ class Watched:
 
     Attributes:
         streamed: every event of its stream, over all reconnections of one subscriber.
-        asked: what the API answered, where it differs from the answer before.
+        asked: what the API answered and did not mark as stale, where it differs from the answer before.
         connections: how often the subscriber had to connect.
     """
 

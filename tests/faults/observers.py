@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import httpx
 
@@ -104,8 +104,12 @@ class Observer:
         Raises:
             httpx.HTTPError: it cannot be read.
         """
+        return Shown.of(await self._tally(petition_id))
+
+    async def _tally(self, petition_id: str) -> dict[str, Any]:
         answer = await self._world.http.get(f"{self._world.tally_url}/v1/petitions/{petition_id}/tally")
-        return Shown.of(answer.raise_for_status().json())
+        body: dict[str, Any] = answer.raise_for_status().json()
+        return body
 
     async def _metrics_leaks(self) -> list[str]:
         leaks = []
@@ -122,12 +126,13 @@ class Observer:
         asked = self._watched.asked
         while True:
             try:
-                shown = await self.shown(self._surge.hot)
+                body = await self._tally(self._surge.hot)
             except httpx.HTTPError:
                 pass  # tally is away: nothing is shown
             else:
-                if not asked or asked[-1] != shown:
-                    asked.append(shown)
+                # Marked as stale, it is the newest that this process knows of; one before it may have shown a newer one.
+                if not body["stale"] and (not asked or asked[-1] != Shown.of(body)):
+                    asked.append(Shown.of(body))
             await asyncio.sleep(_ASK_SECONDS)
 
     async def _follow(self) -> None:

@@ -28,7 +28,7 @@ from tests.faults.notes import SACRIFICE, notes_of
 if TYPE_CHECKING:
     from tests.faults.world import World
 
-HEAL_SECONDS: Final = 45.0
+HEAL_SECONDS: Final = 90.0
 """On a machine that carries a surge, and other faults, at the same time. A fault may take 240 seconds in all."""
 
 _MOST_NAME: Final = 60
