@@ -7,12 +7,12 @@ from urllib.parse import quote, urlencode
 
 from starlette.responses import Response
 
-from services.ingest.admission import Submission
 from services.ingest.bodies import JSON, media_type
 from services.ingest.metrics import IngestMetrics
 from services.ingest.pages import problem_page, status_page
 from services.ingest.problems import problem as problem_named
 from services.ingest.schemas import SignatureStatus
+from shared.form_errors import FORM_FIELDS
 from shared.http import Problem, prefers_html
 
 
@@ -51,7 +51,7 @@ class Answers:
         refusal += [
             ("e", f"{error['field']}:{error.get('code', 'invalid')}")
             for error in problem.errors
-            if error["field"] in Submission.model_fields
+            if error["field"] in FORM_FIELDS
         ]
         if problem.retry_after is not None:
             refusal.append(("wait", str(problem.retry_after)))
