@@ -126,6 +126,7 @@ RULES: Final = (
         "dead_letter", ("contradictions",), "what cannot be applied was written", fields={"reason": "cannot_be_applied"}
     ),
     # Kafka is away, or the group moved.
+    Rule("group_lag_unknown", (KAFKA,), "the brokers did not say how far a group is", cause=_KAFKA_ERROR),
     Rule("kafka_away|kafka_away_at_start", (KAFKA,), "the broker was away when the service started"),
     Rule("group_trouble|consumer_stalled", (KAFKA, ITSELF), "the client lost the broker or its place in the group"),
     Rule("producer_replaced|producer_stopped_unsent|producer_not_replaced", (KAFKA,), "the broker was away"),
@@ -150,7 +151,6 @@ RULES: Final = (
     Rule("postgres_away", (POSTGRES, CLOCK), "PostgreSQL was away when the service started"),
     # Redis.
     Rule("redis_state_rebuilt", (REDIS,), "Redis lost its state or was restarted"),
-    Rule("group_lag_unknown", (KAFKA,), "the brokers did not say how far a group is", cause=_KAFKA_ERROR),
     Rule("counts_away", (REDIS,), "Redis did not answer a reader"),
     Rule("counts_away", (ALWAYS,), "readers wait 0.2 s, and no longer when the machine is busy", cause="too_slow"),
     Rule("watch_delayed|snapshots_delayed|audit_not_made", (KAFKA,), "the broker is away", cause=_KAFKA_ERROR),

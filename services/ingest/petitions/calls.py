@@ -137,8 +137,7 @@ class PetitionEndpoints:
     async def _put(self, request: Request, petition_id: str) -> Response:
         caller = self._administrator(request, "put", petition_id)
         _require_id(petition_id)
-        if unknown := _unknown_parameters(request, "replace"):
-            raise problem("invalid_fields", errors=unknown)
+        _require_known_parameters(request, "replace")
         replace = _flag(request, "replace")
         headers = fields_of(request.scope)
         body = _read(await read_json(headers, request.receive, PETITION_BYTES), PetitionBody)
@@ -162,8 +161,7 @@ class PetitionEndpoints:
 
     async def _patch(self, request: Request, petition_id: str) -> Response:
         caller = self._administrator(request, "patch", petition_id)
-        if unasked := _unknown_parameters(request):
-            raise problem("invalid_fields", errors=unasked)
+        _require_known_parameters(request)
         headers = fields_of(request.scope)
         patch = _read_patch(await read_json(headers, request.receive, PETITION_BYTES, MERGE_PATCH))
         if unknown := unknown_fields(patch):
@@ -280,6 +278,11 @@ def _unknown_parameters(request: Request, *known: str) -> list[dict[str, str]]:
         for name in request.query_params
         if name not in known
     ]
+
+
+def _require_known_parameters(request: Request, *known: str) -> None:
+    if unknown := _unknown_parameters(request, *known):
+        raise problem("invalid_fields", errors=unknown)
 
 
 def _flag(request: Request, name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -83,9 +83,10 @@ class Intake:
         Raises:
             Problem: 503, the clock is wrong.
         """
-        self._clock.glance()
-        self._require_clock()
-        return datetime.now(UTC)
+        moment = self._clock.moment()
+        if moment is None:
+            raise problem("clock_wrong")
+        return moment
 
     def require_open(self, petition_id: str, moment: datetime) -> PetitionChanged:
         """The petition, unless it takes no signatures at `moment`.

@@ -20,11 +20,24 @@ class World:
 
     def __init__(self, *, off: float = 0) -> None:
         self.now, self.off = 0.0, off
+        self._questions, self._set_at, self._set_to = 0, 0, off
         self.registry = CollectorRegistry()
         metrics = IngestMetrics(self.registry, in_flight=lambda: 0)
-        self.clock = Clock(
-            metrics, tolerance=60, wall=lambda: NOW + self.now + self.off, monotonic=lambda: 7_000 + self.now
-        )
+        self.clock = Clock(metrics, tolerance=60, wall=self._wall, monotonic=lambda: 7_000 + self.now)
+
+    def time(self) -> datetime:
+        """What the clock shows."""
+        return datetime.fromtimestamp(NOW + self.now + self.off, UTC)
+
+    def set_at_question(self, number: int, *, off: float) -> None:
+        """The clock is set just before it is asked for the time once more, or a few times more."""
+        self._questions, self._set_at, self._set_to = 0, number, off
+
+    def _wall(self) -> float:
+        self._questions += 1
+        if self._questions == self._set_at:
+            self.off = self._set_to
+        return NOW + self.now + self.off
 
     def tell(self, source: Source, *, off: float = 0, took: float = 0) -> None:
         """A source whose clock is wrong by `off` answers, and that takes a while."""
@@ -71,17 +84,31 @@ def test_a_step_of_our_own_clock_needs_no_new_answer_to_be_noticed_and_to_be_ove
     assert not world.clock.look()
 
 
-def test_a_glance_notices_a_step_before_anything_is_stamped() -> None:
+def test_a_step_is_noticed_before_anything_is_stamped() -> None:
     world = World()
     world.tell("postgres")
     world.now += 0.1
+    assert world.clock.moment() == world.time()
     world.off = 3_600
     assert not world.clock.wrong
-    world.clock.glance()
+    assert world.clock.moment() is None
     assert world.clock.wrong
     world.off = 0
-    world.clock.glance()
+    assert world.clock.moment() == world.time()
     assert not world.clock.wrong
+
+
+@pytest.mark.parametrize("step", range(1, 8))
+def test_whenever_the_clock_is_set_no_wrong_time_is_given_out(step: int) -> None:
+    """Also between two questions of one call: then the time before the step is given out, or none."""
+    for before, after in ((0, 3_600), (3_600, 0), (0, -3_600), (-3_600, 0)):
+        world = World(off=before)
+        world.tell("postgres")
+        right = world.time() - timedelta(seconds=before)
+        world.set_at_question(step, off=after)
+        while world.off != after:
+            assert world.clock.moment() in (None, right)
+        assert world.clock.moment() == (None if after else right)
 
 
 async def test_a_source_that_agrees_does_not_hide_one_that_does_not_and_both_are_named() -> None:
