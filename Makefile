@@ -1,14 +1,4 @@
-# Everything starts here, on a machine with Python >= 3.11 and make:
-#   make demo    the main job on real input, checked to the last signature
-#   make up      the whole system on this machine, until Ctrl-C
-#   make unit    the tests that need no server, in a minute on two idle cores (ARGS="-k signer" for some)
-#   make test    all tests, on real parts        (ARGS="tests/unit -k signer" for some)
-#   make faults  surges while everything fails   (ARGS="--runs 100 --seed 1 --json"); make faults-mutants checks the check
-#   make bench   against floors and alternatives (ARGS="accept road --quick --json bench.json"); an hour when whole
-#   make check   style, types, architecture, deploy files, generated files
-#   make audit-packages   known vulnerabilities of all pinned packages (asks osv.dev: needs the internet)
-#   make setup   only what the others need first; quick when it is up to date
-#   make clean   remove all that make has made
+# Everything starts here, on a machine with Python >= 3.11 and make. `make help` prints the targets: the text behind `##`.
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
@@ -20,9 +10,12 @@ UNIT := tests/unit tests/contract/test_event_schemas.py tests/contract/test_fail
 	tests/bench/test_against.py tests/bench/test_backlog.py tests/bench/test_costs.py tests/bench/test_figures.py
 
 .DEFAULT_GOAL := setup
-.PHONY: setup up demo unit test faults faults-mutants bench check audit-packages clean
+.PHONY: setup up demo unit test faults faults-mutants bench check audit-packages clean help
 
-setup: .venv/.up-to-date
+help:  ## print this list
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: .venv/.up-to-date  ## install everything, pinned, into .venv; the other targets do it first
 
 .venv/.up-to-date: pyproject.toml uv.lock .tools/uv/$(UV_VERSION)
 	$(UV) sync --locked --no-python-downloads --python $(PYTHON)
@@ -37,36 +30,36 @@ setup: .venv/.up-to-date
 	.tools/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@touch $@
 
-up: setup
+up: setup  ## run the whole system on this machine, until Ctrl-C
 	$(BIN)/groundswell up $(ARGS)
 
-demo: setup
+demo: setup  ## send a surge through the whole system and check it to the last signature
 	$(BIN)/groundswell demo $(ARGS)
 
 # No server, no browser, no program but Python. Each file stays in one process, in its order.
-unit: setup
+unit: setup  ## tests that need no server, in a minute (ARGS="-k signer" for some)
 	$(BIN)/pytest -q -n 2 --dist loadfile --hypothesis-profile unit $(UNIT) $(ARGS)
 
 # .tools/bin holds programs that were unpacked there instead of being installed.
-test: setup
+test: setup  ## all tests, on real parts (ARGS="tests/unit -k signer" for some)
 	$(BIN)/python -m deploy.local.test_needs
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/pytest $(ARGS)
 
-faults: setup
+faults: setup  ## surges while everything fails (ARGS="--runs 100 --seed 1 --json")
 	$(BIN)/python -m deploy.local.test_needs kafka
 	$(BIN)/groundswell faults $(ARGS)
 
-faults-mutants: setup
+faults-mutants: setup  ## break the protocol on purpose and see that the fault runs notice
 	$(BIN)/python -m deploy.local.test_needs kafka
 	$(BIN)/python -m tests.faults.mutants $(ARGS)
 
 # What only the benchmark needs comes on top of what is there.
-bench: setup
+bench: setup  ## speed and cost, beside floors and peers; an hour when whole (ARGS="accept road --quick --json bench.json")
 	$(UV) sync --locked --inexact --group bench --no-python-downloads --python $(PYTHON)
 	$(BIN)/python -m deploy.local.test_needs bench
 	$(BIN)/groundswell bench $(ARGS)
 
-check: setup
+check: setup  ## style, types, import rules, deploy files, generated files
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -76,10 +69,10 @@ check: setup
 	$(BIN)/groundswell generated --check
 
 # Not part of `check`: its answer changes without a change of ours, and it sends the packages' names to api.osv.dev.
-audit-packages: .tools/uv/$(UV_VERSION)
+audit-packages: .tools/uv/$(UV_VERSION)  ## known vulnerabilities of all pinned packages; asks osv.dev
 	$(UV) audit --locked
 
-clean:
+clean:  ## remove all that make has made
 	rm -rf .venv .tools .groundswell *.egg-info tests/contract/asyncapi/node_modules
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
 	find deploy services shared tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -371,7 +371,7 @@ def generated(
         bool, typer.Option("--check", help="Write nothing; exit code 1 when a file is stale.")
     ] = False,
 ) -> None:
-    """Make the generated files: OpenAPI documents, reason codes, the tables in the README."""
+    """Make the generated files: OpenAPI documents, event schemas, reason codes, tables and pictures in docs/."""
     from deploy import generated as files
 
     found = files.stale() if check_only else files.write()

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from deploy import performance
+from deploy import performance, rooms
 from deploy.capacity.costs import read_costs
 from deploy.capacity.show import page_costs, page_tables
 from deploy.operate import SERVICES, settings_of
@@ -38,7 +38,10 @@ def generated_files() -> dict[str, str]:
         "docs/openapi-tally.json": _json(tally_document()),
         "docs/reason-codes.md": _reason_codes(),
         **_events(),
-        "README.md": _filled("README.md", _readme()),
+        "docs/settings.md": _filled("docs/settings.md", {"settings": _settings}),
+        "docs/subscribing.md": _filled("docs/subscribing.md", _subscribing()),
+        "docs/architecture.md": _filled("docs/architecture.md", {"picture": rooms.picture, "rooms": rooms.table}),
+        "docs/adr/README.md": _filled("docs/adr/README.md", {"decisions": _decisions}),
         "docs/capacity.md": _filled("docs/capacity.md", _capacity()),
         "docs/performance.md": _filled("docs/performance.md", _performance()),
     }
@@ -91,9 +94,8 @@ def _filled(path: str, parts: Mapping[str, Callable[[], str]]) -> str:
     return text
 
 
-def _readme() -> dict[str, Callable[[], str]]:
+def _subscribing() -> dict[str, Callable[[], str]]:
     return {
-        "settings": _settings,
         "topics": _topics,
         "subscriber.py": lambda: _example("subscriber.py", "python"),
         "subscriber.mjs": lambda: _example("subscriber.mjs", "js"),
@@ -135,8 +137,8 @@ def _index_of_events() -> str:
         "# Events\n\n"
         "What is on Groundswell's topics. Each event has a JSON Schema (draft 2020-12) of its value, named like its"
         " `ce_type`; [asyncapi.json](asyncapi.json) is one AsyncAPI 3 document of all topics, with keys and headers. All"
-        " files here are made from the code by `groundswell generated`. How to subscribe, and what may change, is in the"
-        " [README](../../README.md#for-subscribers).\n\n"
+        " files here are made from the code by `groundswell generated`. [Subscribing](../subscribing.md) says how to read"
+        " them, and what may change.\n\n"
         "| `ce_type` and schema | topic | says |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 
@@ -154,6 +156,16 @@ def _performance() -> dict[str, Callable[[], str]]:
         "plots": performance.plots,
         "others": lambda: performance.others(results),
     }
+
+
+def _decisions() -> str:
+    """The index of docs/adr, from each page's heading (``# 7. Title``) and status line (``**Status:** accepted, …``)."""
+    rows = []
+    for page in sorted((ROOT / "docs" / "adr").glob("[0-9]*.md")):
+        heading, _, status, *_ = page.read_text(encoding="utf-8").splitlines()
+        number, _, title = heading.removeprefix("# ").partition(". ")
+        rows.append(f"| [{number}]({page.name}) | {title} | {status.removeprefix('**Status:** ')} |")
+    return "| number | decision | status |\n|---|---|---|\n" + "\n".join(rows)
 
 
 def _reason_codes() -> str:

@@ -1,4 +1,4 @@
-"""What `groundswell kill` can kill, and where its death shows: one entry for a row of the README's table."""
+"""What `groundswell kill` can kill, and where its death shows: one entry for a row of the table in `docs/operating.md`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the README names is there: files, commands, options, variables, calls, topics, metrics, figures.
+"""What the README and the pages for readers name is there: files, commands, options, variables, calls, topics, metrics.
 
-Its generated tables are checked by `groundswell generated --check`, its subscriber is run by
-tests/contract/test_subscriber.py, "Your first petition" by tests/contract/test_first_petition.py. Shell blocks of the
-pages in docs/ are checked here, too; that of docs/encrypted-connections.md has tests of its own.
+Generated tables are checked by `groundswell generated --check`. The subscribers are run by
+tests/contract/test_subscriber.py, "Your first petition" by tests/contract/test_first_petition.py. Links and shell blocks
+are checked in every document; docs/encrypted-connections.md has tests of its own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ from shared.runtime.settings import environment_name
 from tests.exported_metrics import metrics_of
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+READ_BY_USERS = ("README", "docs/petition-sites", "docs/subscribing", "docs/production", "docs/operating", "docs/settings")
+README = "\n".join((ROOT / f"{name}.md").read_text(encoding="utf-8") for name in READ_BY_USERS)
+"""The README and the pages that it leads its readers to."""
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", ".github/**/*.md", "docs/**/*.md", "examples/*.md", "services/*/*.md")
+    for path in ROOT.glob(pattern)
+)
 VALUES = {"SASL_PLAINTEXT", "SASL_SSL"}
 """What looks like the name of a variable and is the value of one."""
 WRITTEN = {"MAILBOX_URL"}
@@ -44,24 +51,37 @@ def code_blocks(language: str, page: str = README) -> list[str]:
     return [content for found, _, content in blocks if found == language]
 
 
-def test_every_link_leads_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", README)
-    inside = [link for link in links if not link.startswith("https://")]
-    assert inside
-    assert [link for link in inside if not (ROOT / link).exists()] == []
+def anchors(page: Path) -> set[str]:
+    """What a link to a part of a page may name: its headings, as GitHub makes anchors of them, and its own marks."""
+    text = page.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings} | set(
+        re.findall(r'<a id="([\w-]+)">', text)
+    )
 
 
-def test_every_file_that_is_named_is_where_it_is_said_to_be() -> None:
-    (tree,) = [block for block in code_blocks("") if block.startswith("services/ingest")]
-    folder, named = "", 0
-    for line in tree.splitlines():
-        if not line.startswith(" "):
-            folder = line.split()[0]
-            assert (ROOT / folder).is_dir()
-        for name in re.findall(r"[\w/]+\.(?:py|lua)", line):
-            assert (ROOT / folder / name).exists(), f"{folder}: {name}"
-            named += 1
-    assert named > 10
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith(("https://", "mailto:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+FILE = re.compile(r"`((?:services|shared|deploy|tests|docs|examples)/[\w./*-]+)(?:::[\w:]+)?`")
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_is_named_is_where_it_is_said_to_be(page: Path) -> None:
+    named = FILE.findall(page.read_text(encoding="utf-8"))
+    assert [path for path in named if not any(ROOT.glob(path.rstrip("/")))] == []
+
+
+def test_files_are_named() -> None:
+    assert sum(len(FILE.findall(page.read_text(encoding="utf-8"))) for page in DOCUMENTS) > 100
 
 
 def test_every_make_target_is_in_the_makefile() -> None:
@@ -76,11 +96,10 @@ def groundswell_calls() -> list[list[str]]:
 
 
 def shell_lines() -> list[tuple[str, list[str]]]:
-    """Every line of a shell block in the README and in docs/, as words, with the page that it is on."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    """Every line of a shell block of a document, as words, with the page that it is on."""
     return [
         (page.name, words)
-        for page in pages
+        for page in DOCUMENTS
         for block in code_blocks("sh", page.read_text(encoding="utf-8"))
         for line in block.replace("\\\n", " ").splitlines()
         if (words := shlex.split(line, comments=True))

@@ -19,7 +19,6 @@ from deploy.local.victims import VICTIMS, Victim, victim_of, what_to_watch
 from tests.exported_metrics import metrics_of
 
 ROOT = Path(__file__).resolve().parents[4]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
