@@ -104,7 +104,7 @@ def reachable(all_edges: Iterable[tuple[str, str]]) -> Mapping[str, set[str]]:
         changed = False
         for nodes in list(behind.values()):
             further = set().union(*(behind.get(node, ()) for node in nodes)) - nodes
-            nodes |= further
+            nodes.update(further)
             changed = changed or bool(further)
     return behind
 

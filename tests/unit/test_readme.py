@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from ruamel.yaml import YAML
 
 from deploy.cli import app
 from deploy.local.first_steps import PETITION, SIGNATURE
@@ -30,7 +31,14 @@ from shared.runtime.settings import environment_name
 from tests.exported_metrics import metrics_of
 
 ROOT = Path(__file__).resolve().parents[2]
-READ_BY_USERS = ("README", "docs/petition-sites", "docs/subscribing", "docs/production", "docs/operating", "docs/settings")
+READ_BY_USERS = (
+    "README",
+    "docs/petition-sites",
+    "docs/subscribing",
+    "docs/production",
+    "docs/operating",
+    "docs/settings",
+)
 README = "\n".join((ROOT / f"{name}.md").read_text(encoding="utf-8") for name in READ_BY_USERS)
 """The README and the pages that it leads its readers to."""
 DOCUMENTS = sorted(
@@ -71,13 +79,19 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+OF_THE_READER = {"deploy/.env"}
+"""A file that a document tells its reader to make."""
 FILE = re.compile(r"`((?:services|shared|deploy|tests|docs|examples)/[\w./*-]+)(?:::[\w:]+)?`")
 
 
-@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
+PRESENT = [page for page in DOCUMENTS if page.name != "CHANGELOG.md"]
+"""The documents about what is there now."""
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_that_is_named_is_where_it_is_said_to_be(page: Path) -> None:
-    named = FILE.findall(page.read_text(encoding="utf-8"))
-    assert [path for path in named if not any(ROOT.glob(path.rstrip("/")))] == []
+    named = set(FILE.findall(page.read_text(encoding="utf-8"))) - OF_THE_READER
+    assert sorted(path for path in named if not any(ROOT.glob(path.rstrip("/")))) == []
 
 
 def test_files_are_named() -> None:
@@ -219,3 +233,28 @@ def test_the_first_petition_is_the_one_that_up_prints() -> None:
     (block,) = [block for block in code_blocks("sh") if block.startswith(". .groundswell/env")]
     assert f"'{PETITION}'" in block
     assert f"'{SIGNATURE}'" in block
+
+
+def test_make_help_prints_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", makefile, flags=re.MULTILINE)
+    help_of = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    said = dict(re.findall(r"^  make ([\w-]+) +(\S.*)$", help_of, flags=re.MULTILINE))
+    assert said.keys() == set(phony.split())
+
+
+def test_the_hooks_run_what_setup_has_installed() -> None:
+    hooks = YAML(typ="safe").load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    programs = {hook["entry"].split()[0] for repo in hooks["repos"] for hook in repo["hooks"]}
+    assert {"ruff", "lint-imports", "groundswell"} <= {Path(program).name for program in programs}
+    assert [program for program in programs if not (ROOT / program).exists()] == []
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_says_what_it_is(service: str) -> None:
+    text = (ROOT / "services" / service / "README.md").read_text(encoding="utf-8")
+    assert [
+        part for part in ("Rooms", "Reads", "Writes", "Kill it", "Start reading") if f"**{part}**" not in text
+    ] == []
+    folders = {path.parent.name for path in (ROOT / "services" / service).glob("*/__init__.py")}
+    assert sorted(folder for folder in folders if f"`{folder}/`" not in text) == []
