@@ -151,6 +151,7 @@ def _capacity() -> dict[str, Callable[[], str]]:
 def _performance() -> dict[str, Callable[[], str]]:
     results = performance.read_results()
     return {
+        "short": lambda: performance.short(results),
         "machine": lambda: performance.machine(results),
         "goals": lambda: performance.goals(results),
         "plots": performance.plots,

@@ -21,6 +21,18 @@ PLOTS: Final[Mapping[str, str]] = {
 }
 """What `tests.bench.plots` draws, in the order of the page."""
 
+SHORT: Final[Mapping[str, str]] = {
+    "accept.cpu_peer.hot.full": "CPU of ingest per signature",
+    "drain.cpu.verify": "CPU of verify per signature",
+    "tally.cpu.hot": "CPU of tally per signature",
+    "accept.p99.hot": "time until a signer has the 202, at 2,000/s (p99)",
+    "road.visible_p99.1000": "time from click to count, at 1,000/s (p99)",
+    "road.sustained.peer-fastapi-postgres": "sustained rate through all services",
+    "drain.rate": "rate of verify and tally on a backlog",
+    "read.sse_all_updated.10000": "time until the last of 10,000 viewers has a new count",
+}
+"""The figures that say the most, in words. A benchmark that has not measured one leaves it out."""
+
 Document = Mapping[str, Any]
 
 
@@ -41,6 +53,19 @@ def machine(results: Document | None) -> str:
         shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else value
         rows.append(f"| {name.replace('_', ' ')} | {shown} |")
     return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def short(results: Document | None) -> str:
+    """The figures that say the most."""
+    if results is None:
+        return NOTHING
+    figures = {figure["name"]: figure for figure in results["figures"]}
+    rows = [
+        f"| {words} | {number(figure['value'])} {figure['unit']} | {compared(figure)} |"
+        for name, words in SHORT.items()
+        if (figure := figures.get(name)) is not None
+    ]
+    return "\n".join(["| what | median | compared with |", "|---|---|---|", *rows])
 
 
 def goals(results: Document | None) -> str:

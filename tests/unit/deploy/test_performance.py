@@ -45,10 +45,17 @@ def test_the_other_figures_and_the_machine() -> None:
     assert "| packages | aiokafka 1, uvloop 2 |" in machine
 
 
+def test_the_figures_that_say_the_most_are_in_words_and_one_that_was_not_measured_is_left_out() -> None:
+    figures = [figure("drain.cpu.verify", 46.2, peer="floor", peer_value=23.1, ratio=2.0)]
+    assert performance.short({**RESULTS, "figures": figures}).splitlines()[2:] == [
+        "| CPU of verify per signature | 46.2 µs | floor: 23.1 µs, ratio 2.00 |"
+    ]
+
+
 def test_before_anything_is_measured_every_table_says_so(tmp_path: Path) -> None:
     nothing = performance.read_results(tmp_path / "results.json")
     assert nothing is None
-    for make in (performance.machine, performance.goals, performance.others):
+    for make in (performance.short, performance.machine, performance.goals, performance.others):
         assert make(nothing) == performance.NOTHING
     assert performance.plots(tmp_path) == performance.NOTHING
 
