@@ -66,6 +66,7 @@ check: setup  ## style, types, import rules, deploy files, generated files
 	$(BIN)/lint-imports
 	$(BIN)/hadolint deploy/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/proposal.yml
 	$(BIN)/groundswell generated --check
 
 # Not part of `check`: its answer changes without a change of ours, and it sends the packages' names to api.osv.dev.

@@ -258,3 +258,20 @@ def test_every_service_says_what_it_is(service: str) -> None:
     ] == []
     folders = {path.parent.name for path in (ROOT / "services" / service).glob("*/__init__.py")}
     assert sorted(folder for folder in folders if f"`{folder}/`" not in text) == []
+
+
+def test_every_page_is_in_the_index_of_the_documentation() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert sorted(page for page in pages if f"]({page})" not in index) == []
+
+
+def test_every_word_of_our_own_in_the_glossary_is_one_that_the_code_uses() -> None:
+    words = re.findall(r"^\| ([^|*]+)\* \|", (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(words) > 10
+    code = "\n".join(
+        path.read_text(encoding="utf-8").lower()
+        for top in ("services", "shared")
+        for path in (ROOT / top).rglob("*.py")
+    )
+    assert [word for word in words if word not in code] == []
