@@ -9,9 +9,9 @@ from aiokafka import ConsumerRecord
 from pydantic import TypeAdapter, ValidationError
 
 from shared.contract.events import Event
+from shared.contract.field_errors import field_errors
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.headers import NotACloudEvent, read_attributes
-from shared.web.problems import field_errors
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)

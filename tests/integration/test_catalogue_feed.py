@@ -13,8 +13,9 @@ from deploy.local.embedded_kafka import EmbeddedKafka
 from deploy.local.kafka import KafkaBroker
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import PetitionChanged, TallyUpdated
-from shared.contract.topics import PETITIONS_CHANGED, apply_topics
+from shared.contract.topics import PETITIONS_CHANGED
 from shared.kafka import catalogue_feed
+from shared.kafka.apply_topics import apply_topics
 from shared.kafka.catalogue_feed import CatalogueBehind, CatalogueFeed
 from shared.kafka.errors import is_transient
 from shared.kafka.headers import event_headers
