@@ -42,7 +42,6 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 from shared.asyncapi import document_writes
 from shared.contract.topics import Topic
 from shared.kafka.dead_letters import DeadLetter, publish_dead_letters
-from shared.kafka.errors import CANNOT_BE_READ, InvalidRecord, without_content
 from shared.kafka.holding import BatchAbandoned, Holding
 from shared.kafka.isolation import Isolation, Item
 from shared.kafka.losses import Losses
@@ -51,6 +50,7 @@ from shared.kafka.producer import EventProducer
 from shared.kafka.unpacking import Unreadable, log_unreadable, refusing
 from shared.kafka.watch import ConsumerWatch
 from shared.runtime.failpoints import failpoint
+from shared.runtime.failures import CANNOT_BE_READ, InvalidRecord, without_content
 from shared.runtime.readiness import Waiting
 from shared.runtime.settings import CommonSettings
 

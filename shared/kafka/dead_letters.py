@@ -9,10 +9,10 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from shared.kafka.errors import InvalidRecord
 from shared.kafka.producer import EventProducer, fits
 from shared.kafka.record import Headers, Record
 from shared.kafka.unpacking import Unreadable
+from shared.runtime.failures import InvalidRecord
 
 
 @dataclass(frozen=True, slots=True)

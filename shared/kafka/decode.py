@@ -10,8 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from shared.contract.events import Event
 from shared.contract.field_errors import field_errors
-from shared.kafka.errors import InvalidRecord
 from shared.kafka.headers import NotACloudEvent, read_attributes
+from shared.runtime.failures import InvalidRecord
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)

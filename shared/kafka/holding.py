@@ -9,8 +9,8 @@ from typing import Final
 
 import structlog
 
-from shared.kafka.errors import Collision, is_transient
 from shared.kafka.metrics import ConsumerMetrics
+from shared.runtime.failures import Collision, is_transient
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,9 @@ import structlog
 from aiokafka import ConsumerRecord
 
 from shared.kafka.dead_letters import DeadLetter
-from shared.kafka.errors import (
+from shared.kafka.holding import BACKOFF_FIRST, MOST_COLLISIONS, Holding
+from shared.kafka.metrics import ConsumerMetrics
+from shared.runtime.failures import (
     CANNOT_BE_APPLIED,
     Collision,
     InvalidRecord,
@@ -23,8 +25,6 @@ from shared.kafka.errors import (
     is_about_the_data,
     without_content,
 )
-from shared.kafka.holding import BACKOFF_FIRST, MOST_COLLISIONS, Holding
-from shared.kafka.metrics import ConsumerMetrics
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from shared.kafka.errors import CANNOT_BE_APPLIED, CANNOT_BE_READ
+from shared.runtime.failures import CANNOT_BE_APPLIED, CANNOT_BE_READ
 
 
 class ConsumerMetrics:

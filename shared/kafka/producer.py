@@ -24,12 +24,12 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from shared.contract.bounds import arrival
 from shared.contract.topics import DLQ_MAX_RECORD_BYTES, compression_of, max_record_bytes
 from shared.kafka import compression
-from shared.kafka.errors import is_transient
 from shared.kafka.gathering import Gathering, UnderWay
 from shared.kafka.partitioner import partition_of
 from shared.kafka.record import Record
 from shared.kafka.security import client_options, why_unreachable
 from shared.runtime.failpoints import failpoint
+from shared.runtime.failures import is_transient
 from shared.runtime.settings import CommonSettings
 
 log = structlog.get_logger(__name__)

@@ -37,7 +37,7 @@ from aiokafka.record.legacy_records import LegacyRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c, decode_varint
 
-from shared.kafka.errors import InvalidRecord
+from shared.runtime.failures import InvalidRecord
 
 T = TypeVar("T")
 

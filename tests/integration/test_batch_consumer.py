@@ -13,7 +13,7 @@ from asyncpg import DataError as PostgresDataError
 from deploy.local.kafka import KafkaBroker
 from shared.kafka import holding, watch
 from shared.kafka.consumer import ConsumerLimits
-from shared.kafka.errors import Collision, InvalidRecord, SetAside
+from shared.runtime.failures import Collision, InvalidRecord, SetAside
 from tests.integration.consuming import (
     HEADERS,
     Batch,

@@ -17,11 +17,11 @@ from shared.contract.topics import PETITIONS_CHANGED
 from shared.kafka import catalogue_feed
 from shared.kafka.apply_topics import apply_topics
 from shared.kafka.catalogue_feed import CatalogueBehind, CatalogueFeed
-from shared.kafka.errors import is_transient
 from shared.kafka.headers import event_headers
 from shared.kafka.partitioner import partition_of
 from shared.kafka.producer import EventProducer
 from shared.kafka.record import Record
+from shared.runtime.failures import is_transient
 from shared.service import new_broker
 from tests.integration.consuming import Raw, eventually, settings_for, write
 from tests.integration.packing import STRANGE, strange_name, write_changed

@@ -16,10 +16,10 @@ from deploy.local.embedded_kafka import EmbeddedKafka
 from deploy.local.kafka import KafkaBroker
 from shared.contract.topics import MAX_RECORD_BYTES, Topic
 from shared.kafka import producer as producer_module
-from shared.kafka.errors import is_transient
 from shared.kafka.partitioner import partition_of
 from shared.kafka.producer import EventProducer, ProducerReplaced
 from shared.kafka.record import Record
+from shared.runtime.failures import is_transient
 from tests.integration.consuming import eventually, new_topic, read, settings_for
 
 PARTITIONS = 3

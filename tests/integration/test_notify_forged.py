@@ -18,7 +18,7 @@ from services.notify.mail.letter import MailWriter
 from services.notify.milestones.handlers import MilestoneHandler
 from shared.contract.catalogue import Catalogue
 from shared.kafka.catalogue_feed import CatalogueFeed
-from shared.kafka.errors import SetAside
+from shared.runtime.failures import SetAside
 from tests.integration.consuming import eventually
 from tests.integration.notify_desk import Desk, milestone, new_database, open_desk, petition
 

@@ -7,10 +7,10 @@ from typing import Any, Generic, TypeVar
 
 from aiokafka import ConsumerRecord
 
-from shared.kafka.errors import is_transient
 from shared.kafka.partitioner import partition_of
 from shared.kafka.producer import EventProducer, require_fits
 from shared.kafka.record import Record
+from shared.runtime.failures import is_transient
 from tests.integration.turns import turn
 from tests.model.steps import effect, round_done
 from tests.signing import record as received_record

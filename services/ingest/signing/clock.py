@@ -26,8 +26,8 @@ import structlog
 
 from services.ingest.metrics import IngestMetrics
 from shared.contract.bounds import COMMAND_AHEAD, EARLIEST, FAR_END, LOG_APPEND_TIME, as_time, latest_time
-from shared.kafka.errors import is_transient
 from shared.postgres import Database
+from shared.runtime.failures import is_transient
 
 log = structlog.get_logger(__name__)
 

@@ -19,8 +19,8 @@ from shared.contract.events import MilestoneReached
 from shared.contract.identity import milestone_id
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.decode import by_type, read_event
-from shared.kafka.errors import InvalidRecord, SetAside
 from shared.runtime.failpoints import failpoint
+from shared.runtime.failures import InvalidRecord, SetAside
 
 log = structlog.get_logger(__name__)
 

@@ -56,8 +56,8 @@ from services.notify.metrics import NotifyMetrics
 from services.notify.outbox.store import DeliveryStore
 from services.notify.settings import Settings
 from shared.contract.catalogue import Catalogue
-from shared.kafka.errors import is_transient
 from shared.runtime.failpoints import failpoint
+from shared.runtime.failures import is_transient
 
 log = structlog.get_logger(__name__)
 

@@ -6,8 +6,8 @@ from aiokafka import ConsumerRecord
 
 from shared.contract.topics import DLQ_MAX_RECORD_BYTES, SIGNATURES_SUBMITTED
 from shared.kafka.dead_letters import DeadLetter, dead_letter, dead_letter_headers
-from shared.kafka.errors import InvalidRecord
 from shared.kafka.producer import fits
+from shared.runtime.failures import InvalidRecord
 
 ERROR = InvalidRecord("schema", "email: is missing")
 OWN = (("ce_id", b"1"), ("odd", None), ("odd", b"\xff"))

@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry
 from shared.kafka import holding as holding_module
 from shared.kafka import isolation as isolation_module
 from shared.kafka.dead_letters import DeadLetter
-from shared.kafka.errors import Collision, InvalidRecord, SetAside
 from shared.kafka.holding import BatchAbandoned, Holding
 from shared.kafka.isolation import TRIES_ALONE, Isolation
 from shared.kafka.metrics import ConsumerMetrics
+from shared.runtime.failures import Collision, InvalidRecord, SetAside
 from tests.signing import record
 
 

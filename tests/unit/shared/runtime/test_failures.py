@@ -2,6 +2,8 @@
 
 import asyncio
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import aiokafka.errors as kafka
@@ -9,14 +11,7 @@ import asyncpg
 import pytest
 import redis.exceptions
 
-from shared.kafka.errors import (
-    Collision,
-    InvalidRecord,
-    SetAside,
-    is_about_the_data,
-    is_transient,
-    without_content,
-)
+from shared.runtime.failures import Collision, InvalidRecord, SetAside, is_about_the_data, is_transient, without_content
 
 
 def postgres_internal_error(function: str) -> asyncpg.PostgresError:
@@ -201,3 +196,19 @@ async def test_a_port_where_nobody_listens_is_a_server_that_is_away() -> None:
 def test_an_invalid_record_says_its_reason_and_where() -> None:
     error = InvalidRecord("schema", "email: is missing")
     assert (error.reason, error.detail, str(error)) == ("schema", "email: is missing", "schema: email: is missing")
+
+
+@pytest.mark.parametrize(
+    ("driver", "error"),
+    [
+        ("aiokafka.errors", "KafkaConnectionError()"),
+        ("asyncpg", "CannotConnectNowError()"),
+        ("redis.exceptions", "BusyLoadingError()"),
+    ],
+)
+def test_no_part_of_a_process_has_to_register_what_the_errors_of_its_driver_mean(driver: str, error: str) -> None:
+    """A process that uses the driver alone: what decides about its errors is found."""
+    program = (
+        f"from shared.runtime.failures import is_transient\nimport {driver}\nassert is_transient({driver}.{error})"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
