@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.notify.mail.letter import MailWriter
-from services.notify.mail.smtp import SmtpRelay, SmtpServer
+from services.notify.mail.server import SmtpServer
+from services.notify.mail.smtp import SmtpRelay
 from services.notify.metrics import NotifyMetrics
 from services.notify.milestones.handlers import NOT_DECIDED, MilestoneHandler, decode
 from services.notify.outbox.corrections import Corrections
