@@ -9,6 +9,7 @@ from typing import Final
 import asyncpg
 import structlog
 
+from shared.runtime.backoff import Backoff
 from shared.runtime.failures import DriverErrors, is_transient
 from shared.runtime.unreachable import why
 
@@ -21,6 +22,10 @@ _SILENT_SECONDS: Final = 10
 """A process that has stopped in the middle of a transaction (frozen, or cut off from the network) holds its locks, and
 whoever took its partitions over waits for them. PostgreSQL ends such a transaction after this time: as long as the
 session of a consumer, far longer than any of ours takes between two statements."""
+
+
+_BACKOFF: Final = Backoff(0.1, 5.0)
+"""Seconds between two tries to open the pool."""
 
 
 class Database:
@@ -51,7 +56,7 @@ class Database:
 
     async def open(self) -> None:
         """Connect, trying again for as long as PostgreSQL is away. Run it in the background to serve HTTP meanwhile."""
-        backoff = 0.1
+        failures = 0
         while self._pool is None:
             try:
                 self._pool = await asyncpg.create_pool(
@@ -71,10 +76,11 @@ class Database:
             except Exception as error:
                 if not is_transient(error):
                     raise
+                failures += 1
+                wait = _BACKOFF.after(failures)
                 self._away = f"PostgreSQL is away: {why(error)}"
-                log.warning("postgres_away", cause=type(error).__name__, reason=why(error), wait=backoff)
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, 5.0)
+                log.warning("postgres_away", cause=type(error).__name__, reason=why(error), wait=wait)
+                await asyncio.sleep(wait)
 
     async def close(self) -> None:
         """Close the pool; connections in use are given two seconds."""

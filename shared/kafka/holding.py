@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 
 from shared.kafka.metrics import ConsumerMetrics
+from shared.runtime.backoff import Backoff, jittered
 from shared.runtime.failures import Collision, is_transient
 
 log = structlog.get_logger(__name__)
@@ -19,7 +19,7 @@ _SLOW_SECONDS = 10.0
 producer try for as long as it takes, without an error that would tell."""
 
 BACKOFF_FIRST, BACKOFF_MOST = 0.1, 5.0
-"""Seconds before the second try, and the longest wait between two tries. Each wait is twice the one before."""
+"""Seconds before the second try, and the longest wait between two tries."""
 
 MOST_COLLISIONS: Final = 10
 """After so many collisions in a row a step fails. A rival's rows are committed when we collide with them, so the next try
@@ -63,7 +63,7 @@ class Holding:
             Collision: `most_collisions` in a row.
             Exception: what `step` raised, when it is not transient.
         """
-        backoff, collisions = BACKOFF_FIRST, 0
+        backoff, failures, collisions = Backoff(BACKOFF_FIRST, BACKOFF_MOST), 0, 0
         while True:
             slow = asyncio.get_running_loop().call_later(
                 _SLOW_SECONDS, self._say, f"{what} held: not done within {_SLOW_SECONDS:g} s"
@@ -71,15 +71,16 @@ class Holding:
             try:
                 await step()
             except Exception as error:
+                failures += 1
                 collisions += isinstance(error, Collision)
                 if not is_transient(error) or collisions >= most_collisions:
                     self._say(None)
                     raise
+                wait = backoff.after(failures)
                 self._say(f"{what} held: {type(error).__name__}")
                 self._metrics.holds.labels(cause=type(error).__name__).inc()
-                log.warning("batch_held", topic=self._topic, step=what, cause=type(error).__name__, wait=backoff)
-                await self.pause(backoff, epoch)
-                backoff = min(backoff * 2, BACKOFF_MOST)
+                log.warning("batch_held", topic=self._topic, step=what, cause=type(error).__name__, wait=wait)
+                await self.pause(wait, epoch)
             else:
                 self._say(None)
                 return
@@ -96,7 +97,7 @@ class Holding:
         try:
             await asyncio.wait(
                 waits,
-                timeout=seconds * random.uniform(0.5, 1.0),  # noqa: S311  jitter, not a secret
+                timeout=jittered(seconds),
                 return_when=asyncio.FIRST_COMPLETED,
             )
         finally:

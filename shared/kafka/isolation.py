@@ -15,8 +15,9 @@ import structlog
 from aiokafka import ConsumerRecord
 
 from shared.kafka.dead_letters import DeadLetter
-from shared.kafka.holding import BACKOFF_FIRST, MOST_COLLISIONS, Holding
+from shared.kafka.holding import BACKOFF_FIRST, BACKOFF_MOST, MOST_COLLISIONS, Holding
 from shared.kafka.metrics import ConsumerMetrics
+from shared.runtime.backoff import Backoff
 from shared.runtime.failures import (
     CANNOT_BE_APPLIED,
     Collision,
@@ -122,7 +123,7 @@ class Isolation(Generic[T]):
             half = len(items) // 2
             return [_Part(items[:half]), _Part(items[half:])]
         if tries < TRIES_ALONE and not isinstance(error, Collision):  # collisions have had their tries
-            await self._holding.pause(BACKOFF_FIRST * 2**part.tries, epoch)
+            await self._holding.pause(Backoff(BACKOFF_FIRST, BACKOFF_MOST).after(tries), epoch)
             return [_Part(items, tries)]
         letter = DeadLetter(items[0][0], InvalidRecord(CANNOT_BE_APPLIED, without_content(error)))
         await self._set_aside([letter], epoch, True)

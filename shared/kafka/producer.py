@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -28,6 +28,7 @@ from shared.kafka.gathering import Gathering, UnderWay
 from shared.kafka.partitioner import partition_of
 from shared.kafka.record import Record
 from shared.kafka.security import client_options, why_unreachable
+from shared.runtime.backoff import Backoff
 from shared.runtime.failpoints import failpoint
 from shared.runtime.failures import is_transient
 from shared.runtime.settings import CommonSettings
@@ -39,6 +40,9 @@ _BATCH_BYTES = 512 * 1024
 
 _GATHER_SECONDS, _GATHER_RECORDS = 0.010, 48
 """How long a single record waits for others at most; half as long, where so many have come."""
+
+_BACKOFF: Final = Backoff(0.2, 5.0)
+"""Seconds between two tries to connect."""
 
 _BROKEN_SEQUENCE = (OutOfOrderSequenceNumber, UnknownProducerId, InvalidProducerIdMapping, ProducerFenced)
 """An idempotent producer numbers its batches. aiokafka spends a number on a batch even when that batch then fails for
@@ -140,19 +144,20 @@ class EventProducer:
         Raises:
             aiokafka.errors.KafkaError: the brokers answer, but cannot be worked with.
         """
-        backoff = 0.2
+        failures = 0
         while self._producer is None:
             try:
                 await self.start()
             except Exception as error:
                 if not is_transient(error):
                     raise
+                failures += 1
+                wait = _BACKOFF.after(failures)
                 reason = await why_unreachable(self._settings)
                 if reason is not None:
                     self._away = f"Kafka is away: {reason}"
-                log.warning("kafka_away", cause=type(error).__name__, reason=reason, wait=backoff)
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, 5.0)
+                log.warning("kafka_away", cause=type(error).__name__, reason=reason, wait=wait)
+                await asyncio.sleep(wait)
 
     async def stop(self) -> None:
         """Send what is still buffered, for at most the drain budget, then close."""
