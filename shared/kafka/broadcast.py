@@ -10,7 +10,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
 from shared.contract.topics import Topic
-from shared.kafka.unpacking import Unreadable, log_unreadable
+from shared.kafka.unreadable import Unreadable, log_unreadable
 
 
 class BroadcastReader:

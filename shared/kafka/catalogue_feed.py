@@ -18,7 +18,7 @@ from shared.contract.topics import PETITIONS_CHANGED
 from shared.kafka.broadcast import BroadcastReader
 from shared.kafka.headers import NotACloudEvent, read_attributes
 from shared.kafka.partitioner import partition_of
-from shared.kafka.unpacking import Unreadable
+from shared.kafka.unreadable import Unreadable
 
 log = structlog.get_logger(__name__)
 

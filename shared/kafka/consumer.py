@@ -47,7 +47,7 @@ from shared.kafka.isolation import Isolation, Item
 from shared.kafka.losses import Losses
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
-from shared.kafka.unpacking import Unreadable, log_unreadable, refusing
+from shared.kafka.unreadable import Unreadable, log_unreadable, refusing
 from shared.kafka.watch import ConsumerWatch
 from shared.runtime.failpoints import failpoint
 from shared.runtime.failures import CANNOT_BE_READ, InvalidRecord, without_content

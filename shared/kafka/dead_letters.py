@@ -11,7 +11,7 @@ from aiokafka import ConsumerRecord
 
 from shared.kafka.producer import EventProducer, fits
 from shared.kafka.record import Headers, Record
-from shared.kafka.unpacking import Unreadable
+from shared.kafka.unreadable import Unreadable
 from shared.runtime.failures import InvalidRecord
 
 

@@ -25,92 +25,28 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Generator, Iterator
+from typing import Any, Final
 
-import structlog
 from aiokafka import ConsumerRecord, TopicPartition, codec
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.legacy_records import LegacyRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
-from aiokafka.record.util import calc_crc32c, decode_varint
+from aiokafka.record.util import decode_varint
 
+from shared.kafka.batch_format import BatchHead, RecordParts, checksum_is_right, unpack
+from shared.kafka.unreadable import Unreadable
 from shared.runtime.failures import InvalidRecord
-
-T = TypeVar("T")
-
-log = structlog.get_logger(__name__)
 
 READS: Final = 5
 """So often in a row the same bytes must come before they are taken for what is on the broker's disk."""
 
 _PartitionRecords: Final[Any] = fetcher.PartitionRecords
 
-# The head of a batch: https://kafka.apache.org/documentation/#recordbatch
-_FRAME: Final = struct.Struct(">qi")  # base offset, length of what follows
-_MAGIC_AT: Final = 16
-_CRC_AT: Final = 17
-_CRC_FROM: Final = 21
-_HEAD: Final = struct.Struct(">qiibIhiqqqhii")
+_FRAME: Final = struct.Struct(">qi")  # how a batch begins: base offset, length of what follows
 
 _SNIFFED: Final = 4096
 """Bytes that are compared where it is not known how long a batch is."""
-
-_CODECS: Final[dict[int, Callable[[bytes], bytes]]] = {
-    0: bytes,
-    1: codec.gzip_decode,
-    2: codec.snappy_decode,
-    3: codec.lz4_decode,
-    4: codec.zstd_decode,
-}
-_LOG_APPEND_TIME: Final = 0x08
-
-
-@dataclass
-class Unreadable(ConsumerRecord[Any, Any]):
-    """A record, or a whole batch, that the Kafka client could not unpack, with what could be read of it.
-
-    A batch has its bytes, as they are stored, for its value.
-    """
-
-    error: InvalidRecord
-    first_offset: int
-    """The same as `offset`, but for a batch."""
-    raw_headers: bytes
-    """A record's headers as they were packed, names and all."""
-
-    @property
-    def is_batch(self) -> bool:
-        """Whether this stands for a batch: several records, perhaps, of which none could be read."""
-        return self.error.reason == "unreadable_batch"
-
-
-def refusing(
-    decode: Callable[[ConsumerRecord[Any, Any]], T], on_unreadable: Callable[[Unreadable], None]
-) -> Callable[[ConsumerRecord[Any, Any]], T]:
-    """`decode`, which raises `InvalidRecord` for what is `Unreadable` too, after `on_unreadable` has seen it."""
-
-    def read(record: ConsumerRecord[Any, Any]) -> T:
-        if type(record) is Unreadable:
-            on_unreadable(record)
-            raise record.error
-        return decode(record)
-
-    return read
-
-
-def log_unreadable(record: Unreadable) -> None:
-    """Log what was passed over and where it stands; nothing of its content."""
-    log.error(
-        "batch_unreadable" if record.is_batch else "record_unreadable",
-        topic=record.topic,
-        partition=record.partition,
-        first_offset=record.first_offset,
-        last_offset=record.offset,
-        cause=record.error.detail,
-    )
 
 
 def install() -> None:
@@ -205,7 +141,7 @@ class UnpackedRecords(_PartitionRecords):  # type: ignore[misc]
     def _read_past(self, failure: BaseException) -> Generator[ConsumerRecord[Any, Any], None, bool]:
         """What can be read of the batch that the client failed on. Returns whether the next one can be taken up."""
         raw = self._records.latest()
-        sound = not self._records.torn and _checksum_is_right(raw)
+        sound = not self._records.torn and checksum_is_right(raw)
         no_memory = isinstance(failure, MemoryError)
         if (not sound or no_memory) and self._reads_again(raw):
             return False
@@ -213,13 +149,13 @@ class UnpackedRecords(_PartitionRecords):  # type: ignore[misc]
             end = self._end_of_unsound(raw)
             yield self._pass_over(raw, end, _cause(failure))
             return not self._records.torn
-        head = _Head.of(raw)
+        head = BatchHead.of(raw)
         end = max(self.next_fetch_offset + 1, head.end) if head else self.next_fetch_offset + 1
         if head is None or no_memory:
             yield self._pass_over(raw, end, _cause(failure))
             return True
         try:
-            packed = _unpack(raw, head)
+            packed = unpack(raw, head)
         except BaseException as error:  # noqa: BLE001  any codec's, and Rust's
             yield self._pass_over(raw, end, _cause(error))
             return True
@@ -245,7 +181,7 @@ class UnpackedRecords(_PartitionRecords):  # type: ignore[misc]
         following = self._records.following_offset()
         if following is not None and following > at:
             return following
-        head = None if self._records.torn else _Head.of(raw)
+        head = None if self._records.torn else BatchHead.of(raw)
         if head and head.base <= at < head.end and head.last_delta + 1 == head.records <= len(raw):
             return head.end
         return at + 1
@@ -253,10 +189,10 @@ class UnpackedRecords(_PartitionRecords):  # type: ignore[misc]
     def _pass_over(self, raw: bytes, end: int, cause: str) -> ConsumerRecord[Any, Any]:
         first, self.next_fetch_offset = self.next_fetch_offset, max(self.next_fetch_offset, end)
         detail = f"offsets {first} to {end - 1}, {len(raw)} bytes: {cause}"
-        whole = _Parts(value=raw, problem=InvalidRecord("unreadable_batch", detail))
+        whole = RecordParts(value=raw, problem=InvalidRecord("unreadable_batch", detail))
         return self._record(whole, end - 1, (-1, 0), first=min(first, end - 1))
 
-    def _one_by_one(self, raw: bytes, head: _Head, packed: bytes) -> Iterator[ConsumerRecord[Any, Any]]:
+    def _one_by_one(self, raw: bytes, head: BatchHead, packed: bytes) -> Iterator[ConsumerRecord[Any, Any]]:
         """The records of a batch that could be unpacked, each on its own. Every record says how long it is."""
         buffer, at, offset = bytearray(packed), 0, head.base - 1
         for number in range(head.records):
@@ -268,7 +204,7 @@ class UnpackedRecords(_PartitionRecords):  # type: ignore[misc]
             except (ValueError, IndexError):
                 yield self._pass_over(raw, head.end, f"no record can be told apart after {number} of {head.records}")
                 return
-            parts = _Parts.of(buffer[begin:at])
+            parts = RecordParts.of(buffer[begin:at])
             offset = offset + 1 if parts.offset_delta is None else head.base + parts.offset_delta
             if offset < self.next_fetch_offset:
                 continue  # delivered before the client failed, or before what was asked for
@@ -281,7 +217,7 @@ class UnpackedRecords(_PartitionRecords):  # type: ignore[misc]
             yield self._pass_over(raw, head.end, f"{len(buffer) - at} bytes after the last of {head.records} records")
 
     def _record(
-        self, parts: _Parts, offset: int, time: tuple[int, int], *, first: int | None = None
+        self, parts: RecordParts, offset: int, time: tuple[int, int], *, first: int | None = None
     ) -> ConsumerRecord[Any, Any]:
         fields: dict[str, Any] = {
             "topic": self._tp.topic,
@@ -308,118 +244,3 @@ def _size(part: bytes | None) -> int:
 
 def _cause(failure: BaseException) -> str:
     return type(failure).__name__  # its text may hold what it could not read
-
-
-def _checksum_is_right(raw: bytes) -> bool:
-    magic = raw[_MAGIC_AT]
-    try:
-        if magic < 2:
-            return bool(LegacyRecordBatch(raw, magic).validate_crc())
-        return bool(struct.unpack_from(">I", raw, _CRC_AT)[0] == calc_crc32c(raw[_CRC_FROM:]))
-    except Exception:  # noqa: BLE001  too short to have any
-        return False
-
-
-class _Head(NamedTuple):
-    """What the head of a batch of the present format says."""
-
-    base: int
-    codec: int
-    by_log: bool
-    last_delta: int
-    first_time: int
-    last_time: int
-    records: int
-
-    @classmethod
-    def of(cls, raw: bytes) -> _Head | None:
-        """The head; None of a batch in a format from before Kafka 0.11."""
-        if raw[_MAGIC_AT] < 2 or len(raw) < _HEAD.size:
-            return None
-        base, _, _, _, _, attributes, last_delta, first_time, last_time, _, _, _, records = _HEAD.unpack_from(raw)
-        by_log = bool(attributes & _LOG_APPEND_TIME)
-        return cls(base, attributes & 7, by_log, last_delta, first_time, last_time, records)
-
-    @property
-    def end(self) -> int:
-        """The offset after the batch."""
-        return self.base + self.last_delta + 1
-
-    def time_of(self, delta: int) -> tuple[int, int]:
-        """A record's timestamp and the kind of it, as a `ConsumerRecord` has them."""
-        return (self.last_time, 1) if self.by_log else (self.first_time + delta, 0)
-
-
-def _unpack(raw: bytes, head: _Head) -> bytes:
-    if head.codec not in _CODECS:
-        raise UnknownCodec
-    return bytes(_CODECS[head.codec](raw[_HEAD.size :]))
-
-
-class UnknownCodec(Exception):
-    """A batch in a compression that Kafka does not have."""
-
-
-@dataclass(slots=True)
-class _Parts:
-    """What could be read of one record: https://kafka.apache.org/documentation/#record"""
-
-    offset_delta: int | None = None
-    time_delta: int = 0
-    key: bytes | None = None
-    value: bytes | None = None
-    headers: list[tuple[str, bytes | None]] = field(default_factory=list)
-    raw_headers: bytes = b""
-    problem: InvalidRecord | None = None
-
-    @classmethod
-    def of(cls, body: bytearray) -> _Parts:
-        parts = cls()
-        try:
-            _, at = decode_varint(body, 0)  # attributes: none are in use
-            parts.time_delta, at = decode_varint(body, at)
-            parts.offset_delta, at = decode_varint(body, at)
-            parts.key, at = _sized(body, at)
-            parts.value, at = _sized(body, at)
-        except (ValueError, IndexError):
-            parts.key, parts.value = None, bytes(body)
-            parts.problem = InvalidRecord(
-                "unreadable_record", "its parts cannot be told apart; value: the whole record"
-            )
-            return parts
-        parts.raw_headers = bytes(body[at:])
-        try:
-            parts._read_headers(body, at)
-        except (ValueError, IndexError):
-            parts.problem = InvalidRecord(
-                "unreadable_headers", f"only the first {len(parts.headers)} headers can be told apart"
-            )
-        return parts
-
-    def _read_headers(self, body: bytearray, at: int) -> None:
-        count, at = decode_varint(body, at)
-        if count < 0:
-            raise ValueError("less than no headers")
-        strange = 0
-        for _ in range(count):
-            name, at = _sized(body, at)
-            value, at = _sized(body, at)
-            if name is None:
-                raise ValueError("a header without a name")
-            try:
-                self.headers.append((name.decode(), value))
-            except UnicodeDecodeError:
-                strange += 1
-        if at != len(body):
-            raise ValueError("more than the headers")
-        if strange:
-            self.problem = InvalidRecord("unreadable_headers", f"{strange} names are not UTF-8")
-
-
-def _sized(body: bytearray, at: int) -> tuple[bytes | None, int]:
-    length, at = decode_varint(body, at)
-    if length < 0:
-        return None, at
-    if at + length > len(body):
-        raise ValueError("a length that leads out of the record")
-    return bytes(body[at : at + length]), at + length

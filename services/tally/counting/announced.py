@@ -12,7 +12,7 @@ from shared.contract.events import TallyUpdated
 from shared.contract.topics import TALLIES_UPDATED
 from shared.kafka import unpacking
 from shared.kafka.security import client_options
-from shared.kafka.unpacking import Unreadable
+from shared.kafka.unreadable import Unreadable
 from shared.runtime.settings import KafkaSettings
 
 UNREADABLE: Final = "unreadable"

@@ -15,7 +15,7 @@ from services.tally.reading.metrics import ReadMetrics
 from shared.contract.events import TallyUpdated
 from shared.contract.topics import TALLIES_UPDATED
 from shared.kafka.broadcast import BroadcastReader
-from shared.kafka.unpacking import Unreadable
+from shared.kafka.unreadable import Unreadable
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,8 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.memory_records import MemoryRecords
 
 from shared.kafka import unpacking
-from shared.kafka.unpacking import READS, FetchedBytes, UnpackedRecords, Unreadable, refusing
+from shared.kafka.unpacking import READS, FetchedBytes, UnpackedRecords
+from shared.kafka.unreadable import Unreadable, refusing
 from shared.runtime.failures import InvalidRecord
 from tests.integration.packing import (
     Change,
