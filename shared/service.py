@@ -28,7 +28,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.asyncapi import TopicsDocument
-from shared.kafka import unpacking
+from shared.kafka.fetching import unpacking
 from shared.kafka.security import broker_security
 from shared.runtime import event_loop, failpoints
 from shared.runtime.background import background, where
@@ -68,7 +68,7 @@ def new_registry() -> CollectorRegistry:
 def new_broker(settings: CommonSettings, registry: CollectorRegistry, service: str) -> KafkaBroker:
     """A FastStream broker that never creates topics and reports its consumption to `registry`.
 
-    Its consumers read past what they cannot unpack (`shared.kafka.unpacking`).
+    Its consumers read past what they cannot unpack (`shared.kafka.fetching.unpacking`).
     """
     unpacking.install()
     return KafkaBroker(

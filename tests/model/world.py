@@ -24,8 +24,8 @@ from shared.contract.topics import (
     SIGNATURES_VERIFIED,
     TALLIES_UPDATED,
 )
-from shared.kafka.headers import event_headers
-from shared.kafka.record import Record
+from shared.kafka.records.headers import event_headers
+from shared.kafka.records.record import Record
 from shared.postgres import Database
 from shared.runtime.failures import is_transient
 from tests.model.log import Group, Log, LogProducer

@@ -118,7 +118,7 @@ class Clock:
         self.look()
 
     def appended(self, milliseconds: int, sent: float, acknowledged: float) -> None:
-        """Take in when the brokers took a batch, as `shared.kafka.producer.EventProducer` reports it."""
+        """Take in when the brokers took a batch, as `shared.kafka.producing.producer.EventProducer` reports it."""
         self.told("kafka", milliseconds / 1000, sent, acknowledged)
 
     def look(self) -> bool:

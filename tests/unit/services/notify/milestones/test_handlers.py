@@ -9,8 +9,8 @@ from aiokafka import ConsumerRecord
 from services.notify.milestones.handlers import decode
 from shared.contract.events import MilestoneReached
 from shared.contract.identity import milestone_id
-from shared.kafka.headers import event_headers
-from shared.kafka.record import Headers
+from shared.kafka.records.headers import event_headers
+from shared.kafka.records.record import Headers
 from shared.runtime.failures import InvalidRecord
 
 REACHED = MilestoneReached(

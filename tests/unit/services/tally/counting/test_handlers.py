@@ -17,7 +17,7 @@ from services.tally.counting.metrics import TallyMetrics
 from services.tally.counting.store import TallyStore
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import CountedFact, SignatureRejected, TallyUpdated
-from shared.kafka.record import Headers
+from shared.kafka.records.record import Headers
 from shared.runtime.failures import InvalidRecord
 from tests.signing import FERRY, PATH, MemoryProducer, fact, petition, record
 
