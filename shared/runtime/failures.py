@@ -64,25 +64,17 @@ CANNOT_BE_READ: Final = "cannot_be_read"
 """Reason of a dead letter: reading the record raises an unexpected error, which is a bug of this version."""
 
 
-def _no(_: BaseException) -> bool:
-    return False
-
-
-def _nothing(_: BaseException) -> None:
-    return None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverErrors:
     """What the errors of one driver mean."""
 
     is_transient: Callable[[BaseException], bool]
     """Whether waiting can help."""
-    is_about_the_data: Callable[[BaseException], bool] = _no
+    is_about_the_data: Callable[[BaseException], bool] = lambda _: False
     """Whether a store refuses something in the batch, so that waiting cannot help and leaving it out can."""
     details: Callable[[BaseException], list[str]] = lambda _: []
     """What an error is about, besides its type, without any value of the data."""
-    why: Callable[[BaseException], str | None] = _nothing
+    why: Callable[[BaseException], str | None] = lambda _: None
     """Why the server cannot be worked with, in words that may be shown; None where the error's type says as much."""
 
 
