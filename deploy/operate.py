@@ -33,7 +33,7 @@ from services.tally.counting.metrics import TallyMetrics
 from services.tally.counting.store import TallyStore
 from shared import redis as shared_redis
 from shared.contract.events import TallyUpdated
-from shared.contract.topics import apply_topics
+from shared.kafka.apply_topics import apply_topics
 from shared.kafka.security import client_options, why_unreachable
 from shared.postgres import Database
 from shared.runtime.settings import (

@@ -1,4 +1,4 @@
-"""PostgreSQL: the pool that every service uses, and its readiness check."""
+"""PostgreSQL: the pool that every service uses, its readiness check, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Final
 import asyncpg
 import structlog
 
-from shared.kafka.errors import is_transient
+from shared.runtime.backoff import Backoff
+from shared.runtime.failures import DriverErrors, is_transient
 from shared.runtime.unreachable import why
 
 log = structlog.get_logger(__name__)
@@ -21,6 +22,10 @@ _SILENT_SECONDS: Final = 10
 """A process that has stopped in the middle of a transaction (frozen, or cut off from the network) holds its locks, and
 whoever took its partitions over waits for them. PostgreSQL ends such a transaction after this time: as long as the
 session of a consumer, far longer than any of ours takes between two statements."""
+
+
+_BACKOFF: Final = Backoff(0.1, 5.0)
+"""Seconds between two tries to open the pool."""
 
 
 class Database:
@@ -51,7 +56,7 @@ class Database:
 
     async def open(self) -> None:
         """Connect, trying again for as long as PostgreSQL is away. Run it in the background to serve HTTP meanwhile."""
-        backoff = 0.1
+        failures = 0
         while self._pool is None:
             try:
                 self._pool = await asyncpg.create_pool(
@@ -71,10 +76,11 @@ class Database:
             except Exception as error:
                 if not is_transient(error):
                     raise
+                failures += 1
+                wait = _BACKOFF.after(failures)
                 self._away = f"PostgreSQL is away: {why(error)}"
-                log.warning("postgres_away", cause=type(error).__name__, reason=why(error), wait=backoff)
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, 5.0)
+                log.warning("postgres_away", cause=type(error).__name__, reason=why(error), wait=wait)
+                await asyncio.sleep(wait)
 
     async def close(self) -> None:
         """Close the pool; connections in use are given two seconds."""
@@ -96,3 +102,86 @@ class Database:
 
 async def _speak_json(connection: Connection) -> None:
     await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+
+
+# Failures -------------------------------------------------------------------------------------------------------------
+
+_TRANSIENT: tuple[type[Exception], ...] = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,  # disk full, out of memory, too many connections
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,  # this process had stopped for too long, and goes on now
+    asyncpg.ReadOnlySQLTransactionError,  # connected to a standby during a failover
+    asyncpg.InvalidAuthorizationSpecificationError,  # a password being rotated
+)
+
+_FILE_GROWS = "mdextend", "mdzeroextend"
+"""Functions of PostgreSQL that make a table's file longer. When the disk is full that is a `DiskFullError`; when it is a
+quota or another limit that ends the file, PostgreSQL has no better code for it than "internal error"."""
+
+_ABOUT_THE_DATA: tuple[type[Exception], ...] = (
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.DataError,  # out of range, too long, characters that the database does not hold
+    asyncpg.ProgramLimitExceededError,  # a value too large for an index
+    asyncpg.CardinalityViolationError,  # a statement met two rows where there can be one
+    asyncpg.WithCheckOptionViolationError,
+    asyncpg.PLPGSQLError,  # a trigger that somebody added refuses the row
+    asyncpg.TriggeredActionError,
+    asyncpg.TriggeredDataChangeViolationError,
+    asyncpg.ExternalRoutineError,
+    asyncpg.DataCorruptedError,  # a damaged page: what is on other pages can go on
+    asyncpg.IndexCorruptedError,
+)
+
+_ROW_POLICY = "ExecWithCheckOptions"
+"""The function of PostgreSQL that applies row-level security. Its error has the code of a missing privilege."""
+
+_LOST_CONNECTION = "connection is closed", "connection was closed", "pool is closing"
+
+
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, asyncpg.InterfaceError):
+        return any(mark in str(error) for mark in _LOST_CONNECTION)
+    if isinstance(error, asyncpg.InternalClientError):
+        # How asyncpg reports that the server said goodbye in the middle of its own exchange. No connection is shared
+        # between tasks here, so there is no other way to "another operation".
+        return "another operation" in str(error)
+    if isinstance(error, asyncpg.InternalServerError):
+        return error.server_source_function in _FILE_GROWS
+    return isinstance(error, _TRANSIENT)
+
+
+def _is_about_the_data(error: BaseException) -> bool:
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return error.server_source_function == _ROW_POLICY
+    if isinstance(error, asyncpg.InterfaceError):
+        return isinstance(error, ValueError)  # asyncpg itself cannot encode a value
+    return isinstance(error, _ABOUT_THE_DATA)
+
+
+def _details(error: BaseException) -> list[str]:
+    """The code, and which constraint it is about. The message and DETAIL repeat values of the row, so neither is used."""
+    if not isinstance(error, asyncpg.PostgresError):
+        return []
+    fields = ("constraint_name", "table_name", "column_name", "data_type_name")
+    code = [f"SQLSTATE {error.sqlstate}"] if error.sqlstate else []
+    return code + [
+        f"{field.removesuffix('_name')} {value}" for field in fields if (value := getattr(error, field, None))
+    ]
+
+
+def _why(error: BaseException) -> str | None:
+    # Also "no pg_hba.conf entry": not from here, or not unencrypted.
+    return "the login is refused" if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError) else None
+
+
+ERRORS: Final = DriverErrors(
+    is_transient=_is_transient, is_about_the_data=_is_about_the_data, details=_details, why=_why
+)
+"""See `shared.runtime.failures`."""

@@ -1,4 +1,4 @@
-"""Redis or Valkey: one client for all, and the identity of the data it holds.
+"""Redis or Valkey: one client for all, the identity of the data it holds, and what its errors mean.
 
 Redis may lose state without an error: flushed, restarted from an older file, failed over to a replica that lagged. Two
 signs show it. ``run_id`` changes with every start of a server. The incarnation is a key of our own, made at random when
@@ -11,11 +11,14 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from redis import exceptions
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+
+from shared.runtime.failures import DriverErrors
 
 _Read = TypeVar("_Read")
 
@@ -77,3 +80,37 @@ async def check(redis: Redis) -> str | None:
     """Readiness: does it answer?"""
     await redis.ping()
     return None
+
+
+# Failures -------------------------------------------------------------------------------------------------------------
+
+_TRANSIENT: tuple[type[Exception], ...] = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.BusyLoadingError,
+    exceptions.ReadOnlyError,
+    exceptions.OutOfMemoryError,
+    exceptions.TryAgainError,
+    exceptions.ClusterDownError,
+    exceptions.MasterDownError,
+    exceptions.NoPermissionError,  # the process waits until the right is granted
+    exceptions.NoScriptError,  # restarted between our look for the script and its use; the next try loads it
+)
+
+_TRANSIENT_REPLIES = "MISCONF ", "NOREPLICAS ", "BUSY ", "can't run this command"
+"""Replies that redis-py has no class for: it cannot save (disk full), too few replicas, a script that runs too long, and a
+script's command that the user has no right to."""
+
+
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, ResponseError) and any(mark in str(error) for mark in _TRANSIENT_REPLIES):
+        return True
+    return isinstance(error, _TRANSIENT)
+
+
+def _why(error: BaseException) -> str | None:
+    return "the login is refused" if isinstance(error, exceptions.AuthenticationError) else None
+
+
+ERRORS: Final = DriverErrors(is_transient=_is_transient, why=_why)
+"""See `shared.runtime.failures`."""

@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import structlog
 import uvicorn
@@ -28,10 +28,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.asyncapi import TopicsDocument
-from shared.kafka import unpacking
+from shared.kafka.fetching import unpacking
 from shared.kafka.security import broker_security
 from shared.runtime import event_loop, failpoints
 from shared.runtime.background import background, where
+from shared.runtime.backoff import Backoff
 from shared.runtime.readiness import LOOK_SECONDS, Check, Readiness
 from shared.runtime.settings import CommonSettings, SettingsError, load
 from shared.runtime.telemetry import configure_logging
@@ -45,6 +46,9 @@ SomeSettings = TypeVar("SomeSettings", bound=CommonSettings)
 _SLACK_SECONDS = 5.0
 """A stop may take its drain budget for HTTP requests, for the batch in hand, and for what the producer has not sent; beyond
 that and this slack it hangs."""
+
+_BACKOFF: Final = Backoff(0.2, 5.0)
+"""Seconds between two tries to start the consumers."""
 
 _OWN_PATHS = "/v1/"
 
@@ -64,7 +68,7 @@ def new_registry() -> CollectorRegistry:
 def new_broker(settings: CommonSettings, registry: CollectorRegistry, service: str) -> KafkaBroker:
     """A FastStream broker that never creates topics and reports its consumption to `registry`.
 
-    Its consumers read past what they cannot unpack (`shared.kafka.unpacking`).
+    Its consumers read past what they cannot unpack (`shared.kafka.fetching.unpacking`).
     """
     unpacking.install()
     return KafkaBroker(
@@ -110,16 +114,17 @@ class _Application(AsgiFastStream):
 
     async def _start_broker(self) -> None:
         """Connect, and keep trying while Kafka is away: HTTP is served and /readyz says what is missing."""
-        backoff = 0.2
+        failures = 0
         while True:
             try:
                 await super()._start_broker()
             except (KafkaError, OSError) as error:
-                log.warning("kafka_away_at_start", cause=type(error).__name__, wait=backoff)
+                failures += 1
+                wait = _BACKOFF.after(failures)
+                log.warning("kafka_away_at_start", cause=type(error).__name__, wait=wait)
                 # Some subscribers may run by now. Started once more, each would have two consumers, in one group.
                 await self._stop_brokers()
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, 5.0)
+                await asyncio.sleep(wait)
             except Exception as bug:  # noqa: BLE001  FastStream would end its part and leave the process serving HTTP
                 return self._on_bug(bug)
             else:

@@ -34,7 +34,7 @@ from services.ingest.web.problems import KINDS
 from services.verify.handlers import VerifyHandler
 from shared.contract.catalogue import Catalogue
 from shared.contract.topics import SIGNATURES_SUBMITTED
-from shared.kafka.record import Headers
+from shared.kafka.records.record import Headers
 from tests.hostile import CANARY, as_json, broken_json, damaged, emails, mutated, scalars, texts, values
 from tests.signing import PATH, PEPPER, MemoryProducer, petition, record
 

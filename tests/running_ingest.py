@@ -20,7 +20,7 @@ from deploy.local.kafka import KafkaBroker
 from deploy.local.service import ServiceProcess
 from shared.contract.events import PetitionChanged
 from shared.contract.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
-from shared.kafka.headers import event_headers
+from shared.kafka.records.headers import event_headers
 
 PEPPER, ADMIN, KEY = "pepper-of-the-tests", "admin-token-of-the-tests", "partner-key-of-the-tests"
 AS_ADMIN = {"Authorization": f"Bearer {ADMIN}"}

@@ -22,9 +22,9 @@ from shared.contract.events import (
     Target,
 )
 from shared.contract.identity import canonical_email, command_id, signer_key
-from shared.kafka.headers import event_headers
-from shared.kafka.producer import EventProducer
-from shared.kafka.record import Headers, Record
+from shared.kafka.producing.producer import EventProducer
+from shared.kafka.records.headers import event_headers
+from shared.kafka.records.record import Headers, Record
 
 PEPPER = b"a pepper that only tests know"
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -16,8 +16,8 @@ from uuid import UUID
 from deploy.demo.people import Person
 from shared.contract.events import SignatureVerified, SignCommand
 from shared.contract.topics import DEFAULT_PARTITIONS
-from shared.kafka.headers import event_headers
-from shared.kafka.record import Headers
+from shared.kafka.records.headers import event_headers
+from shared.kafka.records.record import Headers
 
 _SOURCE: Final = "/elsewhere"
 

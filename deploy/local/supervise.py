@@ -9,13 +9,14 @@ from typing import Final, NoReturn
 
 from deploy.local.process import PartFailed, Process
 from deploy.local.stack import Stack
+from shared.runtime.backoff import Backoff
 
 _WATCH_SECONDS: Final = 0.2
 _LOG_LINES: Final = 10
 
 
-class Backoff:
-    """How long to wait before a process is started again: not at all at first, then twice as long each time.
+class Restarts:
+    """How long to wait before a process is started again: not at all at first, then with a backoff.
 
     Args:
         first: seconds before the second start in a row.
@@ -24,7 +25,7 @@ class Backoff:
     """
 
     def __init__(self, *, first: float = 0.5, longest: float = 30.0, steady: float = 60.0) -> None:
-        self._first, self._longest, self._steady = first, longest, steady
+        self._backoff, self._steady = Backoff(first, longest), steady
         self._started = 0.0
         self.deaths = 0
 
@@ -37,7 +38,7 @@ class Backoff:
         if at - self._started >= self._steady:
             self.deaths = 0
         self.deaths += 1
-        return 0.0 if self.deaths == 1 else min(self._longest, self._first * 2.0 ** (self.deaths - 2))
+        return 0.0 if self.deaths == 1 else self._backoff.after(self.deaths - 1)
 
 
 class Supervisor:
@@ -52,9 +53,9 @@ class Supervisor:
         self._stack = stack
         self._report = report
         now = time.monotonic()
-        self._backoff = {process.name: Backoff() for process in stack.processes}
-        for backoff in self._backoff.values():
-            backoff.started(now)
+        self._restarts = {process.name: Restarts() for process in stack.processes}
+        for restarts in self._restarts.values():
+            restarts.started(now)
         self._mending: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> NoReturn:
@@ -89,7 +90,7 @@ class Supervisor:
                 while not self._is_up(need):  # noqa: ASYNC110  its own task tells nobody
                     await asyncio.sleep(_WATCH_SECONDS)
             began = time.monotonic()
-            self._backoff[process.name].started(began)
+            self._restarts[process.name].started(began)
             try:
                 await process.launch()
                 await self._wait_ready(process)
@@ -118,11 +119,11 @@ class Supervisor:
 
     async def _pause(self, process: Process, how: str) -> None:
         """Report a death, and wait as long as it is too early for another start."""
-        backoff = self._backoff[process.name]
-        seconds = backoff.died(time.monotonic())
+        restarts = self._restarts[process.name]
+        seconds = restarts.died(time.monotonic())
         again = "It is started again."
         if seconds:
-            again = f"That was the {_ordinal(backoff.deaths)} time in a row; it is started again in {seconds:g} s."
+            again = f"That was the {_ordinal(restarts.deaths)} time in a row; it is started again in {seconds:g} s."
         self._report(f"{how}\n{again}")
         await asyncio.sleep(seconds)
 

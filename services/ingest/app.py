@@ -29,12 +29,12 @@ from services.ingest.web.limits import ClientRate, InFlight
 from shared.asyncapi import document_writes
 from shared.contract.catalogue import Catalogue
 from shared.contract.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
-from shared.kafka.catalogue_feed import CatalogueFeed
-from shared.kafka.errors import is_transient
+from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
 from shared.kafka.group_lag import GroupLag
-from shared.kafka.producer import EventProducer
+from shared.kafka.producing.producer import EventProducer
 from shared.postgres import Database
 from shared.runtime.background import background
+from shared.runtime.failures import is_transient
 from shared.service import Service, new_broker, new_registry
 
 _CATALOGUE_POLL_SECONDS = 0.1

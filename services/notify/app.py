@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.notify.mail.letter import MailWriter
-from services.notify.mail.smtp import SmtpRelay, SmtpServer
+from services.notify.mail.server import SmtpServer
+from services.notify.mail.smtp import SmtpRelay
 from services.notify.metrics import NotifyMetrics
 from services.notify.milestones.handlers import NOT_DECIDED, MilestoneHandler, decode
 from services.notify.outbox.corrections import Corrections
@@ -16,10 +17,10 @@ from services.notify.settings import Settings
 from services.notify.upkeep import Upkeep
 from shared.contract.catalogue import Catalogue
 from shared.contract.topics import NOTIFY_GROUP
-from shared.kafka.catalogue_feed import CatalogueFeed
-from shared.kafka.consumer import BatchConsumer, ConsumerLimits
-from shared.kafka.metrics import ConsumerMetrics
-from shared.kafka.producer import EventProducer
+from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
+from shared.kafka.consuming.consumer import BatchConsumer, ConsumerLimits
+from shared.kafka.consuming.metrics import ConsumerMetrics
+from shared.kafka.producing.producer import EventProducer
 from shared.postgres import Database
 from shared.runtime.background import background
 from shared.service import Service, new_broker, new_registry

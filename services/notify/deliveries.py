@@ -11,6 +11,7 @@ from typing import Final
 from uuid import UUID, uuid5
 
 from shared.contract.events import MilestoneReached, PetitionChanged, Target
+from shared.runtime.backoff import Backoff, jittered
 
 _NAMESPACE: Final = UUID("0c8e6d0e-5c1f-5f0a-9a53-9d5c4be0f0a7")
 """Ours, made once at random. Another one would give every delivery a second id, and every mail a second Message-ID."""
@@ -276,8 +277,8 @@ class RetryRule:
             jitter: From 0 to 1, at random: the wait is that far between half and all of it, so that mails that were put
                 off together do not come back together.
         """
-        doubled = self.first * float(2 ** min(attempts - 1, 30))  # 2**30 first waits are beyond any `most`
-        return min(doubled, self.most) * (0.5 + jitter / 2)
+        backoff = Backoff(self.first.total_seconds(), self.most.total_seconds())
+        return timedelta(seconds=jittered(backoff.after(attempts), jitter))
 
     def gives_up(self, deferred_for: timedelta) -> bool:
         """Whether a mail that has been put off for this long is put off for the last time."""

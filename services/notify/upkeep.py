@@ -14,7 +14,7 @@ from services.notify.metrics import NotifyMetrics
 from services.notify.milestones.handlers import MilestoneHandler
 from services.notify.outbox.corrections import Corrections
 from services.notify.outbox.store import DeliveryStore
-from shared.kafka.errors import is_transient
+from shared.runtime.failures import is_transient
 
 log = structlog.get_logger(__name__)
 

@@ -12,10 +12,10 @@ from services.verify.store import VerifyStore
 from shared.asyncapi import document_writes
 from shared.contract.catalogue import Catalogue
 from shared.contract.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED, VERIFY_GROUP
-from shared.kafka.catalogue_feed import CatalogueFeed
-from shared.kafka.consumer import BatchConsumer, ConsumerLimits
-from shared.kafka.metrics import ConsumerMetrics
-from shared.kafka.producer import EventProducer
+from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
+from shared.kafka.consuming.consumer import BatchConsumer, ConsumerLimits
+from shared.kafka.consuming.metrics import ConsumerMetrics
+from shared.kafka.producing.producer import EventProducer
 from shared.postgres import Database
 from shared.runtime.background import background
 from shared.service import Service, new_broker, new_registry

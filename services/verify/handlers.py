@@ -30,11 +30,11 @@ from shared.contract.events import (
 from shared.contract.identity import InvalidEmail, canonical_domain, canonical_email, command_id, signer_key
 from shared.contract.mailboxes.providers import LATEST, NEWEST_FIRST
 from shared.contract.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED
-from shared.kafka.catalogue_feed import CatalogueFeed
-from shared.kafka.decode import by_type, read_event
-from shared.kafka.errors import InvalidRecord
-from shared.kafka.producer import EventProducer
+from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
+from shared.kafka.producing.producer import EventProducer
+from shared.kafka.records.decode import by_type, read_event
 from shared.runtime.failpoints import failpoint
+from shared.runtime.failures import InvalidRecord
 
 log = structlog.get_logger(__name__)
 

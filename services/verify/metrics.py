@@ -1,4 +1,4 @@
-"""What can be watched of verify, beside the consumer's own metrics (shared/kafka/metrics.py)."""
+"""What can be watched of verify, beside the consumer's own metrics (shared/kafka/consuming/metrics.py)."""
 
 from __future__ import annotations
 

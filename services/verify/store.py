@@ -37,9 +37,9 @@ from shared.contract.events import (
     SignCommand,
     WithdrawCommand,
 )
-from shared.kafka.errors import CANNOT_BE_APPLIED, Collision, InvalidRecord, SetAside
 from shared.postgres import Database
 from shared.runtime.failpoints import failpoint
+from shared.runtime.failures import CANNOT_BE_APPLIED, Collision, InvalidRecord, SetAside
 
 
 class LaneTaken(Collision):

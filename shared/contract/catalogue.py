@@ -1,6 +1,6 @@
 """The petition catalogue: what every service knows of the petitions, held in memory, fed by ``petitions.changed``.
 
-Pure state and rules; `shared.kafka.catalogue_feed` fills it.
+Pure state and rules; `shared.kafka.broadcasting.catalogue_feed` fills it.
 """
 
 from __future__ import annotations

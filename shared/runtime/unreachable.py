@@ -9,19 +9,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 
-import asyncpg
-import redis.exceptions
-from aiokafka.errors import (
-    IllegalSaslStateError,
-    SaslAuthenticationFailed,
-    UnsupportedSaslMechanismError,
-)
-
-_LOGIN_REFUSED = (
-    asyncpg.InvalidAuthorizationSpecificationError,  # also "no pg_hba.conf entry": not from here, or not unencrypted
-    redis.exceptions.AuthenticationError,
-    SaslAuthenticationFailed,
-)
+from shared.runtime.failures import errors_of_driver
 
 
 def why(error: BaseException) -> str:
@@ -31,12 +19,9 @@ def why(error: BaseException) -> str:
             return f"the certificate is not accepted: {cause.verify_message.rstrip('.')}"
         if isinstance(cause, ssl.SSLError):
             return _tls(cause)
-        if isinstance(cause, _LOGIN_REFUSED):
-            return "the login is refused"
-        if isinstance(cause, UnsupportedSaslMechanismError):
-            return "KAFKA_SASL_MECHANISM is not one that the brokers offer"
-        if isinstance(cause, IllegalSaslStateError):
-            return "the brokers take no login here; is KAFKA_SECURITY_PROTOCOL what this listener speaks?"
+        driver = errors_of_driver(cause)
+        if driver is not None and (said := driver.why(cause)) is not None:
+            return said
     return type(error).__name__
 
 

@@ -6,12 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-
-from shared.contract.form_errors import FORM_ERRORS, sentence
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -62,14 +59,6 @@ class Problem(Exception):
         return JSONResponse(self.body(), self.status, headers, media_type=PROBLEM_JSON)
 
 
-_CODES = {
-    "string_too_long": "too_long",
-    "string_type": "not_text",
-    "bool_type": "not_true_or_false",
-}
-"""Our codes for what pydantic finds. Its other types are codes as they are: ``missing``, ``json_invalid``, …"""
-
-
 def prefers_html(accept: bytes | None) -> bool:
     """Whether an Accept header (RFC 9110, section 12.5.1) asks for HTML more than for JSON, as browsers do.
 
@@ -106,32 +95,6 @@ def _quality(parameters: Sequence[bytes]) -> float:
             found = _QUALITY.fullmatch(parameter)
             return min(1.0, float(found[1])) if found else 0.0
     return 1.0
-
-
-_UUID = "Input should be a valid UUID"
-"""pydantic's own text goes on with a letter of what was sent."""
-
-
-def field_errors(error: ValidationError) -> list[dict[str, str]]:
-    """One entry per wrong field, without the values that were sent: ``field``, ``code``, and ``problem``, a sentence.
-
-    The code is stable: one of `shared.contract.form_errors.FORM_ERRORS`, that of a rule of ours, or pydantic's type of error.
-    """
-    return [
-        _field_error(".".join(str(part) for part in item["loc"]) or "(body)", item["type"], item["msg"])
-        for item in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
-
-
-def _field_error(field: str, kind: str, message: str) -> dict[str, str]:
-    code = _CODES.get(kind, kind)
-    if kind == "uuid_parsing":
-        problem = _UUID
-    elif code in FORM_ERRORS and code != "too_long":
-        problem = sentence(field, code)
-    else:  # that of a rule of ours, or pydantic's, which says how long a text may be
-        problem = message.removeprefix("Value error, ")
-    return {"field": field, "code": code, "problem": problem}
 
 
 async def problem_response(_: Request, error: Exception) -> Response:

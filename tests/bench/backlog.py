@@ -23,8 +23,8 @@ from pydantic import TypeAdapter
 from shared.contract.events import Event, MilestoneReached, SignatureVerified, SignCommand
 from shared.contract.identity import canonical_email, milestone_id, new_signature_id, signer_key
 from shared.contract.topics import DEFAULT_PARTITIONS, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED
-from shared.kafka.headers import event_headers
-from shared.kafka.record import Record
+from shared.kafka.records.headers import event_headers
+from shared.kafka.records.record import Record
 
 DUPLICATES: Final = 0.08
 """The part of submissions in a surge whose signer has signed before."""

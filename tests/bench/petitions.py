@@ -12,7 +12,7 @@ import confluent_kafka
 
 from shared.contract.events import Organisation, PetitionChanged, Target
 from shared.contract.topics import PETITIONS_CHANGED
-from shared.kafka.headers import event_headers
+from shared.kafka.records.headers import event_headers
 
 ORGANISATION: Final = "quillmere-neighbours"
 HOT: Final = "quillmere-ferry"

@@ -34,42 +34,48 @@ def rules(*of: tuple[str, str]) -> tuple[Rule, ...]:
     return tuple(Rule(stage, re.compile(pattern)) for stage, pattern in of)
 
 
-_IDENTITY: Final = ("canonical e-mail, signer key", r"shared/identity\.py|email_validator/|idna/")
+_IDENTITY: Final = ("canonical e-mail, signer key", r"shared/contract/(identity\.py|mailboxes/)|email_validator/|idna/")
 _KAFKA_IN: Final = (
     "Kafka: fetch, commit",
-    r"aiokafka/(consumer|record|coordinator)|faststream/|shared/kafka/watch\.py",
+    r"aiokafka/(consumer|record|coordinator)|faststream/|shared/kafka/consuming/watch\.py",
 )
 _KAFKA_OUT: Final = (
     "Kafka: publish",
-    r"aiokafka/producer|shared/kafka/producer\.py|aiokafka/record/(default|legacy)_rec",
+    r"aiokafka/producer|shared/kafka/producing/producer\.py|aiokafka/record/(default|legacy)_rec",
 )
 
 STAGES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "ingest": rules(
         _IDENTITY,
-        ("Kafka: publish", r"aiokafka/|shared/kafka/|services/ingest/intake\.py|shared/events\.py|cramjam"),
-        ("read the body", r"services/ingest/(bodies|schemas|admission|signatures|petitions)\.py|pydantic"),
-        ("admit the client", r"services/ingest/(clients|limits|access)\.py|limits/"),
+        (
+            "Kafka: publish",
+            r"aiokafka/|shared/kafka/|services/ingest/signing/intake\.py|shared/contract/events/|cramjam",
+        ),
+        (
+            "read the body",
+            r"services/ingest/(web/(bodies|schemas)|signing/(admission|batch)|signatures/|petitions/)|pydantic",
+        ),
+        ("admit the client", r"services/ingest/(web/(clients|limits)\.py|access/)|limits/"),
         (
             "HTTP: parse, answer",
-            r"uvicorn/|httptools|h11/|services/ingest/(sign|app|answers)\.py|starlette/|shared/http\.py",
+            r"uvicorn/|httptools|h11/|services/ingest/(signing/sign|app|routes|web/answers)\.py|starlette/|shared/web/",
         ),
     ),
     "verify": rules(
         _IDENTITY,
         _KAFKA_OUT,
-        ("make facts", r"(fact|rejection)_record |shared/kafka/headers\.py"),
-        ("decode", r"_decode_all |decode |read_event |shared/kafka/decode\.py"),
-        ("decide", r"services/verify/decide\.py|_judge"),
+        ("make facts", r"(fact|rejection)_record |shared/kafka/records/headers\.py"),
+        ("decode", r"_decode_all |decode |read_event |shared/kafka/records/decode\.py"),
+        ("decide", r"services/verify/deciding/|_judge"),
         ("PostgreSQL", r"services/verify/store\.py|asyncpg/|shared/postgres\.py"),
         _KAFKA_IN,
     ),
     "tally": rules(
         _KAFKA_OUT,
-        ("decode", r"_decode_all |decode |read_event |shared/kafka/decode\.py"),
-        ("group, fences", r"services/tally/(counting|handlers)\.py"),
-        ("Redis", r"services/tally/store\.py|redis/|hiredis"),
-        ("snapshots", r"services/tally/(announce|live|live_feed|reading|healing|audit|ledger)\.py|asyncpg/"),
+        ("decode", r"_decode_all |decode |read_event |shared/kafka/records/decode\.py"),
+        ("group, fences", r"services/tally/counting/(step|handlers)\.py"),
+        ("Redis", r"services/tally/counting/store\.py|redis/|hiredis"),
+        ("snapshots", r"services/tally/(counting/(announce|healing|audit|ledger)\.py|reading/)|asyncpg/"),
         _KAFKA_IN,
     ),
 }

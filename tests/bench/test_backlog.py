@@ -10,8 +10,8 @@ from aiokafka import ConsumerRecord
 from services.tally.counting.handlers import decode as decode_fact
 from shared.contract.events import SignCommand
 from shared.contract.identity import canonical_email, signer_key
-from shared.kafka.decode import by_type, read_event
-from shared.kafka.record import Record
+from shared.kafka.records.decode import by_type, read_event
+from shared.kafka.records.record import Record
 from tests.bench import backlog
 
 PEPPER = b"a pepper of the benchmark"

@@ -5,12 +5,14 @@ import pytest
 from tests.bench.profile import OTHER, STAGES, shares, stage_of
 
 RAW = """\
-<module> (services/verify/__main__.py:9);run (uvloop/__init__.py:92);_on_batch (shared/kafka/consumer.py:1);_decode_all \
-(shared/kafka/consumer.py:2);decode (services/verify/handlers.py:70);canonical_email (shared/contract/identity.py:64) 30
-<module> (services/verify/__main__.py:9);run (uvloop/__init__.py:92);_on_batch (shared/kafka/consumer.py:1);_decode_all \
-(shared/kafka/consumer.py:2);decode (services/verify/handlers.py:70);validate_json (pydantic/x.py:5) 20
+<module> (services/verify/__main__.py:9);run (uvloop/__init__.py:92);_on_batch (shared/kafka/consuming/consumer.py:1);\
+_decode_all (shared/kafka/consuming/consumer.py:2);\
+decode (services/verify/handlers.py:70);canonical_email (shared/contract/identity.py:64) 30
+<module> (services/verify/__main__.py:9);run (uvloop/__init__.py:92);_on_batch (shared/kafka/consuming/consumer.py:1);\
+_decode_all (shared/kafka/consuming/consumer.py:2);\
+decode (services/verify/handlers.py:70);validate_json (pydantic/x.py:5) 20
 <module> (services/verify/__main__.py:9);run (uvloop/__init__.py:92);process (services/verify/handlers.py:110);\
-publish_in_order (shared/kafka/producer.py:200);fact_record (services/verify/handlers.py:174) 10
+publish_in_order (shared/kafka/producing/producer.py:200);fact_record (services/verify/handlers.py:174) 10
 <module> (services/verify/__main__.py:9);run (uvloop/__init__.py:92) 40
 """
 

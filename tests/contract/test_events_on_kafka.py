@@ -11,9 +11,9 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 from deploy.local.kafka import KafkaBroker
 from shared.contract.events import Event
 from shared.contract.topics import Topic
-from shared.kafka.headers import event_headers
-from shared.kafka.producer import EventProducer
-from shared.kafka.record import Record
+from shared.kafka.producing.producer import EventProducer
+from shared.kafka.records.headers import event_headers
+from shared.kafka.records.record import Record
 from tests.contract.golden_events import EXAMPLES
 from tests.integration.consuming import new_topic, settings_for
 

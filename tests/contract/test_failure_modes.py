@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from deploy.cli import app
 from deploy.operate import SERVICES, settings_of
-from shared.kafka.errors import is_transient
+from shared.runtime.failures import is_transient
 from shared.runtime.settings import environment_name
 from tests.contract.alerts.causes import NEEDED
 from tests.contract.test_alerts import ALERTS

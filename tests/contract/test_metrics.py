@@ -16,7 +16,7 @@ from deploy.local.test_needs import UNPACKED
 from shared.contract.events import SignCommand
 from shared.contract.identity import canonical_email, signer_key
 from shared.contract.topics import DEFAULT_PARTITIONS, GROUPS, SIGNATURES_SUBMITTED, VERIFY_GROUP
-from shared.kafka.headers import event_headers
+from shared.kafka.records.headers import event_headers
 from tests.integration.system import System, eventually
 from tests.signing import sign
 

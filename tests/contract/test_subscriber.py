@@ -21,7 +21,7 @@ from shared.contract.topics import (
     TALLIES_UPDATED,
     all_topics,
 )
-from shared.kafka.unpacking import FetchedBytes
+from shared.kafka.fetching.unpacking import FetchedBytes
 from tests.integration.system import System
 
 _SECONDS = 120.0

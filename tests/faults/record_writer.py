@@ -9,7 +9,7 @@ from typing import Final
 import confluent_kafka
 from confluent_kafka import KafkaError, Message, TopicPartition
 
-from shared.kafka.record import Headers
+from shared.kafka.records.record import Headers
 
 _ACKNOWLEDGED_SECONDS: Final = 80.0
 """Longer than any fault holds the broker; shorter than a fault may take."""

@@ -25,7 +25,7 @@ from shared.contract.topics import (
     SIGNATURES_VERIFIED,
     TALLIES_UPDATED,
 )
-from shared.kafka.headers import event_headers
+from shared.kafka.records.headers import event_headers
 from tests.faults.notes import digest_of
 from tests.faults.personal import PersonalData
 from tests.faults.seen import Reading

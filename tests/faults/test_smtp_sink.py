@@ -11,7 +11,8 @@ import pytest
 from services.notify.deliveries import Claim, Delivery, Reply, Stage
 from services.notify.mail.letter import Mail as Written
 from services.notify.mail.letter import MailWriter
-from services.notify.mail.smtp import MailCut, SmtpRelay, SmtpServer, SmtpSession
+from services.notify.mail.server import SmtpServer
+from services.notify.mail.smtp import MailCut, SmtpRelay, SmtpSession
 from tests.faults.smtp_sink import SmtpSink
 from tests.integration.scripted_smtp import Stage as ServerStage
 

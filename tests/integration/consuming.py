@@ -16,12 +16,12 @@ from prometheus_client import CollectorRegistry
 
 from deploy.local.kafka import KafkaBroker
 from shared.contract.topics import DLQ_MAX_RECORD_BYTES, Topic
-from shared.kafka.consumer import BatchConsumer, ConsumerLimits
-from shared.kafka.errors import InvalidRecord
-from shared.kafka.headers import NotACloudEvent, read_attributes
-from shared.kafka.metrics import ConsumerMetrics
-from shared.kafka.producer import EventProducer
-from shared.kafka.record import Headers
+from shared.kafka.consuming.consumer import BatchConsumer, ConsumerLimits
+from shared.kafka.consuming.metrics import ConsumerMetrics
+from shared.kafka.producing.producer import EventProducer
+from shared.kafka.records.headers import NotACloudEvent, read_attributes
+from shared.kafka.records.record import Headers
+from shared.runtime.failures import InvalidRecord
 from shared.runtime.settings import CommonSettings
 from shared.service import new_broker
 

@@ -17,7 +17,8 @@ from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
 from services.notify.deliveries import Claim, Delivery, deliveries_for, delivery_id
 from services.notify.mail.letter import MailWriter
-from services.notify.mail.smtp import SmtpRelay, SmtpServer
+from services.notify.mail.server import SmtpServer
+from services.notify.mail.smtp import SmtpRelay
 from services.notify.metrics import NotifyMetrics
 from services.notify.outbox.sender import Sender
 from services.notify.outbox.store import DeliveryStore

@@ -22,9 +22,9 @@ from shared import redis as shared_redis
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import CountedFact, MilestoneReached, TallyUpdated
 from shared.contract.topics import MILESTONES_REACHED, TALLIES_UPDATED
-from shared.kafka.errors import is_transient
-from shared.kafka.record import Record
+from shared.kafka.records.record import Record
 from shared.postgres import Database
+from shared.runtime.failures import is_transient
 from tests.integration.tallying import put_into_ledger
 from tests.integration.turns import Actor, TurnLock, turn
 from tests.signing import FERRY, PATH, MemoryProducer, as_read, fact, petition

@@ -21,7 +21,8 @@ from deploy.local.ports import LOOPBACK
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
 from shared.contract.identity import signer_key
-from shared.contract.topics import PETITIONS_CHANGED, apply_topics
+from shared.contract.topics import PETITIONS_CHANGED
+from shared.kafka.apply_topics import apply_topics
 from tests.faults.failpoints import Failpoints
 from tests.faults.proxy import Proxy
 from tests.integration.consuming import eventually
@@ -184,7 +185,7 @@ async def test_a_petition_that_others_wrote_to_the_topic_is_changed_as_it_stands
     from aiokafka import AIOKafkaProducer
 
     from shared.contract.events import PetitionChanged
-    from shared.kafka.headers import event_headers
+    from shared.kafka.records.headers import event_headers
 
     state = {**STATE, "title": "By somebody else", "petition_id": PETITION, "changed_at": "2026-11-22T12:00:00Z"}
     producer = AIOKafkaProducer(bootstrap_servers=world.one.kafka.bootstrap_servers)

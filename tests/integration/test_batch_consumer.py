@@ -11,9 +11,9 @@ from asyncpg import CheckViolationError, RaiseError, UniqueViolationError
 from asyncpg import DataError as PostgresDataError
 
 from deploy.local.kafka import KafkaBroker
-from shared.kafka import holding, watch
-from shared.kafka.consumer import ConsumerLimits
-from shared.kafka.errors import Collision, InvalidRecord, SetAside
+from shared.kafka.consuming import holding, watch
+from shared.kafka.consuming.consumer import ConsumerLimits
+from shared.runtime.failures import Collision, InvalidRecord, SetAside
 from tests.integration.consuming import (
     HEADERS,
     Batch,

@@ -9,8 +9,8 @@ from aiokafka import AIOKafkaProducer
 
 from deploy.local.kafka import KafkaBroker
 from shared.contract.topics import Topic
-from shared.kafka import watch
-from shared.kafka.consumer import ConsumerLimits
+from shared.kafka.consuming import watch
+from shared.kafka.consuming.consumer import ConsumerLimits
 from tests.integration.consuming import (
     Batch,
     Committed,

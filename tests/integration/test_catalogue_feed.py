@@ -13,14 +13,15 @@ from deploy.local.embedded_kafka import EmbeddedKafka
 from deploy.local.kafka import KafkaBroker
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import PetitionChanged, TallyUpdated
-from shared.contract.topics import PETITIONS_CHANGED, apply_topics
-from shared.kafka import catalogue_feed
-from shared.kafka.catalogue_feed import CatalogueBehind, CatalogueFeed
-from shared.kafka.errors import is_transient
-from shared.kafka.headers import event_headers
-from shared.kafka.partitioner import partition_of
-from shared.kafka.producer import EventProducer
-from shared.kafka.record import Record
+from shared.contract.topics import PETITIONS_CHANGED
+from shared.kafka.apply_topics import apply_topics
+from shared.kafka.broadcasting import catalogue_feed
+from shared.kafka.broadcasting.catalogue_feed import CatalogueBehind, CatalogueFeed
+from shared.kafka.producing.partitioner import partition_of
+from shared.kafka.producing.producer import EventProducer
+from shared.kafka.records.headers import event_headers
+from shared.kafka.records.record import Record
+from shared.runtime.failures import is_transient
 from shared.service import new_broker
 from tests.integration.consuming import Raw, eventually, settings_for, write
 from tests.integration.packing import STRANGE, strange_name, write_changed

@@ -15,11 +15,11 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeEr
 from deploy.local.embedded_kafka import EmbeddedKafka
 from deploy.local.kafka import KafkaBroker
 from shared.contract.topics import MAX_RECORD_BYTES, Topic
-from shared.kafka import producer as producer_module
-from shared.kafka.errors import is_transient
-from shared.kafka.partitioner import partition_of
-from shared.kafka.producer import EventProducer, ProducerReplaced
-from shared.kafka.record import Record
+from shared.kafka.producing import producer as producer_module
+from shared.kafka.producing.partitioner import partition_of
+from shared.kafka.producing.producer import EventProducer, ProducerReplaced
+from shared.kafka.records.record import Record
+from shared.runtime.failures import is_transient
 from tests.integration.consuming import eventually, new_topic, read, settings_for
 
 PARTITIONS = 3

@@ -17,8 +17,8 @@ from services.notify.deliveries import NO_MAIL, NO_TARGET, NOT_DECIDED, NOT_ITS_
 from services.notify.mail.letter import MailWriter
 from services.notify.milestones.handlers import MilestoneHandler
 from shared.contract.catalogue import Catalogue
-from shared.kafka.catalogue_feed import CatalogueFeed
-from shared.kafka.errors import SetAside
+from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
+from shared.runtime.failures import SetAside
 from tests.integration.consuming import eventually
 from tests.integration.notify_desk import Desk, milestone, new_database, open_desk, petition
 

@@ -23,7 +23,7 @@ from services.notify.outbox.requeue import ONE_AT_A_TIME, Retried
 from services.notify.upkeep import Upkeep
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import PetitionChanged
-from shared.kafka.catalogue_feed import CatalogueBehind, CatalogueFeed
+from shared.kafka.broadcasting.catalogue_feed import CatalogueBehind, CatalogueFeed
 from tests.integration.notify_desk import MINUTE, Desk, message_id, new_database, open_desk, petition
 from tests.integration.scripted_smtp import CUT
 

@@ -23,7 +23,7 @@ from deploy.local.service import SERVICES, ServiceName, ServiceProcess
 from shared import redis as shared_redis
 from shared.contract.events import SignCommand
 from shared.contract.topics import SIGNATURES_SUBMITTED, all_topics
-from shared.kafka.headers import event_headers
+from shared.kafka.records.headers import event_headers
 from tests.integration.system import System, eventually
 
 PETITION: Final = "planted-secrets"

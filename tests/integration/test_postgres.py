@@ -8,8 +8,8 @@ import pytest
 
 from deploy.local.postgres import Postgres
 from shared import postgres as shared_postgres
-from shared.kafka.errors import is_transient
 from shared.postgres import Database
+from shared.runtime.failures import is_transient
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from deploy.local.embedded_kafka import EmbeddedKafka
 from deploy.local.kafka import KafkaBroker
 from deploy.local.ports import free_port
 from shared.contract.topics import Topic
-from shared.kafka.consumer import BatchConsumer, ConsumerLimits
-from shared.kafka.metrics import ConsumerMetrics
-from shared.kafka.producer import EventProducer
+from shared.kafka.consuming.consumer import BatchConsumer, ConsumerLimits
+from shared.kafka.consuming.metrics import ConsumerMetrics
+from shared.kafka.producing.producer import EventProducer
 from shared.runtime.background import background
 from shared.runtime.readiness import Waiting
 from shared.service import Service, new_broker

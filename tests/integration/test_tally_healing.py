@@ -20,7 +20,7 @@ from services.tally.counting.store import Reached, TallyState, TallyStore
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import CountedFact, MilestoneReached
 from shared.contract.topics import MILESTONES_REACHED, TALLIES_UPDATED
-from shared.kafka.partitioner import partition_of
+from shared.kafka.producing.partitioner import partition_of
 from shared.postgres import Database
 from tests.integration.databases import database_named, redis_numbered
 from tests.integration.tallying import put_into_ledger

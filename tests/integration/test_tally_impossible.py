@@ -15,8 +15,8 @@ from services.tally.counting.store import Reached, TallyStore
 from shared import redis as shared_redis
 from shared.contract.events import TallyUpdated
 from shared.contract.topics import TALLIES_UPDATED
-from shared.kafka.errors import SetAside
 from shared.postgres import Database
+from shared.runtime.failures import SetAside
 from tests.integration.databases import database_named, redis_numbered
 from tests.integration.test_tally_healing import HERE, THERE, Parts, Process, facts
 from tests.signing import FERRY, NOON, PATH, as_read, fact, petition

@@ -17,9 +17,10 @@ from services.tally.reading.metrics import ReadMetrics
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import TallyUpdated
 from shared.contract.topics import PETITIONS_CHANGED, TALLIES_UPDATED, Topic
-from shared.kafka import catalogue_feed, watch
-from shared.kafka.consumer import ConsumerLimits
-from shared.kafka.partitioner import partition_of
+from shared.kafka.broadcasting import catalogue_feed
+from shared.kafka.consuming import watch
+from shared.kafka.consuming.consumer import ConsumerLimits
+from shared.kafka.producing.partitioner import partition_of
 from shared.service import new_broker
 from tests.contract.golden_events import EXAMPLES
 from tests.integration.consuming import (
@@ -200,7 +201,7 @@ async def test_the_letters_can_be_read_by_any_client(kafka: KafkaBroker, monkeyp
         from aiokafka.consumer import fetcher
         from aiokafka.record.memory_records import MemoryRecords
 
-        from shared.kafka.unpacking import _PartitionRecords
+        from shared.kafka.fetching.unpacking import _PartitionRecords
 
         plain.setattr(fetcher, "MemoryRecords", MemoryRecords)
         plain.setattr(fetcher, "PartitionRecords", _PartitionRecords)

@@ -12,8 +12,8 @@ from deploy.local.postgres import Postgres
 from services.verify.deciding.rules import Submission
 from services.verify.store import Decided, LaneTaken, VerifyStore
 from shared.contract.events import ConfirmCommand, InvalidateCommand, WithdrawCommand
-from shared.kafka.errors import SetAside, is_about_the_data
 from shared.postgres import Database
+from shared.runtime.failures import SetAside, is_about_the_data
 from tests.integration.databases import database_named
 from tests.integration.verifying import apply, empty, lane, ledger, states, told
 from tests.signing import FERRY, NOON, change, event_id_of, sign

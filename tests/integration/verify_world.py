@@ -30,10 +30,10 @@ from shared.contract.events import (
     WithdrawCommand,
 )
 from shared.contract.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED
-from shared.kafka.catalogue_feed import CatalogueFeed
-from shared.kafka.errors import is_transient
-from shared.kafka.record import Record
+from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
+from shared.kafka.records.record import Record
 from shared.postgres import Database
+from shared.runtime.failures import is_transient
 from tests.integration.turns import Actor, turn
 from tests.signing import FERRY, PATH, PEPPER, MemoryProducer, change, petition, sign, submission
 

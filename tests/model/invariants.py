@@ -14,8 +14,8 @@ from services.tally.counting.store import TallyState, TallyStore
 from services.verify.deciding.rules import Submission
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import CountedFact, MilestoneReached, SignCommand, TallyUpdated, minute_of
-from shared.kafka.partitioner import partition_of
-from shared.kafka.record import Record
+from shared.kafka.producing.partitioner import partition_of
+from shared.kafka.records.record import Record
 from shared.redis import INCARNATION_KEY
 from tests.integration.verify_world import Outcome
 from tests.model.log import LogProducer, polled

@@ -7,10 +7,10 @@ from typing import Any, Generic, TypeVar
 
 from aiokafka import ConsumerRecord
 
-from shared.kafka.errors import is_transient
-from shared.kafka.partitioner import partition_of
-from shared.kafka.producer import EventProducer, require_fits
-from shared.kafka.record import Record
+from shared.kafka.producing.partitioner import partition_of
+from shared.kafka.producing.producer import EventProducer, require_fits
+from shared.kafka.records.record import Record
+from shared.runtime.failures import is_transient
 from tests.integration.turns import turn
 from tests.model.steps import effect, round_done
 from tests.signing import record as received_record
@@ -44,7 +44,7 @@ def polled(record: Record, *, partition: int, offset: int) -> ConsumerRecord[Any
 
 
 class LogProducer(EventProducer):
-    """Publishes with the promises of `shared.kafka.producer`; every record is a step."""
+    """Publishes with the promises of `shared.kafka.producing.producer`; every record is a step."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -129,7 +129,7 @@ class Group:
 
 
 class Consumer(Generic[T]):
-    """A member of a group, with the contract of `shared.kafka.consumer`: process, then commit; hold what fails.
+    """A member of a group, with the contract of `shared.kafka.consuming.consumer`: process, then commit; hold what fails.
 
     The contract's parts that wait (backoff, drain budget) are left to whoever decides which actor goes on.
     """

@@ -16,9 +16,9 @@ from services.verify.handlers import VerifyHandler
 from services.verify.metrics import VerifyMetrics
 from services.verify.store import VerifyStore
 from shared.contract.catalogue import Catalogue
-from shared.kafka.catalogue_feed import CatalogueFeed
-from shared.kafka.errors import is_transient
+from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
 from shared.postgres import Database
+from shared.runtime.failures import is_transient
 from tests.integration.turns import TurnLock, turn
 from tests.model.log import Consumer, Group, LogProducer
 from tests.model.steps import StepActor, round_done

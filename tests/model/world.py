@@ -24,10 +24,10 @@ from shared.contract.topics import (
     SIGNATURES_VERIFIED,
     TALLIES_UPDATED,
 )
-from shared.kafka.errors import is_transient
-from shared.kafka.headers import event_headers
-from shared.kafka.record import Record
+from shared.kafka.records.headers import event_headers
+from shared.kafka.records.record import Record
 from shared.postgres import Database
+from shared.runtime.failures import is_transient
 from tests.model.log import Group, Log, LogProducer
 from tests.model.processes import TallyProcess, VerifyProcess
 from tests.model.steps import Fault, StepActor, SteppedDatabase, Where, all_at_rest

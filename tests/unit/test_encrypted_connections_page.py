@@ -72,7 +72,12 @@ def test_the_rights_in_redis_are_those_that_the_tests_run_with() -> None:
 def test_what_readiness_says_is_in_the_code() -> None:
     code = "".join(
         (ROOT / path).read_text(encoding="utf-8")
-        for path in ("shared/runtime/unreachable.py", "shared/kafka/security.py", "services/notify/mail/smtp.py")
+        for path in (
+            "shared/runtime/unreachable.py",
+            "shared/kafka/failures.py",
+            "shared/kafka/security.py",
+            "services/notify/mail/smtp.py",
+        )
     )
     rows = PAGE.partition("|---|---|\n")[2].partition("\n\n")[0].splitlines()
     said = [quote for row in rows for quote in re.findall(r"`([^`]+)`", row.split("|")[1])]

@@ -41,10 +41,10 @@ from shared.contract.events import (
     WithdrawCommand,
 )
 from shared.contract.identity import canonical_email, command_id, milestone_id, signer_key
-from shared.kafka.catalogue_feed import CatalogueFeed
-from shared.kafka.dead_letters import DeadLetter, dead_letter_headers
-from shared.kafka.errors import InvalidRecord
-from shared.kafka.headers import event_headers
+from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
+from shared.kafka.consuming.dead_letters import DeadLetter, dead_letter_headers
+from shared.kafka.records.headers import event_headers
+from shared.runtime.failures import InvalidRecord
 from tests.contract.golden_events import EXAMPLES
 from tests.hostile import CANARY, as_json, broken_json, damaged, emails, mutated, repeatable, texts
 from tests.signing import NOON, PEPPER, MemoryProducer, record

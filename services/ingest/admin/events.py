@@ -21,8 +21,8 @@ from asyncpg.pool import PoolConnectionProxy
 from services.ingest.access.access import Caller
 from services.ingest.metrics import IngestMetrics
 from services.ingest.web.problems import problem
-from shared.kafka.errors import is_transient
 from shared.postgres import Connection, Database
+from shared.runtime.failures import is_transient
 from shared.web.problems import Problem
 
 log = structlog.get_logger(__name__)

@@ -13,8 +13,8 @@ import structlog
 from services.ingest.admin.events import AdminEvents
 from services.ingest.signing.intake import Intake
 from shared.contract.topics import PETITIONS_CHANGED
-from shared.kafka.catalogue_feed import CatalogueFeed
-from shared.kafka.errors import is_transient
+from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
+from shared.runtime.failures import is_transient
 from shared.web.problems import Problem
 
 log = structlog.get_logger(__name__)

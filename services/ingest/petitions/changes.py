@@ -27,9 +27,9 @@ from services.ingest.web.problems import problem
 from shared.contract.events import PetitionChanged, PetitionState
 from shared.contract.mailboxes.providers import LATEST
 from shared.contract.topics import PETITIONS_CHANGED
-from shared.kafka.catalogue_feed import CatalogueBehind
-from shared.kafka.errors import is_transient
+from shared.kafka.broadcasting.catalogue_feed import CatalogueBehind
 from shared.runtime.failpoints import failpoint
+from shared.runtime.failures import is_transient
 from shared.web.problems import Problem
 
 _PATIENCE_SECONDS: Final = 2.0

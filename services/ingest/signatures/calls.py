@@ -36,7 +36,7 @@ from shared.contract.events import (
 )
 from shared.contract.identity import command_id, issued_here
 from shared.contract.topics import SIGNATURES_SUBMITTED
-from shared.kafka.errors import is_transient
+from shared.runtime.failures import is_transient
 from shared.web.malformed import fields_of
 from shared.web.problems import Problem, prefers_html
 

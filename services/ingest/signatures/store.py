@@ -62,7 +62,7 @@ class OutcomeStore:
         """The outcome of a signature, or None when it is not decided (or was never submitted).
 
         Raises:
-            Exception: PostgreSQL did not answer; `shared.kafka.errors.is_transient` tells that from a bug.
+            Exception: PostgreSQL did not answer; `shared.runtime.failures.is_transient` tells that from a bug.
         """
         async with asyncio.timeout(_ANSWER_SECONDS):
             row = await self._database.pool.fetchrow(_FIND, signature_id)

@@ -26,8 +26,8 @@ import structlog
 
 from services.ingest.metrics import IngestMetrics
 from shared.contract.bounds import COMMAND_AHEAD, EARLIEST, FAR_END, LOG_APPEND_TIME, as_time, latest_time
-from shared.kafka.errors import is_transient
 from shared.postgres import Database
+from shared.runtime.failures import is_transient
 
 log = structlog.get_logger(__name__)
 
@@ -118,7 +118,7 @@ class Clock:
         self.look()
 
     def appended(self, milliseconds: int, sent: float, acknowledged: float) -> None:
-        """Take in when the brokers took a batch, as `shared.kafka.producer.EventProducer` reports it."""
+        """Take in when the brokers took a batch, as `shared.kafka.producing.producer.EventProducer` reports it."""
         self.told("kafka", milliseconds / 1000, sent, acknowledged)
 
     def look(self) -> bool:

@@ -20,11 +20,11 @@ from services.ingest.web.problems import problem, problem_of
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import Event, PetitionChanged, SignCommand
 from shared.contract.topics import SIGNATURES_SUBMITTED, Topic
-from shared.kafka.errors import is_transient
-from shared.kafka.headers import event_headers
-from shared.kafka.producer import EventProducer
-from shared.kafka.record import Record
+from shared.kafka.producing.producer import EventProducer
+from shared.kafka.records.headers import event_headers
+from shared.kafka.records.record import Record
 from shared.runtime.failpoints import failpoint
+from shared.runtime.failures import is_transient
 
 SOURCE: Final = "/groundswell/ingest"
 

@@ -12,7 +12,7 @@ from starlette.types import Receive
 
 from services.ingest.web.deadline import ANSWER_SECONDS
 from services.ingest.web.problems import problem
-from shared.web.problems import field_errors
+from shared.contract.field_errors import field_errors
 from shared.web.sign_form import FormUnreadable, multipart, submission_fields, urlencoded
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -1,4 +1,4 @@
-"""The SMTP server: where it is, one connection for several mails, and whether it is there.
+"""The SMTP server: one connection for several mails, and whether it is there.
 
 Nothing here knows rows or retries. A mail ends in one of four ways: a `Reply`; `MailCut` (no reply: the connection broke
 or the time was up); `SmtpAway` (no mail can be handed over at all); `Unmailable` (this server can never take it).
@@ -10,9 +10,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Final, Literal
-from urllib.parse import unquote, urlsplit
+from typing import Final
 
 import aiosmtplib
 import structlog
@@ -20,6 +18,7 @@ import structlog
 from services.notify.deliveries import Reply, Stage, one_line, shorten
 from services.notify.mail.letter import Mail, Unmailable
 from services.notify.mail.refusals import NEEDS_SMTPUTF8
+from services.notify.mail.server import SmtpServer
 from shared.runtime.tls import client_context
 from shared.runtime.unreachable import why
 
@@ -33,13 +32,6 @@ _REFUSAL_SECONDS: Final = 60.0
 """How long a refused login or sender is remembered: longer than the sender's longest wait (30 s), because a probe, which
 does not log in, would call the server well in between."""
 _QUIT_SECONDS: Final = 2.0
-
-_PORTS: Final = {"none": 25, "starttls": 587, "tls": 465}
-_SCHEMES: Final[dict[str, Literal["none", "starttls", "tls"]]] = {
-    "smtp": "none",
-    "smtp+starttls": "starttls",
-    "smtps": "tls",
-}
 
 
 class SmtpAway(ConnectionError):
@@ -55,44 +47,6 @@ class MailCut(Exception):
     def __init__(self, stage: Stage, cause: str) -> None:
         super().__init__(f"{cause} ({stage.value})")
         self.stage, self.cause = stage, cause
-
-
-@dataclass(frozen=True, slots=True)
-class SmtpServer:
-    """Where the server is and how it is spoken to."""
-
-    host: str
-    port: int
-    encryption: Literal["none", "starttls", "tls"]
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-
-    @classmethod
-    def parse(cls, url: str) -> SmtpServer:
-        """Read ``smtp://``, ``smtps://`` or ``smtp+starttls://``, each ``[user:password@]host[:port]``.
-
-        User and password may be percent-encoded.
-
-        Raises:
-            ValueError: it is no such URL. The message never repeats it, for it may hold a password.
-        """
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            raise ValueError("host and port cannot be read; write smtp://host:port") from None
-        encryption = _SCHEMES.get(parts.scheme)
-        if encryption is None:
-            raise ValueError("must begin with smtp://, smtps:// or smtp+starttls://")
-        if not host:
-            raise ValueError("names no host; write smtp://host:port")
-        if parts.path.strip("/") or parts.query or parts.fragment:
-            raise ValueError("must end after host and port; a /, ? or # in user or password is written %2F, %3F or %23")
-        username = unquote(parts.username) if parts.username else None
-        password = unquote(parts.password) if parts.password else None
-        if password is not None and username is None:
-            raise ValueError("has a password without a user")
-        return cls(host, port or _PORTS[encryption], encryption, username, password)
 
 
 class SmtpRelay:

@@ -17,10 +17,10 @@ from shared.contract.bounds import FACT_AHEAD, MOST_BIGINT, fit
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import MilestoneReached
 from shared.contract.identity import milestone_id
-from shared.kafka.catalogue_feed import CatalogueFeed
-from shared.kafka.decode import by_type, read_event
-from shared.kafka.errors import InvalidRecord, SetAside
+from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
+from shared.kafka.records.decode import by_type, read_event
 from shared.runtime.failpoints import failpoint
+from shared.runtime.failures import InvalidRecord, SetAside
 
 log = structlog.get_logger(__name__)
 

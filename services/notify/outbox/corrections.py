@@ -13,7 +13,7 @@ from services.notify.outbox.requeue import Because, Correction, Failed
 from services.notify.outbox.store import DeliveryStore
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import PetitionChanged, Target
-from shared.kafka.catalogue_feed import CatalogueFeed
+from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
 from shared.runtime.failpoints import failpoint
 
 log = structlog.get_logger(__name__)

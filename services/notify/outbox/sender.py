@@ -33,7 +33,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Final, TypeVar
 from uuid import UUID, uuid4
 
 import structlog
@@ -56,17 +56,18 @@ from services.notify.metrics import NotifyMetrics
 from services.notify.outbox.store import DeliveryStore
 from services.notify.settings import Settings
 from shared.contract.catalogue import Catalogue
-from shared.kafka.errors import is_transient
+from shared.runtime.backoff import Backoff, jittered
 from shared.runtime.failpoints import failpoint
+from shared.runtime.failures import is_transient
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_BACKOFF_FIRST, _BACKOFF_MOST = 0.5, 30.0
+_AWAY: Final = Backoff(0.5, 30.0)
 """Waits while the SMTP server or PostgreSQL is away: half a minute at most, so that mail flows soon after its return."""
 
-_RECORD_FIRST, _RECORD_MOST = 0.1, 2.0
+_RECORDING: Final = Backoff(0.1, 2.0)
 """Waits between tries to write down a server's answer. Short: until it is written, a crash would send the mail again."""
 
 
@@ -130,7 +131,7 @@ class Sender:
         Raises:
             Exception: a bug. What was held is taken over by another sender once the lease has run out.
         """
-        backoff = _BACKOFF_FIRST
+        failures = 0
         try:
             while not self._stopping.is_set():
                 try:
@@ -138,12 +139,12 @@ class Sender:
                 except Exception as error:
                     if not is_transient(error):
                         raise
-                    wait = backoff * random.uniform(0.5, 1.0)  # noqa: S311  jitter, not a secret
-                    backoff = min(backoff * 2, _BACKOFF_MOST)
+                    failures += 1
+                    wait = jittered(_AWAY.after(failures))
                     self._hold(error, wait)
                     await self._pause(wait)
                 else:
-                    backoff = _BACKOFF_FIRST
+                    failures = 0
                     self._metrics.held.set(0)
                     if not sent_any:
                         await self._pause(self._settings.poll_seconds)
@@ -355,16 +356,17 @@ class Sender:
 
     async def _surely(self, record: Callable[[], Awaitable[T]]) -> T:
         """Write something down, however long PostgreSQL is away: see the module's text on the window."""
-        backoff = _RECORD_FIRST
+        failures = 0
         while True:
             try:
                 return await record()
             except Exception as error:
                 if not is_transient(error):
                     raise
-                self._hold(error, backoff)
-            await asyncio.sleep(backoff)
-            backoff = min(backoff * 2, _RECORD_MOST)
+                failures += 1
+                wait = _RECORDING.after(failures)
+                self._hold(error, wait)
+            await asyncio.sleep(wait)
 
 
 def _named(claim: Claim) -> dict[str, object]:

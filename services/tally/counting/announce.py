@@ -16,11 +16,11 @@ from services.tally.counting.store import Reached, TallyStore
 from shared.contract.events import MilestoneReached, TallyUpdated
 from shared.contract.identity import milestone_id
 from shared.contract.topics import MILESTONES_REACHED, TALLIES_UPDATED
-from shared.kafka.errors import is_transient
-from shared.kafka.headers import event_headers
-from shared.kafka.producer import EventProducer
-from shared.kafka.record import Record
+from shared.kafka.producing.producer import EventProducer
+from shared.kafka.records.headers import event_headers
+from shared.kafka.records.record import Record
 from shared.runtime.failpoints import failpoint
+from shared.runtime.failures import is_transient
 
 log = structlog.get_logger(__name__)
 

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from shared.contract.bounds import COMMAND_AHEAD, latest_time
 from shared.contract.events import TallyUpdated
 from shared.contract.topics import TALLIES_UPDATED
-from shared.kafka import unpacking
+from shared.kafka.fetching import unpacking
+from shared.kafka.fetching.unreadable import Unreadable
 from shared.kafka.security import client_options
-from shared.kafka.unpacking import Unreadable
 from shared.runtime.settings import KafkaSettings
 
 UNREADABLE: Final = "unreadable"

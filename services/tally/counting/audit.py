@@ -19,8 +19,8 @@ from services.tally.counting.metrics import TallyMetrics
 from services.tally.counting.owner import agrees
 from services.tally.counting.store import DamagedTally, TallyState, TallyStore
 from shared.contract.events import TallyUpdated
-from shared.kafka.errors import is_transient
 from shared.redis import reading_twice
+from shared.runtime.failures import is_transient
 
 log = structlog.get_logger(__name__)
 

@@ -23,11 +23,11 @@ from shared.contract.bounds import FACT_AHEAD, MOST_LANE, MOST_POSITION, fit
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import PetitionChanged, SignatureRevoked, SignatureVerified, TallyUpdated
 from shared.contract.topics import SIGNATURES_VERIFIED
-from shared.kafka.decode import read_event, reader
-from shared.kafka.errors import InvalidRecord, SetAside, is_transient
-from shared.kafka.partitioner import partition_of
-from shared.kafka.producer import EventProducer
+from shared.kafka.producing.partitioner import partition_of
+from shared.kafka.producing.producer import EventProducer
+from shared.kafka.records.decode import read_event, reader
 from shared.runtime.failpoints import failpoint
+from shared.runtime.failures import InvalidRecord, SetAside, is_transient
 
 log = structlog.get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""What can be watched of tally's counting; the consumer's own metrics are in shared/kafka/metrics.py."""
+"""What can be watched of tally's counting; the consumer's own metrics are in shared/kafka/consuming/metrics.py."""
 
 from __future__ import annotations
 

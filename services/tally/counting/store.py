@@ -21,8 +21,8 @@ from redis.exceptions import ResponseError
 
 from services.tally.counting.step import Step, minute_text
 from shared.contract.events import TallyUpdated
-from shared.kafka.errors import is_transient
 from shared.runtime.failpoints import failpoint
+from shared.runtime.failures import is_transient
 
 _SHOWN_MINUTES = 60
 _SHADOW_SECONDS = 600

@@ -14,8 +14,8 @@ from services.tally.reading.live import LiveHub
 from services.tally.reading.metrics import ReadMetrics
 from shared.contract.events import TallyUpdated
 from shared.contract.topics import TALLIES_UPDATED
-from shared.kafka.broadcast import BroadcastReader
-from shared.kafka.unpacking import Unreadable
+from shared.kafka.broadcasting.broadcast import BroadcastReader
+from shared.kafka.fetching.unreadable import Unreadable
 
 log = structlog.get_logger(__name__)
 

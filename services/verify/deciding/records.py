@@ -8,8 +8,8 @@ from typing import Final
 from services.verify.store import LedgerRow, Refused
 from shared.contract.events import CountedFact, SignatureRejected, SignatureRevoked, SignatureVerified, SignCommand
 from shared.contract.identity import command_id
-from shared.kafka.headers import event_headers
-from shared.kafka.record import Record
+from shared.kafka.records.headers import event_headers
+from shared.kafka.records.record import Record
 
 SOURCE: Final = "/groundswell/verify"
 

@@ -17,7 +17,7 @@ import httpx
 
 from deploy.local.service import SERVICES, ServiceName, ServiceProcess
 from shared.contract.topics import DEFAULT_PARTITIONS, SIGNATURES_SUBMITTED
-from shared.kafka.partitioner import partition_of
+from shared.kafka.producing.partitioner import partition_of
 from tests.bench import load, petitions
 from tests.bench.arena import Arena
 from tests.bench.figures import Figure, Goal, at_most, figure, times_more

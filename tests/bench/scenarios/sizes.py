@@ -27,8 +27,8 @@ from shared.contract.topics import (
     SIGNATURES_VERIFIED,
     TALLIES_UPDATED,
 )
-from shared.kafka.headers import event_headers
-from shared.kafka.record import Record
+from shared.kafka.records.headers import event_headers
+from shared.kafka.records.record import Record
 from tests.bench import backlog, load, petitions
 from tests.bench.arena import Arena
 from tests.bench.counts import require_counts

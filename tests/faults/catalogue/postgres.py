@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from shared.kafka.errors import is_transient
+from shared.runtime.failures import is_transient
 from tests.faults.catalogue import parts
 from tests.faults.fault import Fault
 from tests.faults.moments import wait_for_moment

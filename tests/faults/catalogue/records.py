@@ -26,9 +26,9 @@ from shared.contract.topics import (
     VERIFY_GROUP,
     Group,
 )
-from shared.kafka.headers import event_headers
-from shared.kafka.partitioner import partition_of
-from shared.kafka.record import Headers
+from shared.kafka.producing.partitioner import partition_of
+from shared.kafka.records.headers import event_headers
+from shared.kafka.records.record import Headers
 from tests.faults.fault import Fault, NotPlayed
 from tests.faults.groups import Groups
 from tests.faults.instances import start_again

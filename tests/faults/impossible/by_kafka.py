@@ -26,9 +26,9 @@ from shared.contract.topics import (
     TALLIES_UPDATED,
     Topic,
 )
-from shared.kafka.headers import event_headers
-from shared.kafka.partitioner import partition_of
-from shared.kafka.record import Headers
+from shared.kafka.producing.partitioner import partition_of
+from shared.kafka.records.headers import event_headers
+from shared.kafka.records.record import Headers
 from tests.faults.impossible.act import Act, Acts, Do, Traces
 from tests.faults.impossible.records import put
 from tests.faults.impossible.victim import FIRST_MILESTONE, MALLORY, NEVER, SIGNERS, Victim

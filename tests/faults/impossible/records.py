@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
-from shared.kafka.partitioner import partition_of
-from shared.kafka.record import Headers
+from shared.kafka.producing.partitioner import partition_of
+from shared.kafka.records.record import Headers
 from tests.faults.impossible.parts import Parts
 from tests.faults.notes import BY_HAND, Place, digest_of
 

@@ -11,7 +11,7 @@ from aiokafka import ConsumerRecord
 from services.verify.deciding.rules import Judgement, Submission
 from services.verify.handlers import VerifyHandler
 from services.verify.store import Decided
-from shared.kafka.consumer import BatchConsumer
+from shared.kafka.consuming.consumer import BatchConsumer
 from tests.faults.mutants.mutant import Mutant, replace
 
 _commit: ContextVar[Callable[[], Awaitable[None]]] = ContextVar("commit")

@@ -7,8 +7,8 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from shared.kafka import catalogue_feed
-from shared.kafka.catalogue_feed import CatalogueFeed
+from shared.kafka.broadcasting import catalogue_feed
+from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
 from tests.faults.mutants.mutant import Mutant, replace
 
 

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 from shared.contract.events import SignCommand
 from shared.contract.identity import retry_signature_id, signer_key
 from shared.contract.topics import SIGNATURES_SUBMITTED, VERIFY_GROUP
-from shared.kafka.headers import event_headers
+from shared.kafka.records.headers import event_headers
 from tests.faults.groups import Groups
 from tests.faults.notes import notes_of
 from tests.faults.record_writer import Ends

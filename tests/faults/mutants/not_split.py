@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from shared.kafka.isolation import Isolation, Item, needs_splitting
+from shared.kafka.consuming.isolation import Isolation, Item, needs_splitting
 from tests.faults.mutants.mutant import Mutant, replace
 
 

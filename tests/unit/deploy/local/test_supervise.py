@@ -12,7 +12,7 @@ import pytest
 
 from deploy.local.process import Process
 from deploy.local.stack import Stack
-from deploy.local.supervise import Backoff, Supervisor
+from deploy.local.supervise import Restarts, Supervisor
 
 
 class Script(Process):
@@ -161,15 +161,15 @@ async def test_what_is_stopped_is_not_started_again(tmp_path: Path) -> None:
 
 
 def test_pauses_double_up_to_half_a_minute() -> None:
-    backoff = Backoff()
-    backoff.started(100.0)
-    assert [backoff.died(100.0 + second) for second in range(9)] == [0, 0.5, 1, 2, 4, 8, 16, 30, 30]
+    restarts = Restarts()
+    restarts.started(100.0)
+    assert [restarts.died(100.0 + second) for second in range(9)] == [0, 0.5, 1, 2, 4, 8, 16, 30, 30]
 
 
 @pytest.mark.parametrize(("ran", "pause"), [(59.0, 0.5), (60.0, 0.0)])
 def test_who_has_run_for_a_minute_has_not_died_again_but_anew(ran: float, pause: float) -> None:
-    backoff = Backoff()
-    backoff.started(0.0)
-    backoff.died(10.0)
-    backoff.started(10.0)
-    assert backoff.died(10.0 + ran) == pause
+    restarts = Restarts()
+    restarts.started(0.0)
+    restarts.died(10.0)
+    restarts.started(10.0)
+    assert restarts.died(10.0 + ran) == pause

@@ -29,9 +29,9 @@ from shared.contract.events import (
 )
 from shared.contract.identity import canonical_email, command_id, signer_key
 from shared.contract.mailboxes.providers import LATEST
-from shared.kafka.catalogue_feed import CatalogueFeed
-from shared.kafka.errors import InvalidRecord
-from shared.kafka.record import Headers, Record
+from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
+from shared.kafka.records.record import Headers, Record
+from shared.runtime.failures import InvalidRecord
 from tests.signing import (
     NOON,
     PATH,

@@ -10,8 +10,8 @@ from services.ingest.petitions.rules import petition_errors
 from services.notify.mail.letter import Unmailable, parse_mailbox
 from services.notify.mail.letter import wire_address as address_of_notify
 from shared.contract.events import PetitionChanged, PetitionState
+from shared.contract.field_errors import field_errors
 from shared.contract.mail_address import wire_address
-from shared.web.problems import field_errors
 from tests.signing import petition
 
 STATE: dict[str, Any] = {

@@ -9,9 +9,9 @@ from aiokafka import ConsumerRecord
 from services.notify.milestones.handlers import decode
 from shared.contract.events import MilestoneReached
 from shared.contract.identity import milestone_id
-from shared.kafka.errors import InvalidRecord
-from shared.kafka.headers import event_headers
-from shared.kafka.record import Headers
+from shared.kafka.records.headers import event_headers
+from shared.kafka.records.record import Headers
+from shared.runtime.failures import InvalidRecord
 
 REACHED = MilestoneReached(
     petition_id="night-ferry", threshold=1000, count=1003, revision=1010, reached_at=datetime(2026, 11, 22, tzinfo=UTC)

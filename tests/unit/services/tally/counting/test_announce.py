@@ -16,7 +16,7 @@ from services.tally.counting.store import Reached, TallyStore
 from shared.contract.events import MilestoneReached, TallyUpdated
 from shared.contract.identity import milestone_id
 from shared.contract.topics import MILESTONES_REACHED, TALLIES_UPDATED
-from shared.kafka.record import Record
+from shared.kafka.records.record import Record
 from tests.signing import FERRY, NOON, PATH, MemoryProducer
 
 

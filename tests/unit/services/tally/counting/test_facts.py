@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from services.tally.counting.facts import RevokedFact, VerifiedFact
 from shared.contract.events import CountedFact, SignatureRevoked, SignatureVerified
-from shared.kafka.decode import reader
+from shared.kafka.records.decode import reader
 
 FORMS: dict[type[CountedFact], Any] = {SignatureVerified: VerifiedFact, SignatureRevoked: RevokedFact}
 

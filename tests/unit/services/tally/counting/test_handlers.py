@@ -17,8 +17,8 @@ from services.tally.counting.metrics import TallyMetrics
 from services.tally.counting.store import TallyStore
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import CountedFact, SignatureRejected, TallyUpdated
-from shared.kafka.errors import InvalidRecord
-from shared.kafka.record import Headers
+from shared.kafka.records.record import Headers
+from shared.runtime.failures import InvalidRecord
 from tests.signing import FERRY, PATH, MemoryProducer, fact, petition, record
 
 SIGNED = fact(7, lane=3)

@@ -1,0 +1,68 @@
+"""Every event that Groundswell puts on a topic, as strict, versioned models.
+
+Events travel as CloudEvents 1.0 in Kafka binary mode: the attributes are ``ce_*`` headers (`shared.kafka.records.headers`), the
+value is the model's JSON. A model's ``TYPE`` is its CloudEvents type; the number at its end is raised only when old
+readers could no longer read the new form. Fields may be *added* without that: readers ignore what they do not know.
+
+Only the commands on ``signatures.submitted`` carry personal data.
+"""
+
+from __future__ import annotations
+
+from shared.contract.events.base import CountryCode, EmailText, Event, Language, PetitionId, PetitionTime, Slug
+from shared.contract.events.petitions import (
+    MOST_VERSION,
+    Organisation,
+    Pause,
+    PetitionChanged,
+    PetitionState,
+    Policy,
+    Target,
+)
+from shared.contract.events.signatures import (
+    ChangeCommand,
+    Command,
+    ConfirmCommand,
+    CountedFact,
+    EraseCommand,
+    Fact,
+    InvalidateCommand,
+    SignatureRejected,
+    SignatureRevoked,
+    SignatureVerified,
+    SignCommand,
+    WithdrawCommand,
+)
+from shared.contract.events.tallies import MilestoneReached, TallyUpdated, minute_of
+
+__all__ = [
+    "MOST_VERSION",
+    "ChangeCommand",
+    "Command",
+    "ConfirmCommand",
+    "CountedFact",
+    "CountryCode",
+    "EmailText",
+    "EraseCommand",
+    "Event",
+    "Fact",
+    "InvalidateCommand",
+    "Language",
+    "MilestoneReached",
+    "Organisation",
+    "Pause",
+    "PetitionChanged",
+    "PetitionId",
+    "PetitionState",
+    "PetitionTime",
+    "Policy",
+    "SignCommand",
+    "SignatureRejected",
+    "SignatureRevoked",
+    "SignatureVerified",
+    "Slug",
+    "TallyUpdated",
+    "Target",
+    "WithdrawCommand",
+    "minute_of",
+]

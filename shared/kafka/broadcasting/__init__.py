@@ -1,0 +1,1 @@
+"""A whole topic, read by every process on its own."""

@@ -1,0 +1,1 @@
+"""Between the brokers and the consumers: reading past what the Kafka client cannot unpack."""
