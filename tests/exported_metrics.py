@@ -9,20 +9,17 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from deploy.operate import settings_of
-from shared.service import new_registry
 
 
 def registry_of(service: str) -> CollectorRegistry:
     """The metrics of a service that is put together as it is for running."""
-    registry = new_registry()
     app = import_module(f"services.{service}.app")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(app, "new_registry", lambda: registry)
         for name in ("SIGNER_PEPPER", "ADMIN_TOKEN"):
             patch.setenv(name, "f" * 64)
         patch.setenv("PUBLIC_PAGES_URL", "https://pages.example")
         patch.setenv("SMTP_URL", "smtp://127.0.0.1:25")
-        app.build(settings_of(service)())
+        registry: CollectorRegistry = app.build(settings_of(service)()).base.registry
     return registry
 
 
