@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
@@ -32,16 +32,13 @@ from shared.runtime.parts import Part, running
 from shared.runtime.readiness import LOOK_SECONDS, Check, Readiness
 from shared.runtime.settings import CommonSettings, SettingsError, load
 from shared.runtime.telemetry import configure_logging
-from shared.web.accepting import PromptServer
 from shared.web.application import Application
-from shared.web.connections import Connections, raise_open_files, uvicorn_options
+from shared.web.connections import Connections
+from shared.web.server import new_server
 
 log = structlog.get_logger(__name__)
 
 SomeSettings = TypeVar("SomeSettings", bound=CommonSettings)
-
-_OWN_FILES = 200
-"""Open files besides the clients' connections: those to Kafka, PostgreSQL and Redis, logs, libraries."""
 
 
 def new_registry() -> CollectorRegistry:
@@ -137,7 +134,7 @@ class Service:
         settings: CommonSettings = base.settings
         self.base, self.port = base, port
         self.readiness = Readiness(checks, side_checks or {}, base.registry)
-        self._parts = parts
+        self.parts = parts
         self._server: uvicorn.Server | None = None
         self._stop_limit = process.StopLimit(settings.drain_seconds)
         self._connections = Connections(
@@ -146,14 +143,13 @@ class Service:
             stall_seconds=settings.http_stall_seconds,
             registry=base.registry,
         )
-        stops = [part.stop for part in parts if part.stop is not None]
         self.app = Application(
             base.broker,
             routes=routes,
             on_bug=base.crash.fail,
+            on_stop=[self._stop_limit.begin, *[part.stop for part in parts if part.stop is not None]],
             logger=None,
             lifespan=self._lifespan,
-            on_shutdown=[_on_the_loop(stop) for stop in (self._stop_limit.begin, *stops)],
             specification=TopicsDocument(
                 title=f"Groundswell {base.name}",
                 version="1.0.0",
@@ -170,7 +166,7 @@ class Service:
 
     @asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
-        async with running(self._parts, self.base.crash):
+        async with running(self.parts, self.base.crash):
             yield
         self._stop_limit.end()
 
@@ -192,24 +188,10 @@ class Service:
 
     async def serve(self) -> int:
         """Serve until a signal or a bug ends it. Returns the exit code."""
-        crash, settings = self.base.crash, self.base.settings
-        config = uvicorn.Config(
-            self.app,
-            host=settings.host,
-            port=self.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=True,
-            interface="asgi3",  # uvicorn takes an application that is no coroutine function for an older kind
-            timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
-            backlog=4096,
-            **uvicorn_options(self._connections),
-        )
-        process.collect_seldom()
-        raise_open_files(settings.max_connections + _OWN_FILES)
-        self._server = PromptServer(config)
+        crash = self.base.crash
+        self._server = new_server(self.app, self._connections, self.base.settings, self.port)
         crash.connect(self._stop)
+        process.collect_seldom()
         log.info("starting", port=self.port)
         async with background(crash.fail, self._connections.sweep(), self._watch_readiness()):
             await self._server.serve()
@@ -243,15 +225,6 @@ def main(name: str, settings: type[SomeSettings], build: Callable[[SomeSettings]
         print(error, file=sys.stderr)
         return 2
     return build(loaded).run()
-
-
-def _on_the_loop(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:
-    """`stop` as FastStream has to be given it: it calls plain functions in another thread, where no event can be set."""
-
-    async def call() -> None:
-        stop()
-
-    return call
 
 
 async def _alive(scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, cast
 
 import structlog
@@ -26,6 +26,7 @@ class Application(AsgiFastStream):
         broker: Its subscribers start and stop with the application.
         routes: The service's own HTTP routes, if it has any.
         on_bug: Ends the process; called when the broker cannot be started, and Kafka being away is not the reason.
+        on_stop: Called in this order when open HTTP requests have ended, before the subscribers are stopped.
         options: FastStream's.
     """
 
@@ -35,9 +36,10 @@ class Application(AsgiFastStream):
         *,
         routes: ASGIApp | None,
         on_bug: Callable[[BaseException], None],
+        on_stop: Sequence[Callable[[], None]],
         **options: Any,
     ) -> None:
-        super().__init__(broker, **options)
+        super().__init__(broker, on_shutdown=[_on_the_loop(stop) for stop in on_stop], **options)
         self._own_routes, self._on_bug = routes, on_bug
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
@@ -72,3 +74,12 @@ class Application(AsgiFastStream):
     async def _stop_brokers(self) -> None:
         for broker in self.brokers:
             await broker.stop()
+
+
+def _on_the_loop(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    """`stop` in the form that FastStream needs: it calls plain functions in another thread, where no event can be set."""
+
+    async def call() -> None:
+        stop()
+
+    return call
