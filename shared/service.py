@@ -1,59 +1,44 @@
 """What makes a process a service: health, metrics, documents, a graceful stop, and an exit code that tells the truth.
 
 A service's `app.py` builds its parts and hands them to `Service`; `run` serves until SIGTERM or SIGINT and returns 0, or
-until a bug stops a consumer and returns 1.
+until a bug throws the crash switch and returns 1.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import logging
-import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import structlog
 import uvicorn
-from aiokafka.errors import KafkaError
-from faststream.asgi import AsgiFastStream, AsyncAPIRoute
+from faststream.asgi import AsyncAPIRoute
 from faststream.kafka import KafkaBroker
 from faststream.kafka.prometheus import KafkaPrometheusMiddleware
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, make_asgi_app
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from shared.application import Application
 from shared.asyncapi import TopicsDocument
 from shared.kafka.fetching import unpacking
 from shared.kafka.security import broker_security
-from shared.runtime import event_loop, failpoints
-from shared.runtime.background import background, where
-from shared.runtime.backoff import Backoff
+from shared.runtime import event_loop, failpoints, process
+from shared.runtime.background import background
+from shared.runtime.crash import CrashSwitch
+from shared.runtime.parts import Part, running
 from shared.runtime.readiness import LOOK_SECONDS, Check, Readiness
 from shared.runtime.settings import CommonSettings, SettingsError, load
 from shared.runtime.telemetry import configure_logging
-from shared.web.accepting import PromptServer
-from shared.web.connections import Connections, raise_open_files, uvicorn_options
+from shared.web.connections import Connections
+from shared.web.server import new_server
 
 log = structlog.get_logger(__name__)
 
 SomeSettings = TypeVar("SomeSettings", bound=CommonSettings)
-
-_SLACK_SECONDS = 5.0
-"""A stop may take its drain budget for HTTP requests, for the batch in hand, and for what the producer has not sent; beyond
-that and this slack it hangs."""
-
-_BACKOFF: Final = Backoff(0.2, 5.0)
-"""Seconds between two tries to start the consumers."""
-
-_OWN_PATHS = "/v1/"
-
-_OWN_FILES = 200
-"""Open files besides the clients' connections: those to Kafka, PostgreSQL and Redis, logs, libraries."""
 
 
 def new_registry() -> CollectorRegistry:
@@ -86,151 +71,109 @@ def new_broker(settings: CommonSettings, registry: CollectorRegistry, service: s
     )
 
 
-class _Application(AsgiFastStream):
-    """FastStream's ASGI application, which matches whole paths only, with the service's own routes behind it."""
+class Base(Generic[SomeSettings]):
+    """What the parts of a service are built on: made before them and given to them.
 
-    def __init__(
-        self,
-        broker: KafkaBroker,
-        *,
-        routes: ASGIApp | None,
-        on_bug: Callable[[BaseException], None],
-        **options: Any,
-    ) -> None:
-        super().__init__(broker, **options)
-        self._own_routes, self._on_bug = routes, on_bug
+    Attributes:
+        name: ``ingest``, ``verify``, ``tally`` or ``notify``.
+        settings: The service's settings.
+        crash: Ends the process; a part gives it the bugs that it meets.
+        registry: The metrics that the process serves.
+        broker: Where parts register their subscribers.
+    """
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        # Straight to the service's own API, which no whole path of FastStream's is in.
-        if self._own_routes is not None and scope["type"] == "http" and scope["path"].startswith(_OWN_PATHS):
-            return cast("Coroutine[Any, Any, None]", self._own_routes(scope, receive, send))
-        return super().__call__(scope, receive, send)
-
-    async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._own_routes is None or scope["type"] != "http":
-            await super().not_found(scope, receive, send)
-        else:
-            await self._own_routes(scope, receive, send)
-
-    async def _start_broker(self) -> None:
-        """Connect, and keep trying while Kafka is away: HTTP is served and /readyz says what is missing."""
-        failures = 0
-        while True:
-            try:
-                await super()._start_broker()
-            except (KafkaError, OSError) as error:
-                failures += 1
-                wait = _BACKOFF.after(failures)
-                log.warning("kafka_away_at_start", cause=type(error).__name__, wait=wait)
-                # Some subscribers may run by now. Started once more, each would have two consumers, in one group.
-                await self._stop_brokers()
-                await asyncio.sleep(wait)
-            except Exception as bug:  # noqa: BLE001  FastStream would end its part and leave the process serving HTTP
-                return self._on_bug(bug)
-            else:
-                return None
-
-    async def _stop_brokers(self) -> None:
-        for broker in self.brokers:
-            await broker.stop()
+    def __init__(self, name: str, settings: SomeSettings, registry: CollectorRegistry | None = None) -> None:
+        self.name, self.settings = name, settings
+        self.crash = CrashSwitch()
+        self.registry = registry or new_registry()
+        self.broker = new_broker(settings, self.registry, name)
 
 
 class Service:
     """One process of Groundswell.
 
+    It starts in this order:
+
+    1. Every part's `run`, in the order of the parts.
+    2. The broker, with its subscribers in the order in which they were registered. It connects in the background: while
+       Kafka is away, the service goes on to
+    3. HTTP.
+
+    A signal or the crash switch stops it in this order:
+
+    1. HTTP: no new connections; open requests get `drain_seconds`.
+    2. From here on the rest must end within three times `drain_seconds` and a slack of five seconds, or the process ends
+       by force with exit code 1.
+    3. Every part's `stop`, in the order of the parts: consumers give up a batch that they hold, and take no other.
+    4. The broker with its subscribers: a batch in hand gets `drain_seconds`, then the consumers leave their groups.
+    5. Every part's `finish`, the last part first, while each `run` still runs.
+    6. Every `run` is cancelled, and has ended.
+    7. Every part's `close`, the last part first: what writes with the producer stands after it, the producer after the
+       connections to databases.
+
     Args:
-        name: ``ingest``, ``verify``, ``tally`` or ``notify``.
-        settings: The service's settings.
+        base: What the parts were built on, with their subscribers registered at its broker.
         port: The HTTP port.
-        broker: From `new_broker`, with the subscribers registered.
-        registry: The metrics to serve.
-        lifespan: Opens the service's own connections and background tasks, and closes them; entered before the broker
-            starts, left after it has stopped.
+        parts: See above.
         checks: Readiness checks by the name of what is away when they fail (`shared.runtime.readiness`).
         side_checks: The same for what the service's public work does without: `/readyz` names it while it is away, and
             stays 200, or a load balancer would turn the public work away too.
         routes: The service's own HTTP routes, if it has any.
-        on_stop: Called when the process stops, once open HTTP requests have ended and before the consumers are stopped.
     """
 
     def __init__(
         self,
+        base: Base[Any],
         *,
-        name: str,
-        title: str,
-        settings: CommonSettings,
         port: int,
-        broker: KafkaBroker,
-        registry: CollectorRegistry,
-        lifespan: Callable[[], contextlib.AbstractAsyncContextManager[None]],
-        checks: dict[str, Check],
-        side_checks: dict[str, Check] | None = None,
+        parts: Sequence[Part],
+        checks: Mapping[str, Check],
+        side_checks: Mapping[str, Check] | None = None,
         routes: ASGIApp | None = None,
-        on_stop: Sequence[Callable[[], None]] = (),
     ) -> None:
-        self.name, self.settings, self.port = name, settings, port
-        self.readiness = Readiness(checks, side_checks or {}, registry)
+        settings: CommonSettings = base.settings
+        self.base, self.port = base, port
+        self.readiness = Readiness(checks, side_checks or {}, base.registry)
+        self.parts = parts
         self._server: uvicorn.Server | None = None
-        self._failed: BaseException | None = None
-        self._force: asyncio.TimerHandle | None = None
+        self._stop_limit = process.StopLimit(settings.drain_seconds)
         self._connections = Connections(
             most=settings.max_connections,
             head_seconds=settings.http_head_seconds,
             stall_seconds=settings.http_stall_seconds,
-            registry=registry,
+            registry=base.registry,
         )
-
-        @asynccontextmanager
-        async def around() -> AsyncIterator[None]:
-            async with lifespan():
-                yield
-            if self._force is not None:
-                self._force.cancel()  # all is closed
-
-        self.app = _Application(
-            broker,
+        self.app = Application(
+            base.broker,
             routes=routes,
-            on_bug=self.fail,
+            on_bug=base.crash.fail,
+            on_stop=[self._stop_limit.begin, *[part.stop for part in parts if part.stop is not None]],
             logger=None,
-            lifespan=around,
-            on_shutdown=[_on_the_loop(stop) for stop in (self._limit_the_stop, *on_stop)],
+            lifespan=self._lifespan,
             specification=TopicsDocument(
-                title=title, version="1.0.0", description=f"Topics of Groundswell's {name} service."
+                title=f"Groundswell {base.name}",
+                version="1.0.0",
+                description=f"Topics of Groundswell's {base.name} service.",
             ),
             # No try-it-out page: it would let anyone who reaches the port publish.
             asyncapi_path=AsyncAPIRoute("/docs/asyncapi", try_it_out_path=None),
             asgi_routes=[
                 ("/livez", _alive),
                 ("/readyz", self._ready),
-                ("/metrics", make_asgi_app(registry=registry)),
+                ("/metrics", make_asgi_app(registry=base.registry)),
             ],
         )
 
-    def fail(self, bug: BaseException) -> None:
-        """End the process with exit code 1: an unexpected exception was raised where going on could lose signatures."""
-        if self._failed is None:
-            self._failed = bug
-            log.error("bug", exc_info=bug)
-        if self._server is not None:
-            self._server.should_exit = True
-
-    def _limit_the_stop(self) -> None:
-        """End the process by force if its stop hangs: whoever waits for it, a deployment for example, must not hang too.
-
-        Nothing is lost by that which a crash would not lose: what is not finished was not committed.
-        """
-        seconds = 3 * self.settings.drain_seconds + _SLACK_SECONDS
-        self._force = asyncio.get_running_loop().call_later(seconds, self._stop_hangs)
-
-    def _stop_hangs(self) -> None:
-        log.error("stop_hangs", tasks=[where(task) for task in asyncio.all_tasks() if not task.done()])
-        logging.shutdown()
-        os._exit(1)
+    @asynccontextmanager
+    async def _lifespan(self) -> AsyncIterator[None]:
+        async with running(self.parts, self.base.crash):
+            yield
+        self._stop_limit.end()
 
     async def _ready(self, scope: Scope, receive: Receive, send: Send) -> None:
         checks = await self.readiness.look()
-        status = self.readiness.status(checks) if self._failed is None else "not ready"
-        body = {"status": status, "service": self.name, "checks": checks}
+        status = self.readiness.status(checks) if self.base.crash.bug is None else "not ready"
+        body = {"status": status, "service": self.base.name, "checks": checks}
         await JSONResponse(body, 503 if status == "not ready" else 200)(scope, receive, send)
 
     async def _watch_readiness(self) -> None:
@@ -239,37 +182,28 @@ class Service:
             await self.readiness.look()
             await asyncio.sleep(LOOK_SECONDS)
 
+    def _stop(self) -> None:
+        if self._server is not None:
+            self._server.should_exit = True
+
     async def serve(self) -> int:
         """Serve until a signal or a bug ends it. Returns the exit code."""
-        config = uvicorn.Config(
-            self.app,
-            host=self.settings.host,
-            port=self.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=True,
-            interface="asgi3",  # uvicorn takes an application that is no coroutine function for an older kind
-            timeout_graceful_shutdown=max(1, int(self.settings.drain_seconds)),
-            backlog=4096,
-            **uvicorn_options(self._connections),
-        )
-        _collect_seldom()
-        raise_open_files(self.settings.max_connections + _OWN_FILES)
-        self._server = PromptServer(config)
+        crash = self.base.crash
+        self._server = new_server(self.app, self._connections, self.base.settings, self.port)
+        crash.connect(self._stop)
+        process.collect_seldom()
         log.info("starting", port=self.port)
-        async with background(self.fail, self._connections.sweep(), self._watch_readiness()):
+        async with background(crash.fail, self._connections.sweep(), self._watch_readiness()):
             await self._server.serve()
         if not self._server.started:
             return 1
-        log.info("stopped", failed=self._failed is not None)
-        return 1 if self._failed is not None else 0
+        failed = crash.bug is not None
+        log.info("stopped", failed=failed)
+        return 1 if failed else 0
 
     def run(self) -> int:
         """Serve on a fresh event loop. Returns the exit code."""
-        # uvicorn raises the signal again once it has stopped; without this, SIGTERM would end a clean stop with code 143.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
+        process.end_by_exit_code()
         return event_loop.run(self.serve())
 
 
@@ -291,26 +225,6 @@ def main(name: str, settings: type[SomeSettings], build: Callable[[SomeSettings]
         print(error, file=sys.stderr)
         return 2
     return build(loaded).run()
-
-
-def _collect_seldom() -> None:
-    """Tell the garbage collector that little here is its business: reference counts free what requests and batches leave.
-
-    With its defaults it walks over what is open, thousands of requests, after every 700 new objects: a tenth of the time of
-    a busy ingest, and pauses of 30 ms. What modules and frameworks have made by now stays for good.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
-
-
-def _on_the_loop(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:
-    """`stop` as FastStream has to be given it: it calls plain functions in another thread, where no event can be set."""
-
-    async def call() -> None:
-        stop()
-
-    return call
 
 
 async def _alive(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Which metrics a service exports, without starting it."""
+"""A service that is put together and not started, and which metrics it exports."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from deploy.operate import settings_of
-from shared.service import new_registry
+from shared.service import Service
 
 
-def registry_of(service: str) -> CollectorRegistry:
-    """The metrics of a service that is put together as it is for running."""
-    registry = new_registry()
+def put_together(service: str) -> Service:
+    """A service as its `app.py` builds it for running."""
     app = import_module(f"services.{service}.app")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(app, "new_registry", lambda: registry)
         for name in ("SIGNER_PEPPER", "ADMIN_TOKEN"):
             patch.setenv(name, "f" * 64)
         patch.setenv("PUBLIC_PAGES_URL", "https://pages.example")
         patch.setenv("SMTP_URL", "smtp://127.0.0.1:25")
-        app.build(settings_of(service)())
-    return registry
+        built: Service = app.build(settings_of(service)())
+    return built
+
+
+def registry_of(service: str) -> CollectorRegistry:
+    """The metrics of a service that is put together as it is for running."""
+    return put_together(service).base.registry
 
 
 def metrics_of(service: str) -> Iterator[tuple[str, set[str]]]:

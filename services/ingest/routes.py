@@ -7,23 +7,110 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from services.ingest.access.access import Access
+from services.ingest.admin.events import AdminEvents
 from services.ingest.metrics import IngestMetrics
 from services.ingest.openapi import document as openapi
 from services.ingest.petitions.calls import PetitionEndpoints
+from services.ingest.petitions.changes import PetitionChanges
+from services.ingest.settings import Settings, split
 from services.ingest.signatures.calls import SignatureEndpoints
+from services.ingest.signatures.store import OutcomeStore
 from services.ingest.signing.batch import BatchEndpoint
+from services.ingest.signing.intake import Intake
 from services.ingest.signing.sign import PREFIX, SUFFIX, SignEndpoint
 from services.ingest.web.answers import Answers
 from services.ingest.web.bodies import ClientDisconnected
-from services.ingest.web.limits import InFlight
+from services.ingest.web.clients import Clients, parse_networks
+from services.ingest.web.limits import ClientRate, InFlight
 from services.ingest.web.problems import problem
+from shared.contract.catalogue import Catalogue
+from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
+from shared.postgres import Database
 from shared.web.malformed import fields_of
 from shared.web.problems import Problem, prefers_html
+
+
+def build(
+    settings: Settings,
+    database: Database,
+    catalogue: Catalogue,
+    feed: CatalogueFeed,
+    intake: Intake,
+    *,
+    events: AdminEvents,
+    in_flight: InFlight,
+    metrics: IngestMetrics,
+) -> ASGIApp:
+    """All calls of ingest.
+
+    Args:
+        settings: Credentials, limits, addresses.
+        database: Holds what became of signatures.
+        catalogue: The petitions.
+        feed: Fills it.
+        intake: Publishes what is accepted.
+        events: What administrators have done.
+        in_flight: Requests in work.
+        metrics: Where to count.
+    """
+    clients = Clients(parse_networks(settings.trusted_proxies), settings.proxy_header)
+    access = Access(settings, clients)
+    answers = Answers(pages_url=settings.public_pages_url, metrics=metrics)
+    sign = SignEndpoint(
+        intake=intake,
+        access=access,
+        clients=clients,
+        rate=ClientRate(settings.client_rate),
+        in_flight=in_flight,
+        answers=answers,
+        metrics=metrics,
+    )
+    others = other_routes(
+        sign=sign,
+        batch=BatchEndpoint(intake=intake, access=access, batches=InFlight(settings.max_batches), metrics=metrics),
+        petitions=PetitionEndpoints(
+            intake=intake,
+            catalogue=catalogue,
+            access=access,
+            changes=PetitionChanges(intake=intake, catch_up=feed.catch_up, events=events, metrics=metrics),
+            events=events,
+        ),
+        signatures=SignatureEndpoints(
+            intake=intake,
+            store=OutcomeStore(database),
+            access=access,
+            events=events,
+            clients=clients,
+            rate=ClientRate(settings.client_rate),
+            answers=answers,
+            metrics=metrics,
+            pepper=settings.pepper,
+        ),
+        answers=answers,
+        metrics=metrics,
+    )
+    dispatcher = Dispatcher(sign=sign, others=others, in_flight=in_flight, answers=answers)
+    return _for_other_origins(dispatcher, split(settings.cors_origins))
+
+
+def _for_other_origins(app: ASGIApp, origins: list[str]) -> ASGIApp:
+    """Let pages of these origins sign, too. Without any, requests do not pass through the middleware."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["content-type", "idempotency-key"],
+        expose_headers=["location", "retry-after"],
+    )
 
 
 class Dispatcher:

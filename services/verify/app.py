@@ -2,82 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
+from services.verify.consumer import new_consumer
 from services.verify.handlers import VerifyHandler
 from services.verify.metrics import VerifyMetrics
 from services.verify.settings import Settings
 from services.verify.store import VerifyStore
 from shared.asyncapi import document_writes
 from shared.contract.catalogue import Catalogue
-from shared.contract.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED, VERIFY_GROUP
+from shared.contract.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED
 from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
-from shared.kafka.consuming.consumer import BatchConsumer, ConsumerLimits
-from shared.kafka.consuming.metrics import ConsumerMetrics
 from shared.kafka.producing.producer import EventProducer
 from shared.postgres import Database
-from shared.runtime.background import background
-from shared.service import Service, new_broker, new_registry
+from shared.runtime.parts import Part
+from shared.service import Base, Service
 
 
 def build(settings: Settings) -> Service:
     """Put a verify process together; nothing connects before it is run."""
-    registry = new_registry()
-    broker = new_broker(settings, registry, "verify")
-    database = Database(settings.postgres_url.get_secret_value(), application="verify")
+    base = Base("verify", settings)
+    database = Database(settings.postgres_url.get_secret_value(), application=base.name)
     producer = EventProducer(settings)
     catalogue = Catalogue()
-
-    def on_bug(bug: BaseException) -> None:
-        service.fail(bug)
-
-    feed = CatalogueFeed(catalogue, registry, on_bug=on_bug)
+    feed = CatalogueFeed(catalogue, base.registry, on_bug=base.crash.fail)
     handler = VerifyHandler(
         catalogue=catalogue,
         feed=feed,
         store=VerifyStore(database),
         producer=producer,
-        metrics=VerifyMetrics(registry),
+        metrics=VerifyMetrics(base.registry),
         pepper=settings.pepper,
     )
-    consumer = BatchConsumer(
-        topic=VERIFY_GROUP.topic,
-        group=VERIFY_GROUP.name,
-        decode=handler.decode,
-        process=handler.process,
-        producer=producer,
-        metrics=ConsumerMetrics(registry),
-        settings=settings,
-        on_bug=on_bug,
-        limits=ConsumerLimits(max_records=settings.max_records, dlq_ratio_limit=settings.dlq_ratio_limit),
-        waits_for=("postgres", "catalogue"),
-    )
-    feed.subscribe(broker)
-    consumer.subscribe(broker)
-    document_writes(broker, SIGNATURES_VERIFIED.name, SIGNATURES_REJECTED.name)
+    consumer = new_consumer(base, handler, producer)
+    feed.subscribe(base.broker)
+    consumer.subscribe(base.broker)
+    document_writes(base.broker, SIGNATURES_VERIFIED.name, SIGNATURES_REJECTED.name)
 
-    @asynccontextmanager
-    async def lifespan() -> AsyncIterator[None]:
-        async with background(on_bug, database.open(), producer.start_when_reachable()):
-            yield
-        await producer.stop()
-        await database.close()
-
-    service = Service(
-        name="verify",
-        title="Groundswell verify",
-        settings=settings,
+    return Service(
+        base,
         port=settings.port,
-        broker=broker,
-        registry=registry,
-        lifespan=lifespan,
+        parts=[
+            Part(run=database.open, close=database.close),
+            Part(run=producer.start_when_reachable, close=producer.stop),
+            Part(stop=consumer.drain),
+        ],
         checks={
             "kafka": consumer.check_brokers,
             "catalogue": feed.check,
             "postgres": database.check,
             "consumer": consumer.check,
         },
-        on_stop=[consumer.drain],
     )
-    return service

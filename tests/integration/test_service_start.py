@@ -6,8 +6,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from textwrap import dedent
 
@@ -23,9 +22,9 @@ from shared.contract.topics import Topic
 from shared.kafka.consuming.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.consuming.metrics import ConsumerMetrics
 from shared.kafka.producing.producer import EventProducer
-from shared.runtime.background import background
+from shared.runtime.parts import Part
 from shared.runtime.readiness import Waiting
-from shared.service import Service, new_broker
+from shared.service import Base, Service
 from tests.integration.consuming import (
     Batch,
     decode_number,
@@ -51,9 +50,9 @@ class Running:
         drain_seconds: float = 2,
     ):
         settings = settings_for(kafka, drain_seconds=drain_seconds)
-        registry = CollectorRegistry()
         self.numbers: list[int] = []
-        self.broker = new_broker(settings, registry, "test")
+        base = Base("test", settings, CollectorRegistry())
+        self.broker = base.broker
         producer = EventProducer(settings)
 
         async def note(batch: Batch) -> None:
@@ -68,7 +67,7 @@ class Running:
                 producer=producer,
                 metrics=ConsumerMetrics(CollectorRegistry()),
                 settings=settings,
-                on_bug=lambda bug: self.service.fail(bug),  # noqa: PLW0108  `service` is made below
+                on_bug=base.crash.fail,
                 limits=ConsumerLimits(max_records=10),
             )
             for topic in topics
@@ -76,25 +75,17 @@ class Running:
         for consumer in self.consumers:
             consumer.subscribe(self.broker)
 
-        @asynccontextmanager
-        async def lifespan() -> AsyncIterator[None]:
-            async with background(self.service.fail, producer.start_when_reachable()):
-                yield
-            await producer.stop()
-
         async def consuming() -> str | Waiting | None:
             return next(iter([why for consumer in self.consumers if (why := await consumer.check())]), None)
 
         self.service = Service(
-            name="test",
-            title="A service of these tests",
-            settings=settings,
+            base,
             port=free_port(),
-            broker=self.broker,
-            registry=registry,
-            lifespan=lifespan,
+            parts=[
+                Part(run=producer.start_when_reachable, close=producer.stop),
+                *[Part(stop=consumer.drain) for consumer in self.consumers],
+            ],
             checks={"kafka": self.consumers[0].check_brokers, "consumer": consuming},
-            on_stop=[consumer.drain for consumer in self.consumers],
         )
         self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.service.port}")
 
@@ -249,28 +240,20 @@ async def test_a_held_batch_does_not_keep_a_service_from_stopping(kafka: KafkaBr
 
 _A_SERVICE_THAT_CANNOT_STOP = """
     import asyncio, sys
-    from contextlib import asynccontextmanager
-    from prometheus_client import CollectorRegistry
     from shared import service
+    from shared.runtime import process
+    from shared.runtime.parts import Part
     from shared.runtime.settings import CommonSettings
 
-    service._SLACK_SECONDS = 0.2
+    process._SLACK_SECONDS = 0.2
     settings = CommonSettings(kafka_bootstrap_servers="127.0.0.1:1", drain_seconds=0.2)
     service.configure_logging(settings, "stuck")
 
     async def waits_for_ever():
         await asyncio.Event().wait()
 
-    @asynccontextmanager
-    async def lifespan():
-        yield
-        await waits_for_ever()
-
-    registry = CollectorRegistry()
-    made = service.Service(
-        name="stuck", title="Stuck", settings=settings, port=int(sys.argv[1]), registry=registry, lifespan=lifespan,
-        broker=service.new_broker(settings, registry, "stuck"), checks={},
-    )
+    parts = [Part(close=waits_for_ever)]
+    made = service.Service(service.Base("stuck", settings), port=int(sys.argv[1]), parts=parts, checks={})
     sys.exit(made.run())
 """
 

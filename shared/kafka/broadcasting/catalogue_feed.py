@@ -19,11 +19,14 @@ from shared.kafka.broadcasting.broadcast import BroadcastReader
 from shared.kafka.fetching.unreadable import Unreadable
 from shared.kafka.producing.partitioner import partition_of
 from shared.kafka.records.headers import NotACloudEvent, read_attributes
+from shared.runtime.failures import is_transient
 
 log = structlog.get_logger(__name__)
 
 
 _CATCH_UP_SECONDS = 5.0
+
+_COMPLETE_POLL_SECONDS = 0.1
 
 _LOOK_SECONDS = 0.05
 """Offsets without a record can be passed without anybody being told, so `catch_up` looks again after so long."""
@@ -139,6 +142,20 @@ class CatalogueFeed:
             return f"{behind} records of petitions.changed still to read"
         self._complete.set()
         return None
+
+    async def look_until_complete(self) -> None:
+        """Notice that the catalogue is complete, also while nobody asks for readiness. Kafka may be away meanwhile.
+
+        Raises:
+            Exception: a bug.
+        """
+        while not self.complete:
+            try:
+                await self.check()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+            await asyncio.sleep(_COMPLETE_POLL_SECONDS)
 
     async def catch_up(self) -> None:
         """Wait until everything has been applied that is on the topic now.

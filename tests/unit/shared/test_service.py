@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -15,7 +13,7 @@ from shared.runtime import readiness as shared_readiness
 from shared.runtime.background import background
 from shared.runtime.readiness import Check, Waiting
 from shared.runtime.settings import CommonSettings
-from shared.service import Service, new_broker, new_registry
+from shared.service import Base, Service, new_registry
 
 
 @pytest.fixture(autouse=True)
@@ -24,19 +22,10 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def service_with(registry: CollectorRegistry | None = None, **checks: Check) -> Service:
-    @asynccontextmanager
-    async def nothing() -> AsyncIterator[None]:
-        yield
-
-    settings, registry = CommonSettings(), registry or new_registry()
     return Service(
-        name="verify",
-        title="A service",
-        settings=settings,
+        Base("verify", CommonSettings(), registry),
         port=0,
-        broker=new_broker(settings, registry, "verify"),
-        registry=registry,
-        lifespan=nothing,
+        parts=[],
         checks={name: check for name, check in checks.items() if not name.startswith("side_")},
         side_checks={name: check for name, check in checks.items() if name.startswith("side_")},
     )
@@ -182,8 +171,9 @@ async def test_background_work_that_has_ended_before_is_no_trouble() -> None:
 
 async def test_a_stop_that_ended_in_time_leaves_nothing_that_would_end_the_process() -> None:
     service = service_with(kafka=fine)
+    limit = service._stop_limit
     async with service.app.lifespan_context():
-        service._limit_the_stop()
-        assert service._force is not None
-        assert not service._force.cancelled()
-    assert service._force.cancelled()
+        limit.begin()
+        assert limit._force is not None
+        assert not limit._force.cancelled()
+    assert limit._force.cancelled()

@@ -1,0 +1,45 @@
+"""How notify reads ``milestones.reached``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.notify.milestones.handlers import NOT_DECIDED, MilestoneHandler, decode
+from services.notify.settings import Settings
+from shared.contract.events import MilestoneReached
+from shared.contract.topics import NOTIFY_GROUP
+from shared.kafka.consuming.consumer import BatchConsumer, ConsumerLimits
+from shared.kafka.consuming.metrics import ConsumerMetrics
+from shared.kafka.producing.producer import EventProducer
+from shared.service import Base
+
+_MAX_RECORDS: Final = 200
+"""Milestones of a batch. Each is one row per target, and a petition may have 50: 10,000 rows at most in a transaction."""
+
+
+def new_consumer(
+    base: Base[Settings], handler: MilestoneHandler, producer: EventProducer
+) -> BatchConsumer[MilestoneReached]:
+    """The consumer that gives `handler` its batches."""
+    settings, metrics = base.settings, ConsumerMetrics(base.registry)
+    metrics.dead_letters.labels(reason=NOT_DECIDED)  # there from the start: a rise from nothing shows no increase
+    return BatchConsumer(
+        topic=NOTIFY_GROUP.topic,
+        group=NOTIFY_GROUP.name,
+        decode=decode,
+        process=handler.process,
+        producer=producer,
+        metrics=metrics,
+        settings=settings,
+        on_bug=base.crash.fail,
+        # Milestones are rare, and a mail may leave a moment later: less is asked while there are none. Not much less: what
+        # else this client asks the brokers, for readiness, waits behind each of its fetches.
+        limits=ConsumerLimits(
+            max_records=_MAX_RECORDS,
+            batch_timeout_ms=200,
+            fetch_min_bytes=1,
+            fetch_max_wait_ms=100,
+            dlq_ratio_limit=settings.dlq_ratio_limit,
+        ),
+        waits_for=("postgres", "catalogue"),
+    )

@@ -1,0 +1,91 @@
+"""The ASGI application of a service: FastStream's, with health, metrics and the service's own routes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, cast
+
+import structlog
+from aiokafka.errors import KafkaError
+from faststream.asgi import AsgiFastStream
+from faststream.kafka import KafkaBroker
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shared.runtime.backoff import Backoff
+
+log = structlog.get_logger(__name__)
+
+_OWN_PATHS = "/v1/"
+
+_BACKOFF: Final = Backoff(0.2, 5.0)
+"""Seconds between two tries to start the consumers."""
+
+
+class Application(AsgiFastStream):
+    """FastStream's ASGI application, which matches whole paths only, with the service's own routes behind it.
+
+    It starts while Kafka is away, too: HTTP is served and /readyz says what is missing.
+
+    Args:
+        broker: Its subscribers start and stop with the application.
+        routes: The service's own HTTP routes, if it has any.
+        on_bug: Ends the process; called when the broker cannot be started, and Kafka being away is not the reason.
+        on_stop: Called in this order when open HTTP requests have ended, before the subscribers are stopped.
+        options: FastStream's.
+    """
+
+    def __init__(
+        self,
+        broker: KafkaBroker,
+        *,
+        routes: ASGIApp | None,
+        on_bug: Callable[[BaseException], None],
+        on_stop: Sequence[Callable[[], None]],
+        **options: Any,
+    ) -> None:
+        super().__init__(broker, on_shutdown=[_on_the_loop(stop) for stop in on_stop], **options)
+        self._own_routes, self._on_bug = routes, on_bug
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        # Straight to the service's own API, which no whole path of FastStream's is in.
+        if self._own_routes is not None and scope["type"] == "http" and scope["path"].startswith(_OWN_PATHS):
+            return cast("Coroutine[Any, Any, None]", self._own_routes(scope, receive, send))
+        return super().__call__(scope, receive, send)
+
+    async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._own_routes is None or scope["type"] != "http":
+            await super().not_found(scope, receive, send)
+        else:
+            await self._own_routes(scope, receive, send)
+
+    async def _start_broker(self) -> None:
+        """Connect, and keep trying while Kafka is away."""
+        failures = 0
+        while True:
+            try:
+                await super()._start_broker()
+            except (KafkaError, OSError) as error:
+                failures += 1
+                wait = _BACKOFF.after(failures)
+                log.warning("kafka_away_at_start", cause=type(error).__name__, wait=wait)
+                # Some subscribers may run by now. Started once more, each would have two consumers, in one group.
+                await self._stop_brokers()
+                await asyncio.sleep(wait)
+            except Exception as bug:  # noqa: BLE001  FastStream would end its part and leave the process serving HTTP
+                return self._on_bug(bug)
+            else:
+                return None
+
+    async def _stop_brokers(self) -> None:
+        for broker in self.brokers:
+            await broker.stop()
+
+
+def _on_the_loop(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    """`stop` in the form that FastStream needs: it calls plain functions in another thread, where no event can be set."""
+
+    async def call() -> None:
+        stop()
+
+    return call
