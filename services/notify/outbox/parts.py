@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.notify.mail.letter import MailWriter
-from services.notify.mail.smtp import SmtpRelay, SmtpServer
+from services.notify.mail.server import SmtpServer
+from services.notify.mail.smtp import SmtpRelay
 from services.notify.metrics import NotifyMetrics
 from services.notify.outbox.corrections import Corrections
 from services.notify.outbox.sender import Sender
