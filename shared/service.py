@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
@@ -90,11 +90,12 @@ class _Application(AsgiFastStream):
         broker: KafkaBroker,
         *,
         routes: ASGIApp | None,
+        around: Callable[[], contextlib.AbstractAsyncContextManager[None]],
         on_bug: Callable[[BaseException], None],
         **options: Any,
     ) -> None:
         super().__init__(broker, **options)
-        self._own_routes, self._on_bug = routes, on_bug
+        self._broker, self._own_routes, self._around, self._on_bug = broker, routes, around, on_bug
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         # Straight to the service's own API, which no whole path of FastStream's is in.
@@ -108,26 +109,34 @@ class _Application(AsgiFastStream):
         else:
             await self._own_routes(scope, receive, send)
 
-    async def _start_broker(self) -> None:
+    @asynccontextmanager
+    async def start_lifespan_context(
+        self, run_extra_options: dict[str, Any] | None = None
+    ) -> AsyncGenerator[None, None]:
+        """What is around serving: the service's own connections, and inside them the broker.
+
+        FastStream's own one gives up when Kafka is away at the start, and leaves the process serving HTTP after a bug.
+        """
+        async with self._around(), background(self._on_bug, self._start_when_reachable()):
+            try:
+                yield
+            finally:
+                await self.stop()
+
+    async def _start_when_reachable(self) -> None:
         """Connect, and keep trying while Kafka is away: HTTP is served and /readyz says what is missing."""
         backoff = 0.2
         while True:
             try:
-                await super()._start_broker()
+                await self.start()
             except (KafkaError, OSError) as error:
                 log.warning("kafka_away_at_start", cause=type(error).__name__, wait=backoff)
                 # Some subscribers may run by now. Started once more, each would have two consumers, in one group.
-                await self._stop_brokers()
+                await self._broker.stop()
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, 5.0)
-            except Exception as bug:  # noqa: BLE001  FastStream would end its part and leave the process serving HTTP
-                return self._on_bug(bug)
             else:
-                return None
-
-    async def _stop_brokers(self) -> None:
-        for broker in self.brokers:
-            await broker.stop()
+                return
 
 
 class Service:
@@ -185,9 +194,9 @@ class Service:
         self.app = _Application(
             broker,
             routes=routes,
+            around=around,
             on_bug=self.fail,
             logger=None,
-            lifespan=around,
             on_shutdown=[_on_the_loop(stop) for stop in (self._limit_the_stop, *on_stop)],
             specification=TopicsDocument(
                 title=title, version="1.0.0", description=f"Topics of Groundswell's {name} service."

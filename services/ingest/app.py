@@ -26,13 +26,13 @@ from services.ingest.signing.sign import SignEndpoint
 from services.ingest.web.answers import Answers
 from services.ingest.web.clients import Clients, parse_networks
 from services.ingest.web.limits import ClientRate, InFlight
-from shared.asyncapi import document_writes
 from shared.contract.catalogue import Catalogue
 from shared.contract.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import is_transient
 from shared.kafka.group_lag import GroupLag
 from shared.kafka.producer import EventProducer
+from shared.kafka.registration import document_writes
 from shared.postgres import Database
 from shared.runtime.background import background
 from shared.service import Service, new_broker, new_registry

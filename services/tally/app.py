@@ -23,7 +23,6 @@ from services.tally.reading.metrics import ReadMetrics
 from services.tally.reading.pages import PublicAddresses
 from services.tally.settings import Settings
 from shared import redis as shared_redis
-from shared.asyncapi import document_writes
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import PetitionChanged
 from shared.contract.topics import MILESTONES_REACHED, TALLIES_UPDATED, TALLY_GROUP
@@ -32,6 +31,7 @@ from shared.kafka.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.group_lag import GroupLag
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
+from shared.kafka.registration import document_writes
 from shared.postgres import Database
 from shared.runtime.background import background
 from shared.service import Service, new_broker, new_registry

@@ -9,13 +9,13 @@ from services.verify.handlers import VerifyHandler
 from services.verify.metrics import VerifyMetrics
 from services.verify.settings import Settings
 from services.verify.store import VerifyStore
-from shared.asyncapi import document_writes
 from shared.contract.catalogue import Catalogue
 from shared.contract.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED, VERIFY_GROUP
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.metrics import ConsumerMetrics
 from shared.kafka.producer import EventProducer
+from shared.kafka.registration import document_writes
 from shared.postgres import Database
 from shared.runtime.background import background
 from shared.service import Service, new_broker, new_registry
