@@ -26,6 +26,7 @@ from services.ingest.web.problems import problem, problem_of
 from services.ingest.web.schemas import status_url
 from shared.web.malformed import fields_of
 from shared.web.problems import Problem, prefers_html
+from shared.web.whole_answers import send_whole
 
 PREFIX: Final = "/v1/petitions/"
 SUFFIX: Final = "/signatures"
@@ -61,7 +62,11 @@ class SignEndpoint:
         try:
             signature_id = await self._accept(scope, headers, petition_id, receive)
         except Problem as refusal:
-            await self._answers.refuse_form(refusal, headers, petition_id)(scope, receive, send)
+            answer = self._answers.refuse_form(refusal, headers, petition_id)
+            if "connection" in refusal.headers:
+                await answer(scope, receive, send)  # which ends the connection too
+            else:
+                await send_whole(send, answer.status_code, answer.raw_headers, bytes(answer.body))
             return
         except ClientDisconnected:
             self._metrics.disconnected.inc()
@@ -74,13 +79,13 @@ class SignEndpoint:
         if prefers_html(headers.get(b"accept")):
             # 303: the browser fetches the thank-you page with GET, and reloading that does not sign again.
             location = self._answers.thanks_url(petition_id, signature_id).encode()
-            await _answer(send, 303, [(b"location", location), (b"content-length", b"0")], b"")
+            await send_whole(send, 303, [(b"location", location), (b"content-length", b"0")], b"")
         else:
             url = status_url(signature_id)
             body = f'{{"signature_id":"{signature_id}","status":"submitted","status_url":"{url}"}}'.encode()
             length = str(len(body)).encode()
             headers_sent = [_JSON, (b"location", url.encode()), (b"content-length", length)]
-            await _answer(send, 202, headers_sent, body)
+            await send_whole(send, 202, headers_sent, body)
 
     async def _accept(self, scope: Scope, headers: Mapping[bytes, bytes], petition_id: str, receive: Receive) -> str:
         """The id of the signature, once it is durable.
@@ -117,8 +122,3 @@ class SignEndpoint:
             return  # partners speak for many signers
         if wait := self._rate.wait(self._clients.of(scope)):
             raise problem("too_many_requests", retry_after=int(wait) + 1)
-
-
-async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,48 @@
+"""Answers that are whole are written in one piece.
+
+ASGI has answers come as a head and a body, which uvicorn checks, formats and writes one after the other: two system calls
+and 10 µs, a tenth of what accepting a signature costs. The hottest call knows its answer as a whole, and that it is well
+formed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.types import Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+async def send_whole(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """Answer a request: at once where `send` is uvicorn's own, else as ASGI says, through whatever middleware is between.
+
+    Args:
+        send: The request's.
+        headers: ``content-length`` among them; names, in lower case, and values are sent as they are.
+    """
+    cycle: Any = getattr(send, "__self__", None)
+    if type(cycle) is RequestResponseCycle and not cycle.flow.write_paused:
+        _write(cycle, status, headers, body)
+    else:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _write(cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> None:
+    """What `RequestResponseCycle.send` does of head and body."""
+    if cycle.disconnected:
+        return
+    parts = [STATUS_LINE[status]]
+    for name, value in (*cycle.default_headers, *headers):
+        parts += (name, b": ", value, b"\r\n")
+    parts += (b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", body)
+    cycle.transport.write(b"".join(parts))
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
