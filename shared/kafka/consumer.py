@@ -70,7 +70,7 @@ class ConsumerLimits:
     """The brokers answer when there is so much, some hundred signatures, …"""
     fetch_max_wait_ms: int = 20
     """… or after so long: a moment's patience takes a third off what a signature costs at 1,000 a second
-    (docs/adr/0010-hot-paths.md)."""
+    (docs/performance-notes.md)."""
     dlq_ratio_limit: float = 0.5
     """Most of the last `dlq_window` records that may go to the dead letters, as a part of them."""
     dlq_window: int = 1_000
