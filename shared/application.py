@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, cast
 
 import structlog
@@ -12,6 +13,7 @@ from faststream.asgi import AsgiFastStream
 from faststream.kafka import KafkaBroker
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from shared.runtime.background import background
 from shared.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
@@ -30,6 +32,7 @@ class Application(AsgiFastStream):
     Args:
         broker: Its subscribers start and stop with the application.
         routes: The service's own HTTP routes, if it has any.
+        around: Makes what is open while the application serves: entered before the broker starts, left after it has stopped.
         on_bug: Ends the process; called when the broker cannot be started, and Kafka being away is not the reason.
         on_stop: Called in this order when open HTTP requests have ended, before the subscribers are stopped.
         options: FastStream's.
@@ -40,12 +43,13 @@ class Application(AsgiFastStream):
         broker: KafkaBroker,
         *,
         routes: ASGIApp | None,
+        around: Callable[[], AbstractAsyncContextManager[None]],
         on_bug: Callable[[BaseException], None],
         on_stop: Sequence[Callable[[], None]],
         **options: Any,
     ) -> None:
         super().__init__(broker, on_shutdown=[_on_the_loop(stop) for stop in on_stop], **options)
-        self._own_routes, self._on_bug = routes, on_bug
+        self._broker, self._own_routes, self._around, self._on_bug = broker, routes, around, on_bug
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         # Straight to the service's own API, which no whole path of FastStream's is in.
@@ -59,27 +63,35 @@ class Application(AsgiFastStream):
         else:
             await self._own_routes(scope, receive, send)
 
-    async def _start_broker(self) -> None:
+    @asynccontextmanager
+    async def start_lifespan_context(
+        self, run_extra_options: dict[str, Any] | None = None
+    ) -> AsyncGenerator[None, None]:
+        """What is around serving: the service's own parts, and inside them the broker.
+
+        FastStream's own one gives up when Kafka is away at the start, and leaves the process serving HTTP after a bug.
+        """
+        async with self._around(), background(self._on_bug, self._start_when_reachable()):
+            try:
+                yield
+            finally:
+                await self.stop()
+
+    async def _start_when_reachable(self) -> None:
         """Connect, and keep trying while Kafka is away."""
         failures = 0
         while True:
             try:
-                await super()._start_broker()
+                await self.start()
             except (KafkaError, OSError) as error:
                 failures += 1
                 wait = _BACKOFF.after(failures)
                 log.warning("kafka_away_at_start", cause=type(error).__name__, wait=wait)
                 # Some subscribers may run by now. Started once more, each would have two consumers, in one group.
-                await self._stop_brokers()
+                await self._broker.stop()
                 await asyncio.sleep(wait)
-            except Exception as bug:  # noqa: BLE001  FastStream would end its part and leave the process serving HTTP
-                return self._on_bug(bug)
             else:
-                return None
-
-    async def _stop_brokers(self) -> None:
-        for broker in self.brokers:
-            await broker.stop()
+                return
 
 
 def _on_the_loop(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:

@@ -1,20 +1,19 @@
 """AsyncAPI documents: of a service, the topics it reads and writes; of the whole system, all topics. And their records.
 
-FastStream knows which topics those are, but not what is in them: the batch consumer takes records raw, to validate them
-one by one, and a publisher has one schema where a topic may have several events. What a topic holds is said once, in
-`shared.contract.topics`; here it becomes one message for each event, with its CloudEvents headers, its key and its payload.
+FastStream's document says which topics a service reads and writes, as registered in `shared.kafka.registration`. What the
+topics hold is said once, in `shared.contract.topics`; here it becomes one message for each event, with its CloudEvents
+headers, its key and its payload. FastStream has one schema for a topic, and no headers and no key.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
+from urllib.parse import unquote
 
-from faststream.kafka import KafkaBroker
-from faststream.specification import AsyncAPI
-from faststream.specification.asyncapi.v3_0_0.schema import ApplicationSchema, Channel, Components, Message, Operation
-from faststream.specification.base import Specification
+from faststream.specification import AsyncAPI, Specification
+from faststream.specification.asyncapi.v3_0_0.schema import ApplicationSchema
 from pydantic.json_schema import models_json_schema
 
 from shared.contract.events import Event
@@ -43,14 +42,8 @@ _DEAD_LETTER: Final = {
 }
 
 
-def document_writes(broker: KafkaBroker, *topics: str) -> None:
-    """Name the topics that a service writes, for its document. `EventProducer` does the writing, FastStream does not."""
-    for topic in topics:
-        broker.publisher(topic, title=topic)
-
-
 class TopicsDocument(AsyncAPI):
-    """FastStream's document with the messages of `shared.contract.topics`.
+    """FastStream's document, with the contents of the topics from `shared.contract.topics`.
 
     One channel for each topic, also where a service both reads and writes it, and names without blanks and colons: the
     specification allows only letters, digits, ``.``, ``-`` and ``_`` for the keys of components.
@@ -65,34 +58,26 @@ class TopicsDocument(AsyncAPI):
             KeyError: a topic is read or written that `shared.contract.topics` does not have.
         """
         if self._document is None:
-            self._document = self._put_together()
+            self._document = ApplicationSchema.model_validate(_filled(super().to_specification().to_jsonable()))
         return self._document
 
-    def _put_together(self) -> Specification:
-        document = super().to_specification()
-        assert isinstance(document, ApplicationSchema)
-        reads = _addresses(subscriber for broker in self.brokers for subscriber in broker.subscribers)
-        writes = _addresses(publisher for broker in self.brokers for publisher in broker.publishers)
-        topics = [_TOPICS[name] for name in sorted({*reads, *writes})]
-        # FastStream calls a single server "development", wherever it stands.
-        document.servers = {f"kafka{n}": server for n, server in enumerate((document.servers or {}).values(), 1)}
-        servers = [{"$ref": f"#/servers/{name}"} for name in document.servers]
-        document.channels = {topic.name: _channel(topic, servers) for topic in topics}
-        document.operations = {
-            f"{action}.{name}": _operation(action, _TOPICS[name])
-            for action, names in (("receive", reads), ("send", writes))
-            for name in names
-        }
-        document.components = Components(
-            messages={name: message for topic in topics for name, message in _messages(topic).items()},
-            schemas=_schemas(topics),
-            securitySchemes=document.components.securitySchemes if document.components else None,
-        )
-        return document
+
+def _filled(document: dict[str, Any]) -> dict[str, Any]:
+    """FastStream's document, with what the topics in it hold."""
+    # FastStream calls a single server "development", wherever it stands.
+    servers = {f"kafka{n}": server for n, server in enumerate(document["servers"].values(), 1)}
+    used = sorted(
+        {(operation["action"], _address(document, operation)) for operation in document["operations"].values()}
+    )
+    contents = _contents(used, servers=[{"$ref": f"#/servers/{name}"} for name in servers])
+    contents["components"]["securitySchemes"] = document["components"].get("securitySchemes")
+    return {**document, "servers": servers, **contents}
 
 
-def _addresses(endpoints: Iterable[Any]) -> list[str]:
-    return sorted({channel.address for endpoint in endpoints for channel in endpoint.schema().values()})
+def _address(document: dict[str, Any], operation: dict[str, Any]) -> str:
+    name = unquote(operation["channel"]["$ref"].removeprefix("#/channels/"))
+    address: str = document["channels"][name]["address"]
+    return address
 
 
 def system_document(version: str) -> dict[str, Any]:
@@ -101,95 +86,95 @@ def system_document(version: str) -> dict[str, Any]:
     Args:
         version: of Groundswell.
     """
-    topics = all_topics()
-    document = ApplicationSchema.model_validate(
-        {
-            "info": {
-                "title": "Groundswell",
-                "version": version,
-                "description": (
-                    "The topics of Groundswell. Delivery is at least once. Ignore fields, event types and values that you do"
-                    " not know: they are added without a new version. Topics for others are compressed with gzip. Only"
-                    " Groundswell may write to any of these topics."
-                ),
-                "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
-            },
-            "defaultContentType": "application/json",
-            "channels": {topic.name: _channel(topic) for topic in topics},
-            "operations": {f"send.{topic.name}": _operation("send", topic) for topic in topics},
-            "components": Components(
-                messages={name: message for topic in topics for name, message in _messages(topic).items()},
-                schemas=_schemas(topics),
+    return {
+        "info": {
+            "title": "Groundswell",
+            "version": version,
+            "description": (
+                "The topics of Groundswell. Delivery is at least once. Ignore fields, event types and values that you do"
+                " not know: they are added without a new version. Topics for others are compressed with gzip. Only"
+                " Groundswell may write to any of these topics."
             ),
-        }
-    )
-    found: dict[str, Any] = document.to_jsonable()
-    return found
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "asyncapi": "3.0.0",
+        "defaultContentType": "application/json",
+        **_contents([("send", name) for name in _TOPICS]),
+    }
 
 
-def _channel(topic: Topic, servers: list[dict[str, str]] | None = None) -> Channel:
+def _contents(used: Sequence[tuple[str, str]], **of_channels: Any) -> dict[str, dict[str, Any]]:
+    """Channels, operations and components of a document.
+
+    Args:
+        used: What is done, ``receive`` or ``send``, and with which topic.
+        of_channels: What every channel says besides.
+    """
+    topics = [topic for name, topic in _TOPICS.items() if name in {name for _, name in used}]
+    return {
+        "channels": {topic.name: _channel(topic) | of_channels for topic in topics},
+        "operations": {f"{action}.{name}": _operation(action, _TOPICS[name]) for action, name in used},
+        "components": {
+            "messages": {name: message for topic in topics for name, message in _messages(topic).items()},
+            "schemas": _schemas(topics),
+        },
+    }
+
+
+def _channel(topic: Topic) -> dict[str, Any]:
     kept = f"Kept {topic.retention.days} days" if topic.retention else "Compacted: the last record of each key stays"
     internal = " Internal: not for others; it may change in any version." if topic.internal else ""
-    return Channel.model_validate(
-        {
-            "address": topic.name,
-            "description": f"{topic.holds[0].upper()}{topic.holds[1:]}. Key: {topic.key}. {kept}.{internal}",
-            "servers": servers,
-            "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in _messages(topic)},
-            "bindings": {"kafka": {"topic": topic.name, "bindingVersion": _KAFKA_BINDING}},
-        }
-    )
+    return {
+        "address": topic.name,
+        "description": f"{topic.holds[0].upper()}{topic.holds[1:]}. Key: {topic.key}. {kept}.{internal}",
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in _messages(topic)},
+        "bindings": {"kafka": {"topic": topic.name, "bindingVersion": _KAFKA_BINDING}},
+    }
 
 
-def _operation(action: str, topic: Topic) -> Operation:
-    return Operation.model_validate(
-        {
-            "action": action,
-            "channel": {"$ref": f"#/channels/{topic.name}"},
-            "messages": [{"$ref": f"#/channels/{topic.name}/messages/{name}"} for name in _messages(topic)],
-        }
-    )
+def _operation(action: str, topic: Topic) -> dict[str, Any]:
+    return {
+        "action": action,
+        "channel": {"$ref": f"#/channels/{topic.name}"},
+        "messages": [{"$ref": f"#/channels/{topic.name}/messages/{name}"} for name in _messages(topic)],
+    }
 
 
-def _messages(topic: Topic) -> dict[str, Message]:
+def _messages(topic: Topic) -> dict[str, dict[str, Any]]:
     """The kinds of records of a topic by name: its events, or dead letters."""
     if not topic.events:
         return {f"DeadLetter.{topic.name}": _dead_letter(topic)}
     return {event.__name__: _message(event, topic) for event in topic.events}
 
 
-def _message(event: type[Event], topic: Topic) -> Message:
+def _message(event: type[Event], topic: Topic) -> dict[str, Any]:
     headers = {**_CLOUD_EVENT, "ce_type": {"const": event.TYPE}}
-    return Message.model_validate(
-        {
-            "name": event.TYPE,
-            "title": event.__name__,
-            "summary": inspect.cleandoc(event.__doc__ or "").partition("\n\n")[0],
-            "contentType": "application/json",
-            "headers": {"type": "object", "required": sorted(headers), "properties": headers},
-            "payload": {"$ref": f"#/components/schemas/{event.__name__}"},
-            "bindings": _key(topic),
-        }
-    )
+    return {
+        "title": event.__name__,
+        "name": event.TYPE,
+        "summary": inspect.cleandoc(event.__doc__ or "").partition("\n\n")[0],
+        "contentType": "application/json",
+        "payload": {"$ref": f"#/components/schemas/{event.__name__}"},
+        "headers": {"type": "object", "required": sorted(headers), "properties": headers},
+        "bindings": _key(topic),
+    }
 
 
-def _dead_letter(topic: Topic) -> Message:
-    return Message.model_validate(
-        {
-            "name": topic.name,
-            "title": "Dead letter",
-            "summary": f"One of the {topic.holds}.",
-            "contentType": "application/octet-stream",
-            "headers": {
-                "type": "object",
-                "required": sorted(_DEAD_LETTER),
-                "properties": _DEAD_LETTER,
-                "description": "The headers of the record that could not be read, and these.",
-            },
-            "payload": {"description": "The bytes of the record that could not be read."},
-            "bindings": _key(topic),
-        }
-    )
+def _dead_letter(topic: Topic) -> dict[str, Any]:
+    return {
+        "title": "Dead letter",
+        "name": topic.name,
+        "summary": f"One of the {topic.holds}.",
+        "contentType": "application/octet-stream",
+        "payload": {"description": "The bytes of the record that could not be read."},
+        "headers": {
+            "type": "object",
+            "required": sorted(_DEAD_LETTER),
+            "properties": _DEAD_LETTER,
+            "description": "The headers of the record that could not be read, and these.",
+        },
+        "bindings": _key(topic),
+    }
 
 
 def _key(topic: Topic) -> dict[str, Any]:

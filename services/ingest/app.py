@@ -11,11 +11,11 @@ from services.ingest.metrics import IngestMetrics
 from services.ingest.settings import Settings
 from services.ingest.signing.parts import new_accepting
 from services.ingest.web.limits import InFlight
-from shared.asyncapi import document_writes
 from shared.contract.catalogue import Catalogue
 from shared.contract.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
 from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
 from shared.kafka.group_lag import GroupLag
+from shared.kafka.registration import document_writes
 from shared.postgres import Database
 from shared.runtime.parts import Part
 from shared.service import Base, Service

@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.ingest.web.problems import KINDS
 from shared.contract.form_errors import FORM_ERRORS, FORM_FIELDS
-from shared.runtime.histogram import HotHistogram
 from shared.web.problems import Problem
 
 
@@ -51,7 +50,7 @@ class IngestMetrics:
             ["field", "code"],
             registry=registry,
         )
-        self.acknowledged_seconds = HotHistogram(
+        self.acknowledged_seconds = Histogram(
             "groundswell_ingest_acknowledged_seconds",
             "Seconds from a signature's request to Kafka's acknowledgement: what a signer waits",
             buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from services.tally.counting.parts import new_counting
 from services.tally.reading.parts import Reading
 from services.tally.settings import Settings
-from shared.asyncapi import document_writes
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import PetitionChanged
 from shared.contract.topics import MILESTONES_REACHED, TALLIES_UPDATED
 from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
 from shared.kafka.group_lag import GroupLag
+from shared.kafka.registration import document_writes
 from shared.runtime.parts import Part
 from shared.service import Base, Service
 

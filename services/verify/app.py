@@ -7,11 +7,11 @@ from services.verify.handlers import VerifyHandler
 from services.verify.metrics import VerifyMetrics
 from services.verify.settings import Settings
 from services.verify.store import VerifyStore
-from shared.asyncapi import document_writes
 from shared.contract.catalogue import Catalogue
 from shared.contract.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED
 from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
 from shared.kafka.producing.producer import EventProducer
+from shared.kafka.registration import document_writes
 from shared.postgres import Database
 from shared.runtime.parts import Part
 from shared.service import Base, Service

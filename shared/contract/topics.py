@@ -27,7 +27,7 @@ from shared.contract.events import (
 
 DEFAULT_PARTITIONS: Final = 6
 """Divides evenly among 1, 2, 3 and 6 instances of a service, of which one does for 10,000 signatures a second. Each more
-makes every batch smaller, and it is batches that cost (docs/adr/0010)."""
+makes every batch smaller, and it is batches that cost (docs/performance-notes.md)."""
 
 MAX_RECORD_BYTES: Final = 1_048_588
 """Kafka's own default for one record batch (message.max.bytes)."""

@@ -3,6 +3,9 @@
 Writing to a connection that the other side has reset raises an `OSError` in asyncio, which every client library takes for
 what it is. uvloop raises `RuntimeError` (its issue 506), which redis-py and aiokafka pass on: one reset connection would
 look like a bug, and end the process.
+
+Measured 2026-11-30, five rounds in turns: an HTTP exchange costs 54 to 61 µs of CPU on uvloop, and 85 to 108 µs on asyncio's
+own loop. tests/unit/shared/runtime/test_event_loop.py holds uvloop's behaviour against this.
 """
 
 from __future__ import annotations

@@ -4,6 +4,10 @@ libuv, which uvloop is built on, takes one new connection per turn of its loop (
 alone it takes the next one a moment later; but where thousands of clients ask at once, a turn serves them all and lasts a
 tenth of a second. The benchmark `overload` found clients that had waited a minute to be let in, only to be told to come
 again. Here whoever waits at the door is let in at every turn.
+
+Measured 2026-11-30, five rounds in turns: 200 newcomers beside 1,500 busy connections all had an answer after 2.6 to 11.3
+seconds; with uvicorn's own server none had one after 40 in four of the rounds. tests/unit/shared/web/test_accepting.py runs
+both.
 """
 
 from __future__ import annotations

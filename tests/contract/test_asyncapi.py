@@ -163,6 +163,30 @@ async def test_the_events_of_a_petition_are_on_the_topics_as_the_documents_say(
     await eventually(all_seen, f"there is one of each of {sorted(wanted)}")
 
 
+async def test_every_service_writes_only_where_its_document_says(
+    system: System, documents: dict[ServiceName, dict[str, Any]]
+) -> None:
+    await system.start_petition("written-where-said", milestones=[1])
+    await system.surge("written-where-said", range(2))
+    await system.counts_to("written-where-said", 2)
+    written = {
+        (headers_of(record)["ce_source"], topic.name)
+        for topic in TOPICS
+        for record in await events_of("written-where-said", topic.name, system)
+    }
+    said = {
+        (
+            f"/groundswell/{service}",
+            document["channels"][operation["channel"]["$ref"].removeprefix("#/channels/")]["address"],
+        )
+        for service, document in documents.items()
+        for operation in document["operations"].values()
+        if operation["action"] == "send"
+    }
+    assert len({source for source, _ in written}) == 3, "ingest, verify and tally have written"
+    assert written <= said
+
+
 async def cause_every_event(system: System) -> None:
     """Make petitions whose signatures take every road: verified, duplicate, confirmed, taken back, erased."""
     await system.start_petition("documented", milestones=[1])

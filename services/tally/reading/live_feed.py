@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import ConsumerRecord
-from faststream.kafka import KafkaBroker
 
 from services.tally.counting.announced import UNREADABLE, NoSnapshot, read_snapshot
 from services.tally.reading.live import LiveHub
@@ -16,6 +15,7 @@ from shared.contract.events import TallyUpdated
 from shared.contract.topics import TALLIES_UPDATED
 from shared.kafka.broadcasting.broadcast import BroadcastReader
 from shared.kafka.fetching.unreadable import Unreadable
+from shared.kafka.registration import FastStreamBroker, Records
 
 log = structlog.get_logger(__name__)
 
@@ -54,8 +54,8 @@ class LiveFeed:
             on_unreadable=self._count_unreadable,
         )
 
-    def subscribe(self, broker: KafkaBroker) -> None:
-        """Register the FastStream subscriber. Call before the broker starts."""
+    def subscribe(self, broker: FastStreamBroker) -> None:
+        """Register the subscriber. Call before the broker starts."""
         self._reader.subscribe(broker)
 
     def _count_unreadable(self, record: Unreadable) -> None:
@@ -64,7 +64,7 @@ class LiveFeed:
         else:
             self._metrics.snapshots.labels(kind="unreadable").inc()
 
-    async def _on_records(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> None:
+    async def _on_records(self, records: Records) -> None:
         newest: dict[str, tuple[TallyUpdated, bytes]] = {}
         last: dict[str, TallyUpdated] = {}
         for record in records:

@@ -255,12 +255,21 @@ class _LiveResponse(EventSourceResponse):
     def __init__(
         self, subscription: Subscription, hub: LiveHub, metrics: ReadMetrics, *, heartbeat: float, stall: float
     ) -> None:
+        stopping = anyio.Event()
+
+        async def close_hub() -> None:
+            # `chunks` ends a stream neatly once the hub is closed. Nobody else closes it in time: the server waits for
+            # its connections before the service's own stop begins.
+            await stopping.wait()
+            hub.close()
+
         super().__init__(
             subscription.chunks(),
             ping=heartbeat,
             ping_message_factory=_heartbeat,
+            data_sender_callable=close_hub,
             send_timeout=stall,
-            shutdown_event=_ClosesHub(hub),
+            shutdown_event=stopping,  # set once the server is asked to stop
             shutdown_grace_period=FAREWELL_SECONDS,
         )
         self._subscription, self._metrics = subscription, metrics
@@ -272,21 +281,6 @@ class _LiveResponse(EventSourceResponse):
             self._metrics.stalled.inc()
         finally:
             self._subscription.end()
-
-
-class _ClosesHub(anyio.Event):
-    """What sse-starlette sets in every stream once the server is asked to stop: one is enough to end them all, neatly,
-    also when nobody called `LiveHub.close` in time."""
-
-    # anyio.Event.__new__ takes nothing and makes an object of another class.
-    def __new__(cls, hub: LiveHub) -> _ClosesHub:
-        return object.__new__(cls)
-
-    def __init__(self, hub: LiveHub) -> None:
-        self._hub = hub
-
-    def set(self) -> None:
-        self._hub.close()
 
 
 def _heartbeat() -> ServerSentEvent:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from faststream import AckPolicy
-from faststream.kafka import KafkaBroker, KafkaMessage
 
 from shared.contract.topics import Topic
 from shared.kafka.fetching.unreadable import Unreadable, log_unreadable
+from shared.kafka.registration import FastStreamBroker, RawSubscriber, Records
 
 
 class BroadcastReader:
@@ -25,7 +24,7 @@ class BroadcastReader:
     def __init__(
         self,
         topic: Topic,
-        on_records: Callable[[tuple[ConsumerRecord[Any, Any], ...]], Awaitable[None]],
+        on_records: Callable[[Records], Awaitable[None]],
         *,
         start: Literal["earliest", "latest"],
         on_bug: Callable[[BaseException], None],
@@ -33,40 +32,27 @@ class BroadcastReader:
     ) -> None:
         self._topic, self._on_records, self._start, self._on_bug = topic, on_records, start, on_bug
         self._on_unreadable = on_unreadable
-        self._subscriber: Any = None
-        self._in_hand = False  # whether records were polled that `on_records` has not finished with
+        self._subscriber: RawSubscriber | None = None
         self._done: dict[int, int] = {}
 
-    def subscribe(self, broker: KafkaBroker) -> None:
-        """Register the FastStream subscriber. Call before the broker starts."""
-        self._subscriber = broker.subscriber(
-            self._topic.name,
-            group_id=None,
-            batch=True,
-            ack_policy=AckPolicy.MANUAL,
-            auto_offset_reset=self._start,
+    def subscribe(self, broker: FastStreamBroker) -> None:
+        """Register the subscriber. Call before the broker starts."""
+        self._subscriber = RawSubscriber(
+            broker,
+            self._topic,
+            self.take,
+            on_bug=self._on_bug,
+            reader="every instance",
+            group=None,
+            start=self._start,
             batch_timeout_ms=50,
             fetch_max_wait_ms=50,
-            parser=self._keep_raw,
-            decoder=self._no_body,
-            title=f"{self._topic.name} read by every instance",
-            description=self._topic.holds,
         )
-        self._subscriber(self._on_batch)
-        poll = self._subscriber.get_msg
-
-        async def noted(consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[Any, Any], ...]:
-            records: tuple[ConsumerRecord[Any, Any], ...] = await poll(consumer)
-            # Positions moved with these records, and nothing has run since: `done` is exact.
-            self._in_hand = bool(records)
-            return records
-
-        self._subscriber.get_msg = noted
 
     @property
     def consumer(self) -> AIOKafkaConsumer | None:
         """The running client, or None before the broker has started or while it has no partitions."""
-        consumer: AIOKafkaConsumer | None = self._subscriber.consumer if self._subscriber is not None else None
+        consumer = self._subscriber.consumer if self._subscriber is not None else None
         return consumer if consumer is not None and consumer.assignment() else None
 
     async def done(self, partition: int) -> int:
@@ -78,35 +64,19 @@ class BroadcastReader:
             aiokafka.errors.IllegalStateError: the partition is not assigned.
         """
         handled = self._done.get(partition, 0)
-        consumer = self.consumer
-        if consumer is None:
+        consumer, subscriber = self.consumer, self._subscriber
+        if consumer is None or subscriber is None:
             return handled
         position = await consumer.position(TopicPartition(self._topic.name, partition))
-        return handled if self._in_hand else max(handled, position)
+        # The position is behind records that were polled. They may be in hand, or dropped because of a stop.
+        return max(handled, position) if subscriber.running and not subscriber.in_hand else handled
 
-    async def _keep_raw(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> KafkaMessage:
-        # FastStream's metrics measure the body; nothing else looks at it.
-        body = [record.value or b"" for record in records]
-        return KafkaMessage(body=body, raw_message=records, consumer=self._subscriber.consumer)
-
-    @staticmethod
-    async def _no_body(_: KafkaMessage) -> None:
-        return None
-
-    async def _on_batch(self, message: KafkaMessage) -> None:
-        records = cast("tuple[ConsumerRecord[Any, Any], ...]", message.raw_message)
-        try:
-            await self.take(records)
-        except Exception as bug:  # noqa: BLE001  FastStream would log and swallow it
-            self._on_bug(bug)
-
-    async def take(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> None:
+    async def take(self, records: Records) -> None:
         """Hand over the records of one poll, without those that could not be unpacked."""
         readable = tuple(record for record in records if not self._is_unreadable(record))
         if readable:
             await self._on_records(readable)
         self._done.update({record.partition: record.offset + 1 for record in records})
-        self._in_hand = False
 
     def _is_unreadable(self, record: ConsumerRecord[Any, Any]) -> bool:
         if not isinstance(record, Unreadable):

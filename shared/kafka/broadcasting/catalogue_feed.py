@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
-from faststream.kafka import KafkaBroker
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from shared.contract.bounds import COMMAND_AHEAD, EARLIEST, arrival, as_time, fit, latest_time
@@ -19,6 +18,7 @@ from shared.kafka.broadcasting.broadcast import BroadcastReader
 from shared.kafka.fetching.unreadable import Unreadable
 from shared.kafka.producing.partitioner import partition_of
 from shared.kafka.records.headers import NotACloudEvent, read_attributes
+from shared.kafka.registration import FastStreamBroker, Records
 from shared.runtime.failures import is_transient
 
 log = structlog.get_logger(__name__)
@@ -114,8 +114,8 @@ class CatalogueFeed:
         petitions = Gauge("groundswell_catalogue_petitions", "Petitions this process knows", registry=registry)
         petitions.set_function(lambda: len(catalogue))
 
-    def subscribe(self, broker: KafkaBroker) -> None:
-        """Register the FastStream subscriber. Call before the broker starts."""
+    def subscribe(self, broker: FastStreamBroker) -> None:
+        """Register the subscriber. Call before the broker starts."""
         self._reader.subscribe(broker)
 
     @property
@@ -194,7 +194,7 @@ class CatalogueFeed:
     async def _behind(self, ends: dict[int, int]) -> int:
         return sum([max(0, end - await self._reader.done(partition)) for partition, end in ends.items() if end])
 
-    async def _on_records(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> None:
+    async def _on_records(self, records: Records) -> None:
         await self._note_partitions()
         for record in records:
             try:

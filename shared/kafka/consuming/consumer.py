@@ -1,4 +1,4 @@
-"""The batch consumer: one piece over FastStream's batch subscriber that owns the failure rules, and nothing else.
+"""The batch consumer: one piece over a batch subscriber (`RawSubscriber`) that owns the failure rules, and nothing else.
 
 Contract
 --------
@@ -29,17 +29,14 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError
 from aiokafka.structs import OffsetAndMetadata
-from faststream import AckPolicy
-from faststream.kafka import KafkaBroker, KafkaMessage
 
-from shared.asyncapi import document_writes
 from shared.contract.topics import Topic
 from shared.kafka.consuming.dead_letters import DeadLetter, publish_dead_letters
 from shared.kafka.consuming.holding import BatchAbandoned, Holding
@@ -49,6 +46,7 @@ from shared.kafka.consuming.metrics import ConsumerMetrics
 from shared.kafka.consuming.watch import ConsumerWatch
 from shared.kafka.fetching.unreadable import Unreadable, log_unreadable, refusing
 from shared.kafka.producing.producer import EventProducer
+from shared.kafka.registration import FastStreamBroker, RawSubscriber, Records, document_writes
 from shared.runtime.failpoints import failpoint
 from shared.runtime.failures import CANNOT_BE_READ, InvalidRecord, without_content
 from shared.runtime.readiness import Waiting
@@ -72,7 +70,7 @@ class ConsumerLimits:
     """The brokers answer when there is so much, some hundred signatures, …"""
     fetch_max_wait_ms: int = 20
     """… or after so long: a moment's patience takes a third off what a signature costs at 1,000 a second
-    (docs/adr/0010-hot-paths.md)."""
+    (docs/performance-notes.md)."""
     dlq_ratio_limit: float = 0.5
     """Most of the last `dlq_window` records that may go to the dead letters, as a part of them."""
     dlq_window: int = 1_000
@@ -123,7 +121,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         self._on_bug, self._limits = on_bug, limits
         self._after_assigned, self._after_revoked = on_assigned, on_revoked
         self._waits_for = ("kafka", *waits_for)
-        self._subscriber: Any = None
+        self._subscriber: RawSubscriber | None = None
         self._in_hand = asyncio.Lock()  # held while a batch is worked on; a rebalance waits for it
         self._assigned: set[int] | None = None
         self._holding = Holding(topic.name, metrics)
@@ -134,7 +132,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         self._stopped_for_good: str | None = None
         self._watch = ConsumerWatch(
             topic.name,
-            client=lambda: self._subscriber.consumer,
+            client=lambda: self._client,
             busy=lambda: self._in_hand.locked() or self._stopped_for_good is not None,
             metrics=metrics,
         )
@@ -142,14 +140,16 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
 
     # ------------------------------------------------------------------------------------------------ start and stop
 
-    def subscribe(self, broker: KafkaBroker) -> None:
-        """Register the FastStream subscriber. Call before the broker starts."""
-        self._subscriber = broker.subscriber(
-            self._topic.name,
-            group_id=self._group,
-            batch=True,
-            ack_policy=AckPolicy.MANUAL,
-            auto_offset_reset="earliest",
+    def subscribe(self, broker: FastStreamBroker) -> None:
+        """Register the subscriber. Call before the broker starts."""
+        self._subscriber = RawSubscriber(
+            broker,
+            self._topic,
+            self._on_batch,
+            on_bug=self._crash,
+            reader=self._group,
+            group=self._group,
+            start="earliest",
             max_records=self._limits.max_records,
             batch_timeout_ms=self._limits.batch_timeout_ms,
             session_timeout_ms=self._settings.kafka_session_timeout_ms,
@@ -161,35 +161,23 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             fetch_min_bytes=self._limits.fetch_min_bytes,
             fetch_max_wait_ms=self._limits.fetch_max_wait_ms,
             listener=self,
-            # FastStream would decode the whole batch before the handler runs, and one bad record or header would fail
-            # all of it. Records are read one by one here.
-            parser=self._keep_raw,
-            decoder=self._no_body,
-            title=f"{self._topic.name} read by {self._group}",
-            description=self._topic.holds,
         )
-        self._subscriber(self._on_batch)
         document_writes(broker, self._topic.dlq)
 
     @property
+    def _client(self) -> AIOKafkaConsumer | None:
+        return None if self._subscriber is None else self._subscriber.consumer
+
+    @property
     def _consumer(self) -> AIOKafkaConsumer:
-        # FastStream makes the client when the broker starts; before that nothing here runs.
-        consumer: AIOKafkaConsumer = self._subscriber.consumer
-        return consumer
+        client = self._client
+        assert client is not None, "nothing is consumed before the broker has started"
+        return client
 
     def _note_unreadable(self, record: Unreadable) -> None:
         if record.is_batch:
             self._metrics.unreadable_batches.inc()
         log_unreadable(record)
-
-    async def _keep_raw(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> KafkaMessage:
-        # FastStream's metrics measure the body; nothing else looks at it.
-        body = [record.value or b"" for record in records]
-        return KafkaMessage(body=body, raw_message=records, consumer=self._consumer)
-
-    @staticmethod
-    async def _no_body(_: KafkaMessage) -> None:
-        return None
 
     def drain(self) -> None:
         """The service stops: finish the batch in hand if that is possible at once, hold nothing any longer."""
@@ -203,7 +191,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             return self._stopped_for_good
         if self._holding.why:
             return self._holding.why
-        if self._assigned is None or self._subscriber.consumer is None:
+        if self._assigned is None or self._client is None:
             return "no partitions assigned yet"
         return self._watch.stalled
 
@@ -271,8 +259,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
 
     # ---------------------------------------------------------------------------------------------------- the batch
 
-    async def _on_batch(self, message: KafkaMessage) -> None:
-        records = cast("tuple[ConsumerRecord[Any, Any], ...]", message.raw_message)
+    async def _on_batch(self, records: Records) -> None:
         if self._holding.stopping.is_set():
             return  # not committed, so it comes again
         if self._stopped_for_good:
@@ -308,7 +295,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         self._metrics.bugs.inc()
         self._on_bug(bug)
 
-    async def _still_ours(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> tuple[ConsumerRecord[Any, Any], ...]:
+    async def _still_ours(self, records: Records) -> Records:
         """The records that the consumer still stands behind: a rebalance may have run since they were polled.
 
         The consumer's own position decides, not our note of the assignment, which may be older or newer than the poll.
@@ -326,7 +313,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
                 current.add(partition)
         return tuple(record for record in records if record.partition in current)
 
-    async def _handle(self, records: tuple[ConsumerRecord[Any, Any], ...], epoch: int) -> None:
+    async def _handle(self, records: Records, epoch: int) -> None:
         valid, letters = self._decode_all(records)
         if letters:
             self._stop_when_too_many()
@@ -340,7 +327,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         await self._holding.until_done(lambda: self._commit(records, epoch), "commit", epoch)
         await failpoint("consumer.committed")
 
-    def _decode_all(self, records: tuple[ConsumerRecord[Any, Any], ...]) -> tuple[list[Item[T]], list[DeadLetter]]:
+    def _decode_all(self, records: Records) -> tuple[list[Item[T]], list[DeadLetter]]:
         valid: list[Item[T]] = []
         letters: list[DeadLetter] = []
         lost = [False] * len(records)
@@ -411,7 +398,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             detail=letter.error.detail,
         )
 
-    async def _commit(self, records: tuple[ConsumerRecord[Any, Any], ...], epoch: int) -> None:
+    async def _commit(self, records: Records, epoch: int) -> None:
         if epoch != self._holding.epoch:
             raise BatchAbandoned("the partitions were handed over meanwhile")
         last = {record.partition: record for record in records}  # within a partition they are in order

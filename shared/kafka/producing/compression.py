@@ -15,7 +15,8 @@ gzip, level 9   16 µs              1.4 µs              48 bytes
 lz4, level 9    6 µs               0.3 µs              75 bytes
 ==============  =================  ==================  ================
 
-Level 9 would add an eighth to what verify spends on a signature (about 100 µs), to save 12 bytes.
+Level 9 would add an eighth to what verify spends on a signature (about 100 µs), to save 12 bytes. Measured again
+2026-11-30, five rounds in turns: 2.8 to 3.6 µs a fact at level 1, 12 to 16 at level 9.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ class EventProducer:
             aiokafka.errors.KafkaError: not acknowledged; the record may or may not be on the topic.
         """
         require_fits(topic, record)
-        partition = partition_of(record.key or b"", self._partitions(topic) or await self.partitions(topic))
+        partition = partition_of(record.key or b"", await self.partitions(topic))
         return await self._gathering.publish(topic, partition, record)
 
     async def publish_in_order(self, topic: str, records: Iterable[Record]) -> None:
@@ -232,10 +232,6 @@ class EventProducer:
     async def partitions(self, topic: str) -> int:
         """How many partitions `topic` has."""
         return len(await self._connected.partitions_for(topic))
-
-    def _partitions(self, topic: str) -> int:
-        """The same as far as it is known without asking; 0 if it is not."""
-        return len(self._connected.client.cluster.partitions_for_topic(topic) or ())
 
     async def _publish_partition(self, topic: str, partition: int, records: list[Record]) -> None:
         sent = 0

@@ -8,8 +8,9 @@ import pytest
 from faststream.kafka import KafkaBroker
 from faststream.security import SASLScram512
 
-from shared.asyncapi import TopicsDocument, document_writes
+from shared.asyncapi import TopicsDocument
 from shared.contract.topics import all_topics
+from shared.kafka.registration import document_writes
 
 
 def document_of(broker: KafkaBroker) -> dict[str, Any]:

@@ -40,3 +40,9 @@ def test_writing_to_a_connection_that_was_reset_is_a_connection_error() -> None:
 def test_other_errors_of_a_write_stay_what_they_are() -> None:
     script = _A_SERVER_RESETS_THE_CONNECTION.replace("{write}", "write('text')").replace("await asyncio.sleep(0.1)", "")
     assert "TypeError" in _says(script)
+
+
+def test_uvloop_by_itself_does_not_say_that_it_is_the_connection() -> None:
+    script = _A_SERVER_RESETS_THE_CONNECTION.replace("{write}", "write(b'PING')")
+    script = script.replace("from shared.runtime import event_loop", "import uvloop as event_loop")
+    assert "RuntimeError" in _says(script)

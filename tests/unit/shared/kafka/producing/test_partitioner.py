@@ -1,4 +1,4 @@
-"""Our partitioner against Java's own tests, and against the one that aiokafka has."""
+"""Keys go where Java's client and aiokafka's own partitioner send them."""
 
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
