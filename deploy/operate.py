@@ -24,13 +24,13 @@ from deploy import migrations
 from deploy.local import DEMO_STATE_DIR, STATE_DIR
 from deploy.local.state import StackState
 from services.ingest.access.credentials import NamedSecrets
-from services.tally.counting.announced import announced_now
+from services.tally.announced import announced_now
 from services.tally.counting.audit import PetitionAudit
 from services.tally.counting.audit import audit as audit_petitions
 from services.tally.counting.healing import Healer
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
-from services.tally.counting.store import TallyStore
+from services.tally.counting.redis_store import TallyStore
 from shared import redis as shared_redis
 from shared.contract.events import TallyUpdated
 from shared.contract.topics import apply_topics

@@ -9,13 +9,14 @@ from functools import partial
 
 import structlog
 
-from services.tally.counting.announce import MilestoneAnnouncer, SnapshotAnnouncer
+from services.tally.counting.announcing.milestones import MilestoneAnnouncer
+from services.tally.counting.announcing.snapshots import SnapshotAnnouncer
 from services.tally.counting.audit import AuditLoop
 from services.tally.counting.handlers import TallyHandler, decode
 from services.tally.counting.healing import Healer
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
-from services.tally.counting.store import TallyStore
+from services.tally.counting.redis_store import TallyStore
 from services.tally.reading import routes
 from services.tally.reading.live import LiveHub
 from services.tally.reading.live_feed import LiveFeed

@@ -67,9 +67,9 @@ STAGES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "tally": rules(
         _KAFKA_OUT,
         ("decode", r"_decode_all |decode |read_event |shared/kafka/decode\.py"),
-        ("group, fences", r"services/tally/(counting|handlers)\.py"),
-        ("Redis", r"services/tally/store\.py|redis/|hiredis"),
-        ("snapshots", r"services/tally/(announce|live|live_feed|reading|healing|audit|ledger)\.py|asyncpg/"),
+        ("group, fences", r"services/tally/counting/(count|step|fences|handlers)\.py"),
+        ("Redis", r"services/tally/counting/redis_store\.py|redis/|hiredis"),
+        ("snapshots", r"services/tally/(reading/|counting/(announcing/|healing|watch|audit|ledger))|asyncpg/"),
         _KAFKA_IN,
     ),
 }

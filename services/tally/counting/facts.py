@@ -45,4 +45,4 @@ class RevokedFact(_CountedFact):
     cause: Literal["withdrawn", "invalidated"]
 
 
-CountedFact = VerifiedFact | RevokedFact
+ReadFact = VerifiedFact | RevokedFact

@@ -9,7 +9,7 @@ import structlog
 from aiokafka import ConsumerRecord
 from faststream.kafka import KafkaBroker
 
-from services.tally.counting.announced import UNREADABLE, NoSnapshot, read_snapshot
+from services.tally.announced import UNREADABLE, NoSnapshot, read_snapshot
 from services.tally.reading.live import LiveHub
 from services.tally.reading.metrics import ReadMetrics
 from shared.contract.events import TallyUpdated
