@@ -33,8 +33,8 @@ from services.tally.counting.metrics import TallyMetrics
 from services.tally.counting.redis_store import TallyStore
 from shared import redis as shared_redis
 from shared.contract.events import TallyUpdated
-from shared.contract.topics import apply_topics
 from shared.kafka.security import client_options, why_unreachable
+from shared.kafka.topics import apply_topics
 from shared.postgres import Database
 from shared.runtime.settings import (
     CommonSettings,

@@ -370,7 +370,7 @@ async def _migrate(postgres_url: str) -> None:
 
 
 async def _apply_topics(environment: Mapping[str, str]) -> None:
-    from shared.contract.topics import apply_topics
+    from shared.kafka.topics import apply_topics
 
     bootstrap_servers = environment["KAFKA_BOOTSTRAP_SERVERS"]
     try:

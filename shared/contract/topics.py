@@ -1,18 +1,10 @@
-"""The topics: names, keys, partitions, retention; and the one idempotent step that creates them.
-
-Services never create topics: a typo in a name or a broker's default retention would then decide what is kept.
-"""
+"""The topics: names, keys, events, retention. `shared.kafka.topics` creates them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Literal
-
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import IncompatibleBrokerVersion, TopicAlreadyExistsError, for_code
+from typing import Final, Literal
 
 from shared.contract.events import (
     ConfirmCommand,
@@ -184,99 +176,3 @@ def all_topics() -> tuple[Topic, ...]:
         for topic in CONSUMED
     )
     return TOPICS + dead
-
-
-async def apply_topics(
-    bootstrap_servers: str,
-    *,
-    partitions: int = DEFAULT_PARTITIONS,
-    replication_factor: int = 1,
-    security: Mapping[str, Any] | None = None,
-) -> dict[str, str]:
-    """Create what is missing, and set retention and compaction where they differ. Safe to run again at any time.
-
-    Partitions are only ever added, and never on a topic keyed by petition: its order per petition would break.
-
-    Args:
-        bootstrap_servers: Brokers, ``host:port``, comma separated.
-        partitions: Of topics that are created.
-        replication_factor: Copies of each partition of topics that are created.
-        security: How to connect, from `shared.kafka.security.client_options`; None: not encrypted, without login.
-
-    Returns:
-        What was done per topic: ``created``, ``updated``, ``unchanged``, or ``differs: `` and what this broker cannot
-        change (the embedded one can only create).
-
-    Raises:
-        aiokafka.errors.KafkaError: the broker refused; its message says which topic and why.
-    """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, **(security or {}))
-    try:
-        await admin.start()
-        existing = set(await admin.list_topics())
-        done: dict[str, str] = {}
-        for topic in all_topics():
-            if topic.name in existing:
-                done[topic.name] = await _update(admin, topic, partitions)
-            else:
-                done[topic.name] = await _create(admin, topic, partitions, replication_factor)
-        return done
-    finally:
-        await admin.close()
-
-
-async def _create(admin: AIOKafkaAdminClient, topic: Topic, partitions: int, replication_factor: int) -> str:
-    new = NewTopic(topic.name, partitions, replication_factor, topic_configs=topic.config())
-    response = await admin.create_topics([new])
-    for _, code, *message in response.topic_errors:  # type: ignore[attr-defined]
-        if code == TopicAlreadyExistsError.errno:
-            return "unchanged"  # someone else ran this step at the same moment
-        if code:
-            raise for_code(code)(f"{topic.name}: {' '.join(str(part) for part in message)}")
-    return "created"
-
-
-async def _update(admin: AIOKafkaAdminClient, topic: Topic, partitions: int) -> str:
-    described = await admin.describe_topics([topic.name])
-    have = len(described[0]["partitions"])
-    too_few = topic is SIGNATURES_SUBMITTED and have < partitions
-    current, overrides = await _current_config(admin, topic)
-    wanted = topic.config()
-    different = [name for name, value in wanted.items() if current and current.get(name) != value]
-    try:
-        if too_few:
-            await admin.create_partitions({topic.name: NewPartitions(partitions)})
-        if different:
-            # This call replaces all that was set for the topic: what an operator has set beside it must stay.
-            await _set_config(admin, topic, {**overrides, **wanted})
-    except IncompatibleBrokerVersion:
-        wrong = [f"{have} partitions, not {partitions}"] if too_few else []
-        wrong += [f"{name} is {current.get(name)}, not {wanted[name]}" for name in different]
-        return f"differs: {', '.join(wrong)}; this broker cannot change it"
-    return "updated" if too_few or different else "unchanged"
-
-
-_SET_FOR_THE_TOPIC: Final = 1
-"""The config_source of a value that was set for the topic itself (DescribeConfigs, version 1 and above)."""
-
-
-async def _current_config(admin: AIOKafkaAdminClient, topic: Topic) -> tuple[dict[str, str], dict[str, str]]:
-    """The topic's configuration, and the part of it that was set for this topic."""
-    current: dict[str, str] = {}
-    overrides: dict[str, str] = {}
-    for response in await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic.name)]):
-        for code, message, _kind, _name, entries in response.resources:  # type: ignore[attr-defined]
-            if code:
-                raise for_code(code)(f"{topic.name}: {message}")
-            for name, value, _read_only, source, *_ in entries:
-                current[name] = value
-                if source == _SET_FOR_THE_TOPIC and value is not None:
-                    overrides[name] = value
-    return current, overrides
-
-
-async def _set_config(admin: AIOKafkaAdminClient, topic: Topic, config: dict[str, str]) -> None:
-    for response in await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic.name, configs=config)]):
-        for code, message, *_ in response.resources:  # type: ignore[attr-defined]
-            if code:
-                raise for_code(code)(f"{topic.name}: {message}")

@@ -22,7 +22,8 @@ from deploy.local.service import ServiceName, ServiceProcess
 from deploy.local.stack import stack_secrets
 from deploy.local.valkey import Valkey
 from deploy.migrations import migrate
-from shared.contract.topics import DEFAULT_PARTITIONS, apply_topics
+from shared.contract.topics import DEFAULT_PARTITIONS
+from shared.kafka.topics import apply_topics
 from tests.bench.emptying import empty_kafka
 
 _SETTINGS: Final = {

@@ -10,7 +10,8 @@ import confluent_kafka.admin
 import pytest
 
 from deploy.local.apache_kafka import ApacheKafka
-from shared.contract.topics import all_topics, apply_topics
+from shared.contract.topics import all_topics
+from shared.kafka.topics import apply_topics
 from tests.bench.emptying import empty_kafka
 
 NAMES = {topic.name for topic in all_topics()}

@@ -21,7 +21,7 @@ from services.ingest.openapi.document import document
 from services.ingest.openapi.parts import EXAMPLE_PETITION, EXAMPLE_SIGNATURE
 from services.ingest.signing.batch import CONTENT_TYPES
 from shared.contract.identity import signer_key
-from shared.contract.topics import apply_topics
+from shared.kafka.topics import apply_topics
 from tests.running_ingest import AS_ADMIN, PEPPER, STATE, running_ingest
 
 CONFIG = {

@@ -26,7 +26,7 @@ from deploy.local.process import Process
 from deploy.local.service import SERVICES, ServiceName, ServiceProcess
 from deploy.local.valkey import Valkey
 from deploy.migrations import migrate
-from shared.contract.topics import apply_topics
+from shared.kafka.topics import apply_topics
 from tests.faults.clock import faketime_environment, remove_leftovers
 from tests.faults.failpoints import Failpoints
 from tests.faults.proxy import Proxy

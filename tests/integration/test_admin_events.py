@@ -21,7 +21,8 @@ from deploy.local.ports import LOOPBACK
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
 from shared.contract.identity import signer_key
-from shared.contract.topics import PETITIONS_CHANGED, apply_topics
+from shared.contract.topics import PETITIONS_CHANGED
+from shared.kafka.topics import apply_topics
 from tests.faults.failpoints import Failpoints
 from tests.faults.proxy import Proxy
 from tests.integration.consuming import eventually

@@ -16,7 +16,7 @@ from deploy.local.kafka import KafkaBroker
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
 from shared.contract.identity import signer_key
-from shared.contract.topics import apply_topics
+from shared.kafka.topics import apply_topics
 from tests.running_ingest import AS_ADMIN, AS_PARTNER, PEPPER, STATE, Ingest, code, running_ingest
 
 KIM, LEE, PAT = "kims-secret-of-the-tests", "lees-secret-of-the-tests", "pats-secret-of-the-tests"

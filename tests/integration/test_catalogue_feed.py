@@ -13,7 +13,7 @@ from deploy.local.embedded_kafka import EmbeddedKafka
 from deploy.local.kafka import KafkaBroker
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import PetitionChanged, TallyUpdated
-from shared.contract.topics import PETITIONS_CHANGED, apply_topics
+from shared.contract.topics import PETITIONS_CHANGED
 from shared.kafka import catalogue_feed
 from shared.kafka.catalogue_feed import CatalogueBehind, CatalogueFeed
 from shared.kafka.errors import is_transient
@@ -21,6 +21,7 @@ from shared.kafka.headers import event_headers
 from shared.kafka.partitioner import partition_of
 from shared.kafka.producer import EventProducer
 from shared.kafka.record import Record
+from shared.kafka.topics import apply_topics
 from shared.service import new_broker
 from tests.integration.consuming import Raw, eventually, settings_for, write
 from tests.integration.packing import STRANGE, strange_name, write_changed

@@ -26,8 +26,9 @@ from aiokafka.errors import KafkaConnectionError
 from deploy.local import PROJECT_ROOT
 from deploy.local.ports import LOOPBACK
 from deploy.local.service import SERVICES, ServiceName, ServiceProcess
-from shared.contract.topics import all_topics, apply_topics
+from shared.contract.topics import all_topics
 from shared.kafka.security import client_options, why_unreachable
+from shared.kafka.topics import apply_topics
 from shared.runtime.settings import KafkaSettings
 from tests.integration.encrypted_parts import (
     HOST,

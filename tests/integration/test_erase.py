@@ -19,7 +19,7 @@ from deploy.local.ports import free_port
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
 from shared.contract.identity import signer_key
-from shared.contract.topics import apply_topics
+from shared.kafka.topics import apply_topics
 from tests.integration.system import System
 from tests.running_ingest import ADMIN, PEPPER, running_ingest
 

@@ -18,7 +18,7 @@ from services.ingest.signing.sign import BODY_BYTES
 from shared.contract.events import ConfirmCommand
 from shared.contract.identity import command_id, signer_key
 from shared.contract.mailboxes.providers import LATEST
-from shared.contract.topics import apply_topics
+from shared.kafka.topics import apply_topics
 from tests.running_ingest import AS_ADMIN, AS_PARTNER, PEPPER, STATE, Ingest, code, running_ingest
 
 

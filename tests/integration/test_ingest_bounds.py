@@ -10,7 +10,7 @@ import pytest
 from deploy.local.kafka import KafkaBroker
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
-from shared.contract.topics import apply_topics
+from shared.kafka.topics import apply_topics
 from tests.running_ingest import AS_PARTNER, code, running_ingest
 
 

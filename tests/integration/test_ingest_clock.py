@@ -16,7 +16,7 @@ from deploy.local.kafka import KafkaBroker
 from deploy.local.postgres import Postgres
 from deploy.migrations import migrate
 from shared.contract.identity import signer_key
-from shared.contract.topics import apply_topics
+from shared.kafka.topics import apply_topics
 from tests.faults.clock import faketime_environment, remove_leftovers, set_clock
 from tests.integration.system import eventually
 from tests.running_ingest import AS_ADMIN, AS_PARTNER, PEPPER, STATE, Ingest, code, ingest_process, running_ingest

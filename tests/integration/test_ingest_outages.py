@@ -13,7 +13,7 @@ import pytest
 
 from deploy.local.embedded_kafka import EmbeddedKafka
 from deploy.local.ports import free_port
-from shared.contract.topics import apply_topics
+from shared.kafka.topics import apply_topics
 from tests.running_ingest import Ingest, ingest_process
 
 _NOBODY = "postgresql://nobody@127.0.0.1:1/nothing"

@@ -22,10 +22,11 @@ from deploy.local.postgres import Postgres
 from deploy.local.service import ServiceProcess
 from shared.contract.events import MilestoneReached, Organisation, PetitionChanged, Target
 from shared.contract.identity import milestone_id
-from shared.contract.topics import MILESTONES_REACHED, PETITIONS_CHANGED, apply_topics
+from shared.contract.topics import MILESTONES_REACHED, PETITIONS_CHANGED
 from shared.kafka.headers import event_headers
 from shared.kafka.producer import EventProducer
 from shared.kafka.record import Record
+from shared.kafka.topics import apply_topics
 from tests.integration import consuming
 from tests.integration.consuming import settings_for
 from tests.integration.notify_desk import new_database

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from deploy.local.kafka import KafkaBroker
-from shared.contract.topics import PETITIONS_CHANGED, apply_topics
+from shared.contract.topics import PETITIONS_CHANGED
 from shared.kafka.producer import EventProducer
+from shared.kafka.topics import apply_topics
 from tests.integration.consuming import eventually, settings_for
 from tests.integration.test_catalogue_feed import changed, reading
 from tests.unit.shared.contract.petitions import petition

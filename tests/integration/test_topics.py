@@ -25,8 +25,8 @@ from shared.contract.topics import (
     SIGNATURES_VERIFIED,
     TALLIES_UPDATED,
     all_topics,
-    apply_topics,
 )
+from shared.kafka.topics import apply_topics
 
 NAMES = [topic.name for topic in all_topics()]
 ALL_CREATED = dict.fromkeys(NAMES, "created")
