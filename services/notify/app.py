@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.notify.mail.letter import MailWriter
-from services.notify.mail.smtp import SmtpRelay, SmtpServer
+from services.notify.mail.smtp import SmtpRelay
+from services.notify.mail.smtp_server import SmtpServer
 from services.notify.metrics import NotifyMetrics
 from services.notify.milestones.handlers import NOT_DECIDED, MilestoneHandler, decode
+from services.notify.milestones.store import MilestoneStore
 from services.notify.outbox.corrections import Corrections
 from services.notify.outbox.sender import Sender
 from services.notify.outbox.store import DeliveryStore
@@ -38,7 +40,7 @@ def build(settings: Settings) -> Service:
     metrics = NotifyMetrics(registry)
     broker = new_broker(settings, registry, "notify")
     database = Database(settings.postgres_url.get_secret_value(), application="notify")
-    store = DeliveryStore(database)
+    store, milestones = DeliveryStore(database), MilestoneStore(database)
     producer = EventProducer(settings)
     catalogue = Catalogue()
     feed = CatalogueFeed(catalogue, registry, on_bug=on_bug)
@@ -48,7 +50,7 @@ def build(settings: Settings) -> Service:
         authorities=settings.smtp_ssl_ca,
     )
     handler = MilestoneHandler(
-        catalogue=catalogue, feed=feed, store=store, metrics=metrics, coalesce_seconds=settings.coalesce_seconds
+        catalogue=catalogue, feed=feed, store=milestones, metrics=metrics, coalesce_seconds=settings.coalesce_seconds
     )
     sender = Sender(
         store=store,

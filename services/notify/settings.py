@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import SettingsConfigDict
 
 from services.notify.mail.letter import parse_mailbox
-from services.notify.mail.smtp import SmtpServer
+from services.notify.mail.smtp_server import SmtpServer
 from shared.runtime import addresses
 from shared.runtime.settings import Certificates, ConsumerSettings, Exposure, PostgresSettings, unset_when_empty
 

@@ -1,8 +1,4 @@
-"""The SMTP server: where it is, one connection for several mails, and whether it is there.
-
-Nothing here knows rows or retries. A mail ends in one of four ways: a `Reply`; `MailCut` (no reply: the connection broke
-or the time was up); `SmtpAway` (no mail can be handed over at all); `Unmailable` (this server can never take it).
-"""
+"""The SMTP server as notify sees it: connections to it, and whether it is there."""
 
 from __future__ import annotations
 
@@ -10,20 +6,15 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Final, Literal
-from urllib.parse import unquote, urlsplit
+from typing import Final
 
 import aiosmtplib
-import structlog
 
-from services.notify.deliveries import Reply, Stage, one_line, shorten
-from services.notify.mail.letter import Mail, Unmailable
-from services.notify.mail.refusals import NEEDS_SMTPUTF8
+from services.notify.mail.replies import Reply
+from services.notify.mail.smtp_server import SmtpServer
+from services.notify.mail.smtp_session import SmtpSession
 from shared.runtime.tls import client_context
 from shared.runtime.unreachable import why
-
-log = structlog.get_logger(__name__)
 
 _PROBE_SECONDS: Final = 1.5
 """Below the two seconds that a readiness check has."""
@@ -32,14 +23,6 @@ _FRESH_SECONDS: Final = 10.0
 _REFUSAL_SECONDS: Final = 60.0
 """How long a refused login or sender is remembered: longer than the sender's longest wait (30 s), because a probe, which
 does not log in, would call the server well in between."""
-_QUIT_SECONDS: Final = 2.0
-
-_PORTS: Final = {"none": 25, "starttls": 587, "tls": 465}
-_SCHEMES: Final[dict[str, Literal["none", "starttls", "tls"]]] = {
-    "smtp": "none",
-    "smtp+starttls": "starttls",
-    "smtps": "tls",
-}
 
 
 class SmtpAway(ConnectionError):
@@ -47,52 +30,6 @@ class SmtpAway(ConnectionError):
 
     The message holds neither addresses nor credentials.
     """
-
-
-class MailCut(Exception):
-    """A mail got no answer: the connection broke or the time was up. At `Stage.CONTENT` it may have been taken."""
-
-    def __init__(self, stage: Stage, cause: str) -> None:
-        super().__init__(f"{cause} ({stage.value})")
-        self.stage, self.cause = stage, cause
-
-
-@dataclass(frozen=True, slots=True)
-class SmtpServer:
-    """Where the server is and how it is spoken to."""
-
-    host: str
-    port: int
-    encryption: Literal["none", "starttls", "tls"]
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-
-    @classmethod
-    def parse(cls, url: str) -> SmtpServer:
-        """Read ``smtp://``, ``smtps://`` or ``smtp+starttls://``, each ``[user:password@]host[:port]``.
-
-        User and password may be percent-encoded.
-
-        Raises:
-            ValueError: it is no such URL. The message never repeats it, for it may hold a password.
-        """
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            raise ValueError("host and port cannot be read; write smtp://host:port") from None
-        encryption = _SCHEMES.get(parts.scheme)
-        if encryption is None:
-            raise ValueError("must begin with smtp://, smtps:// or smtp+starttls://")
-        if not host:
-            raise ValueError("names no host; write smtp://host:port")
-        if parts.path.strip("/") or parts.query or parts.fragment:
-            raise ValueError("must end after host and port; a /, ? or # in user or password is written %2F, %3F or %23")
-        username = unquote(parts.username) if parts.username else None
-        password = unquote(parts.password) if parts.password else None
-        if password is not None and username is None:
-            raise ValueError("has a password without a user")
-        return cls(host, port or _PORTS[encryption], encryption, username, password)
 
 
 class SmtpRelay:
@@ -119,7 +56,7 @@ class SmtpRelay:
         Raises:
             SmtpAway: there is none to be had.
         """
-        session = SmtpSession(self, self._timeout)
+        session = SmtpSession(self.connect, self._timeout)
         try:
             await session.connect()
             yield session
@@ -201,110 +138,11 @@ class SmtpRelay:
         )
 
 
-class SmtpSession:
-    """One connection at a time, renewed when the server has closed it between two mails."""
-
-    def __init__(self, relay: SmtpRelay, timeout_seconds: float) -> None:
-        self._relay, self._timeout = relay, timeout_seconds
-        self._client: aiosmtplib.SMTP | None = None
-        self._stage = Stage.SENDER
-
-    async def connect(self) -> None:
-        """Connect.
-
-        Raises:
-            SmtpAway: the server is not to be had.
-        """
-        self._client = await self._relay.connect()
-
-    async def close(self) -> None:
-        """Say QUIT if there is anybody to say it to."""
-        client, self._client = self._client, None
-        if client is None or not client.is_connected:
-            return
-        try:
-            await client.quit(timeout=_QUIT_SECONDS)
-        except (aiosmtplib.SMTPException, OSError) as error:
-            # Every mail has its reply; how the server takes a goodbye changes none of them.
-            log.debug("smtp_quit_unanswered", cause=type(error).__name__)
-        finally:
-            client.close()
-
-    async def send(self, mail: Mail) -> Reply:
-        """Hand over one mail: within the timeout, connecting anew included.
-
-        Raises:
-            MailCut: no reply.
-            SmtpAway: the connection was gone, and there is no new one to be had.
-            Unmailable: the server does not take international addresses, and the mail has one.
-        """
-        self._stage = Stage.SENDER
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self._send(mail)
-        except TimeoutError as error:
-            raise MailCut(self._stage, "no answer in time") from error
-
-    async def _send(self, mail: Mail) -> Reply:
-        fresh = self._client is None or not self._client.is_connected
-        if fresh:
-            await self.connect()
-        try:
-            reply = await self._transact(mail)
-        except MailCut as cut:
-            if fresh or cut.stage is not Stage.SENDER:
-                raise
-        else:
-            if fresh or reply.code != 421 or reply.stage is not Stage.SENDER:
-                return reply
-        # Servers end a connection that was idle or has carried many mails, with 421 or without a word. This mail has
-        # not been offered yet, so it goes over a new one.
-        await self.connect()
-        return await self._transact(mail)
-
-    async def _transact(self, mail: Mail) -> Reply:
-        client = self._client
-        assert client is not None
-        if mail.utf8 and not client.supports_extension("smtputf8"):
-            raise Unmailable(NEEDS_SMTPUTF8)
-        encoding, options = ("utf-8", ["SMTPUTF8", "BODY=8BITMIME"]) if mail.utf8 else ("ascii", [])
-        self._stage = Stage.SENDER
-        try:
-            await client.mail(mail.sender, options=options, encoding=encoding)
-            self._stage = Stage.RECIPIENT
-            await client.rcpt(mail.recipient, encoding=encoding)
-            self._stage = Stage.CONTENT
-            accepted = await client.data(mail.content)
-            return _reply(self._stage, accepted.code, accepted.message)
-        except aiosmtplib.SMTPResponseException as refused:
-            await self._reset(client)
-            return _reply(self._stage, refused.code, refused.message)
-        except (aiosmtplib.SMTPException, OSError) as error:
-            client.close()
-            raise MailCut(self._stage, "connection lost") from error
-        except BaseException:
-            client.close()  # out of time, or stopped: a reply may still come, which belongs to no later command
-            raise
-
-    @staticmethod
-    async def _reset(client: aiosmtplib.SMTP) -> None:
-        """Clear the envelope for the next mail, or end the connection where that cannot be had."""
-        try:
-            await client.rset(timeout=_QUIT_SECONDS)
-        except (aiosmtplib.SMTPException, OSError):
-            client.close()
-
-
 def _own_name() -> str:
     """What we call ourselves in EHLO: this machine's full name or, as RFC 5321 section 4.1.4 asks where there is none, an
     address literal. Looked up once: name servers can take seconds to say that they do not know."""
     name = socket.getfqdn()
     return name if "." in name and name.isascii() else "[127.0.0.1]"
-
-
-def _reply(stage: Stage, code: int, text: str) -> Reply:
-    # Servers write what they like; rows hold text. 500 characters hold the longest reply line of RFC 5321 section 4.5.3.
-    return Reply(stage, code, shorten(one_line(text), 500))
 
 
 async def _greet(client: aiosmtplib.SMTP) -> None:

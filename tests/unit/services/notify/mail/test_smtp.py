@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.notify.mail.smtp import SmtpServer
+from services.notify.mail.smtp_server import SmtpServer
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+"""Where the SMTP server is and how it is spoken to: the URL that operators write. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+from urllib.parse import unquote, urlsplit
+
+_PORTS: Final = {"none": 25, "starttls": 587, "tls": 465}
+_SCHEMES: Final[dict[str, Literal["none", "starttls", "tls"]]] = {
+    "smtp": "none",
+    "smtp+starttls": "starttls",
+    "smtps": "tls",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpServer:
+    """Where the server is and how it is spoken to."""
+
+    host: str
+    port: int
+    encryption: Literal["none", "starttls", "tls"]
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> SmtpServer:
+        """Read ``smtp://``, ``smtps://`` or ``smtp+starttls://``, each ``[user:password@]host[:port]``.
+
+        User and password may be percent-encoded.
+
+        Raises:
+            ValueError: it is no such URL. The message never repeats it, for it may hold a password.
+        """
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            raise ValueError("host and port cannot be read; write smtp://host:port") from None
+        encryption = _SCHEMES.get(parts.scheme)
+        if encryption is None:
+            raise ValueError("must begin with smtp://, smtps:// or smtp+starttls://")
+        if not host:
+            raise ValueError("names no host; write smtp://host:port")
+        if parts.path.strip("/") or parts.query or parts.fragment:
+            raise ValueError("must end after host and port; a /, ? or # in user or password is written %2F, %3F or %23")
+        username = unquote(parts.username) if parts.username else None
+        password = unquote(parts.password) if parts.password else None
+        if password is not None and username is None:
+            raise ValueError("has a password without a user")
+        return cls(host, port or _PORTS[encryption], encryption, username, password)
