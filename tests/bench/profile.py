@@ -60,8 +60,8 @@ STAGES: Final[Mapping[str, tuple[Rule, ...]]] = {
         _KAFKA_OUT,
         ("make facts", r"(fact|rejection)_record |shared/kafka/headers\.py"),
         ("decode", r"_decode_all |decode |read_event |shared/kafka/decode\.py"),
-        ("decide", r"services/verify/decide\.py|_judge"),
-        ("PostgreSQL", r"services/verify/store\.py|asyncpg/|shared/postgres\.py"),
+        ("decide", r"services/verify/deciding/|_judge"),
+        ("PostgreSQL", r"services/verify/store/|asyncpg/|shared/postgres\.py"),
         _KAFKA_IN,
     ),
     "tally": rules(

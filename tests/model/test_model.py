@@ -23,7 +23,7 @@ from services.tally.counting import healing, redis_store
 from services.tally.counting.announcing.milestones import MilestoneAnnouncer, _milestone_record
 from services.tally.counting.redis_store import TallyStore
 from services.tally.counting.tally import Reached, Swap, TallyState
-from services.verify import store as verify_store
+from services.verify.store import transaction
 from shared.contract.topics import MILESTONES_REACHED
 from tests.integration.databases import database_named, redis_numbered
 from tests.model.log import Consumer
@@ -111,7 +111,7 @@ def without_replays(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing(*_: object) -> list[object]:
         return []
 
-    monkeypatch.setattr(verify_store, "_replayed", nothing)
+    monkeypatch.setattr(transaction, "replayed", nothing)
 
 
 def without_witness(monkeypatch: pytest.MonkeyPatch) -> None:
