@@ -57,7 +57,7 @@ def rejection_record(refused: Refused) -> Record:
     event = SignatureRejected(
         signature_id=command.signature_id,
         petition_id=command.petition_id,
-        outcome=refused.outcome,
+        outcome=refused.outcome,  # type: ignore[arg-type]  # a member is its own text
         reason=refused.reason,
         submitted_at=submitted_at,
     )

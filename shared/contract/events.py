@@ -49,7 +49,7 @@ from shared.contract.bounds.texts import (
 from shared.contract.bounds.times import calendar_utc
 from shared.contract.countries import COUNTRIES
 from shared.contract.identity import canonical_domain, domain_of_rule
-from shared.contract.states import Refusal, Revocation
+from shared.contract.states import RefusalText, RevocationText
 
 Slug = Annotated[str, StringConstraints(pattern=rf"^{SLUG}$")]
 
@@ -253,7 +253,7 @@ class SignatureRevoked(CountedFact):
 
     delta: Literal[-1] = -1
     """How the count changes."""
-    cause: Revocation
+    cause: RevocationText
     """Who took it back: ``withdrawn``, the signer; ``invalidated``, a moderator."""
 
 
@@ -271,7 +271,7 @@ class SignatureRejected(Event):
     """The submission's id."""
     petition_id: PetitionId
     """The petition that it was for."""
-    outcome: Refusal
+    outcome: RefusalText
     """``duplicate``: the signer has signed before; ``rejected``: the petition's rules do not allow it."""
     reason: str
     """A code of docs/reason-codes.md. There may be new ones at any time."""
