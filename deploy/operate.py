@@ -1,11 +1,11 @@
-"""What an operator does by command: check settings, migrate, create topics, audit, rebuild.
+"""What an operator does by command: check settings, migrate, create topics, audit, rebuild. Options, printing, exit codes; the
+work is done in the room that it belongs to.
 
 Addresses come from the environment; where a variable is not set and a local stack runs, from that stack.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -24,18 +24,11 @@ from deploy import migrations
 from deploy.local import DEMO_STATE_DIR, STATE_DIR
 from deploy.local.state import StackState
 from services.ingest.access.credentials import NamedSecrets
-from services.tally.counting.announced import announced_now
+from services.tally import operations
 from services.tally.counting.audit import PetitionAudit
-from services.tally.counting.audit import audit as audit_petitions
-from services.tally.counting.healing import Healer
-from services.tally.counting.ledger import Ledger
-from services.tally.counting.metrics import TallyMetrics
-from services.tally.counting.store import TallyStore
-from shared import redis as shared_redis
-from shared.contract.events import TallyUpdated
+from services.tally.operations import Counts, CountsAway
 from shared.kafka.apply_topics import apply_topics
 from shared.kafka.security import client_options, why_unreachable
-from shared.postgres import Database
 from shared.runtime.settings import (
     CommonSettings,
     DatabaseSettings,
@@ -47,12 +40,8 @@ from shared.runtime.settings import (
     load,
 )
 from shared.runtime.unreachable import why
-from shared.service import new_registry
 
 SERVICES = ("ingest", "verify", "tally", "notify")
-
-_CONNECT_SECONDS = 10.0
-_ANNOUNCED_SECONDS = 30.0
 
 console = Console(stderr=True)
 
@@ -186,72 +175,41 @@ def failed(message: str, *, as_json: bool) -> int:
     return 1
 
 
-class Counts:
-    """Redis and the ledger, opened for one command."""
+def _counts() -> Counts:
+    """Redis and the ledger, by the settings of tally."""
+    use_running_stack()
+    from services.tally.settings import Settings
 
-    def __init__(self) -> None:
-        use_running_stack()
-        from services.tally.settings import Settings
+    # What is printed is the answer; what the database and the healer have to say goes beside it.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    settings = _loaded(Settings)
+    return Counts(
+        redis_url=settings.redis_url.get_secret_value(), postgres_url=settings.postgres_url.get_secret_value()
+    )
 
-        # What is printed is the answer; what the database and the healer have to say goes beside it.
-        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-        settings = _loaded(Settings)
-        self._redis = shared_redis.connect(settings.redis_url.get_secret_value())
-        self._database = Database(settings.postgres_url.get_secret_value(), application="command")
-        self.store, self.ledger = TallyStore(self._redis), Ledger(self._database)
-        self.healer = Healer(
-            redis=self._redis, store=self.store, ledger=self.ledger, metrics=TallyMetrics(new_registry())
-        )
 
-    async def __aenter__(self) -> Counts:
-        try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                await self._database.open()
-        except TimeoutError:
-            raise typer.BadParameter(
-                f"{await self._database.check()}. Set POSTGRES_URL and REDIS_URL, or start a local stack with"
-                " `groundswell up`"
-            ) from None
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._redis.aclose()
-        await self._database.close()
+def _no_counts(away: CountsAway) -> typer.BadParameter:
+    return typer.BadParameter(f"{away}. Set POSTGRES_URL and REDIS_URL, or start a local stack with `groundswell up`")
 
 
 async def audit(petitions: list[str], *, as_json: bool) -> int:
-    """Compare Redis with the ledger, and with what was announced. Returns the exit code: 1 when anything differs."""
-    announced, unknown = await _announced()
-    async with Counts() as counts:
-        chosen = petitions or sorted({*await counts.ledger.petitions(), *announced})
-        results = await audit_petitions(counts.store, counts.ledger, chosen, announced)
-    drift = sum(abs(result.drift) for result in results)
-    right = all(result.right for result in results)
-    if as_json:
-        body = {
-            "ok": right,
-            "drift": drift,
-            "announced_compared": unknown is None,
-            "petitions": [result.as_json() for result in results],
-        }
-        typer.echo(json.dumps(body))
-    else:
-        console.print(_audit_table(results))
-        console.print(f"drift {drift}" if right else f"[red]drift {drift}: the counts can't be proved; see the table")
-        if unknown is not None:
-            console.print(f"Not compared with what was announced: {unknown}", style="yellow", markup=False)
-    return 0 if right else 1
-
-
-async def _announced() -> tuple[dict[str, TallyUpdated], str | None]:
-    """What was announced last; or nothing, and why that is not known. Redis and the ledger can be compared all the same."""
+    """Print how Redis compares with the ledger, and with what was announced. Returns the exit code: 1 when anything differs."""
     use_running_stack()
-    settings = _loaded(KafkaSettings)
+    announced = await operations.read_announced(_loaded(KafkaSettings))
     try:
-        async with asyncio.timeout(_ANNOUNCED_SECONDS):
-            return await announced_now(settings), None
-    except (KafkaError, OSError, TimeoutError) as error:
-        return {}, f"Kafka is away: {await why_unreachable(settings) or type(error).__name__}"
+        async with _counts() as counts:
+            found = await operations.audit(counts, announced, petitions)
+    except CountsAway as away:
+        raise _no_counts(away) from None
+    if as_json:
+        typer.echo(json.dumps(found.as_json()))
+    else:
+        console.print(_audit_table(found.petitions))
+        drift = f"drift {found.drift}"
+        console.print(drift if found.right else f"[red]{drift}: the counts can't be proved; see the table")
+        if found.not_compared is not None:
+            console.print(f"Not compared with what was announced: {found.not_compared}", style="yellow", markup=False)
+    return 0 if found.right else 1
 
 
 def _audit_table(results: list[PetitionAudit]) -> Table:
@@ -269,15 +227,16 @@ def _audit_table(results: list[PetitionAudit]) -> Table:
 
 
 async def rebuild(petitions: list[str], *, force: bool, as_json: bool) -> int:
-    """Rebuild tallies from the ledger, beside running traffic."""
-    rebuilt = {}
-    async with Counts() as counts:
-        for petition_id in petitions or await counts.ledger.petitions():
-            state = await counts.healer.rebuild(petition_id, cause="command", force=force)
-            rebuilt[petition_id] = {"count": state.count, "revision": state.revision}
+    """Rebuild tallies from the ledger, and print what they are now. Returns the exit code."""
+    try:
+        async with _counts() as counts:
+            rebuilt = await operations.rebuild(counts, petitions, force=force)
+    except CountsAway as away:
+        raise _no_counts(away) from None
     if as_json:
-        typer.echo(json.dumps({"ok": True, "petitions": rebuilt}))
+        shown = {name: {"count": state.count, "revision": state.revision} for name, state in rebuilt.items()}
+        typer.echo(json.dumps({"ok": True, "petitions": shown}))
     else:
-        for petition_id, state_now in rebuilt.items():
-            console.print(f"{petition_id}: {state_now['count']:,} (revision {state_now['revision']:,})")
+        for petition_id, state in rebuilt.items():
+            console.print(f"{petition_id}: {state.count:,} (revision {state.revision:,})")
     return 0

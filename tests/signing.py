@@ -7,7 +7,7 @@ from uuid import UUID
 
 from aiokafka import ConsumerRecord
 
-from services.tally.counting.facts import CountedFact as ReadFact
+from services.tally.counting.facts import ReadFact
 from services.verify.deciding.rules import Submission
 from shared.contract.events import (
     ChangeCommand,

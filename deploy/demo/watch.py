@@ -107,7 +107,7 @@ class Watch:
         """The same audit as `groundswell audit`."""
         from services.tally.counting.audit import audit
         from services.tally.counting.ledger import Ledger
-        from services.tally.counting.store import TallyStore
+        from services.tally.counting.redis_store import TallyStore
         from shared import redis as shared_redis
         from shared.postgres import Database
 

@@ -7,6 +7,7 @@ from functools import partial
 from services.notify.metrics import NotifyMetrics
 from services.notify.milestones.consumer import new_consumer
 from services.notify.milestones.handlers import MilestoneHandler
+from services.notify.milestones.store import MilestoneStore
 from services.notify.outbox.parts import new_outbox
 from services.notify.settings import Settings
 from services.notify.upkeep import Upkeep
@@ -29,7 +30,11 @@ def build(settings: Settings) -> Service:
     outbox = new_outbox(settings, database=database, catalogue=catalogue, feed=feed, metrics=metrics)
     sender, store = outbox.sender, outbox.store
     handler = MilestoneHandler(
-        catalogue=catalogue, feed=feed, store=store, metrics=metrics, coalesce_seconds=settings.coalesce_seconds
+        catalogue=catalogue,
+        feed=feed,
+        store=MilestoneStore(database),
+        metrics=metrics,
+        coalesce_seconds=settings.coalesce_seconds,
     )
     consumer = new_consumer(base, handler, producer)
     upkeep = Upkeep(handler=handler, corrections=outbox.corrections, store=store, metrics=metrics)

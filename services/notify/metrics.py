@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from services.notify.outbox.requeue import Because
+from services.notify.outbox.failures import Because
 
 
 class NotifyMetrics:

@@ -12,10 +12,11 @@ from uuid import UUID
 import structlog
 from aiokafka import ConsumerRecord
 
-from services.verify.deciding.records import fact_record, rejection_record
+from services.verify.deciding.outcome import Decided, Mismatch
 from services.verify.deciding.rules import NEEDS_NO_PETITION, Judgement, Submission, is_sign, judge
 from services.verify.metrics import VerifyMetrics
-from services.verify.store import Decided, LaneTaken, Mismatch, VerifyStore
+from services.verify.records import fact_record, rejection_record
+from services.verify.store import LaneTaken, VerifyStore
 from shared.contract.bounds import COMMAND_AHEAD, in_utc, latest_time
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import (
@@ -29,6 +30,7 @@ from shared.contract.events import (
 )
 from shared.contract.identity import InvalidEmail, canonical_domain, canonical_email, command_id, signer_key
 from shared.contract.mailboxes.providers import LATEST, NEWEST_FIRST
+from shared.contract.states import SignatureState
 from shared.contract.topics import SIGNATURES_REJECTED, SIGNATURES_VERIFIED
 from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
 from shared.kafka.producing.producer import EventProducer
@@ -155,7 +157,7 @@ class VerifyHandler:
             ledger = [row for row in ledger if row.event_id not in replays]
             refusals = [refused for refused in refusals if refused.submission.event_id not in replays]
         counts: Counter[tuple[str, str]] = Counter((refused.outcome, refused.reason) for refused in refusals)
-        counts["pending", ""] = decided.pending
+        counts[SignatureState.PENDING, ""] = decided.pending
         for kind, number in Counter(row.kind for row in ledger).items():
             counts[kind, ""] = number
         for (outcome, reason), number in counts.items():

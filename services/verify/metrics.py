@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from services.verify.deciding.outcome import UNKNOWN
+from shared.contract.states import SignatureState
+
+_NOT_APPLICABLE: Final = [
+    UNKNOWN,
+    *(state for state in SignatureState if state not in (SignatureState.SUBMITTED, SignatureState.PENDING)),
+]
+"""Where a signature may be when a command about it has no effect; a pending one takes every command."""
 
 
 class VerifyMetrics:
@@ -29,7 +40,7 @@ class VerifyMetrics:
             ["reason"],
             registry=registry,
         )
-        for reason in ("unknown", "verified", "withdrawn", "invalidated", "rejected", "duplicate"):
+        for reason in _NOT_APPLICABLE:
             self.not_applicable.labels(reason=reason)
         self.mismatched = Counter(
             "groundswell_verify_commands_mismatched",

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
-from services.verify import store
+from services.verify.store import ledger, signing
 from shared.contract.identity import new_signature_id
 from shared.contract.topics import DEFAULT_PARTITIONS
 
@@ -43,10 +43,10 @@ async def explained(url: str, petition_id: str) -> dict[str, Plan]:
     connection = await asyncpg.connect(url)
     try:
         statements = {
-            "insert_signatures": (store._INSERT_SIGNATURES, _signatures(petition_id)),
-            "look_up_signatures": (store._STORED_SIGNATURES, await _known(connection)),
-            "last_positions": (store._LAST_POSITIONS, [list(range(DEFAULT_PARTITIONS))]),
-            "append_ledger": (store._APPEND_LEDGER, await _facts(connection, petition_id)),
+            "insert_signatures": (signing.INSERT_SIGNATURES, _signatures(petition_id)),
+            "look_up_signatures": (signing.STORED_SIGNATURES, await _known(connection)),
+            "last_positions": (ledger.LAST_POSITIONS, [list(range(DEFAULT_PARTITIONS))]),
+            "append_ledger": (ledger.APPEND_LEDGER, await _facts(connection, petition_id)),
         }
         return {
             name: [await _explain(connection, sql, arguments) for _ in range(2)][-1]
@@ -97,7 +97,7 @@ async def _known(connection: Any) -> list[Any]:
 
 
 async def _facts(connection: Any, petition_id: str) -> list[Any]:
-    rows = await connection.fetch(store._LAST_POSITIONS, list(range(DEFAULT_PARTITIONS)))
+    rows = await connection.fetch(ledger.LAST_POSITIONS, list(range(DEFAULT_PARTITIONS)))
     last = {row["lane"]: row["position"] for row in rows}
     now = datetime.now(UTC)
     lanes = sorted(number % DEFAULT_PARTITIONS for number in range(BATCH))

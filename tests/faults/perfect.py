@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from services.tally.counting.audit import PetitionAudit
-from services.tally.counting.store import TallyState
+from services.tally.counting.tally import TallyState
 from tests.faults.expected import Sent, SentPetition
 from tests.faults.notes import Place, Planted
 from tests.faults.observed import Observed, Shown, Watched

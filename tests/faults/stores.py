@@ -10,7 +10,8 @@ import asyncpg
 
 from services.tally.counting.audit import PetitionAudit, audit
 from services.tally.counting.ledger import Ledger
-from services.tally.counting.store import TallyState, TallyStore
+from services.tally.counting.redis_store import TallyStore
+from services.tally.counting.tally import TallyState
 from shared import redis as shared_redis
 from shared.postgres import Database
 from tests.faults.notes import SACRIFICE

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from services.tally.counting.audit import PetitionAudit
-from services.tally.counting.store import TallyState
+from services.tally.counting.tally import TallyState
 from tests.faults import perfect as perfect_run
 from tests.faults.invariants import judge
 from tests.faults.notes import Planted

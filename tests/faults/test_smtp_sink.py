@@ -8,11 +8,13 @@ from uuid import uuid4
 
 import pytest
 
-from services.notify.deliveries import Claim, Delivery, Reply, Stage
+from services.notify.deliveries import Claim, Delivery
 from services.notify.mail.letter import Mail as Written
 from services.notify.mail.letter import MailWriter
+from services.notify.mail.replies import Reply, Stage
 from services.notify.mail.server import SmtpServer
-from services.notify.mail.smtp import MailCut, SmtpRelay, SmtpSession
+from services.notify.mail.smtp import SmtpRelay
+from services.notify.mail.smtp_session import MailCut, SmtpSession
 from tests.faults.smtp_sink import SmtpSink
 from tests.integration.scripted_smtp import Stage as ServerStage
 

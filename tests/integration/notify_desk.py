@@ -20,6 +20,7 @@ from services.notify.mail.letter import MailWriter
 from services.notify.mail.server import SmtpServer
 from services.notify.mail.smtp import SmtpRelay
 from services.notify.metrics import NotifyMetrics
+from services.notify.milestones.store import MilestoneStore
 from services.notify.outbox.sender import Sender
 from services.notify.outbox.store import DeliveryStore
 from services.notify.settings import Settings
@@ -39,6 +40,7 @@ class Desk:
     url: str
     eyes: asyncpg.Connection
     store: DeliveryStore
+    milestones: MilestoneStore
     smtp: ScriptedSmtp
     registry: CollectorRegistry
     metrics: NotifyMetrics
@@ -102,7 +104,7 @@ class Desk:
         for threshold in thresholds:
             await self.decide(milestone(threshold, petition_id))
         rows = [row for threshold in thresholds for row in deliveries(threshold, targets, petition_id)]
-        await self.store.add(rows, [], due_in=timedelta(**wait))
+        await self.milestones.add(rows, [], due_in=timedelta(**wait))
 
     async def decide(self, reached: MilestoneReached) -> None:
         """Tally records a milestone."""
@@ -223,6 +225,15 @@ async def open_desk(database_url: str, *, empty: bool = True) -> AsyncIterator[D
     await database.open()
     registry = CollectorRegistry()
     async with ScriptedSmtp() as smtp:
-        yield Desk(database_url, eyes, DeliveryStore(database), smtp, registry, NotifyMetrics(registry), Catalogue())
+        yield Desk(
+            database_url,
+            eyes,
+            DeliveryStore(database),
+            MilestoneStore(database),
+            smtp,
+            registry,
+            NotifyMetrics(registry),
+            Catalogue(),
+        )
     await database.close()
     await eyes.close()

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer
 from deploy.local.stack import Stack
 from services.tally.counting.audit import PetitionAudit, audit
 from services.tally.counting.ledger import Ledger
-from services.tally.counting.store import TallyStore
+from services.tally.counting.redis_store import TallyStore
 from shared import redis as shared_redis
 from shared.postgres import Database
 

@@ -10,14 +10,16 @@ from aiokafka.errors import KafkaConnectionError
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from services.tally.counting.announce import MilestoneAnnouncer, SnapshotAnnouncer
+from services.tally.counting.announcing.milestones import MilestoneAnnouncer
+from services.tally.counting.announcing.snapshots import SnapshotAnnouncer
 from services.tally.counting.audit import audit
 from services.tally.counting.handlers import TallyHandler
 from services.tally.counting.healing import Healer
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
+from services.tally.counting.redis_store import TallyStore
 from services.tally.counting.step import Step
-from services.tally.counting.store import Applied, Damaged, Reached, Refused, Swap, TallyState, TallyStore
+from services.tally.counting.tally import Applied, Damaged, NotApplied, Reached, Swap, TallyState
 from shared import redis as shared_redis
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import CountedFact, MilestoneReached, TallyUpdated
@@ -37,7 +39,7 @@ THRESHOLDS = [2, 4, 7]
 class Turned(TallyStore):
     """The real store; others may go on before each of its calls."""
 
-    async def apply(self, steps: Sequence[tuple[str, Step, Sequence[int]]]) -> list[Applied | Refused | Damaged]:
+    async def apply(self, steps: Sequence[tuple[str, Step, Sequence[int]]]) -> list[Applied | NotApplied | Damaged]:
         await turn()
         return await super().apply(steps)
 
@@ -133,7 +135,7 @@ class Instance:
             producer=world.producer,
             metrics=metrics,
         )
-        self.handler._counting = TurnLock()  # type: ignore[assignment]
+        self.handler.fences.turn = TurnLock()  # type: ignore[assignment]
         self.rounds = 0
         self.actors = [Actor(self._consume), Actor(self._watch)]
 
@@ -166,7 +168,7 @@ class Instance:
         while True:
             await turn()
             try:
-                await self.handler._look_after()  # one round of `watch`, without its sleep
+                await self.handler.watching.look_after()  # one round of the watch, without its sleep
                 await self.snapshots.flush()
             except Exception as error:
                 if not is_transient(error):

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from deploy.local.postgres import Postgres
 from services.notify.deliveries import delivery_id
-from services.notify.outbox import sender
+from services.notify.outbox import delivering
 from tests.integration.consuming import eventually
 from tests.integration.notify_desk import Desk, message_id, new_database, open_desk, petition
 from tests.integration.scripted_smtp import ScriptedSmtp
@@ -174,7 +174,7 @@ class MonthAhead(datetime):
 async def test_a_sender_whose_clock_is_a_month_ahead_does_not_give_mails_up_for_that(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender, "datetime", MonthAhead)
+    monkeypatch.setattr(delivering, "datetime", MonthAhead)
     await desk.reached(1000)
     desk.smtp.answer("RCPT", *["451 not today"] * 3)
     async with desk.sending(give_up_days=5):

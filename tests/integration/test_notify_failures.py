@@ -253,7 +253,7 @@ async def test_two_mails_chosen_for_one_target_at_the_same_moment_become_one_aft
         await chooser.execute("UPDATE deliveries SET chosen_at = now()")
         # Written by a transaction that began earlier, so it seems to be the one that has collected longest.
         await desk.decide(milestone(2500))
-        await desk.store.add(deliveries(2500), [], due_in=timedelta(seconds=-10))
+        await desk.milestones.add(deliveries(2500), [], due_in=timedelta(seconds=-10))
         other = asyncio.create_task(desk.take())
 
         async def waits() -> bool:
@@ -275,14 +275,14 @@ async def test_two_mails_chosen_for_one_target_at_the_same_moment_become_one_aft
 async def test_a_milestone_of_an_unknown_petition_waits_and_becomes_deliveries_once(desk: Desk) -> None:
     reached = milestone(1000)
     await desk.decide(reached)
-    await desk.store.add([], [reached, reached], due_in=timedelta())
-    await desk.store.add([], [reached], due_in=timedelta())
+    await desk.milestones.add([], [reached, reached], due_in=timedelta())
+    await desk.milestones.add([], [reached], due_in=timedelta())
     assert (await desk.store.backlog()).milestones_waiting == 1
-    assert await desk.store.petitions_waited_for() == ["night-ferry"]
+    assert await desk.milestones.petitions_waited_for() == ["night-ferry"]
 
     released = await asyncio.gather(
         *(
-            desk.store.release(["night-ferry"], lambda each: deliveries(each.threshold), due_in=timedelta())
+            desk.milestones.release(["night-ferry"], lambda each: deliveries(each.threshold), due_in=timedelta())
             for _ in range(2)
         )
     )

@@ -57,7 +57,7 @@ def handler(desk: Desk, catalogue: Catalogue | None = None) -> MilestoneHandler:
     return MilestoneHandler(
         catalogue=desk.catalogue if catalogue is None else catalogue,
         feed=cast("CatalogueFeed", ReadFeed()),
-        store=desk.store,
+        store=desk.milestones,
         metrics=desk.metrics,
         coalesce_seconds=0,
     )
@@ -165,7 +165,7 @@ async def test_a_waiting_milestone_written_by_hand_is_refused_and_stays_to_be_lo
 
 async def test_a_refused_milestone_that_tally_decides_later_waits_again(desk: Desk) -> None:
     reached = milestone(1000)
-    await desk.store.add([], [reached], due_in=timedelta())
+    await desk.milestones.add([], [reached], due_in=timedelta())
     await handler(desk, Catalogue()).release()
     assert (await desk.store.backlog()).milestones_waiting == 0
 

@@ -19,7 +19,8 @@ from services.notify.mail.refusals import ALREADY_TOLD, MOVED, NO_ADDRESS, Cause
 from services.notify.milestones.handlers import MilestoneHandler
 from services.notify.outbox import requeue
 from services.notify.outbox.corrections import Corrections
-from services.notify.outbox.requeue import ONE_AT_A_TIME, Retried
+from services.notify.outbox.failures import Retried
+from services.notify.outbox.requeue import ONE_AT_A_TIME
 from services.notify.upkeep import Upkeep
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import PetitionChanged
@@ -370,7 +371,7 @@ async def test_what_became_due_again_is_counted_and_logged_once_without_an_addre
     desk.catalogue.apply(petition(office_0=NEW))
     feed = cast("CatalogueFeed", Feed(desk.catalogue))
     handler = MilestoneHandler(
-        catalogue=desk.catalogue, feed=feed, store=desk.store, metrics=desk.metrics, coalesce_seconds=0
+        catalogue=desk.catalogue, feed=feed, store=desk.milestones, metrics=desk.metrics, coalesce_seconds=0
     )
     corrections = Corrections(catalogue=desk.catalogue, feed=feed, store=desk.store)
     with capture_logs() as lines:

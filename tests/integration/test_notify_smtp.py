@@ -12,10 +12,11 @@ from typing import Literal
 import pytest
 
 from deploy.local.ports import LOOPBACK
-from services.notify.deliveries import Stage
 from services.notify.mail.letter import Mail
+from services.notify.mail.replies import Stage
 from services.notify.mail.server import SmtpServer
-from services.notify.mail.smtp import MailCut, SmtpAway, SmtpRelay
+from services.notify.mail.smtp import SmtpAway, SmtpRelay
+from services.notify.mail.smtp_session import MailCut
 from tests.integration.scripted_smtp import CUT, ScriptedSmtp
 
 MAIL = Mail("petitions@groundswell.example", "office@harbour.example", b"Subject: hello\r\n\r\nHello.\r\n", utf8=False)

@@ -9,14 +9,16 @@ from redis.asyncio import Redis
 
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
-from services.tally.counting import handlers
-from services.tally.counting.announce import MilestoneAnnouncer, SnapshotAnnouncer
+from services.tally.counting import watch
+from services.tally.counting.announcing.milestones import MilestoneAnnouncer
+from services.tally.counting.announcing.snapshots import SnapshotAnnouncer
 from services.tally.counting.audit import audit
 from services.tally.counting.handlers import TallyHandler
 from services.tally.counting.healing import Healer, RebuildOvertaken
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
-from services.tally.counting.store import Reached, TallyState, TallyStore
+from services.tally.counting.redis_store import TallyStore
+from services.tally.counting.tally import Reached, TallyState
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import CountedFact, MilestoneReached
 from shared.contract.topics import MILESTONES_REACHED, TALLIES_UPDATED
@@ -108,7 +110,7 @@ class Process:
 
     async def looks_after(self) -> None:
         """One round of the watch."""
-        await self.handler._look_after()
+        await self.handler.watching.look_after()
 
     def rebuilds(self, cause: str) -> float:
         return self.registry.get_sample_value("groundswell_tally_rebuilds_total", {"cause": cause}) or 0
@@ -347,7 +349,7 @@ async def test_what_a_late_owner_left_is_found_after_a_while(parts: Parts, monke
     await process.looks_after()
     await process.snapshots.flush()
     assert len(parts.producer.published) == before
-    monkeypatch.setattr(handlers, "_TELL_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(watch, "_TELL_AGAIN_SECONDS", 0.0)
     await process.looks_after()
     await process.snapshots.flush()
     assert parts.announced == [(PATH, 4)]

@@ -11,7 +11,8 @@ from deploy.local.valkey import Valkey
 from services.tally.counting import audit as tally_audit
 from services.tally.counting.audit import AuditLoop, audit
 from services.tally.counting.ledger import Ledger
-from services.tally.counting.store import Reached, TallyStore
+from services.tally.counting.redis_store import TallyStore
+from services.tally.counting.tally import Reached
 from shared import redis as shared_redis
 from shared.contract.events import TallyUpdated
 from shared.contract.topics import TALLIES_UPDATED
@@ -60,7 +61,7 @@ async def audited(process: Process, parts: Parts, rounds: int = 1, lag: int = 0)
     loop = AuditLoop(
         store=parts.store,
         ledger=parts.ledger,
-        metrics=process.handler._metrics,
+        metrics=process.handler.metrics,
         owns=process.handler.owns,
         interval_seconds=300,
         heal=process.handler.heal,
@@ -440,7 +441,7 @@ async def test_audits_of_a_small_installation_follow_each_other_in_seconds(
     loop = AuditLoop(
         store=parts.store,
         ledger=parts.ledger,
-        metrics=process.handler._metrics,
+        metrics=process.handler.metrics,
         owns=process.handler.owns,
         interval_seconds=timedelta(minutes=5).total_seconds(),
     )

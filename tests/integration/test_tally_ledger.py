@@ -7,7 +7,7 @@ import pytest
 
 from deploy.local.postgres import Postgres
 from services.tally.counting.ledger import Ledger
-from services.tally.counting.store import Reached, TallyState
+from services.tally.counting.tally import Reached, TallyState
 from shared.contract.events import minute_of
 from shared.postgres import Database
 from tests.integration.databases import database_named

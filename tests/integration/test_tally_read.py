@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from deploy.local.valkey import Valkey
-from services.tally.counting.store import TallyState, TallyStore
+from services.tally.counting.redis_store import TallyStore
+from services.tally.counting.tally import TallyState
 from services.tally.reading.counts import READ_SECONDS
 from services.tally.reading.pages import PublicAddresses
 from services.tally.reading.routes import build

@@ -7,7 +7,8 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.valkey import Valkey
-from services.tally.counting.store import TallyState, TallyStore
+from services.tally.counting.redis_store import TallyStore
+from services.tally.counting.tally import TallyState
 from shared import redis as shared_redis
 from tests.integration.databases import redis_numbered
 from tests.integration.tallying import LANE, MINUTE, apply, everything, signed, told

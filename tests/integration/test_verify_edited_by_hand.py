@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 
 from deploy.local.postgres import Postgres
+from services.verify.deciding.outcome import Decided
 from services.verify.deciding.rules import Submission
-from services.verify.store import Decided, LaneTaken, VerifyStore
+from services.verify.store import LaneTaken, VerifyStore
 from shared.contract.events import ConfirmCommand, InvalidateCommand, WithdrawCommand
 from shared.postgres import Database
 from shared.runtime.failures import SetAside, is_about_the_data

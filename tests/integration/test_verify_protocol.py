@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from deploy.local.postgres import Postgres
-from services.verify import store
 from services.verify.deciding.rules import Submission
+from services.verify.store import signing, transaction
 from shared.postgres import Database
 from tests.integration.databases import database_named
 from tests.integration.turns import turn
@@ -26,8 +26,9 @@ async def database(postgres: Postgres) -> AsyncIterator[Database]:
 @pytest.fixture(autouse=True)
 def turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within a transaction too, the others may go on before every statement."""
-    for name in ("_insert_signatures", "_apply_changes", "_append", "_replayed"):
-        monkeypatch.setattr(store, name, _after_a_turn(getattr(store, name)))
+    monkeypatch.setattr(signing, "_insert_signatures", _after_a_turn(signing._insert_signatures))
+    for name in ("apply_changes", "append", "replayed"):
+        monkeypatch.setattr(transaction, name, _after_a_turn(getattr(transaction, name)))
 
 
 def _after_a_turn(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,7 +70,7 @@ def with_retries_in_place_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     def last_of_each(submissions: Sequence[Submission]) -> list[Submission]:
         return list({one.event_id: one for one in submissions[::-1]}.values())[::-1]
 
-    monkeypatch.setattr(store, "_first_of_each", last_of_each)
+    monkeypatch.setattr(transaction, "first_of_each", last_of_each)
 
 
 def without_replays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +79,7 @@ def without_replays(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing(*_: object) -> list[object]:
         return []
 
-    monkeypatch.setattr(store, "_replayed", nothing)
+    monkeypatch.setattr(transaction, "replayed", nothing)
 
 
 @pytest.mark.parametrize(

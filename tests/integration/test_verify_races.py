@@ -10,8 +10,7 @@ import asyncpg
 import pytest
 
 from deploy.local.postgres import Postgres
-from services.verify import store as store_of_verify
-from services.verify.store import LaneTaken, VerifyStore
+from services.verify.store import LaneTaken, VerifyStore, signing, transaction
 from shared.postgres import Database
 from tests.integration.databases import database_named
 from tests.integration.turns import Actor, turn
@@ -34,8 +33,9 @@ async def store(database: Database) -> VerifyStore:
 @pytest.fixture
 def turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stop before each part of a transaction, so that another one may come in between."""
-    for name in ("_insert_signatures", "_append", "_replayed"):
-        monkeypatch.setattr(store_of_verify, name, _after_a_turn(getattr(store_of_verify, name)))
+    monkeypatch.setattr(signing, "_insert_signatures", _after_a_turn(signing._insert_signatures))
+    for name in ("append", "replayed"):
+        monkeypatch.setattr(transaction, name, _after_a_turn(getattr(transaction, name)))
 
 
 def _after_a_turn(call: Any) -> Any:

@@ -10,8 +10,9 @@ from uuid import UUID
 import pytest
 
 from deploy.local.postgres import Postgres
+from services.verify.deciding.outcome import LedgerRow, Refused
 from services.verify.deciding.rules import Judgement, Reason
-from services.verify.store import LedgerRow, Refused, VerifyStore
+from services.verify.store import VerifyStore
 from shared.contract.events import (
     ChangeCommand,
     ConfirmCommand,

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from services.verify.deciding.outcome import Decided
 from services.verify.deciding.rules import Submission, is_sign, judge
-from services.verify.store import Decided, VerifyStore
+from services.verify.store import VerifyStore
 from shared.contract.events import Policy, SignCommand
 from shared.postgres import Database
 from tests.signing import FERRY, NOON, PATH, change, petition, sign, submission

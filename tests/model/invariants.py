@@ -10,7 +10,8 @@ from uuid import UUID
 
 from services.tally.counting.audit import audit
 from services.tally.counting.ledger import Ledger
-from services.tally.counting.store import TallyState, TallyStore
+from services.tally.counting.redis_store import TallyStore
+from services.tally.counting.tally import TallyState
 from services.verify.deciding.rules import Submission
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import CountedFact, MilestoneReached, SignCommand, TallyUpdated, minute_of

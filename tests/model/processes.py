@@ -5,13 +5,14 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from services.tally.counting.announce import MilestoneAnnouncer, SnapshotAnnouncer
+from services.tally.counting.announcing.milestones import MilestoneAnnouncer
+from services.tally.counting.announcing.snapshots import SnapshotAnnouncer
 from services.tally.counting.handlers import TallyHandler
 from services.tally.counting.handlers import decode as decode_fact
 from services.tally.counting.healing import Healer
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
-from services.tally.counting.store import TallyStore
+from services.tally.counting.redis_store import TallyStore
 from services.verify.handlers import VerifyHandler
 from services.verify.metrics import VerifyMetrics
 from services.verify.store import VerifyStore
@@ -72,7 +73,7 @@ class TallyProcess:
             producer=producer,
             metrics=metrics,
         )
-        self.handler._counting = TurnLock()  # type: ignore[assignment]
+        self.handler.fences.turn = TurnLock()  # type: ignore[assignment]
         self.consumer = Consumer(
             group,
             decode=decode_fact,
@@ -84,14 +85,14 @@ class TallyProcess:
 
     def wait_five_minutes(self) -> None:
         """So long that everything is told again."""
-        self.handler._told_all_at -= 300
+        self.handler.watching.told_all_at -= 300
 
     async def _watch(self) -> None:
         while True:
             await turn()  # the sleep between two rounds
             try:
                 if self.handler.owned:
-                    await self.handler._look_after()  # one round of `watch`
+                    await self.handler.watching.look_after()  # one round of the watch
             except Exception as error:
                 if not is_transient(error):
                     raise

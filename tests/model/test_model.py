@@ -19,10 +19,11 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
-from services.tally.counting import healing, store
-from services.tally.counting.announce import MilestoneAnnouncer, _milestone_record
-from services.tally.counting.store import Reached, Swap, TallyState, TallyStore
-from services.verify import store as verify_store
+from services.tally.counting import healing, redis_store
+from services.tally.counting.announcing.milestones import MilestoneAnnouncer, _milestone_record
+from services.tally.counting.redis_store import TallyStore
+from services.tally.counting.tally import Reached, Swap, TallyState
+from services.verify.store import transaction
 from shared.contract.topics import MILESTONES_REACHED
 from tests.integration.databases import database_named, redis_numbered
 from tests.model.log import Consumer
@@ -82,7 +83,7 @@ def test_counts_are_the_ledgers_whatever_happens_and_wherever_it_happens(machine
 
 def without_fence(monkeypatch: pytest.MonkeyPatch) -> None:
     """The script says where the fences are, but counts wherever they are."""
-    script = store._script
+    script = redis_store._script
 
     def without(name: str) -> str:
         compare, ask = "if fence ~= move[1] then", "if move[1] < 0 then"
@@ -90,7 +91,7 @@ def without_fence(monkeypatch: pytest.MonkeyPatch) -> None:
         assert name != "apply.lua" or compare in text
         return text.replace(compare, ask)
 
-    monkeypatch.setattr(store, "_script", without)
+    monkeypatch.setattr(redis_store, "_script", without)
 
 
 def with_commits_before_publishing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +111,7 @@ def without_replays(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing(*_: object) -> list[object]:
         return []
 
-    monkeypatch.setattr(verify_store, "_replayed", nothing)
+    monkeypatch.setattr(transaction, "replayed", nothing)
 
 
 def without_witness(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from services.tally.counting.healing import Healer
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
-from services.tally.counting.store import TallyStore
+from services.tally.counting.redis_store import TallyStore
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import ChangeCommand, Command, ConfirmCommand, Policy, SignCommand
 from shared.contract.topics import (

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from services.notify.deliveries import Claim, deliveries_for
 from services.notify.mail.letter import MailWriter
 from services.tally.counting.handlers import decode as decode_fact
-from services.verify.deciding.records import fact_record
+from services.verify.deciding.outcome import LedgerRow
 from services.verify.deciding.rules import judge
 from services.verify.handlers import VerifyHandler
-from services.verify.store import LedgerRow
+from services.verify.records import fact_record
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import MilestoneReached, PetitionChanged
 from shared.contract.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED

@@ -35,6 +35,7 @@ from shared.contract.events import (
     WithdrawCommand,
 )
 from shared.contract.identity import command_id, issued_here
+from shared.contract.states import SignatureState
 from shared.contract.topics import SIGNATURES_SUBMITTED
 from shared.runtime.failures import is_transient
 from shared.web.malformed import fields_of
@@ -215,5 +216,5 @@ def _decided(outcome: Outcome) -> SignatureStatus:
 
 def _undecided(signature_id: UUID) -> SignatureStatus:
     return SignatureStatus(
-        signature_id=signature_id, petition_id=None, status="submitted", reason=None, decided_at=None
+        signature_id=signature_id, petition_id=None, status=SignatureState.SUBMITTED, reason=None, decided_at=None
     )

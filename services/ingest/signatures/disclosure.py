@@ -7,8 +7,9 @@ the administrator.
 
 from __future__ import annotations
 
-from services.ingest.web.schemas import SignatureStatus, State
+from services.ingest.web.schemas import SignatureStatus
 from shared.contract.events import PetitionChanged
+from shared.contract.states import SignatureState
 
 
 def without_duplicates(status: SignatureStatus, petition: PetitionChanged | None) -> SignatureStatus:
@@ -18,10 +19,10 @@ def without_duplicates(status: SignatureStatus, petition: PetitionChanged | None
         petition: The signature's petition, if it is still known: whether a first signature of it waits for a
             confirmation.
     """
-    if status.status != "duplicate":
+    if status.status != SignatureState.DUPLICATE:
         return status
     waits = petition is not None and petition.policy.confirmation == "required"
-    shown: State = "pending" if waits else "verified"
+    shown = SignatureState.PENDING if waits else SignatureState.VERIFIED
     return status.model_copy(update={"status": shown, "reason": None})
 
 

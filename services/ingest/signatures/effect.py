@@ -9,27 +9,28 @@ from __future__ import annotations
 from typing import Final
 
 from shared.contract.events import ChangeCommand, ConfirmCommand, InvalidateCommand, WithdrawCommand
+from shared.contract.states import SignatureState
 
-_FROM: Final[dict[type[ChangeCommand], tuple[str, ...]]] = {
-    ConfirmCommand: ("pending",),
-    WithdrawCommand: ("pending", "verified"),
-    InvalidateCommand: ("pending", "verified"),
+_FROM: Final[dict[type[ChangeCommand], tuple[SignatureState, ...]]] = {
+    ConfirmCommand: (SignatureState.PENDING,),
+    WithdrawCommand: (SignatureState.PENDING, SignatureState.VERIFIED),
+    InvalidateCommand: (SignatureState.PENDING, SignatureState.VERIFIED),
 }
 """The states in which a command changes something. An erasure does in every state."""
 
-_TO: Final[dict[type[ChangeCommand], str]] = {
-    ConfirmCommand: "verified",
-    WithdrawCommand: "withdrawn",
-    InvalidateCommand: "invalidated",
+_TO: Final[dict[type[ChangeCommand], SignatureState]] = {
+    ConfirmCommand: SignatureState.VERIFIED,
+    WithdrawCommand: SignatureState.WITHDRAWN,
+    InvalidateCommand: SignatureState.INVALIDATED,
 }
 
-_WHY: Final = {
-    "pending": "it still waits for its confirmation",
-    "verified": "it counts already",
-    "withdrawn": "it was withdrawn",
-    "invalidated": "it was struck out",
-    "rejected": "it was rejected",
-    "duplicate": "it is a duplicate of one that is not known any more",
+_WHY: Final[dict[str, str]] = {
+    SignatureState.PENDING: "it still waits for its confirmation",
+    SignatureState.VERIFIED: "it counts already",
+    SignatureState.WITHDRAWN: "it was withdrawn",
+    SignatureState.INVALIDATED: "it was struck out",
+    SignatureState.REJECTED: "it was rejected",
+    SignatureState.DUPLICATE: "it is a duplicate of one that is not known any more",
 }
 
 

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
-from services.ingest.web.schemas import SignatureStatus, State
+from services.ingest.web.schemas import SignatureStatus
+from shared.contract.states import SignatureState
 from shared.web.problems import Problem
 
 _POLICY: Final = (
@@ -18,20 +19,23 @@ _POLICY: Final = (
     " frame-ancestors 'none'"
 )
 
-STATES: Final[Mapping[State, tuple[str, str]]] = {
-    "submitted": (
+STATES: Final[Mapping[SignatureState, tuple[str, str]]] = {
+    SignatureState.SUBMITTED: (
         "Your signature has arrived",
         "It is being checked, which usually takes a moment. Look again in a little while.",
     ),
-    "pending": (
+    SignatureState.PENDING: (
         "Your signature waits for you",
         "It counts once you have confirmed your e-mail address, and not before.",
     ),
-    "verified": ("Your signature counts", "It was checked, and it is counted."),
-    "duplicate": ("You have signed before", "Everyone is counted once: the first signature is the one that stands."),
-    "rejected": ("Your signature does not count", "It was checked, and could not be counted."),
-    "withdrawn": ("This signature was withdrawn", "It is not counted."),
-    "invalidated": ("This signature was struck out", "It is not counted."),
+    SignatureState.VERIFIED: ("Your signature counts", "It was checked, and it is counted."),
+    SignatureState.DUPLICATE: (
+        "You have signed before",
+        "Everyone is counted once: the first signature is the one that stands.",
+    ),
+    SignatureState.REJECTED: ("Your signature does not count", "It was checked, and could not be counted."),
+    SignatureState.WITHDRAWN: ("This signature was withdrawn", "It is not counted."),
+    SignatureState.INVALIDATED: ("This signature was struck out", "It is not counted."),
 }
 """Heading and sentence for each state."""
 
@@ -74,7 +78,9 @@ def status_page(status: SignatureStatus, *, pages_url: str, back: str | None) ->
     """
     heading, text = STATES[status.status]
     reason = REASONS.get(status.reason or "")
-    return _page(200, heading, text, pages_url, reason=reason, again=status.status == "submitted", back=back)
+    return _page(
+        200, heading, text, pages_url, reason=reason, again=status.status == SignatureState.SUBMITTED, back=back
+    )
 
 
 def problem_page(problem: Problem, *, pages_url: str) -> Response:

@@ -9,8 +9,18 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.contract.catalogue import Admission, admission_at
 from shared.contract.events import Organisation, Pause, PetitionChanged, PetitionId, PetitionState
+from shared.contract.states import SignatureState
 
-State = Literal["submitted", "pending", "verified", "duplicate", "rejected", "withdrawn", "invalidated"]
+State = Literal[
+    SignatureState.SUBMITTED,
+    SignatureState.PENDING,
+    SignatureState.VERIFIED,
+    SignatureState.DUPLICATE,
+    SignatureState.REJECTED,
+    SignatureState.WITHDRAWN,
+    SignatureState.INVALIDATED,
+]
+"""All states. As a literal, so that the schema of a status names them where it is, and not by reference."""
 
 
 class Answer(BaseModel):
@@ -23,7 +33,7 @@ class SignatureSubmitted(Answer):
     """The submission is durable: it will be decided, whatever happens. Also the answer to who had already signed."""
 
     signature_id: UUID
-    status: Literal["submitted"] = "submitted"
+    status: Literal[SignatureState.SUBMITTED] = SignatureState.SUBMITTED
     status_url: Annotated[str, Field(description="Where to ask for the outcome.")]
 
 

@@ -10,7 +10,8 @@ import re
 from enum import StrEnum
 from typing import Final
 
-from services.notify.deliveries import NO_TARGET, NOT_SENT, Reply, Stage, one_line
+from services.notify.deliveries import NO_TARGET, NOT_SENT, one_line
+from services.notify.mail.replies import Reply, Stage
 
 NO_ADDRESS: Final = "the target's address is not an e-mail address"
 NEEDS_SMTPUTF8: Final = "the SMTP server does not take international addresses (SMTPUTF8, RFC 6531)"

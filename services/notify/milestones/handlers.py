@@ -11,7 +11,7 @@ from aiokafka import ConsumerRecord
 
 from services.notify.deliveries import Delivery, deliveries_for
 from services.notify.metrics import NotifyMetrics
-from services.notify.outbox.store import Decided, DeliveryStore
+from services.notify.milestones.store import Decided, MilestoneStore
 from services.notify.outbox.writing import Written
 from shared.contract.bounds import FACT_AHEAD, MOST_BIGINT, fit
 from shared.contract.catalogue import Catalogue
@@ -62,7 +62,7 @@ class MilestoneHandler:
         *,
         catalogue: Catalogue,
         feed: CatalogueFeed,
-        store: DeliveryStore,
+        store: MilestoneStore,
         metrics: NotifyMetrics,
         coalesce_seconds: float,
     ) -> None:

@@ -15,12 +15,10 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
-from services.notify.deliveries import Claim, Claimed, Delivery, Open, Withheld, fold, one_line, withheld
-from shared.postgres import Connection
-
-AnyConnection = Connection | PoolConnectionProxy
+from services.notify.deliveries import Claim, Delivery, one_line
+from services.notify.outbox.connection import AnyConnection
+from services.notify.outbox.rules import Claimed, Open, Withheld, fold, withheld
 
 _DUE: Final = "(due_at <= now() OR due_at > now() + interval '8 days')"
 """No setting makes a row wait for more than seven days, so what is due later than that was not put off by us."""

@@ -7,42 +7,13 @@ from collections.abc import Iterable
 
 import structlog
 
-from services.notify.deliveries import address_of, one_line
-from services.notify.mail.refusals import Cause
-from services.notify.outbox.requeue import Because, Correction, Failed
+from services.notify.outbox.failures import Correction, Failed, correction_of
 from services.notify.outbox.store import DeliveryStore
 from shared.contract.catalogue import Catalogue
-from shared.contract.events import PetitionChanged, Target
 from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
 from shared.runtime.failpoints import failpoint
 
 log = structlog.get_logger(__name__)
-
-
-def correction_of(failed: Failed, petition: PetitionChanged) -> Correction | None:
-    """What the petition, as it is now, makes of deliveries that failed; None if it leaves them as they are.
-
-    A target is known by its id. If the petition does not address that id any more, the target may have been taken out and
-    added under another: then it is the one of the same name, or of the same address if nothing was wrong with that.
-    """
-    target = next((one for one in petition.targets if one.target_id == failed.target_id), None)
-    if target is not None:
-        if failed.cause is Cause.TARGET:
-            return Correction(failed, target, Because.TARGET)
-        return Correction(failed, target, Because.ADDRESS) if address_of(target) != failed.email else None
-    names = {_folded(name) for name in failed.target_names}
-    others = [one for one in petition.targets if _folded(one.name) in names or _same_address(one, failed)]
-    if len(others) != 1 or (failed.cause is Cause.ADDRESS and address_of(others[0]) == failed.email):
-        return None
-    return Correction(failed, others[0], Because.TARGET)
-
-
-def _folded(name: str) -> str:
-    return one_line(name).casefold()
-
-
-def _same_address(target: Target, failed: Failed) -> bool:
-    return failed.cause is Cause.TARGET and address_of(target) == failed.email
 
 
 class Corrections:

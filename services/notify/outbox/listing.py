@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
 from services.notify.deliveries import one_line, shorten
 from services.notify.mail.refusals import enhanced_status, read_reply
-from services.notify.outbox.claiming import AnyConnection
+from services.notify.outbox.connection import AnyConnection
 
 _ADDRESS: Final = re.compile(r"[^\s<>()\[\]:;,\"']+@[^\s<>()\[\]:;,\"']+")
 _WORDS: Final = 300
@@ -132,3 +132,8 @@ async def listed(
         )
         for row in rows
     ]
+
+
+def moment_text(value: datetime | None) -> str:
+    """A time as an operator reads it, in UTC."""
+    return "an unknown time" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -14,9 +14,7 @@ Contract
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
@@ -24,71 +22,10 @@ import asyncpg
 
 from services.notify.deliveries import Delivery, address_of, delivery_id, one_line
 from services.notify.mail.refusals import ALREADY_TOLD, MOVED, Cause, cause_in
-from services.notify.outbox.claiming import AnyConnection
+from services.notify.outbox.connection import AnyConnection
+from services.notify.outbox.failures import Because, Correction, Failed, Left, Requeued, Retried
 from services.notify.outbox.writing import write
 from shared.contract.events import Target
-
-
-class Because(StrEnum):
-    """Why a delivery became due again: the column ``requeued_for``."""
-
-    ADDRESS = "address"
-    """Its target has another address."""
-    TARGET = "target"
-    """The petition addresses its target again, perhaps under another id."""
-    COMMAND = "command"
-    """An operator said so."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Deliveries to one target at one address that failed for the same cause."""
-
-    petition_id: str
-    target_id: str
-    email: str
-    cause: Cause
-    target_names: tuple[str, ...]
-    """What the target was called when their milestones came."""
-
-
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """Failed deliveries, and the target of the petition that they now are for."""
-
-    failed: Failed
-    target: Target
-    because: Because
-
-
-@dataclass(frozen=True, slots=True)
-class Requeued:
-    """Deliveries that became due again, all for the same reason at the same moment."""
-
-    petition_id: str
-    target_id: str
-    because: Because
-    by: str | None
-    """Who gave the command."""
-    deliveries: int
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A failed delivery that is left as it is, and why."""
-
-    delivery_id: UUID
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Retried:
-    """What became of the failed deliveries of one petition."""
-
-    again: list[UUID]
-    """Due again, with those that the failed mails named as well."""
-    left: list[Left]
-
 
 ONE_AT_A_TIME: Final = (
     "the server may have taken this mail, so it is only sent as it was, and another mail to this target is under way;"

@@ -27,32 +27,19 @@ breaks it, and the others must get past it. So does an exception that nobody exp
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-import traceback
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from datetime import timedelta
+from typing import Final
 from uuid import UUID, uuid4
 
 import structlog
 
-from services.notify.deliveries import (
-    NO_TARGET,
-    Claim,
-    Reply,
-    RetryRule,
-    Stage,
-    Verdict,
-    Withheld,
-    address_of,
-    verdict,
-)
-from services.notify.mail.letter import MailWriter, Unmailable
-from services.notify.mail.refusals import Cause, cause_of
-from services.notify.mail.smtp import MailCut, SmtpRelay, SmtpSession
+from services.notify.mail.letter import MailWriter
+from services.notify.mail.smtp import SmtpRelay
 from services.notify.metrics import NotifyMetrics
+from services.notify.outbox.delivering import MailDelivery, hold
+from services.notify.outbox.rules import Withheld
 from services.notify.outbox.store import DeliveryStore
 from services.notify.settings import Settings
 from shared.contract.catalogue import Catalogue
@@ -62,14 +49,8 @@ from shared.runtime.failures import is_transient
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 _AWAY: Final = Backoff(0.5, 30.0)
 """Waits while the SMTP server or PostgreSQL is away: half a minute at most, so that mail flows soon after its return."""
-
-_RECORDING: Final = Backoff(0.1, 2.0)
-"""Waits between tries to write down a server's answer. Short: until it is written, a crash would send the mail again."""
-
 
 _FRESH_SECONDS = 2.0
 """How long the catalogue counts as up to date: reading it to its end takes a tenth of a second, as long as many mails."""
@@ -99,14 +80,12 @@ class Sender:
         settings: Settings,
         metrics: NotifyMetrics,
     ) -> None:
-        self._store, self._relay, self._writer, self._metrics = store, relay, writer, metrics
+        self._store, self._relay, self._metrics = store, relay, metrics
         self._catalogue, self._catch_up = catalogue, catch_up
         self._caught_up_at: float | None = None
         self._settings = settings
-        self._retry = RetryRule(
-            first=timedelta(seconds=settings.retry_first_seconds),
-            most=timedelta(seconds=settings.retry_most_seconds),
-            give_up_after=timedelta(days=settings.give_up_days),
+        self._mails = MailDelivery(
+            store=store, relay=relay, writer=writer, catalogue=catalogue, settings=settings, metrics=metrics
         )
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
@@ -141,7 +120,7 @@ class Sender:
                         raise
                     failures += 1
                     wait = jittered(_AWAY.after(failures))
-                    self._hold(error, wait)
+                    hold(self._metrics, error, wait)
                     await self._pause(wait)
                 else:
                     failures = 0
@@ -150,13 +129,6 @@ class Sender:
                         await self._pause(self._settings.poll_seconds)
         finally:
             self._ended.set()
-
-    def _hold(self, error: Exception, wait: float) -> None:
-        self._metrics.held.set(1)
-        self._metrics.holds.labels(cause=type(error).__name__).inc()
-        # The text of `SmtpAway` is written for logs; PostgreSQL's may quote values.
-        reason = str(error) if isinstance(error, ConnectionError) else type(error).__name__
-        log.warning("sender_held", cause=type(error).__name__, reason=reason, wait=round(wait, 2))
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -190,7 +162,7 @@ class Sender:
                 for claim in claimed.mails:
                     if self._stopping.is_set() or time.monotonic() + self._settings.smtp_timeout_seconds > ends:
                         break
-                    if not await self._deliver_or_keep(session, claim, lease):
+                    if not await self._mails.deliver(session, claim, lease):
                         stuck.append(claim.delivery.delivery_id)
             except Exception as error:
                 # Also after a claim whose commit nobody confirmed. Not after a bug: the lease keeps others from running
@@ -221,161 +193,6 @@ class Sender:
                 raise
             log.warning("lease_not_given_back", cause=type(error).__name__, seconds=self._settings.lease_seconds)
 
-    async def _deliver_or_keep(self, session: SmtpSession, claim: Claim, lease: UUID) -> bool:
-        """Deliver a mail. Whether what became of it is written down, or it may be given back.
-
-        False after an exception that nobody expects: the server may have taken the mail, so it stays under its lease, which
-        doubles each time. Given back, it would go out again at once.
-
-        Raises:
-            Exception: one that waiting can help.
-        """
-        try:
-            await self._deliver(session, claim, lease)
-        except Exception as error:
-            if is_transient(error):
-                raise
-            self._bug(claim, error)
-            return False
-        return True
-
-    async def _deliver(self, session: SmtpSession, found: Claim, lease: UUID) -> None:
-        """Check one mail, send it, and write down what became of it.
-
-        Raises:
-            SmtpAway: the server takes nothing from us; this mail and the rest stay to be sent.
-        """
-        claim = await self._addressed(found, lease)
-        if claim is None:
-            return
-        if claim.taken_over:
-            self._metrics.leases_expired.inc()
-            log.warning("mail_taken_over", **_named(claim))
-        started = time.perf_counter()
-        try:
-            reply = await session.send(self._writer.write(claim))
-        except Unmailable as reason:
-            await self._fail(claim, lease, str(reason), Cause.ADDRESS)
-            return
-        except MailCut as cut:
-            self._metrics.replies.labels("cut").inc()
-            await self._defer(claim, lease, str(cut), maybe_taken=cut.stage is Stage.CONTENT)
-            return
-        except Exception as error:
-            if is_transient(error):
-                raise
-            self._bug(claim, error)
-            await self._defer(claim, lease, f"a bug of this version: {type(error).__name__}", maybe_taken=True)
-            return
-        self._metrics.smtp_seconds.observe(time.perf_counter() - started)
-        self._metrics.replies.labels(f"{reply.code // 100}xx" if 200 <= reply.code < 600 else "other").inc()
-        match verdict(reply):
-            case Verdict.SENT:
-                await failpoint("notify.accepted")
-                await self._sent(claim, reply)
-            case Verdict.DEFERRED:
-                await self._defer(claim, lease, str(reply), reply=reply)
-            case Verdict.REFUSED:
-                await self._fail(claim, lease, str(reply), cause_of(reply), code=reply.code)
-            case Verdict.NOT_OURS:
-                raise self._relay.refused(reply)
-
-    async def _addressed(self, claim: Claim, lease: UUID) -> Claim | None:
-        """The mail, to the address that its target has now; None if it is not to be sent, or not now."""
-        petition = self._catalogue.published(claim.delivery.petition_id)
-        if petition is None:
-            return None  # deleted, or unpublished, a moment ago; the mail is given back, and waits for the petition
-        target = next((one for one in petition.targets if one.target_id == claim.delivery.target_id), None)
-        if target is None:
-            await self._fail(claim, lease, NO_TARGET, Cause.TARGET)
-            return None
-        email = address_of(target)
-        if email == claim.delivery.email:
-            return claim
-        if not await self._surely(lambda: self._store.readdressed(claim.delivery.delivery_id, lease, email)):
-            return None  # another sender has it by now
-        self._metrics.readdressed.inc()
-        log.warning("mail_readdressed", **_named(claim))
-        return replace(claim, delivery=replace(claim.delivery, email=email))
-
-    # ---------------------------------------------------------------------------------------------- what became of it
-
-    async def _sent(self, claim: Claim, reply: Reply) -> None:
-        await self._surely(lambda: self._store.sent(claim.delivery.delivery_id, str(reply), claim.delivery.email))
-        self._finished("sent", claim)
-        self._metrics.age_seconds.observe(max(0.0, (datetime.now(UTC) - claim.delivery.reached_at).total_seconds()))
-        log.info("mail_sent", code=reply.code, **_named(claim))
-
-    async def _defer(
-        self, claim: Claim, lease: UUID, words: str, *, reply: Reply | None = None, maybe_taken: bool = False
-    ) -> None:
-        code = None if reply is None else reply.code
-        if self._retry.gives_up(claim.deferred_for):
-            cause = Cause.SERVER if reply is None else cause_of(reply)
-            words = f"given up after {claim.deferred_for.days} days; last: {words}"
-            await self._fail(claim, lease, words, cause, code=code, maybe_taken=maybe_taken)
-            return
-        delay = self._retry.delay(claim.attempts + 1, random.random())  # noqa: S311  jitter, not a secret
-        held = await self._surely(
-            lambda: self._store.deferred(
-                claim.delivery.delivery_id, lease, words, retry_in=delay, maybe_taken=maybe_taken
-            )
-        )
-        if held:
-            self._metrics.deferred.inc()
-            log.info("mail_deferred", code=code, retry_in=round(delay.total_seconds()), **_named(claim))
-
-    async def _fail(
-        self, claim: Claim, lease: UUID, words: str, cause: Cause, *, code: int | None = None, maybe_taken: bool = False
-    ) -> None:
-        held = await self._surely(
-            lambda: self._store.failed(claim.delivery.delivery_id, lease, words, cause=cause, maybe_taken=maybe_taken)
-        )
-        if held:
-            withheld = cause is Cause.TARGET
-            self._finished("withheld" if withheld else "failed", claim)
-            log.error(
-                "mail_withheld" if withheld else "mail_failed", code=code, failed_for=cause.value, **_named(claim)
-            )
-
     def _forged(self, withheld: Withheld) -> None:
         self._metrics.finished.labels(outcome="forged").inc()
         log.error("mail_forged", **withheld.named())
-
-    def _bug(self, claim: Claim, error: Exception) -> None:
-        self._metrics.mail_bugs.inc()
-        # Where it was raised, and not its words, which may repeat the address.
-        places = [
-            f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
-        ]
-        log.error("mail_bug", cause=type(error).__name__, places=places[-8:], **_named(claim))
-
-    def _finished(self, outcome: str, claim: Claim) -> None:
-        self._metrics.finished.labels(outcome=outcome).inc()
-        self._metrics.finished.labels(outcome="folded").inc(len(claim.folded))
-
-    async def _surely(self, record: Callable[[], Awaitable[T]]) -> T:
-        """Write something down, however long PostgreSQL is away: see the module's text on the window."""
-        failures = 0
-        while True:
-            try:
-                return await record()
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                failures += 1
-                wait = _RECORDING.after(failures)
-                self._hold(error, wait)
-            await asyncio.sleep(wait)
-
-
-def _named(claim: Claim) -> dict[str, object]:
-    """What a log line may say of a mail: ids and numbers, never the address or the server's words, which repeat it."""
-    delivery = claim.delivery
-    return {
-        "delivery_id": str(delivery.delivery_id),
-        "petition_id": delivery.petition_id,
-        "target_id": delivery.target_id,
-        "milestones": claim.milestones,
-        "attempt": claim.attempts + 1,
-    }

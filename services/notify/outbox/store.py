@@ -1,5 +1,7 @@
-"""All SQL of notify but that of `writing`, `claiming` and `requeue`. Every statement is safe to repeat, and every change of a
-row states what it must have been before.
+"""The store of deliveries: which mails are due, what became of them, what failed, and how much is left.
+
+It holds SQL only; longer statements are in `writing`, `claiming` and `requeue`. Every statement is safe to repeat, and every
+change of a row states what it must have been before.
 
 Killed before a commit, nothing happened; killed after one, the table says what is left to do. Two senders never hold one
 row: claiming locks (``FOR UPDATE SKIP LOCKED``) and leaves a lease, and a result is written only under the lease it was
@@ -8,22 +10,22 @@ got with. The one exception is ``sent``, which is true whoever says it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
 
-from services.notify.deliveries import NO_MAIL, Claimed, Delivery, Withheld
+from services.notify.deliveries import NO_MAIL
 from services.notify.mail.refusals import Cause
 from services.notify.outbox import claiming, requeue
-from services.notify.outbox.claiming import CLAIMABLE, AnyConnection
-from services.notify.outbox.requeue import Correction, Failed, Requeued, Retried
-from services.notify.outbox.writing import OPEN, Written, write
-from shared.contract.events import MilestoneReached
+from services.notify.outbox.claiming import CLAIMABLE
+from services.notify.outbox.connection import connected
+from services.notify.outbox.failures import Correction, Failed, Requeued, Retried
+from services.notify.outbox.rules import Claimed, Withheld
+from services.notify.outbox.writing import OPEN
 from shared.postgres import Database
 from shared.runtime.failpoints import failpoint
 
@@ -39,15 +41,6 @@ class Backlog:
     """How long the most overdue of those that could go out now has been due; zero when there is none."""
     milestones_waiting: int
     """Milestones of petitions that are not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """What tally recorded of a milestone."""
-
-    count: int
-    revision: int
-    reached_at: datetime
 
 
 _ONE_MORE: Final = "attempts = least(greatest(attempts, 0), 2147483646) + 1"
@@ -66,125 +59,16 @@ SELECT petition_id FROM walk WHERE petition_id IS NOT NULL
 
 
 class DeliveryStore:
-    """The deliveries, and the milestones that wait for their petition."""
+    """The deliveries."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AnyConnection]:
-        """A connection of the pool.
-
-        Raises:
-            ConnectionError: PostgreSQL is away.
-        """
-        try:
-            async with self._database.pool.acquire() as connection:
-                yield connection
-        except asyncpg.InternalClientError as error:
-            # PostgreSQL has told an idle connection that it shuts down and has not closed it yet. asyncpg has no better
-            # name for using it in that moment; a moment later it would be a lost connection.
-            if "another operation" not in str(error) and "failed" not in str(error):
-                raise
-            raise ConnectionError("PostgreSQL is closing the connection") from error
-
-    # ---------------------------------------------------------------------------------------------- milestones come in
-
-    async def decided(self, milestones: Sequence[MilestoneReached]) -> dict[tuple[str, int], Decided]:
-        """What tally recorded of these milestones, by petition and threshold. It records one before it publishes it."""
-        async with self._connection() as connection:
-            rows = await connection.fetch(
-                "SELECT petition_id, threshold, count, revision, reached_at FROM milestones_decided"
-                " JOIN (SELECT DISTINCT * FROM unnest($1::text[], $2::bigint[]) AS each (petition_id, threshold)) AS asked"
-                " USING (petition_id, threshold)",
-                [milestone.petition_id for milestone in milestones],
-                [milestone.threshold for milestone in milestones],
-            )
-        return {
-            (row["petition_id"], row["threshold"]): Decided(row["count"], row["revision"], row["reached_at"])
-            for row in rows
-        }
-
-    async def add(
-        self, deliveries: Sequence[Delivery], waiting: Sequence[MilestoneReached], *, due_in: timedelta
-    ) -> Written:
-        """Write what a batch of milestones asks for; durable when this returns. A delivery that is there stays as it is.
-
-        Args:
-            deliveries: Of milestones whose petition is known.
-            waiting: Milestones whose petition is not.
-            due_in: How long the deliveries collect further milestones.
-        """
-        async with self._connection() as connection, connection.transaction():
-            if waiting:
-                await connection.execute(
-                    "INSERT INTO milestones_waiting AS old (petition_id, threshold, count, revision, reached_at)"
-                    " SELECT DISTINCT ON (petition_id, threshold) *"
-                    " FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::timestamptz[])"
-                    "      AS each (petition_id, threshold, count, revision, reached_at)"
-                    # A row that was refused may have been decided since.
-                    " ON CONFLICT (petition_id, threshold) DO UPDATE SET count = excluded.count,"
-                    "     revision = excluded.revision, reached_at = excluded.reached_at, refused_at = NULL"
-                    " WHERE old.refused_at IS NOT NULL",
-                    [milestone.petition_id for milestone in waiting],
-                    [milestone.threshold for milestone in waiting],
-                    [milestone.count for milestone in waiting],
-                    [milestone.revision for milestone in waiting],
-                    [milestone.reached_at for milestone in waiting],
-                )
-            return await write(connection, deliveries, due_in)
-
-    async def petitions_waited_for(self) -> list[str]:
-        """The petitions that milestones wait for."""
-        async with self._connection() as connection:
-            rows = await connection.fetch(
-                "SELECT DISTINCT petition_id FROM milestones_waiting WHERE refused_at IS NULL"
-            )
-        return [row["petition_id"] for row in rows]
-
-    async def refuse_undecided(self) -> list[tuple[str, int]]:
-        """Set aside the waiting milestones that tally never decided: they stay in the table, and become no deliveries.
-
-        Returns:
-            Petition and threshold of each.
-        """
-        async with self._connection() as connection:
-            rows = await connection.fetch(
-                "UPDATE milestones_waiting AS waiting SET refused_at = now() WHERE refused_at IS NULL AND NOT EXISTS ("
-                " SELECT FROM milestones_decided AS decided"
-                " WHERE decided.petition_id = waiting.petition_id AND decided.threshold = waiting.threshold)"
-                " RETURNING petition_id, threshold"
-            )
-        return [(row["petition_id"], row["threshold"]) for row in rows]
-
-    async def release(
-        self,
-        petition_ids: Sequence[str],
-        deliveries_of: Callable[[MilestoneReached], list[Delivery]],
-        *,
-        due_in: timedelta,
-    ) -> Written:
-        """Turn the waiting milestones of these petitions into deliveries, in one transaction.
-
-        A waiting row only says which milestone waits; its numbers are those that tally recorded. One that tally did not
-        decide stays (`refuse_undecided`).
-        """
-        async with self._connection() as connection, connection.transaction():
-            rows = await connection.fetch(
-                "DELETE FROM milestones_waiting AS waiting USING milestones_decided AS decided"
-                " WHERE waiting.petition_id = ANY($1::text[]) AND waiting.refused_at IS NULL"
-                " AND decided.petition_id = waiting.petition_id AND decided.threshold = waiting.threshold"
-                " RETURNING decided.petition_id, decided.threshold, decided.count, decided.revision, decided.reached_at",
-                list(petition_ids),
-            )
-            deliveries = [delivery for row in rows for delivery in deliveries_of(MilestoneReached(**dict(row)))]
-            return await write(connection, deliveries, due_in)
 
     # ------------------------------------------------------------------------------------------------------- mails go out
 
     async def open_petitions(self) -> list[str]:
         """The petitions that have deliveries which are not finished."""
-        async with self._connection() as connection:
+        async with connected(self._database) as connection:
             rows = await connection.fetch(_OPEN_PETITIONS)
         return [row["petition_id"] for row in rows]
 
@@ -194,7 +78,7 @@ class DeliveryStore:
         Args:
             without: Petitions that are left out.
         """
-        async with self._connection() as connection:
+        async with connected(self._database) as connection:
             found: bool = await connection.fetchval(
                 f"SELECT EXISTS (SELECT FROM deliveries WHERE petition_id <> ALL($1::text[]) AND ({CLAIMABLE}))",  # noqa: S608  our own text
                 without,
@@ -213,7 +97,7 @@ class DeliveryStore:
             without: Petitions that are left out.
         """
         try:
-            async with self._connection() as connection, connection.transaction():
+            async with connected(self._database) as connection, connection.transaction():
                 found = await claiming.claim(connection, limit=limit, lease=lease, lease_for=lease_for, without=without)
                 await failpoint("notify.before_claim")
                 return found
@@ -224,7 +108,7 @@ class DeliveryStore:
 
     async def readdressed(self, delivery_id: UUID, lease: UUID, email: str) -> bool:
         """The mail goes to another address than its row says. Returns whether the lease still held."""
-        async with self._connection() as connection:
+        async with connected(self._database) as connection:
             status: str = await connection.execute(
                 "UPDATE deliveries SET email = $3 WHERE delivery_id = $1 AND lease = $2 AND state = 'sending'",
                 delivery_id,
@@ -238,7 +122,7 @@ class DeliveryStore:
 
         Unless its target was corrected meanwhile, and it went to `email`, where the target is not to be found.
         """
-        async with self._connection() as connection:
+        async with connected(self._database) as connection:
             await connection.execute(
                 f"UPDATE deliveries SET state = 'sent', {_ONE_MORE}, last_reply = $2, finished_at = now(), folded_into = NULL,"  # noqa: S608  our own text
                 " failed_for = NULL, chosen_at = coalesce(chosen_at, now()), lease = NULL, leased_until = NULL"
@@ -293,7 +177,7 @@ class DeliveryStore:
             lease: The sender's.
             keep: Deliveries that stay held until the lease has run out.
         """
-        async with self._connection() as connection:
+        async with connected(self._database) as connection:
             await connection.execute(
                 "UPDATE deliveries SET state = 'pending', lease = NULL, leased_until = NULL"
                 " WHERE lease = $1 AND state = 'sending' AND delivery_id <> ALL($2::uuid[])",
@@ -302,7 +186,7 @@ class DeliveryStore:
             )
 
     async def _conclude(self, changes: str, delivery_id: UUID, lease: UUID, *values: Any) -> bool:
-        async with self._connection() as connection:
+        async with connected(self._database) as connection:
             status: str = await connection.execute(
                 f"UPDATE deliveries SET {changes}, lease = NULL, leased_until = NULL"  # noqa: S608  our own text
                 " WHERE delivery_id = $1 AND lease = $2 AND state = 'sending'",
@@ -316,7 +200,7 @@ class DeliveryStore:
 
     async def correctable(self) -> list[Failed]:
         """The failed deliveries that another state of their petition may make due again."""
-        async with self._connection() as connection:
+        async with connected(self._database) as connection:
             async with connection.transaction():
                 await requeue.classify(connection)
             return await requeue.correctable(connection)
@@ -324,7 +208,7 @@ class DeliveryStore:
     async def correct(self, petition_id: str, corrections: Sequence[Correction]) -> Retried:
         """Make due again what these corrections of one petition put right, in one transaction."""
         try:
-            async with self._connection() as connection, connection.transaction():
+            async with connected(self._database) as connection, connection.transaction():
                 done = await requeue.correct(connection, petition_id, corrections)
                 await failpoint("notify.before_requeue")
                 return done
@@ -335,12 +219,12 @@ class DeliveryStore:
 
     async def note_requeued(self) -> list[Requeued]:
         """What became due again and no process has counted yet: each is returned once, to one of them."""
-        async with self._connection() as connection, connection.transaction():
+        async with connected(self._database) as connection, connection.transaction():
             return await requeue.note(connection)
 
     async def failed_by_cause(self) -> dict[Cause, int]:
         """How many deliveries have failed and stay so, by cause; those that moved on to another id are none of them."""
-        async with self._connection() as connection:
+        async with connected(self._database) as connection:
             rows = await connection.fetch(
                 "SELECT failed_for, count(*) AS number FROM deliveries WHERE state = 'failed' AND failed_for <> 'moved'"
                 " GROUP BY failed_for"
@@ -356,7 +240,7 @@ class DeliveryStore:
             without: Petitions that are not known, or not published. Their deliveries wait for them, as milestones do.
             unpublished: Petitions that somebody has taken out of sight: that their milestones wait is no fault.
         """
-        async with self._connection() as connection:
+        async with connected(self._database) as connection:
             row = await connection.fetchrow(
                 f"""
                 SELECT count(*) FILTER (WHERE state = 'pending' AND chosen_at IS NULL) AS collecting,
@@ -385,7 +269,7 @@ class DeliveryStore:
     async def withhold_strays(self) -> list[Withheld]:
         """Store as failed what is folded into a row that is no mail to its target: into itself, in a circle, or into
         nothing. Whether a mail has named such a milestone is not known, so none is sent."""
-        async with self._connection() as connection, connection.transaction():
+        async with connected(self._database) as connection, connection.transaction():
             rows = await connection.fetch(
                 """
                 SELECT delivery_id, petition_id, target_id, threshold FROM deliveries

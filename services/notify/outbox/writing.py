@@ -12,7 +12,7 @@ import structlog
 
 from services.notify.deliveries import NO_TARGET, NOT_DECIDED, NOT_ITS_ID, Delivery
 from services.notify.outbox import claiming
-from services.notify.outbox.claiming import AnyConnection
+from services.notify.outbox.connection import AnyConnection
 
 log = structlog.get_logger(__name__)
 

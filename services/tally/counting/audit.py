@@ -14,10 +14,11 @@ from typing import Any, Final
 
 import structlog
 
+from services.tally.counting.announcing.taking_back import agrees
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
-from services.tally.counting.owner import agrees
-from services.tally.counting.store import DamagedTally, TallyState, TallyStore
+from services.tally.counting.redis_store import TallyStore
+from services.tally.counting.tally import DamagedTally, TallyState
 from shared.contract.events import TallyUpdated
 from shared.redis import reading_twice
 from shared.runtime.failures import is_transient

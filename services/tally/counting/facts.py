@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from shared.contract.events import CountryCode, PetitionId
+from shared.contract.states import RevocationText
 
 _RULES: Final = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
 
@@ -42,7 +43,7 @@ class RevokedFact(_CountedFact):
     """See `shared.contract.events.SignatureRevoked`."""
 
     delta: Annotated[Literal[-1], Field(default=-1)]
-    cause: Literal["withdrawn", "invalidated"]
+    cause: RevocationText
 
 
-CountedFact = VerifiedFact | RevokedFact
+ReadFact = VerifiedFact | RevokedFact

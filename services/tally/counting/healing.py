@@ -1,7 +1,11 @@
-"""Noticing that Redis lost state, and rebuilding counts from the ledger.
+"""Healing: noticing that Redis lost state, and rebuilding tallies from the ledger.
+
+Contract: a rebuilt tally is what one snapshot of the ledger says, put in place beside running traffic and only where nothing
+newer was counted meanwhile (`Healer`). What follows from a rebuild in this process, fences, milestones and the snapshot on
+the topic, follows from every rebuild (`Repairs`).
 
 Redis loses state without an error: flushed, restarted from an older file, failed over to a replica that lagged. Three
-signs show it: a stored fence below the one this process had moved there (`counting.lost_state`), no stored fence in a lane
+signs show it: a stored fence below the one this process had moved there (`step.lost_state`), no stored fence in a lane
 where the ledger has changes before the ones to count (the tally was deleted before this process had read its fences), and
 another Redis than the one that a partition's counts were last known to be right in. The last one catches what the others
 cannot: a petition that nobody has signed since.
@@ -13,15 +17,20 @@ a new epoch begins, so that subscribers take the lower revision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 import structlog
 from redis.asyncio import Redis
 
+from services.tally.counting.announcing.milestones import MilestoneFinder
+from services.tally.counting.announcing.snapshots import SnapshotAnnouncer
+from services.tally.counting.fences import KnownFences
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
-from services.tally.counting.store import TallyState, TallyStore
+from services.tally.counting.ownership import Ownership
+from services.tally.counting.redis_store import TallyStore
+from services.tally.counting.tally import TallyState
 from shared.redis import identity
 from shared.runtime.failpoints import failpoint
 
@@ -123,3 +132,73 @@ class Healer:
                 )
                 await failpoint("tally.epoch_raised")
         raise RebuildOvertaken(f"the stored tally of {petition_id} was ahead of {_SNAPSHOTS} snapshots of the ledger")
+
+
+class Repairs:
+    """Rebuilds tallies in turn with the batches, and remembers which ones were found to be wrong.
+
+    Args:
+        healer: Rebuilds one tally, or all that another Redis has lost.
+        ownership: Which partition a petition is in.
+        fences: Hear where a rebuilt tally's fences are.
+        milestones: Are looked for in what was rebuilt, also if the batch that needed it fails from here on.
+        snapshots: Publish what was rebuilt, whatever was published before.
+    """
+
+    def __init__(
+        self,
+        *,
+        healer: Healer,
+        ownership: Ownership,
+        fences: KnownFences,
+        milestones: MilestoneFinder,
+        snapshots: SnapshotAnnouncer,
+    ) -> None:
+        self._healer, self._ownership, self._fences = healer, ownership, fences
+        self._milestones, self._snapshots = milestones, snapshots
+        self._found: dict[str, str] = {}
+
+    def found(self, petition_ids: Iterable[str], cause: str) -> None:
+        """These tallies are wrong, for a cause that the metric names: they are rebuilt in the watch's next round."""
+        self._found.update(dict.fromkeys(petition_ids, cause))
+
+    def forget(self) -> None:
+        """Partitions changed hands."""
+        self._found.clear()
+        self._healer.forget()
+
+    async def ensure(self, partitions: Collection[int]) -> None:
+        """Rebuild the tallies of these partitions if this is another Redis than before. The caller holds the turn.
+
+        Raises:
+            RebuildOvertaken, asyncpg.PostgresError, redis.exceptions.RedisError, OSError: try again.
+        """
+        rebuilt = await self._healer.ensure(partitions, await self._ownership.partitioner())
+        for petition_id, state in rebuilt.items():
+            self._note(petition_id, state)
+
+    async def rebuild(self, petition_id: str, *, cause: str, above: int = -1) -> TallyState:
+        """Rebuild one tally. The caller holds the turn. Arguments and errors as those of `Healer.rebuild`."""
+        state = await self._healer.rebuild(petition_id, cause=cause, ledger_rules=True, above=above)
+        self._note(petition_id, state)
+        return state
+
+    async def heal(self, petition_id: str, cause: str, above: int = -1) -> TallyState:
+        """Rebuild one tally when it is this one's turn: something was found to be wrong with it.
+
+        Raises:
+            RebuildOvertaken, asyncpg.PostgresError, redis.exceptions.RedisError, OSError: try again.
+        """
+        async with self._fences.turn:
+            return await self.rebuild(petition_id, cause=cause, above=above)
+
+    async def rebuild_found(self) -> None:
+        """Rebuild what was found to be wrong. What could not be rebuilt stays to be. Errors as those of `heal`."""
+        for petition_id, cause in list(self._found.items()):
+            await self.heal(petition_id, cause)
+            self._found.pop(petition_id, None)
+
+    def _note(self, petition_id: str, state: TallyState) -> None:
+        self._fences.rebuilt(petition_id, state.fences)
+        self._milestones.rebuilt(petition_id, state)
+        self._snapshots.rebuilt(petition_id)

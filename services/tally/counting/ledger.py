@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from services.tally.counting.store import Reached, TallyState
+from services.tally.counting.tally import Reached, TallyState
 from shared.postgres import Database
 
 # Positions beyond 2**52 are none that verify has given, and a fence there would drop every later fact of its lane.

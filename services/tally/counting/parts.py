@@ -8,14 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from services.tally.counting.announce import MilestoneAnnouncer, SnapshotAnnouncer
+from services.tally.counting.announcing.milestones import MilestoneAnnouncer
+from services.tally.counting.announcing.snapshots import SnapshotAnnouncer
 from services.tally.counting.audit import AuditLoop
-from services.tally.counting.facts import CountedFact
+from services.tally.counting.facts import ReadFact
 from services.tally.counting.handlers import TallyHandler, decode
 from services.tally.counting.healing import Healer
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
-from services.tally.counting.store import TallyStore
+from services.tally.counting.redis_store import TallyStore
 from services.tally.settings import Settings
 from shared import redis as shared_redis
 from shared.contract.catalogue import Catalogue
@@ -45,7 +46,7 @@ class Counting:
     """
 
     store: TallyStore
-    consumer: BatchConsumer[CountedFact]
+    consumer: BatchConsumer[ReadFact]
     parts: Sequence[Part]
     checks: Mapping[str, Check]
     on_petition_change: Callable[[PetitionChanged], Awaitable[None]]
@@ -120,7 +121,7 @@ def new_counting(
     )
 
 
-def _new_consumer(base: Base[Settings], handler: TallyHandler, producer: EventProducer) -> BatchConsumer[CountedFact]:
+def _new_consumer(base: Base[Settings], handler: TallyHandler, producer: EventProducer) -> BatchConsumer[ReadFact]:
     settings = base.settings
     return BatchConsumer(
         topic=TALLY_GROUP.topic,

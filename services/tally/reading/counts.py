@@ -29,7 +29,7 @@ RETRY_AFTER_SECONDS: Final = 5
 
 
 class TallyReader(Protocol):
-    """Reads live counts; `services.tally.counting.store` has the one on Redis."""
+    """Reads live counts; `services.tally.counting.redis_store` has the one on Redis."""
 
     async def tallies(self, petition_ids: Sequence[str]) -> dict[str, TallyUpdated]:
         """The tally of each petition, in one round trip.

@@ -8,7 +8,7 @@ from typing import Any, Final
 import structlog
 from aiokafka import ConsumerRecord
 
-from services.tally.counting.announced import UNREADABLE, NoSnapshot, read_snapshot
+from services.tally.announced import UNREADABLE, NoSnapshot, read_snapshot
 from services.tally.reading.live import LiveHub
 from services.tally.reading.metrics import ReadMetrics
 from shared.contract.events import TallyUpdated

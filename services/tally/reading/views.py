@@ -10,7 +10,6 @@ from typing import Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from services.tally.counting.step import next_milestone
 from shared.contract.catalogue import Admission, admission_at
 from shared.contract.countries import COUNTRIES
 from shared.contract.events import PetitionChanged, TallyUpdated, Target
@@ -91,6 +90,11 @@ class OrganisationBody(_Body):
     stale: bool = Field(description="Whether live counts could not be read: they are the newest that are known.")
     petitions_started: int
     petitions: list[OrganisationPetitionBody]
+
+
+def next_milestone(count: int, thresholds: Sequence[int]) -> int | None:
+    """The lowest threshold above `count`, or None when all are passed."""
+    return next((threshold for threshold in sorted(thresholds) if threshold > count), None)
 
 
 def tally_body(petition: PetitionChanged, tally: TallyUpdated, *, stale: bool = False) -> TallyBody:

@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from shared.contract.catalogue import Admission, admission_at
 from shared.contract.eligibility import refusal
 from shared.contract.events import ChangeCommand, Command, PetitionChanged, SignCommand
+from shared.contract.states import CountChange, SignatureState
 
-Kind = Literal["verified", "withdrawn", "invalidated"]
-"""What a change of a count is."""
+_VERIFIED: Final = SignatureState.VERIFIED
+_PENDING: Final = SignatureState.PENDING
 
 
 class Reason(StrEnum):
@@ -78,7 +79,7 @@ class Submission(NamedTuple):
 class Judgement:
     """What the rules say of a sign command, before the signer's other signatures are looked at."""
 
-    state: str
+    state: SignatureState
     """``verified``, ``pending`` or ``rejected``."""
     reason: Reason | None = None
 
@@ -89,9 +90,9 @@ def judge(submission: Submission, petition: PetitionChanged | None) -> Judgement
     assert isinstance(command, SignCommand)
     reason = _refusal(command, submission, petition)
     if reason is not None:
-        return Judgement("rejected", reason)
+        return Judgement(SignatureState.REJECTED, reason)
     assert petition is not None
-    return Judgement("pending" if petition.policy.confirmation == "required" else "verified")
+    return Judgement(_PENDING if petition.policy.confirmation == "required" else _VERIFIED)
 
 
 def _refusal(command: SignCommand, submission: Submission, petition: PetitionChanged | None) -> Reason | None:
@@ -137,7 +138,7 @@ class Change(NamedTuple):
     """One change of a count, to be appended to the ledger."""
 
     submission: Submission
-    kind: Kind
+    kind: CountChange
     delta: int
     petition_id: str
     signature_id: UUID

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field, StringConstraints
 
 from shared.contract.bounds.texts import MOST_ACTOR, MOST_CHARACTERS, MOST_REASON, NOT_IN_A_LINE
 from shared.contract.events.base import CountryCode, EmailText, Event, PetitionId
+from shared.contract.states import RefusalText, RevocationText
 
 # ---------------------------------------------------------------- signatures.submitted: commands, with personal data
 
@@ -136,7 +137,7 @@ class SignatureRevoked(CountedFact):
 
     delta: Literal[-1] = -1
     """How the count changes."""
-    cause: Literal["withdrawn", "invalidated"]
+    cause: RevocationText
     """Who took it back: ``withdrawn``, the signer; ``invalidated``, a moderator."""
 
 
@@ -154,7 +155,7 @@ class SignatureRejected(Event):
     """The submission's id."""
     petition_id: PetitionId
     """The petition that it was for."""
-    outcome: Literal["duplicate", "rejected"]
+    outcome: RefusalText
     """``duplicate``: the signer has signed before; ``rejected``: the petition's rules do not allow it."""
     reason: str
     """A code of docs/reason-codes.md. There may be new ones at any time."""

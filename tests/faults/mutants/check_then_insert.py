@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from uuid import UUID
 
-from services.verify import store
+from services.verify.store import signing
 from shared.runtime.failpoints import failpoint
 from tests.faults.mutants.mutant import Mutant, replace
 from tests.faults.mutants.points import SIGNERS_CHECKED
@@ -28,7 +28,7 @@ def _points() -> None:
 
         return _insert_signatures
 
-    replace(store, "_insert_signatures", stopping)
+    replace(signing, "_insert_signatures", stopping)
 
 
 def _break() -> None:
@@ -46,7 +46,7 @@ def _break() -> None:
 
         return _insert_signatures
 
-    replace(store, "_insert_signatures", checking)
+    replace(signing, "_insert_signatures", checking)
 
 
 MUTANT = Mutant(

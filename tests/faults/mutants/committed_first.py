@@ -8,9 +8,9 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
+from services.verify.deciding.outcome import Decided
 from services.verify.deciding.rules import Judgement, Submission
 from services.verify.handlers import VerifyHandler
-from services.verify.store import Decided
 from shared.kafka.consuming.consumer import BatchConsumer
 from tests.faults.mutants.mutant import Mutant, replace
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from services.tally.counting.ledger import Ledger
-from services.tally.counting.store import Reached
+from services.tally.counting.tally import Reached
 from tests.faults.mutants.mutant import Mutant, replace
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from services.verify import store
+from services.verify.deciding.outcome import LedgerRow
 from services.verify.deciding.rules import Change
-from services.verify.store import LedgerRow
+from services.verify.store import ledger, transaction
 from shared.runtime.failpoints import failpoint
 from tests.faults.mutants.mutant import Mutant, PatchMisfit, replace
 from tests.faults.mutants.points import POSITIONS_READ
@@ -28,7 +28,7 @@ class _StoppedAfterPositions:
 
     async def fetch(self, statement: str, *arguments: Any) -> Any:
         rows = await self._connection.fetch(statement, *arguments)
-        if statement is store._LAST_POSITIONS:
+        if statement is ledger.LAST_POSITIONS:
             self.passed = True
             await failpoint(POSITIONS_READ)
         return rows
@@ -39,16 +39,16 @@ class _StoppedAfterPositions:
 
 def _points() -> None:
     def stopping(append: Callable[..., Awaitable[list[LedgerRow]]]) -> Any:
-        async def _append(connection: Any, changes: list[Change]) -> list[LedgerRow]:
+        async def append_(connection: Any, changes: list[Change]) -> list[LedgerRow]:
             stopped = _StoppedAfterPositions(connection)
             rows = await append(stopped, changes)
             if rows and not stopped.passed:
-                raise PatchMisfit("positions are not read by _LAST_POSITIONS any more")
+                raise PatchMisfit("positions are not read by LAST_POSITIONS any more")
             return rows
 
-        return _append
+        return append_
 
-    replace(store, "_append", stopping)
+    replace(transaction, "append", stopping)
 
 
 MUTANT = Mutant(

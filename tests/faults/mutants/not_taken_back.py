@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from services.tally.counting.owner import OwnersWord
+from services.tally.counting.announcing.taking_back import TakingBack
 from tests.faults.mutants.mutant import Mutant, replace
 
 
 def _break() -> None:
-    def silent(_: Callable[[OwnersWord], Awaitable[None]]) -> Any:
-        async def put_right(_self: OwnersWord) -> None:
+    def silent(_: Callable[[TakingBack], Awaitable[None]]) -> Any:
+        async def put_right(_self: TakingBack) -> None:
             return
 
         return put_right
 
-    replace(OwnersWord, "put_right", silent)
+    replace(TakingBack, "put_right", silent)
 
 
 MUTANT = Mutant(

@@ -7,7 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from services.tally.counting import healing
-from services.tally.counting.owner import OwnersWord
+from services.tally.counting.announcing.taking_back import TakingBack
 from tests.faults.mutants.mutant import Mutant, replace
 
 
@@ -23,7 +23,7 @@ def _break() -> None:
 
     replace(healing, "identity", blind)
     # What it has announced and Redis has not would be found too, where a snapshot is read back before it is known as its own.
-    replace(OwnersWord, "heard", deaf)
+    replace(TakingBack, "heard", deaf)
 
 
 MUTANT = Mutant(

@@ -12,9 +12,9 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.postgres import Postgres
-from services.tally.counting import handlers, healing
+from services.tally.counting import count, handlers, healing
 from services.tally.counting import step as counting
-from services.tally.counting.store import TallyStore
+from services.tally.counting.redis_store import TallyStore
 from services.verify.store import VerifyStore
 from shared import redis as shared_redis
 from shared.postgres import Database
@@ -93,7 +93,7 @@ def test_without_a_fence_a_fact_that_was_counted_is_counted_again() -> None:
     facts = as_read(fact(1), fact(2))
     assert counting.step(facts, {0: 2}).changes == 0
     _break(mutants()["no-fence"])
-    assert vars(handlers)["step"](facts, {0: 2}).changes == 2
+    assert vars(count)["step"](facts, {0: 2}).changes == 2
     script = TallyStore(Redis())._apply.script
     assert "moved = true" not in str(script)
     assert "if moved or " in str(script)

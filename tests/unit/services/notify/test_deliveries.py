@@ -7,21 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.notify.deliveries import (
-    Claim,
-    Open,
-    Reply,
-    RetryRule,
-    Stage,
-    Verdict,
-    deliveries_for,
-    delivery_id,
-    fold,
-    message_id,
-    one_line,
-    shorten,
-    verdict,
-)
+from services.notify.deliveries import Claim, deliveries_for, delivery_id, message_id, one_line, shorten
+from services.notify.mail.replies import Reply, Stage, Verdict, verdict
+from services.notify.outbox.rules import Open, RetryRule, fold
 from shared.contract.events import MilestoneReached, Organisation, PetitionChanged, Target
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

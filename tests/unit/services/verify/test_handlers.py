@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from services.verify.deciding.records import fact_record, rejection_record
-from services.verify.deciding.rules import Kind
+from services.verify.deciding.outcome import LedgerRow, Refused
 from services.verify.handlers import VerifyHandler
 from services.verify.metrics import VerifyMetrics
-from services.verify.store import LedgerRow, Refused, VerifyStore
+from services.verify.records import fact_record, rejection_record
+from services.verify.store import VerifyStore
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import (
     ConfirmCommand,
@@ -29,6 +29,7 @@ from shared.contract.events import (
 )
 from shared.contract.identity import canonical_email, command_id, signer_key
 from shared.contract.mailboxes.providers import LATEST
+from shared.contract.states import CountChange
 from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
 from shared.kafka.records.record import Headers, Record
 from shared.runtime.failures import InvalidRecord
@@ -270,7 +271,7 @@ moments = st.datetimes(
 )  # fmt: skip
 
 
-def row(kind: Kind = "verified", *, signed_at: datetime = NOON, occurred_at: datetime = NOON) -> LedgerRow:
+def row(kind: CountChange = "verified", *, signed_at: datetime = NOON, occurred_at: datetime = NOON) -> LedgerRow:
     delta = 1 if kind == "verified" else -1
     return LedgerRow(3, 7, UUID(int=9), PATH, UUID(int=1), kind, delta, "NL", signed_at, occurred_at)
 
@@ -285,13 +286,15 @@ def attribute(record: Record, name: str) -> bytes:
 
 
 @given(kind=st.sampled_from(["verified", "withdrawn", "invalidated"]), signed_at=moments, occurred_at=moments)
-def test_a_fact_is_the_same_at_every_replay(kind: Kind, signed_at: datetime, occurred_at: datetime) -> None:
+def test_a_fact_is_the_same_at_every_replay(kind: CountChange, signed_at: datetime, occurred_at: datetime) -> None:
     first = row(kind, signed_at=signed_at, occurred_at=occurred_at)
     assert fact_record(first) == fact_record(as_stored(first))
 
 
 @given(kind=st.sampled_from(["verified", "withdrawn", "invalidated"]), signed_at=moments, occurred_at=moments)
-def test_a_fact_is_written_as_its_model_would_write_it(kind: Kind, signed_at: datetime, occurred_at: datetime) -> None:
+def test_a_fact_is_written_as_its_model_would_write_it(
+    kind: CountChange, signed_at: datetime, occurred_at: datetime
+) -> None:
     told = as_stored(row(kind, signed_at=signed_at, occurred_at=occurred_at))
     fields = {name: value for name, value in told._asdict().items() if name not in ("event_id", "kind")}
     model = SignatureVerified(**fields) if kind == "verified" else SignatureRevoked(**fields, cause=kind)
@@ -302,7 +305,7 @@ def test_a_fact_is_written_as_its_model_would_write_it(kind: Kind, signed_at: da
     ("kind", "fact"),
     [("verified", SignatureVerified), ("withdrawn", SignatureRevoked), ("invalidated", SignatureRevoked)],
 )
-def test_a_fact_says_what_the_ledger_says_and_nothing_of_the_person(kind: Kind, fact: Any) -> None:
+def test_a_fact_says_what_the_ledger_says_and_nothing_of_the_person(kind: CountChange, fact: Any) -> None:
     told = fact_record(row(kind))
     read = fact.model_validate_json(told.value or b"")
     assert (told.key, attribute(told, "type"), attribute(told, "id")) == (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.notify.deliveries import NO_MAIL, NO_TARGET, NOT_DECIDED, NOT_ITS_ID, Reply, Stage
+from services.notify.deliveries import NO_MAIL, NO_TARGET, NOT_DECIDED, NOT_ITS_ID
 from services.notify.mail.refusals import (
     ALREADY_TOLD,
     MOVED,
@@ -18,6 +18,7 @@ from services.notify.mail.refusals import (
     enhanced_status,
     read_reply,
 )
+from services.notify.mail.replies import Reply, Stage
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from services.notify.mail.refusals import Cause
-from services.notify.outbox.corrections import correction_of
-from services.notify.outbox.requeue import Because, Failed
+from services.notify.outbox.failures import Because, Failed, correction_of
 from shared.contract.events import Organisation, PetitionChanged, Target
 
 WRONG, RIGHT = "post@harbor.example", "post@harbour.example"

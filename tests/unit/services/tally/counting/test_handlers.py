@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from services.tally.counting.announce import MilestoneAnnouncer, SnapshotAnnouncer
+from services.tally.counting.announcing.milestones import MilestoneAnnouncer
+from services.tally.counting.announcing.snapshots import SnapshotAnnouncer
 from services.tally.counting.handlers import TallyHandler, decode
 from services.tally.counting.healing import Healer
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
-from services.tally.counting.store import TallyStore
+from services.tally.counting.redis_store import TallyStore
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import CountedFact, SignatureRejected, TallyUpdated
 from shared.kafka.records.record import Headers
@@ -198,4 +199,4 @@ async def test_only_the_owner_answers_a_snapshot_that_came_too_late() -> None:
     for one in (owner, other):
         await one.owns()  # learns how many partitions there are
         one.on_overtaken(PATH, 7)
-    assert [one._metrics.snapshots_overtaken._value.get() for one in (owner, other)] == [1, 0]
+    assert [one.metrics.snapshots_overtaken._value.get() for one in (owner, other)] == [1, 0]

@@ -161,3 +161,10 @@ def test_progress_says_how_many_are_missing() -> None:
 
 def test_there_is_no_progress_beyond_the_last_milestone() -> None:
     assert views.petition_view(petition(), tally(count=5_000), NOW).progress is None
+
+
+@given(count=st.integers(0, 30), thresholds=st.lists(st.integers(1, 30)))
+def test_the_next_milestone_is_the_lowest_that_is_not_reached(count: int, thresholds: list[int]) -> None:
+    found = views.next_milestone(count, thresholds)
+    above = [threshold for threshold in thresholds if threshold > count]
+    assert found == (min(above) if above else None)

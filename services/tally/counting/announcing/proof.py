@@ -7,7 +7,8 @@ until the audit puts it right. A wrong number on a page is gone in seconds; a ma
 from __future__ import annotations
 
 from services.tally.counting.ledger import Ledger
-from services.tally.counting.store import DamagedTally, Reached, TallyStore
+from services.tally.counting.redis_store import TallyStore
+from services.tally.counting.tally import DamagedTally, Reached
 
 
 class MilestoneProof:

@@ -1,4 +1,4 @@
-"""The owner's word: what stands on ``tallies.updated`` is what Redis has and the ledger proves, or it is taken back.
+"""Taking back: what stands on ``tallies.updated`` is what Redis has and the ledger proves, or its owner takes it back.
 
 Readers take the snapshot with the higher version. That keeps a late, older one from being believed; it would also keep a
 wrong one for ever: a snapshot that nobody counted, or one from before PostgreSQL was put back to an older state. So the
@@ -8,13 +8,16 @@ what the ledger does not prove is answered by a snapshot of a new epoch, which s
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 import structlog
 
+from services.tally.counting.announcing.snapshots import SnapshotAnnouncer
 from services.tally.counting.metrics import TallyMetrics
-from services.tally.counting.store import TallyState, TallyStore
+from services.tally.counting.ownership import Ownership
+from services.tally.counting.redis_store import TallyStore
+from services.tally.counting.tally import TallyState
 from shared.contract.events import TallyUpdated
 
 log = structlog.get_logger(__name__)
@@ -26,18 +29,51 @@ _MOST: Final = 10_000
 """Most petitions that wait to be compared. A flood of forged snapshots is answered in portions of this size."""
 
 
-class OwnersWord:
+class TakingBack:
     """Compares what was announced with what was counted.
 
     Args:
+        ownership: Which petitions are this process's.
         store: The tallies.
+        snapshots: What this process has published itself.
+        announced: The newest snapshot of a petition on the topic, as far as known.
         rebuild: How a tally is put right.
-        metrics: Counts what was taken back.
+        metrics: Counts what was taken back, and what was overtaken.
     """
 
-    def __init__(self, *, store: TallyStore, rebuild: Rebuild, metrics: TallyMetrics) -> None:
-        self._store, self._rebuild, self._metrics = store, rebuild, metrics
+    def __init__(
+        self,
+        *,
+        ownership: Ownership,
+        store: TallyStore,
+        snapshots: SnapshotAnnouncer,
+        announced: Callable[[str], TallyUpdated | None],
+        rebuild: Rebuild,
+        metrics: TallyMetrics,
+    ) -> None:
+        self._ownership, self._store, self._snapshots = ownership, store, snapshots
+        self._announced, self._rebuild, self._metrics = announced, rebuild, metrics
         self._heard: dict[str, TallyUpdated] = {}
+
+    def on_overtaken(self, petition_id: str, version: tuple[int, int]) -> None:
+        """The topic ends with `version` after a newer snapshot, or with something that is none: put that right."""
+        if self._ownership.owns(petition_id):
+            self._metrics.snapshots_overtaken.inc()
+            log.warning("snapshot_overtaken", petition=petition_id, version=version)
+            self._snapshots.overtaken(petition_id, version)
+
+    def on_announced(self, snapshot: TallyUpdated, value: bytes) -> None:
+        """A snapshot stands on the topic. If this process owns its petition and has not written it, it is compared."""
+        if self._ownership.owns(snapshot.petition_id) and not self._snapshots.is_ours(
+            snapshot.petition_id, snapshot.version, value
+        ):
+            self.heard(snapshot)
+
+    def compare(self, petition_ids: Iterable[str]) -> None:
+        """Compare what was last announced of these petitions with what is counted, at the next `put_right`."""
+        for petition_id in petition_ids:
+            if (announced := self._announced(petition_id)) is not None:
+                self.heard(announced)
 
     def heard(self, snapshot: TallyUpdated) -> None:
         """A snapshot stands on the topic that this process did not publish. It is compared with the next `put_right`."""

@@ -1,21 +1,22 @@
-"""What tally tells other services: milestones, each once, and snapshots, coalesced."""
+"""Snapshots: the newest tally of every petition that changed goes to ``tallies.updated``, coalesced.
+
+Contract: at most one snapshot per interval and petition, and never one that is older than what this process has published.
+A crash loses only which petitions had changed; the next owner of a partition publishes all of its petitions.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
 
 import structlog
 
-from services.tally.counting.ledger import Ledger
+from services.tally.counting.announcing import SOURCE
 from services.tally.counting.metrics import TallyMetrics
-from services.tally.counting.proof import MilestoneProof
-from services.tally.counting.store import Reached, TallyStore
-from shared.contract.events import MilestoneReached, TallyUpdated
-from shared.contract.identity import milestone_id
-from shared.contract.topics import MILESTONES_REACHED, TALLIES_UPDATED
+from services.tally.counting.redis_store import TallyStore
+from shared.contract.events import TallyUpdated
+from shared.contract.topics import TALLIES_UPDATED
 from shared.kafka.producing.producer import EventProducer
 from shared.kafka.records.headers import event_headers
 from shared.kafka.records.record import Record
@@ -23,82 +24,6 @@ from shared.runtime.failpoints import failpoint
 from shared.runtime.failures import is_transient
 
 log = structlog.get_logger(__name__)
-
-SOURCE: Final = "/groundswell/tally"
-
-
-class MilestoneAnnouncer:
-    """Announces each milestone once.
-
-    Redis has it as reached (from the Lua call that counted), PostgreSQL decides whether it is the first time, Kafka gets
-    the event, then both are marked. Killed before PostgreSQL: the batch comes again and finds the mark in Redis. Killed
-    before Kafka acknowledged, or before the marks: the row without ``announced_at`` is found at the next assignment, and
-    the same event, with the same id, is published again.
-
-    What is announced leads to mails that nobody can call back. So each milestone is proved by the ledger first: a count in
-    Redis may have been raised by hand, or by a fact that nobody decided. Where it cannot be proved, nothing is announced,
-    Redis forgets the mark, and `on_unproved` is called with the petition, whose tally has to be rebuilt.
-    """
-
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        store: TallyStore,
-        producer: EventProducer,
-        metrics: TallyMetrics,
-        on_unproved: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        self._ledger, self._store, self._producer, self._metrics = ledger, store, producer, metrics
-        self._proof, self.on_unproved = MilestoneProof(ledger=ledger, store=store), on_unproved
-        self._announcing = asyncio.Lock()  # the batch and the watch may have found the same milestone
-
-    async def announce(self, milestones: Iterable[Reached]) -> None:
-        """Announce what has not been announced, lowest threshold first."""
-        for reached in sorted(milestones, key=lambda item: (item.petition_id, item.threshold)):
-            async with self._announcing:
-                await self._announce(reached)
-
-    async def _announce(self, reached: Reached) -> None:
-        if await self._ledger.is_announced(reached.petition_id, reached.threshold):
-            await self._store.mark_announced(reached.petition_id, [reached.threshold])
-            return
-        if not await self._proof.holds(reached):
-            self._metrics.unproved.inc()
-            log.error(
-                "milestone_unproved", petition=reached.petition_id, threshold=reached.threshold, count=reached.count
-            )
-            await self._store.forget_milestone(reached.petition_id, reached.threshold)
-            self.on_unproved(reached.petition_id)
-            return
-        recorded = await self._ledger.record_milestone(reached)
-        if recorded is not None:
-            await failpoint("tally.milestone_recorded")
-            await self._producer.publish(MILESTONES_REACHED.name, _milestone_record(recorded))
-            await failpoint("tally.milestone_published")
-            await self._ledger.mark_announced(recorded)
-            await failpoint("tally.milestone_marked")
-            self._metrics.milestones.inc()
-            log.info("milestone_announced", petition=recorded.petition_id, threshold=recorded.threshold)
-        await self._store.mark_announced(reached.petition_id, [reached.threshold])
-
-
-def _milestone_record(reached: Reached) -> Record:
-    event = MilestoneReached(
-        petition_id=reached.petition_id,
-        threshold=reached.threshold,
-        count=reached.count,
-        revision=reached.revision,
-        reached_at=reached.reached_at,
-    )
-    headers = event_headers(
-        MilestoneReached,
-        event_id=milestone_id(reached.petition_id, reached.threshold),
-        source=SOURCE,
-        subject=reached.petition_id,
-        time=reached.reached_at,
-    )
-    return Record(reached.petition_id.encode(), event.model_dump_json().encode(), headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +36,7 @@ class Published:
 
 
 class SnapshotAnnouncer:
-    """Publishes the newest snapshot of every petition that changed, at most once per interval and petition.
-
-    A crash loses only which petitions had changed; the next owner of a partition publishes all of its petitions.
-    """
+    """Publishes the newest snapshot of every petition that changed, at most once per interval and petition."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The live counts in Redis: every command that tally sends there. The Lua files state their contracts.
+"""The tallies in Redis or Valkey: every command that tally sends there, and no rule. Each Lua file states its contract.
 
 All keys of a petition carry ``{petition id}``, so on a cluster they share a slot and a script may touch them together.
 """
@@ -10,7 +10,6 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Any, Final
@@ -20,6 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from services.tally.counting.step import Step, minute_text
+from services.tally.counting.tally import Applied, Damaged, DamagedTally, NotApplied, Reached, Swap, TallyState
 from shared.contract.events import TallyUpdated
 from shared.runtime.failpoints import failpoint
 from shared.runtime.failures import is_transient
@@ -30,80 +30,6 @@ _SHADOW_SECONDS = 600
 
 _DAY_MINUTES = 24 * 60
 _DAY_MILLISECONDS = _DAY_MINUTES * 60_000
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """A milestone that is recorded and not yet announced."""
-
-    petition_id: str
-    threshold: int
-    count: int
-    revision: int
-    reached_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """A step was applied."""
-
-    count: int
-    revision: int
-    unannounced: tuple[Reached, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A step was not applied: the fences are elsewhere. Only the lanes of the step are given."""
-
-    fences: dict[int, int]
-    missing: bool = field(default=False, compare=False)
-    """There is no tally of this petition."""
-
-
-@dataclass(frozen=True, slots=True)
-class Damaged:
-    """What Redis has of a petition is no tally: a value of the wrong type, or no number. It has to be rebuilt."""
-
-    what: str
-
-
-class DamagedTally(Exception):
-    """What Redis has of a petition is no tally. The message names the field."""
-
-
-@dataclass(frozen=True, slots=True)
-class TallyState:
-    """A whole tally: what the ledger says it should be, or what Redis has."""
-
-    count: int
-    revision: int
-    fences: dict[int, int]
-    countries: dict[str, int]
-    minutes: dict[int, int]
-    epoch: int = 0
-    """See `shared.contract.events.TallyUpdated`."""
-    peak: int = field(default=0, compare=False)
-    """The highest count that the ledger ever had, by the times of its rows. Of a state that was read from the ledger."""
-
-    @property
-    def version(self) -> tuple[int, int]:
-        """Of two states of one petition, the one with the higher version holds."""
-        return self.epoch, self.revision
-
-
-@dataclass(frozen=True, slots=True)
-class Swap:
-    """What became of a rebuilt state; true if it was put in place."""
-
-    done: bool
-    above: dict[int, int] = field(default_factory=dict)
-    """Stored fences that are above the rebuilt ones."""
-    version: tuple[int, int] | None = None
-    """The stored version, where it is higher than the rebuilt one."""
-
-    def __bool__(self) -> bool:
-        return self.done
 
 
 def _script(name: str) -> str:
@@ -129,7 +55,7 @@ class TallyStore:
         self._swap = redis.register_script(_script("swap.lua"))
         self._read = redis.register_script(_script("read.lua"))
 
-    async def apply(self, steps: Sequence[tuple[str, Step, Sequence[int]]]) -> list[Applied | Refused | Damaged]:
+    async def apply(self, steps: Sequence[tuple[str, Step, Sequence[int]]]) -> list[Applied | NotApplied | Damaged]:
         """Apply steps of several petitions in one round trip; each is atomic by itself.
 
         Args:
@@ -284,13 +210,13 @@ def _is_damage(reply: object) -> bool:
     raise reply
 
 
-def _applied(petition_id: str, reply: Any) -> Applied | Refused | Damaged:
+def _applied(petition_id: str, reply: Any) -> Applied | NotApplied | Damaged:
     if _is_damage(reply):
         return Damaged("a value of the wrong type")
     if reply[0] == 2:
         return Damaged(reply[1])
     if reply[0] == 0:
-        return Refused(dict(zip(reply[2::2], reply[3::2], strict=True)), missing=reply[1] == 0)
+        return NotApplied(dict(zip(reply[2::2], reply[3::2], strict=True)), missing=reply[1] == 0)
     milestones = zip(*(reply[start::4] for start in range(3, 7)), strict=True)
     try:
         unannounced = tuple(

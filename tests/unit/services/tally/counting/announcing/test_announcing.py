@@ -9,10 +9,12 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from prometheus_client import CollectorRegistry
 
-from services.tally.counting.announce import MilestoneAnnouncer, SnapshotAnnouncer
+from services.tally.counting.announcing.milestones import MilestoneAnnouncer
+from services.tally.counting.announcing.snapshots import SnapshotAnnouncer
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
-from services.tally.counting.store import Reached, TallyStore
+from services.tally.counting.redis_store import TallyStore
+from services.tally.counting.tally import Reached
 from shared.contract.events import MilestoneReached, TallyUpdated
 from shared.contract.identity import milestone_id
 from shared.contract.topics import MILESTONES_REACHED, TALLIES_UPDATED

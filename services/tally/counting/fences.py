@@ -1,0 +1,40 @@
+"""Where this process last knew the fences to be, and whose turn it is to move them.
+
+Contract: a known fence is only a guess that saves asking. `apply.lua` compares it with the stored one, and applies nothing
+where they differ. Who moves fences, counting a batch or rebuilding a tally, holds `turn` meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from services.tally.counting.step import Step
+
+
+class KnownFences:
+    """By petition and lane, the last position counted."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self._known: dict[str, dict[int, int]] = {}
+
+    def of(self, petition_id: str) -> Mapping[int, int]:
+        """The fences of a petition, as far as known."""
+        return self._known.get(petition_id, {})
+
+    def applied(self, petition_id: str, part: Step) -> None:
+        """A step was applied."""
+        self._known[petition_id] = part.fences_after(self.of(petition_id))
+
+    def learned(self, petition_id: str, fences: Mapping[int, int]) -> None:
+        """These are the stored fences of some lanes."""
+        self._known.setdefault(petition_id, {}).update(fences)
+
+    def rebuilt(self, petition_id: str, fences: Mapping[int, int]) -> None:
+        """The tally was rebuilt, and has these fences and no others."""
+        self._known[petition_id] = dict(fences)
+
+    def forget(self) -> None:
+        """Partitions changed hands: another process may have moved them since."""
+        self._known.clear()

@@ -1,0 +1,331 @@
+"""What becomes of a batch: the types that the store answers with, and what stored rows mean for the commands of the batch.
+
+Contract: no I/O. The store runs the statements and hands over the rows that they returned; `Gathered` collects what they
+mean, and `Gathered.decided` is the answer. The ledger decides what is decided: a command whose event is in it is a replay,
+whatever became of the row of its signature. A command that contradicts its row of the ledger is named, and set aside.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Literal, NamedTuple
+from uuid import UUID
+
+from services.verify.deciding.rules import Change, Judgement, Reason, Submission, is_sign
+from shared.contract.events import (
+    Command,
+    ConfirmCommand,
+    EraseCommand,
+    InvalidateCommand,
+    SignCommand,
+    WithdrawCommand,
+)
+from shared.contract.states import CountChange, Refusal, SignatureState
+
+# A name of the module is looked up in less than half the time that a member of an enumeration takes.
+_PENDING: Final = SignatureState.PENDING
+_VERIFIED: Final = SignatureState.VERIFIED
+_REJECTED: Final = SignatureState.REJECTED
+_DUPLICATE: Final = SignatureState.DUPLICATE
+
+CHANGES: Final[Mapping[type[Command], CountChange]] = {
+    SignCommand: SignatureState.VERIFIED,
+    ConfirmCommand: SignatureState.VERIFIED,
+    WithdrawCommand: SignatureState.WITHDRAWN,
+    InvalidateCommand: SignatureState.INVALIDATED,
+}
+"""What each command is in the ledger, if it changes a count."""
+
+UNKNOWN: Final = "unknown"
+"""The state, so to say, of a signature that is not there."""
+
+
+class LedgerRow(NamedTuple):
+    """A row of the ledger, its fields in the order of the table's columns."""
+
+    lane: int
+    position: int
+    event_id: UUID
+    petition_id: str
+    signature_id: UUID
+    kind: CountChange
+    delta: int
+    country: str
+    signed_at: datetime
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A sign command that does not count."""
+
+    submission: Submission
+    outcome: Refusal
+    reason: str
+    submitted_at: datetime
+    """Of the signature as it was first decided: a client's retry comes with a later time, and says the same event."""
+
+
+class Mismatch(NamedTuple):
+    """A command whose signature is another signer's or petition's than it says. It changes nothing."""
+
+    submission: Submission
+    field: Literal["petition_id", "signer_key"]
+    """What differs; the petition, if both do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What became of a batch."""
+
+    ledger: list[LedgerRow]
+    """Every change of a count that this batch must publish, replayed ones included, by lane and position."""
+    refused: list[Refused]
+    pending: int
+    replays: frozenset[UUID]
+    """Event ids of commands that had been decided before."""
+    not_applicable: Counter[str]
+    """How many commands changed nothing, by the state of the signature that they are about: ``unknown`` if it is not there,
+    ``duplicate`` if it is a duplicate of one that is not known."""
+    mismatched: list[Mismatch] = field(default_factory=list)
+    erased: int = 0
+    """Signatures that this batch erased; those that were erased before are replays."""
+
+
+class Gathered:
+    """What a transaction has gathered so far. Rows are given as the store's statements return them.
+
+    Args:
+        decided: Events that are known to be in the ledger: nothing is written for them.
+    """
+
+    def __init__(self, decided: Iterable[UUID] = ()) -> None:
+        self.changes: list[Change] = []
+        self.refused: list[Refused] = []
+        self.replays: set[UUID] = set(decided)
+        """Sign commands that are stored already, and erasures that were carried out."""
+        self.unmatched: dict[UUID, str] = {}
+        """Other commands that changed nothing, and the state that kept them from it: replays if the ledger knows them,
+        otherwise not applicable."""
+        self.rejected: set[UUID] = set()
+        """Sign commands that were stored as rejected just now."""
+        self.contradictions: dict[UUID, str] = {}
+        """Sign commands that contradict what is stored under their id, and in what."""
+        self.mismatched: list[Mismatch] = []
+        """Replays too if the ledger knows them."""
+        self.erased = 0
+        self.pending = 0
+
+    # ---------------------------------------------------------------------------------------------------- sign commands
+
+    def note_new(self, submission: Submission, judgement: Judgement) -> None:
+        """A sign command was stored just now, as it was judged."""
+        command = submission.command
+        assert isinstance(command, SignCommand)
+        if judgement.state == _REJECTED:
+            assert judgement.reason is not None
+            self.refused.append(_refused(submission, _REJECTED, judgement.reason))
+            self.rejected.add(submission.event_id)
+        elif judgement.state == _PENDING:
+            self.pending += 1
+        else:
+            self.changes.append(
+                Change(
+                    submission,
+                    kind=_VERIFIED,
+                    delta=1,
+                    petition_id=command.petition_id,
+                    signature_id=command.signature_id,
+                    country=command.country,
+                    signed_at=submission.moment,
+                    occurred_at=submission.moment,
+                )
+            )
+
+    def note_duplicate(self, submission: Submission) -> None:
+        """A sign command was stored just now as a duplicate of another signature of its signer."""
+        self.refused.append(_refused(submission, _DUPLICATE, Reason.ALREADY_SIGNED))
+
+    def note_known(self, submission: Submission, row: Any) -> None:
+        """A sign command is stored already, as `row` or in the ledger."""
+        if row["in_ledger"]:
+            self.replays.add(submission.event_id)  # whatever became of its row: what was counted is answered
+        elif row["petition_id"] != submission.command.petition_id or (
+            row["signer_key"] != submission.signer_key and row["erased_at"] is None  # an erased one is nobody's
+        ):
+            self.contradictions[submission.event_id] = "its signature_id is stored for another signer or petition"
+        else:
+            self.replays.add(submission.event_id)
+            if row["state"] in (_DUPLICATE, _REJECTED) and row["reason"]:  # without one it was edited: none to tell
+                self.refused.append(
+                    Refused(submission, SignatureState(row["state"]), row["reason"], row["submitted_at"])  # type: ignore[arg-type]
+                )
+
+    # -------------------------------------------------------------------------------------------------- other commands
+
+    def note_change(self, submission: Submission, row: Any) -> None:
+        """A command has changed a signature, now `row`. The ledger gets what changes the count."""
+        if row["state"] == _VERIFIED or row["state_before"] == _VERIFIED:
+            self.changes.append(_change_of(submission, row))
+
+    def note_unchanged(self, change: Submission, row: Any, *, erased_here: Collection[UUID] = ()) -> None:
+        """A command has changed nothing: done before, about another signer's or petition's, or not applicable.
+
+        Args:
+            change: The command.
+            row: The signature that it names; None if it is not there.
+            erased_here: What one of the commands erased. Another one of the same round has another key, and was forged.
+        """
+        if row is None:
+            self.unmatched[change.event_id] = UNKNOWN
+        elif row["petition_id"] != change.command.petition_id:
+            self.mismatched.append(Mismatch(change, "petition_id"))
+        elif change.command.signature_id in erased_here or (
+            row["erased_at"] is None and row["signer_key"] != change.signer_key
+        ):
+            self.mismatched.append(Mismatch(change, "signer_key"))
+        elif isinstance(change.command, EraseCommand):
+            self.replays.add(change.event_id)
+        else:
+            self.unmatched[change.event_id] = row["state"]
+
+    # ------------------------------------------------------------------------------------------------------- the whole
+
+    def to_look_up(self) -> set[UUID]:
+        """Commands that may be in the ledger already."""
+        return self._unknown() | self.rejected
+
+    def _unknown(self) -> set[UUID]:
+        """Commands that changed nothing, and may be in the ledger."""
+        if not (self.replays or self.unmatched or self.mismatched):  # nearly always
+            return set()
+        # A record that took another one's id beside it: what this batch decided is no replay.
+        decided = {change.submission.event_id for change in self.changes}
+        self.unmatched = {event_id: state for event_id, state in self.unmatched.items() if event_id not in decided}
+        return self.replays | self.unmatched.keys() | {one.submission.event_id for one in self.mismatched} - decided
+
+    def refusals(
+        self, batch: Sequence[Submission], replayed: Iterable[LedgerRow], duplicates: Mapping[UUID, UUID]
+    ) -> dict[int, str]:
+        """Compare commands with the rows that the ledger has of their events.
+
+        Args:
+            batch: The commands.
+            replayed: The rows.
+            duplicates: Of the signatures that commands name, the duplicates, and what they are duplicates of.
+
+        Returns:
+            By index, why a command cannot be applied: a row is about something else, or a stored signature is.
+        """
+        rows = {row.event_id: row for row in replayed}
+        refused: dict[int, str] = {}
+        for place, submission in enumerate(batch) if rows or self.contradictions else ():
+            why = self.contradictions.get(submission.event_id)
+            row = rows.get(submission.event_id)
+            if row is not None and not _is_about(row, submission, duplicates):
+                why = f"its event is in the ledger for something else: lane {row.lane}, position {row.position}"
+            if why is not None:
+                refused[place] = why
+        return refused
+
+    def decided(self, batch: Sequence[Submission], new: list[LedgerRow], replayed: Sequence[LedgerRow]) -> Decided:
+        """What became of the batch.
+
+        Args:
+            batch: The commands.
+            new: The rows that were appended to the ledger for it.
+            replayed: The rows that the ledger had of its events before.
+        """
+        if not replayed:  # nearly always
+            return Decided(
+                new,
+                self.refused,
+                self.pending,
+                frozenset(self.replays),
+                Counter(self.unmatched.values()),
+                self.mismatched,
+                self.erased,
+            )
+        # A row of a lane that the command did not come in here (it was sent again, and partitions were added meanwhile) is
+        # published by that lane's own reader, in that lane's order. Publishing it here could overtake a row before it,
+        # and the readers' fences would drop that one for ever.
+        here = {(submission.event_id, submission.lane) for submission in batch}
+        mine = new + [row for row in replayed if (row.event_id, row.lane) in here]
+        ledger = sorted(mine, key=lambda row: (row.lane, row.position))
+        known = self.replays | {row.event_id for row in replayed}
+        mismatched = [one for one in self.mismatched if one.submission.event_id not in known]
+        return Decided(
+            ledger,
+            self.refused,
+            self.pending,
+            frozenset(known),
+            Counter(state for event_id, state in self.unmatched.items() if event_id not in known),
+            mismatched,
+            self.erased,
+        )
+
+
+def _refused(submission: Submission, outcome: Refusal, reason: Reason) -> Refused:
+    assert isinstance(submission.command, SignCommand)
+    return Refused(submission, outcome, reason, submission.moment)
+
+
+def _change_of(submission: Submission, row: Any) -> Change:
+    assert not isinstance(submission.command, SignCommand)
+    return Change(
+        submission,
+        kind=row["state"],
+        delta=1 if row["state"] == _VERIFIED else -1,
+        petition_id=row["petition_id"],
+        signature_id=row["signature_id"],
+        country=row["country"],
+        signed_at=row["submitted_at"],
+        occurred_at=submission.moment,
+    )
+
+
+def _is_about(row: LedgerRow, submission: Submission, duplicates: Mapping[UUID, UUID]) -> bool:
+    command = submission.command
+    named = command.signature_id
+    if row.signature_id not in (named, duplicates.get(named)) or row.kind != CHANGES.get(type(command)):
+        return False
+    # A change takes its petition from the stored signature. What the command says of it decides nothing.
+    return not isinstance(command, SignCommand) or row.petition_id == command.petition_id
+
+
+# ------------------------------------------------------------------------------------------ commands that are there twice
+
+
+def first_of_each(submissions: Sequence[Submission]) -> list[Submission]:
+    """Of a command that is in the batch more than once (a client's retry), the first; the others say the same.
+
+    Change commands that say otherwise, of one id, are all kept: a forged one must not stand in for the true one.
+    """
+    first: dict[UUID | tuple[UUID, UUID, str], Submission] = {}
+    for submission in submissions:
+        known = first.setdefault(submission.event_id, submission)
+        if known is submission or is_sign(submission):
+            continue
+        claims = submission.event_id, submission.signer_key, submission.command.petition_id
+        if claims != (known.event_id, known.signer_key, known.command.petition_id):
+            first.setdefault(claims, submission)
+    return list(first.values())
+
+
+def shared_ids(batch: Sequence[Submission]) -> dict[int, str]:
+    """Sign commands that share their id with an earlier one of another signer or petition: by index, what to say of it."""
+    if len({submission.event_id for submission in batch}) == len(batch):  # nearly always
+        return {}
+    first: dict[UUID, Submission] = {}
+    refused: dict[int, str] = {}
+    for place, submission in enumerate(batch):
+        one = first.setdefault(submission.event_id, submission)
+        if is_sign(submission) and (submission.signer_key, submission.command.petition_id) != (
+            one.signer_key,
+            one.command.petition_id,
+        ):
+            refused[place] = "its signature_id is that of an earlier command, of another signer or petition"
+    return refused

@@ -1,0 +1,101 @@
+"""SQL of new signatures: each is inserted once, and the indexes decide which of a signer's signatures stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from services.verify.deciding.outcome import Gathered
+from services.verify.deciding.rules import Judgement, Reason, Submission
+from services.verify.store.errors import LaneTaken
+from shared.contract.events import SignCommand
+from shared.contract.states import SignatureState
+
+INSERT_SIGNATURES = """
+INSERT INTO signatures (signature_id, signer_key, petition_id, state, reason, country, submitted_at)
+SELECT signature_id, signer_key, petition_id, state, reason, country, submitted_at
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[])
+     WITH ORDINALITY AS s (signature_id, signer_key, petition_id, state, reason, country, submitted_at, place)
+ORDER BY place  -- of two signatures of one signer in a batch, the first stands
+ON CONFLICT DO NOTHING
+RETURNING signature_id
+"""
+
+# What a duplicate is a duplicate of is decided with it, once and for all.
+INSERT_DUPLICATES = """
+INSERT INTO signatures (signature_id, signer_key, petition_id, state, reason, country, submitted_at, duplicate_of)
+SELECT signature_id, signer_key, petition_id, state, reason, country, submitted_at,
+       (SELECT s.signature_id FROM signatures s
+        WHERE s.signer_key = d.signer_key AND s.state IN ('pending', 'verified', 'invalidated') LIMIT 1)
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[])
+     AS d (signature_id, signer_key, petition_id, state, reason, country, submitted_at)
+ON CONFLICT DO NOTHING
+RETURNING signature_id
+"""
+
+# One row for each signature that is asked for; state is null where it is not stored.
+STORED_SIGNATURES = """
+SELECT wanted.signature_id, s.signer_key, s.petition_id, s.state, s.reason, s.submitted_at, s.erased_at,
+       EXISTS (SELECT FROM ledger WHERE ledger.event_id = wanted.signature_id) AS in_ledger
+FROM unnest($1::uuid[]) AS wanted (signature_id)
+LEFT JOIN signatures s ON s.signature_id = wanted.signature_id
+"""
+
+
+async def apply_signs(
+    connection: Any, signs: list[Submission], judgements: Mapping[UUID, Judgement], gathered: Gathered
+) -> None:
+    """Store sign commands of different signatures, in their order, and gather what became of each.
+
+    Raises:
+        LaneTaken: another verify has decided one of them at this moment.
+    """
+    rows = [_signature_row(submission, judgements[submission.event_id]) for submission in signs]
+    inserted = await _insert_signatures(connection, INSERT_SIGNATURES, rows)
+    new = signs if len(inserted) == len(signs) else [each for each in signs if each.event_id in inserted]
+    for submission in new:
+        gathered.note_new(submission, judgements[submission.event_id])
+    if len(new) == len(signs):
+        return
+    left = [submission for submission in signs if submission.event_id not in inserted]
+    # What was not inserted is either known by its id (a replay) or lost against another signature of its signer.
+    stored = {
+        row["signature_id"]: row
+        for row in await connection.fetch(STORED_SIGNATURES, [submission.event_id for submission in left])
+    }
+    # One that the ledger counts is no duplicate: its row was deleted, and is not to come back.
+    known = {number for number, row in stored.items() if row["in_ledger"] or row["state"] is not None}
+    verdict = Judgement(SignatureState.DUPLICATE, Reason.ALREADY_SIGNED)
+    duplicates = [_signature_row(submission, verdict) for submission in left if submission.event_id not in known]
+    recorded = await _insert_signatures(connection, INSERT_DUPLICATES, duplicates)
+    if len(recorded) < len(duplicates):
+        # Or, when it does not pass, something in the database refuses rows without an error: a trigger, a policy.
+        raise LaneTaken("another verify decided a signature of this batch meanwhile, or its row is refused")
+    for submission in left:
+        if submission.event_id in known:
+            gathered.note_known(submission, stored[submission.event_id])
+        else:
+            gathered.note_duplicate(submission)
+
+
+async def _insert_signatures(connection: Any, statement: str, rows: list[tuple[Any, ...]]) -> set[UUID]:
+    """Insert what does not collide; returns the ids that were inserted."""
+    if not rows:
+        return set()
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return {row["signature_id"] for row in await connection.fetch(statement, *columns)}
+
+
+def _signature_row(submission: Submission, judgement: Judgement) -> tuple[Any, ...]:
+    command = submission.command
+    assert isinstance(command, SignCommand)
+    return (
+        command.signature_id,
+        submission.signer_key,
+        command.petition_id,
+        judgement.state,
+        judgement.reason,
+        command.country,
+        submission.moment,
+    )
