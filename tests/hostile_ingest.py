@@ -19,6 +19,7 @@ from services.ingest.admin.events import AdminEvent, AdminEvents, LastChange
 from services.ingest.metrics import IngestMetrics
 from services.ingest.petitions.calls import PetitionEndpoints
 from services.ingest.petitions.changes import PetitionChanges
+from services.ingest.problems import KINDS
 from services.ingest.routes import Dispatcher, other_routes
 from services.ingest.settings import Settings
 from services.ingest.signatures.calls import SignatureEndpoints
@@ -30,7 +31,6 @@ from services.ingest.signing.sign import SignEndpoint
 from services.ingest.web.answers import Answers
 from services.ingest.web.clients import Clients
 from services.ingest.web.limits import ClientRate, InFlight
-from services.ingest.web.problems import KINDS
 from services.verify.handlers import VerifyHandler
 from shared.contract.catalogue import Catalogue
 from shared.contract.topics import SIGNATURES_SUBMITTED

@@ -15,13 +15,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.ingest.metrics import IngestMetrics
 from services.ingest.openapi import document as openapi
 from services.ingest.petitions.calls import PetitionEndpoints
+from services.ingest.problems import problem
 from services.ingest.signatures.calls import SignatureEndpoints
 from services.ingest.signing.batch import BatchEndpoint
 from services.ingest.signing.sign import PREFIX, SUFFIX, SignEndpoint
 from services.ingest.web.answers import Answers
 from services.ingest.web.bodies import ClientDisconnected
 from services.ingest.web.limits import InFlight
-from services.ingest.web.problems import problem
 from shared.web.malformed import fields_of
 from shared.web.problems import Problem, prefers_html
 

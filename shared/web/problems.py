@@ -1,4 +1,7 @@
-"""HTTP that every service has in common: errors as RFC 9457 problem details, and who gets a page instead."""
+"""Errors of every HTTP service as RFC 9457 problem details, and who gets a page instead.
+
+Plain types: rules raise a `Problem` without knowing of a web framework. `shared.web.problem_answers` makes the answers.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from shared.contract.form_errors import FORM_ERRORS, sentence
 
@@ -17,7 +17,9 @@ PROBLEM_JSON = "application/problem+json"
 
 
 class Problem(Exception):
-    """An answer that says what went wrong and what to do (RFC 9457).
+    """A request is refused: what went wrong and what to do (RFC 9457).
+
+    The one error on the way from a rule to the answer.
 
     Args:
         status: The HTTP status.
@@ -53,13 +55,6 @@ class Problem(Exception):
         if self.errors:
             body["errors"] = [dict(error) for error in self.errors]
         return body
-
-    def response(self) -> Response:
-        """The answer to send."""
-        headers = {"x-content-type-options": "nosniff", **self.headers}
-        if self.retry_after is not None:
-            headers["retry-after"] = str(self.retry_after)
-        return JSONResponse(self.body(), self.status, headers, media_type=PROBLEM_JSON)
 
 
 _CODES = {
@@ -132,20 +127,3 @@ def _field_error(field: str, kind: str, message: str) -> dict[str, str]:
     else:  # that of a rule of ours, or pydantic's, which says how long a text may be
         problem = message.removeprefix("Value error, ")
     return {"field": field, "code": code, "problem": problem}
-
-
-async def problem_response(_: Request, error: Exception) -> Response:
-    """Starlette's exception handler for `Problem`."""
-    assert isinstance(error, Problem)
-    return error.response()
-
-
-async def http_exception_response(_: Request, error: Exception) -> Response:
-    """Starlette's own refusals (404, 405) as problem details."""
-    assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    return Problem(error.status_code, code, str(error.detail), headers=error.headers).response()
-
-
-EXCEPTION_HANDLERS: dict[Any, Any] = {Problem: problem_response, HTTPException: http_exception_response}
-"""Give these to `starlette.applications.Starlette(exception_handlers=...)`."""

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from deploy.local.test_needs import UNPACKED
 from deploy.operate import SERVICES
-from services.ingest.web.problems import KINDS
+from services.ingest.problems import KINDS
 from services.tally.settings import Settings as TallySettings
 from shared.contract.topics import GROUPS
 from tests.contract.alerts import CASES

@@ -20,7 +20,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from services.ingest.access.access import Caller
 from services.ingest.metrics import IngestMetrics
-from services.ingest.web.problems import problem
+from services.ingest.problems import problem
 from shared.kafka.errors import is_transient
 from shared.postgres import Connection, Database
 from shared.web.problems import Problem

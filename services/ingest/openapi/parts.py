@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from services.ingest.petitions.documents import READ_ONLY
+from services.ingest.problems import KINDS
 from services.ingest.signing.admission import BatchLine, Erasure, Submission
-from services.ingest.web.problems import KINDS
 from services.ingest.web.schemas import (
     BatchAnswer,
     CommandSubmitted,

@@ -27,9 +27,9 @@ from services.ingest.petitions.documents import (
     unknown_fields,
 )
 from services.ingest.petitions.rules import petition_errors
+from services.ingest.problems import problem
 from services.ingest.signing.intake import Intake
 from services.ingest.web.bodies import MERGE_PATCH, read_json, refusal_of, too_large
-from services.ingest.web.problems import problem
 from services.ingest.web.schemas import ListedPetition, PetitionBody, PetitionList, public_petition
 from shared.contract.bounds.texts import SLUG
 from shared.contract.catalogue import Catalogue, admission_at

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from services.ingest.access.access import Access, Role
 from services.ingest.admin.events import AdminEvent, AdminEvents
 from services.ingest.metrics import IngestMetrics
-from services.ingest.refusal import NotAdmitted
+from services.ingest.problems import problem
 from services.ingest.signatures.disclosure import without_duplicates, without_erasures
 from services.ingest.signatures.effect import without_effect
 from services.ingest.signatures.store import Outcome, OutcomeStore, Target
@@ -24,7 +24,6 @@ from services.ingest.web.answers import Answers
 from services.ingest.web.bodies import read_json, refusal_of
 from services.ingest.web.clients import Clients
 from services.ingest.web.limits import ClientRate
-from services.ingest.web.problems import problem, problem_of
 from services.ingest.web.schemas import CommandSubmitted, SignatureStatus, status_url
 from shared.contract.events import (
     ChangeCommand,
@@ -196,8 +195,6 @@ async def _read_words(request: Request, headers: Mapping[bytes, bytes], caller: 
         return checked_erasure(Erasure.model_validate_json(body), caller).model_dump()
     except ValidationError as error:
         raise refusal_of(error) from None
-    except NotAdmitted as refusal:
-        raise problem_of(refusal) from None
 
 
 def _decided(outcome: Outcome) -> SignatureStatus:

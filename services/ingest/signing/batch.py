@@ -13,13 +13,13 @@ from starlette.responses import Response
 
 from services.ingest.access.access import Access
 from services.ingest.metrics import IngestMetrics
+from services.ingest.problems import problem
 from services.ingest.signing.admission import BatchLine
 from services.ingest.signing.intake import Intake
 from services.ingest.signing.sign import BODY_BYTES as LINE_BYTES
 from services.ingest.web.bodies import BOM, media_type, read_body, refusal_of, require_utf8, too_large
 from services.ingest.web.deadline import ANSWER_SECONDS
 from services.ingest.web.limits import InFlight
-from services.ingest.web.problems import problem
 from services.ingest.web.schemas import BatchAnswer, LineAccepted, LineRefused, ProblemDetails, status_url
 from shared.contract.events import PetitionChanged
 from shared.web.malformed import fields_of

@@ -10,8 +10,8 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive
 
+from services.ingest.problems import problem
 from services.ingest.web.deadline import ANSWER_SECONDS
-from services.ingest.web.problems import problem
 from shared.web.problems import field_errors
 from shared.web.sign_form import FormUnreadable, multipart, submission_fields, urlencoded
 

@@ -37,7 +37,8 @@ from services.tally.reading.pages import PublicAddresses, not_allowed_page, not_
 from services.tally.reading.views import organisation_body, tally_body
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import PetitionChanged
-from shared.web.problems import EXCEPTION_HANDLERS, Problem, http_exception_response, prefers_html
+from shared.web.problem_answers import EXCEPTION_HANDLERS, http_exception_response
+from shared.web.problems import Problem, prefers_html
 
 CACHE_CONTROL: Final = "public, max-age=1"
 """Counts are public, and a second old is as good as new to a reader: with any cache in front, a viral petition costs one

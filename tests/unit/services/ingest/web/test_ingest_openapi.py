@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from services.ingest.openapi.document import document
-from services.ingest.web.problems import KINDS
+from services.ingest.problems import KINDS
 
 COMMITTED = Path(__file__).parents[5] / "docs" / "openapi.json"
 

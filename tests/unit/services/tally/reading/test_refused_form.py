@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from services.ingest.openapi.document import document
-from services.ingest.web.problems import KINDS
+from services.ingest.problems import KINDS
 from services.tally.reading.refusals import FIELDS, REFUSALS
 from services.tally.reading.typed import FORM_BYTES
 from shared.contract.bounds import MOST_CHARACTERS

@@ -1,6 +1,7 @@
-"""Every refusal that ingest gives, in one table: name, status, and what the client is told.
+"""Every refusal that ingest gives, in one table: name, status, and the sentence for the client.
 
-The names are part of the API (the last part of a problem's ``type``), label the metric
+Rules and calls raise `problem`; the request boundary alone answers it (`services.ingest.routes`, and for the hot call
+`services.ingest.signing.sign`). The names are part of the API (the last part of a problem's ``type``), label the metric
 ``groundswell_ingest_refused_total``, and make the table of refusals in docs/openapi.json.
 """
 
@@ -11,9 +12,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from services.ingest.refusal import FieldError, NotAdmitted
 from shared.web import malformed
 from shared.web.problems import Problem
+
+FieldError = dict[str, str]
+"""One field that must be put right: ``field``, ``code`` and ``problem``, a sentence. Never the value that was sent."""
 
 WWW_AUTHENTICATE: Final = 'Bearer realm="groundswell"'
 
@@ -120,7 +123,7 @@ KINDS: Final[dict[str, Kind]] = {
 def problem(
     name: str, *, detail: str | None = None, errors: Sequence[FieldError] = (), retry_after: int | None = None
 ) -> Problem:
-    """The answer for one of `KINDS`; `detail` and `retry_after` replace the table's."""
+    """The refusal of one of `KINDS`, to be raised; `detail` and `retry_after` replace the table's."""
     kind = KINDS[name]
     return Problem(
         kind.status,
@@ -130,8 +133,3 @@ def problem(
         retry_after=kind.retry_after if retry_after is None else retry_after,
         headers=kind.headers,
     )
-
-
-def problem_of(refusal: NotAdmitted) -> Problem:
-    """The answer to a submission that the rules refused."""
-    return problem(refusal.reason, detail=refusal.detail, errors=refusal.errors)
