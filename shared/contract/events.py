@@ -32,6 +32,7 @@ from pydantic_core import PydanticCustomError
 
 from shared.contract.bounds.numbers import MOST_BLOCKED_DOMAINS, MOST_MILESTONES, MOST_SUPPORTERS, MOST_TARGETS
 from shared.contract.bounds.texts import (
+    COUNTRY_CODE,
     MOST_ACTOR,
     MOST_CHARACTERS,
     MOST_OFFICE,
@@ -45,6 +46,7 @@ from shared.contract.bounds.texts import (
     clean_code,
     clean_line,
     clean_text,
+    is_country_code,
 )
 from shared.contract.bounds.times import calendar_utc
 from shared.contract.countries import COUNTRIES
@@ -54,14 +56,16 @@ Slug = Annotated[str, StringConstraints(pattern=rf"^{SLUG}$")]
 
 PetitionId = Slug
 
-CountryCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+CountryCode = Annotated[str, StringConstraints(pattern=rf"^{COUNTRY_CODE}$")]
 """ISO 3166-1 alpha-2, upper case; the code's existence is verify's rule (``country_unknown``), not its shape."""
 
 EmailText = Annotated[str, StringConstraints(min_length=3, max_length=MOST_CHARACTERS["email"])]
 """An e-mail address, in any spelling."""
 
-
-_COUNTRY: Final = re.compile("[A-Z]{2}")
+Cause = Literal["withdrawn", "invalidated"]
+RefusedAs = Literal["duplicate", "rejected"]
+TargetKind = Literal["person", "body"]
+Confirmation = Literal["none", "required"]
 
 
 def _cleaned(clean: Callable[[str], str]) -> BeforeValidator:
@@ -80,7 +84,7 @@ def _line(most: int) -> BeforeValidator:
 
 def _country_code(value: object) -> object:
     code = clean_code(value) if isinstance(value, str) else value
-    if isinstance(code, str) and not _COUNTRY.fullmatch(code):
+    if isinstance(code, str) and not is_country_code(code):
         raise PydanticCustomError("not_a_country_code", "must be a country code of two letters")
     return code
 
@@ -252,7 +256,7 @@ class SignatureRevoked(CountedFact):
 
     delta: Literal[-1] = -1
     """How the count changes."""
-    cause: Literal["withdrawn", "invalidated"]
+    cause: Cause
     """Who took it back: ``withdrawn``, the signer; ``invalidated``, a moderator."""
 
 
@@ -270,7 +274,7 @@ class SignatureRejected(Event):
     """The submission's id."""
     petition_id: PetitionId
     """The petition that it was for."""
-    outcome: Literal["duplicate", "rejected"]
+    outcome: RefusedAs
     """``duplicate``: the signer has signed before; ``rejected``: the petition's rules do not allow it."""
     reason: str
     """A code of docs/reason-codes.md. There may be new ones at any time."""
@@ -301,7 +305,7 @@ class Target(Event):
     """The target's id, unique in its petition."""
     name: Annotated[str, _line(MOST_OFFICE), StringConstraints(min_length=1, max_length=MOST_OFFICE)]
     """The office or body as people read it."""
-    kind: Literal["person", "body"] = "person"
+    kind: TargetKind = "person"
     """Whether an office that one person holds, or a body of several."""
     email: Annotated[EmailText, _cleaned(clean_address)]
     """Where mails about milestones go."""
@@ -312,7 +316,7 @@ class Policy(Event):
 
     TYPE: ClassVar[str] = "groundswell.policy.v1"
 
-    confirmation: Literal["none", "required"] = "none"
+    confirmation: Confirmation = "none"
     """``required``: a signature is pending until its e-mail address was confirmed."""
     countries: list[Annotated[CountryCode, BeforeValidator(_country_code)]] | None = None
     """Only signers of these countries count; ``null``: all do."""

@@ -28,6 +28,7 @@ from services.ingest.openapi.parts import (
     schemas,
     signature_id,
 )
+from services.ingest.signing.admission import IDEMPOTENCY_KEY, MOST_IDEMPOTENCY_KEY
 from services.ingest.signing.batch import CONTENT_TYPES
 from services.ingest.signing.sign import BODY_BYTES
 
@@ -131,7 +132,12 @@ def _sign() -> Json:
                     "name": "Idempotency-Key",
                     "in": "header",
                     "description": "The same signer with the same key is the same signature, however often it is sent.",
-                    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+                    "schema": {
+                        "type": "string",
+                        "minLength": 1,
+                        "maxLength": MOST_IDEMPOTENCY_KEY,
+                        "pattern": IDEMPOTENCY_KEY,
+                    },
                     "example": "5b0f6a2e-form-1",
                 }
             ],

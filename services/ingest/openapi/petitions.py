@@ -17,6 +17,7 @@ from services.ingest.openapi.parts import (
     ref,
     refusals,
 )
+from shared.contract.bounds.texts import SLUG
 
 _EXAMPLE_STATE: Final[Json] = {
     "organisation": {"slug": "open-rails", "name": "Open Rails"},
@@ -39,7 +40,7 @@ _CHANGING: Final = (*PUBLISHING, "record_away", "change_unconfirmed", "change_ov
 
 def petitions() -> Json:
     """The list."""
-    slug: Json = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$"}
+    slug: Json = {"type": "string", "pattern": rf"^{SLUG}$"}
     return {
         "get": {
             "operationId": "petitions",

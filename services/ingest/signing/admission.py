@@ -17,16 +17,17 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from services.ingest.problems import FieldError, problem
 from shared.contract.bounds.texts import (
-    IN_NEITHER,
     MOST_ACTOR,
     MOST_CHARACTERS,
     MOST_REASON,
     NOT_IN_A_LINE,
+    NOT_IN_A_TEXT,
     Unfit,
     checked_line,
     checked_text,
     clean_address,
     clean_code,
+    is_country_code,
 )
 from shared.contract.catalogue import Admission, admission_at
 from shared.contract.eligibility import consent_refusal, country_refusal, email_refusal, name_refusal
@@ -35,12 +36,14 @@ from shared.contract.form_errors import form_error
 from shared.contract.identity import InvalidEmail, canonical_email, new_signature_id, retry_signature_id, signer_key
 from shared.contract.mailboxes.providers import VERSIONS
 
-_COUNTRY: Final = re.compile(r"[A-Z]{2}\Z")
-_IDEMPOTENCY_KEY: Final = re.compile(rb"[\x21-\x7e]{1,255}\Z")
+MOST_IDEMPOTENCY_KEY: Final = 255
+IDEMPOTENCY_KEY: Final = "^[!-~]+$"
+"""Visible ASCII characters, as a regular expression."""
+_IDEMPOTENCY_KEY: Final = re.compile(rb"[!-~]{1,%d}\Z" % MOST_IDEMPOTENCY_KEY)
 
 _LINE: Final = rf"^[^{NOT_IN_A_LINE}]*$"
 _FILLED_LINE: Final = rf"^[^{NOT_IN_A_LINE}]*[^\s{NOT_IN_A_LINE}]+$"
-_TEXT: Final = rf"^[^\x00-\x08\x0b\x0c\x0e-\x1f{IN_NEITHER}]*$"
+_TEXT: Final = rf"^[^{NOT_IN_A_TEXT}]*$"
 
 _MOST_NAME: Final = MOST_CHARACTERS["name"]
 _MOST_POSTCODE: Final = MOST_CHARACTERS["postcode"]
@@ -81,9 +84,9 @@ class Submission(BaseModel):
 class BatchLine(Submission):
     """One line of a batch: a submission and, if the partner wants retries to be safe, its idempotency key."""
 
-    idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[!-~]+$")] | None = (
-        Field(None, repr=False)
-    )
+    idempotency_key: (
+        Annotated[str, StringConstraints(min_length=1, max_length=MOST_IDEMPOTENCY_KEY, pattern=IDEMPOTENCY_KEY)] | None
+    ) = Field(None, repr=False)
 
 
 class Erasure(BaseModel):
@@ -238,7 +241,7 @@ def _country(text: str, petition: PetitionChanged, errors: list[FieldError]) -> 
     if text in petition.policy.eligible:  # nearly always
         return text
     country = clean_code(text)
-    code = country_refusal(petition.policy, country) if _COUNTRY.match(country) else "not_a_country_code"
+    code = country_refusal(petition.policy, country) if is_country_code(country) else "not_a_country_code"
     if code is not None:
         errors.append(form_error("country", code))
     return country

@@ -9,10 +9,11 @@ from starlette.responses import Response
 
 from services.ingest.metrics import IngestMetrics
 from services.ingest.problems import problem as problem_named
-from services.ingest.web.bodies import JSON, media_type
+from services.ingest.web.bodies import JSON, content_type
 from services.ingest.web.pages import problem_page, status_page
 from services.ingest.web.schemas import SignatureStatus
 from shared.contract.form_errors import FORM_FIELDS
+from shared.web.content_type import media_type
 from shared.web.problem_answers import answer_to
 from shared.web.problems import Problem, prefers_html
 
@@ -45,7 +46,7 @@ class Answers:
         307 lets the browser send the same form again, to the page, which shows it with what was typed. So nothing has to be
         kept here or put into an address; the address names the refusal, the wrong fields, and seconds to wait.
         """
-        if not prefers_html(headers.get(b"accept")) or media_type(headers) == JSON:
+        if not prefers_html(headers.get(b"accept")) or media_type(content_type(headers)) == JSON:
             return self.refuse(problem)
         self._metrics.count_refusal(problem)
         refusal = [("refused", problem.code)]

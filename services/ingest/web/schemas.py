@@ -8,7 +8,15 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.contract.catalogue import Admission, admission_at
-from shared.contract.events import Organisation, Pause, PetitionChanged, PetitionId, PetitionState
+from shared.contract.events import (
+    Confirmation,
+    Organisation,
+    Pause,
+    PetitionChanged,
+    PetitionId,
+    PetitionState,
+    TargetKind,
+)
 
 State = Literal["submitted", "pending", "verified", "duplicate", "rejected", "withdrawn", "invalidated"]
 
@@ -96,13 +104,13 @@ class PublicTarget(Answer):
 
     target_id: str
     name: str
-    kind: Literal["person", "body"]
+    kind: TargetKind
 
 
 class PublicPolicy(Answer):
     """What a signer must know. The list of blocked mail domains is not shown: it would say which ones are not on it."""
 
-    confirmation: Literal["none", "required"]
+    confirmation: Confirmation
     countries: list[str] | None
     require_consent: bool
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from shared.contract.events import CountryCode, PetitionId
+from shared.contract.events import Cause, CountryCode, PetitionId
 
 _RULES: Final = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
 
@@ -42,7 +42,7 @@ class RevokedFact(_CountedFact):
     """See `shared.contract.events.SignatureRevoked`."""
 
     delta: Annotated[Literal[-1], Field(default=-1)]
-    cause: Literal["withdrawn", "invalidated"]
+    cause: Cause
 
 
 CountedFact = VerifiedFact | RevokedFact
