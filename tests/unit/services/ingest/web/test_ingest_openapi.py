@@ -22,7 +22,7 @@ def operations():
 
 def test_the_committed_document_is_the_one_that_is_served():
     assert json.loads(COMMITTED.read_text()) == document(), (
-        "run: python -m services.ingest.openapi.document > docs/openapi.json"
+        "run: groundswell generated"
     )
 
 
