@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from deploy.local.service import ServiceProcess
 from shared.contract.events import PetitionChanged
 from shared.contract.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
 from shared.kafka.headers import event_headers
+from tests.integration.system import eventually
 
 PEPPER, ADMIN, KEY = "pepper-of-the-tests", "admin-token-of-the-tests", "partner-key-of-the-tests"
 AS_ADMIN = {"Authorization": f"Bearer {ADMIN}"}
@@ -76,9 +76,11 @@ class Ingest:
             await producer.send_and_wait(
                 PETITIONS_CHANGED.name, json.dumps(state).encode(), key=petition_id.encode(), headers=headers
             )
-        async with asyncio.timeout(60):
-            while (await self.http.get(f"/v1/petitions/{petition_id}")).status_code != 200:
-                await asyncio.sleep(0.05)
+
+        async def is_read() -> bool:
+            return (await self.http.get(f"/v1/petitions/{petition_id}")).status_code == 200
+
+        await eventually(is_read, f"ingest has read {petition_id}")
 
     async def sign(self, petition_id: str, headers: dict[str, str] | None = None, **changes: Any) -> httpx.Response:
         """Send one signature as JSON."""
@@ -142,6 +144,17 @@ class Ingest:
                 )
         finally:
             await connection.close()
+
+    async def decide_duplicate(self, signature_id: str, *, of: str, petition_id: str, signer: UUID) -> None:
+        """Write down that a signature is a duplicate of one that stands, as verify would."""
+        await self.decide(
+            signature_id,
+            state="duplicate",
+            petition_id=petition_id,
+            signer=signer,
+            reason="already_signed",
+            duplicate_of=UUID(of),
+        )
 
     async def metric(self, sample: str) -> float:
         """The value of one sample of /metrics; 0 when it is not there yet."""

@@ -75,9 +75,9 @@ def event_id_of(command: Command) -> UUID:
     return command_id(command.signature_id, command.TYPE)
 
 
-def signer_key_of(command: SignCommand) -> UUID:
+def signer_key_of(command: SignCommand, pepper: bytes = PEPPER) -> UUID:
     """The signer key of a sign command."""
-    return signer_key(PEPPER, command.petition_id, canonical_email(command.email))
+    return signer_key(pepper, command.petition_id, canonical_email(command.email))
 
 
 def submission(

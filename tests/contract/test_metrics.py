@@ -14,11 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from deploy.local.service import SERVICES, ServiceName
 from deploy.local.test_needs import UNPACKED
 from shared.contract.events import SignCommand
-from shared.contract.identity import canonical_email, signer_key
 from shared.contract.topics import DEFAULT_PARTITIONS, GROUPS, SIGNATURES_SUBMITTED, VERIFY_GROUP
 from shared.kafka.headers import event_headers
 from tests.integration.system import System, eventually
-from tests.signing import sign
+from tests.signing import sign, signer_key_of
 
 MOVED: dict[ServiceName, dict[str, float | None]] = {
     "ingest": {
@@ -106,7 +105,7 @@ async def every_outcome(system: System, petition: str) -> None:
         assert (await system.http.post(url_, json=body)).status_code == status
     # Accepted by an ingest that had not read of the countries yet; and what is no event at all.
     late = sign(uuid4().int, petition_id=petition, at=datetime.now(UTC), country="FR")
-    key = signer_key(system.stack.environment["SIGNER_PEPPER"].encode(), petition, canonical_email(late.email))
+    key = signer_key_of(late, system.stack.environment["SIGNER_PEPPER"].encode())
     headers = event_headers(SignCommand, event_id=late.signature_id, source="/elsewhere", subject=petition)
     producer = AIOKafkaProducer(bootstrap_servers=system.stack.environment["KAFKA_BOOTSTRAP_SERVERS"])
     async with producer:

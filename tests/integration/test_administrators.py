@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -436,14 +436,7 @@ async def test_a_bound_key_neither_sends_batches_for_others_nor_touches_their_si
         standing, signature = [(await ingest.sign(petition_id)).json()["signature_id"] for _ in range(2)]
         signer = signer_key(PEPPER.encode(), petition_id, "robin@mail.example")
         await ingest.decide(standing, state="pending", petition_id=petition_id, signer=signer)
-        await ingest.decide(
-            signature,
-            state="duplicate",
-            petition_id=petition_id,
-            signer=signer,
-            reason="already_signed",
-            duplicate_of=UUID(standing),
-        )
+        await ingest.decide_duplicate(signature, of=standing, petition_id=petition_id, signer=signer)
         signatures[petition_id] = f"/v1/signatures/{signature}"
     words = {"reason": "Request 4711"}
     for headers, commands in ((AS_PAT, ("confirm", "withdraw")), (AS_LEE, ("invalidate", "erase", "confirm"))):

@@ -371,14 +371,7 @@ async def test_a_confirmation_that_was_carried_out_is_the_same_one_again_and_ano
     signer = signer_key(PEPPER.encode(), petition, email)
     confirmation = command_id(UUID(first), ConfirmCommand.TYPE)
     await ingest.decide(first, state="verified", petition_id=petition, signer=signer, counted_by=confirmation)
-    await ingest.decide(
-        second,
-        state="duplicate",
-        petition_id=petition,
-        signer=signer,
-        reason="already_signed",
-        duplicate_of=UUID(first),
-    )
+    await ingest.decide_duplicate(second, of=first, petition_id=petition, signer=signer)
     assert await asked(ingest, first, "confirm") == TAKEN
     assert await asked(ingest, second, "confirm") == NO_EFFECT
 
@@ -396,10 +389,7 @@ async def test_a_command_about_a_duplicate_is_answered_as_the_signature_that_it_
         first, second = [(await ingest.sign(petition, email=email)).json()["signature_id"] for _ in range(2)]
         signer = signer_key(PEPPER.encode(), petition, email)
         await ingest.decide(first, state=state, petition_id=petition, signer=signer)
-        await ingest.decide(
-            second, state="duplicate", petition_id=petition, signer=signer, reason="already_signed",
-            duplicate_of=UUID(first),
-        )  # fmt: skip
+        await ingest.decide_duplicate(second, of=first, petition_id=petition, signer=signer)
         assert await asked(ingest, second, "confirm") == confirm, state
         answer = await ingest.http.post(f"/v1/signatures/{second}/withdraw", headers=AS_PARTNER)
         assert (answer.status_code == 202) == (withdraw == TAKEN), state

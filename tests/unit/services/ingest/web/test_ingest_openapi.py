@@ -21,9 +21,7 @@ def operations():
 
 
 def test_the_committed_document_is_the_one_that_is_served():
-    assert json.loads(COMMITTED.read_text()) == document(), (
-        "run: groundswell generated"
-    )
+    assert json.loads(COMMITTED.read_text()) == document(), "run: groundswell generated"
 
 
 def test_every_schema_is_a_valid_json_schema_and_every_reference_leads_somewhere():
