@@ -7,8 +7,8 @@ from uuid import UUID
 
 from aiokafka import ConsumerRecord
 
-from services.tally.counting.facts import CountedFact as ReadFact
-from services.verify.deciding.rules import Submission
+from services.tally.counting.facts import ReadFact
+from services.verify.deciding.rules import SubmittedCommand
 from shared.contract.events import (
     ChangeCommand,
     Command,
@@ -82,14 +82,16 @@ def signer_key_of(command: SignCommand, pepper: bytes = PEPPER) -> UUID:
 
 def submission(
     command: Command, *, offset: int = 0, lane: int = 0, key: UUID | None = None, email_domain: str | None = None
-) -> Submission:
+) -> SubmittedCommand:
     """A command as verify has read it. Commands that are not to sign need the `key` of the signer."""
     if isinstance(command, SignCommand):
         key = key or signer_key_of(command)
         email_domain = email_domain or command.email.rpartition("@")[2]
     assert key is not None
     moment = command.requested_at if isinstance(command, ChangeCommand) else command.submitted_at
-    return Submission(event_id_of(command), key, lane, offset, moment.astimezone(UTC), command, email_domain or "")
+    return SubmittedCommand(
+        event_id_of(command), key, lane, offset, moment.astimezone(UTC), command, email_domain or ""
+    )
 
 
 def record(

@@ -24,7 +24,7 @@ from services.verify.deciding.rules import (
     Judgement,
     Kind,
     Reason,
-    Submission,
+    SubmittedCommand,
     in_lane_order,
     in_rounds,
     is_sign,
@@ -66,10 +66,10 @@ class LedgerRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedSignature:
     """A sign command that does not count."""
 
-    submission: Submission
+    submission: SubmittedCommand
     outcome: Literal["duplicate", "rejected"]
     """``duplicate`` or ``rejected``."""
     reason: str
@@ -80,7 +80,7 @@ class Refused:
 class Mismatch(NamedTuple):
     """A command whose signature is another signer's or petition's than it says. It changes nothing."""
 
-    submission: Submission
+    submission: SubmittedCommand
     field: Literal["petition_id", "signer_key"]
     """What differs; the petition, if both do."""
 
@@ -91,7 +91,7 @@ class Decided:
 
     ledger: list[LedgerRow]
     """Every change of a count that this batch must publish, replayed ones included, by lane and position."""
-    refused: list[Refused]
+    refused: list[RefusedSignature]
     pending: int
     replays: frozenset[UUID]
     """Event ids of commands that had been decided before."""
@@ -242,7 +242,7 @@ class VerifyStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def apply(self, batch: Sequence[tuple[Submission, Judgement | None]]) -> Decided:
+    async def apply(self, batch: Sequence[tuple[SubmittedCommand, Judgement | None]]) -> Decided:
         """Decide a batch in one transaction, and append what counts to the ledger.
 
         Args:
@@ -269,7 +269,7 @@ class VerifyStore:
                 decided |= await self._collided_with(collision, submissions, decided)
 
     async def _decide(
-        self, batch: Sequence[Submission], judgements: dict[UUID, Judgement], decided: set[UUID]
+        self, batch: Sequence[SubmittedCommand], judgements: dict[UUID, Judgement], decided: set[UUID]
     ) -> Decided:
         """Decide a batch. Nothing is written for events in `decided`: the ledger has them."""
         work = _Work()
@@ -319,7 +319,7 @@ class VerifyStore:
         )
 
     async def _collided_with(
-        self, collision: asyncpg.UniqueViolationError, batch: Sequence[Submission], decided: set[UUID]
+        self, collision: asyncpg.UniqueViolationError, batch: Sequence[SubmittedCommand], decided: set[UUID]
     ) -> set[UUID]:
         """The events of the batch that the ledger turns out to have. The transaction that collided is rolled back.
 
@@ -354,7 +354,7 @@ class _DecidedBefore(Exception):
 
 
 def _look_for_contradictions(
-    batch: Sequence[Submission], replayed: Iterable[LedgerRow], duplicates: Mapping[UUID, UUID], work: _Work
+    batch: Sequence[SubmittedCommand], replayed: Iterable[LedgerRow], duplicates: Mapping[UUID, UUID], work: _Work
 ) -> None:
     """Compare commands with the rows that the ledger has of their events.
 
@@ -380,7 +380,7 @@ def _look_for_contradictions(
         raise _DecidedBefore(counted)
 
 
-def _is_about(row: LedgerRow, submission: Submission, duplicates: Mapping[UUID, UUID]) -> bool:
+def _is_about(row: LedgerRow, submission: SubmittedCommand, duplicates: Mapping[UUID, UUID]) -> bool:
     command = submission.command
     named = command.signature_id
     if row.signature_id not in (named, duplicates.get(named)) or row.kind != _KINDS.get(type(command)):
@@ -394,7 +394,7 @@ class _Work:
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
-        self.refused: list[Refused] = []
+        self.refused: list[RefusedSignature] = []
         self.replays: set[UUID] = set()
         """Sign commands that are stored already, and erasures that were carried out."""
         self.unmatched: dict[UUID, str] = {}
@@ -419,12 +419,12 @@ class _Work:
         return self.replays | self.unmatched.keys() | {one.submission.event_id for one in self.mismatched} - decided
 
 
-def _first_of_each(submissions: Sequence[Submission]) -> list[Submission]:
+def _first_of_each(submissions: Sequence[SubmittedCommand]) -> list[SubmittedCommand]:
     """Of a command that is in the batch more than once (a client's retry), the first; the others say the same.
 
     Change commands that say otherwise, of one id, are all kept: a forged one must not stand in for the true one.
     """
-    first: dict[UUID | tuple[UUID, UUID, str], Submission] = {}
+    first: dict[UUID | tuple[UUID, UUID, str], SubmittedCommand] = {}
     for submission in submissions:
         known = first.setdefault(submission.event_id, submission)
         if known is submission or is_sign(submission):
@@ -435,7 +435,7 @@ def _first_of_each(submissions: Sequence[Submission]) -> list[Submission]:
     return list(first.values())
 
 
-def _look_for_shared_ids(batch: Sequence[Submission]) -> None:
+def _look_for_shared_ids(batch: Sequence[SubmittedCommand]) -> None:
     """Look for sign commands that share their id with an earlier one of another signer or petition.
 
     Raises:
@@ -443,7 +443,7 @@ def _look_for_shared_ids(batch: Sequence[Submission]) -> None:
     """
     if len({submission.event_id for submission in batch}) == len(batch):  # nearly always
         return
-    first: dict[UUID, Submission] = {}
+    first: dict[UUID, SubmittedCommand] = {}
     refused = {}
     for place, submission in enumerate(batch):
         one = first.setdefault(submission.event_id, submission)
@@ -458,7 +458,7 @@ def _look_for_shared_ids(batch: Sequence[Submission]) -> None:
 
 
 async def _apply_signs(
-    connection: Any, signs: list[Submission], judgements: dict[UUID, Judgement], work: _Work
+    connection: Any, signs: list[SubmittedCommand], judgements: dict[UUID, Judgement], work: _Work
 ) -> None:
     rows = [_signature_row(submission, judgements[submission.event_id]) for submission in signs]
     inserted = await _insert_signatures(connection, _INSERT_SIGNATURES, rows)
@@ -488,7 +488,7 @@ async def _apply_signs(
             work.refused.append(_refused(submission, "duplicate", Reason.ALREADY_SIGNED))
 
 
-def _note_known(submission: Submission, row: Any, work: _Work) -> None:
+def _note_known(submission: SubmittedCommand, row: Any, work: _Work) -> None:
     if row["in_ledger"]:
         work.replays.add(submission.event_id)  # whatever became of its row: what was counted is answered
     elif row["petition_id"] != submission.command.petition_id or (
@@ -498,15 +498,17 @@ def _note_known(submission: Submission, row: Any, work: _Work) -> None:
     else:
         work.replays.add(submission.event_id)
         if row["state"] in ("duplicate", "rejected") and row["reason"]:  # without a reason it was edited: none to tell
-            work.refused.append(Refused(submission, row["state"], row["reason"], row["submitted_at"]))
+            work.refused.append(RefusedSignature(submission, row["state"], row["reason"], row["submitted_at"]))
 
 
-def _refused(submission: Submission, outcome: Literal["duplicate", "rejected"], reason: Reason) -> Refused:
+def _refused(
+    submission: SubmittedCommand, outcome: Literal["duplicate", "rejected"], reason: Reason
+) -> RefusedSignature:
     assert isinstance(submission.command, SignCommand)
-    return Refused(submission, outcome, reason, submission.moment)
+    return RefusedSignature(submission, outcome, reason, submission.moment)
 
 
-def _note_new(submission: Submission, judgement: Judgement, work: _Work) -> None:
+def _note_new(submission: SubmittedCommand, judgement: Judgement, work: _Work) -> None:
     command = submission.command
     assert isinstance(command, SignCommand)
     if judgement.state == "rejected":
@@ -530,7 +532,7 @@ def _note_new(submission: Submission, judgement: Judgement, work: _Work) -> None
         )
 
 
-async def _apply_changes(connection: Any, changes: list[Submission], work: _Work) -> None:
+async def _apply_changes(connection: Any, changes: list[SubmittedCommand], work: _Work) -> None:
     for command_type, statement, arguments in (
         (ConfirmCommand, _CONFIRM, ()),
         (WithdrawCommand, _REVOKE, ("withdrawn",)),
@@ -547,7 +549,7 @@ async def _apply_changes(connection: Any, changes: list[Submission], work: _Work
     await _apply_erasures(connection, [change for change in changes if isinstance(change.command, EraseCommand)], work)
 
 
-async def _apply_erasures(connection: Any, wanted: list[Submission], work: _Work) -> None:
+async def _apply_erasures(connection: Any, wanted: list[SubmittedCommand], work: _Work) -> None:
     if not wanted:
         return
     commands = [change.command for change in wanted if isinstance(change.command, EraseCommand)]
@@ -558,7 +560,7 @@ async def _apply_erasures(connection: Any, wanted: list[Submission], work: _Work
     await _explain_the_rest(connection, wanted, done, work, {row["signature_id"] for row in erased})
 
 
-def _claims_of(changes: Sequence[Submission]) -> tuple[list[UUID], list[str], list[UUID]]:
+def _claims_of(changes: Sequence[SubmittedCommand]) -> tuple[list[UUID], list[str], list[UUID]]:
     """What commands say of themselves, as columns: which signature, of which petition, whose."""
     return (
         [change.command.signature_id for change in changes],
@@ -568,7 +570,7 @@ def _claims_of(changes: Sequence[Submission]) -> tuple[list[UUID], list[str], li
 
 
 async def _explain_the_rest(
-    connection: Any, wanted: list[Submission], done: set[int], work: _Work, erased_here: Collection[UUID] = ()
+    connection: Any, wanted: list[SubmittedCommand], done: set[int], work: _Work, erased_here: Collection[UUID] = ()
 ) -> None:
     """Tell apart why commands changed nothing: done before, about another signer's or petition's, or not applicable.
 
@@ -596,7 +598,7 @@ async def _explain_the_rest(
             work.unmatched[change.event_id] = row["state"]
 
 
-def _change_of(submission: Submission, row: Any) -> Change:
+def _change_of(submission: SubmittedCommand, row: Any) -> Change:
     assert not isinstance(submission.command, SignCommand)
     return Change(
         submission,
@@ -645,7 +647,7 @@ async def _replayed(connection: Any, event_ids: set[UUID]) -> list[LedgerRow]:
     return [LedgerRow(*row) for row in await connection.fetch(_LEDGER_OF_EVENTS, list(event_ids))]
 
 
-def _signature_row(submission: Submission, judgement: Judgement) -> tuple[Any, ...]:
+def _signature_row(submission: SubmittedCommand, judgement: Judgement) -> tuple[Any, ...]:
     command = submission.command
     assert isinstance(command, SignCommand)
     return (
@@ -659,7 +661,9 @@ def _signature_row(submission: Submission, judgement: Judgement) -> tuple[Any, .
     )
 
 
-async def _duplicates(connection: Any, batch: Sequence[Submission], replayed: Sequence[LedgerRow]) -> dict[UUID, UUID]:
+async def _duplicates(
+    connection: Any, batch: Sequence[SubmittedCommand], replayed: Sequence[LedgerRow]
+) -> dict[UUID, UUID]:
     """Of the signatures that replayed commands name, those that are duplicates, and what they are duplicates of."""
     about = {row.event_id: row.signature_id for row in replayed}
     named = {

@@ -17,7 +17,7 @@ from services.tally.counting.healing import Healer
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
 from services.tally.counting.step import Step
-from services.tally.counting.store import Applied, Damaged, Reached, Refused, Swap, TallyState, TallyStore
+from services.tally.counting.store import Applied, Damaged, NotApplied, Reached, Swap, TallyState, TallyStore
 from shared import redis as shared_redis
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import CountedFact, MilestoneReached, TallyUpdated
@@ -37,7 +37,7 @@ THRESHOLDS = [2, 4, 7]
 class Turned(TallyStore):
     """The real store; others may go on before each of its calls."""
 
-    async def apply(self, steps: Sequence[tuple[str, Step, Sequence[int]]]) -> list[Applied | Refused | Damaged]:
+    async def apply(self, steps: Sequence[tuple[str, Step, Sequence[int]]]) -> list[Applied | NotApplied | Damaged]:
         await turn()
         return await super().apply(steps)
 

@@ -5,7 +5,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from services.tally.counting.step import Step, step
-from services.tally.counting.store import Applied, Refused, TallyStore
+from services.tally.counting.store import Applied, NotApplied, TallyStore
 from shared.contract.events import CountedFact, minute_of
 from shared.postgres import Database
 from tests.signing import NOON, PATH, as_read, fact
@@ -22,7 +22,7 @@ async def apply(store: TallyStore, part: Step, *thresholds: int, petition_id: st
 
 async def refused(store: TallyStore, part: Step, *thresholds: int) -> dict[int, int]:
     (reply,) = await store.apply([(PATH, part, thresholds)])
-    assert isinstance(reply, Refused)
+    assert isinstance(reply, NotApplied)
     return reply.fences
 
 

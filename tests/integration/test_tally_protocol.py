@@ -13,10 +13,10 @@ from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
 from services.tally.counting import handlers, healing
 from services.tally.counting import step as counting
-from services.tally.counting.facts import CountedFact as ReadFact
+from services.tally.counting.facts import ReadFact
 from services.tally.counting.healing import Healer
 from services.tally.counting.step import Step
-from services.tally.counting.store import Applied, Refused, Swap, TallyState
+from services.tally.counting.store import Applied, NotApplied, Swap, TallyState
 from shared.contract.events import CountedFact
 from shared.postgres import Database
 from tests.integration.databases import database_named, redis_numbered
@@ -103,9 +103,9 @@ def with_marks_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     apply = Turned.apply
     told: set[tuple[str, int]] = set()
 
-    async def once(self: Turned, steps: Sequence[tuple[str, Step, Sequence[int]]]) -> list[Applied | Refused]:
+    async def once(self: Turned, steps: Sequence[tuple[str, Step, Sequence[int]]]) -> list[Applied | NotApplied]:
         replies = await apply(self, steps)
-        return [reply if isinstance(reply, Refused) else self_once(reply) for reply in replies]
+        return [reply if isinstance(reply, NotApplied) else self_once(reply) for reply in replies]
 
     def self_once(reply: Applied) -> Applied:
         fresh = tuple(one for one in reply.unannounced if (one.petition_id, one.threshold) not in told)

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from deploy.local.valkey import Valkey
 from services.tally.counting.step import UNKNOWN, Step, step
-from services.tally.counting.store import Applied, Reached, Refused, TallyState, TallyStore
+from services.tally.counting.store import Applied, NotApplied, Reached, TallyState, TallyStore
 from shared import redis as shared_redis
 from tests.integration.databases import redis_numbered
 from tests.integration.tallying import LANE, MINUTE, apply, everything, refused, signed, told, withdrawn
@@ -81,7 +81,7 @@ async def test_facts_below_the_fence_leave_the_tally_as_it_is(store: TallyStore,
 async def test_one_petition_refused_does_not_keep_another_from_counting(store: TallyStore) -> None:
     await apply(store, signed(1, 2))
     replies = await store.apply([(PATH, signed(1, 2), ()), ("another", signed(1, 2), ())])
-    assert replies == [Refused({LANE: 2}), Applied(2, 2, ())]
+    assert replies == [NotApplied({LANE: 2}), Applied(2, 2, ())]
 
 
 async def test_who_withdrew_is_gone_from_every_break_down(store: TallyStore, redis: Redis) -> None:

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from deploy.local.postgres import Postgres
-from services.verify.deciding.rules import Submission
+from services.verify.deciding.rules import SubmittedCommand
 from services.verify.store import Decided, LaneTaken, VerifyStore
 from shared.contract.events import ConfirmCommand, InvalidateCommand, WithdrawCommand
 from shared.kafka.errors import SetAside, is_about_the_data
@@ -35,7 +35,7 @@ async def by_hand(database: Database, statement: str, *arguments: Any) -> None:
     assert (await database.pool.execute(statement, *arguments)).split()[-1] != "0", "it edits something"
 
 
-async def without_what_is_refused(store: VerifyStore, batch: list[Submission]) -> tuple[Decided, dict[int, str]]:
+async def without_what_is_refused(store: VerifyStore, batch: list[SubmittedCommand]) -> tuple[Decided, dict[int, str]]:
     """Decide a batch as the consumer does: what the store names is taken out. Returns what was, by signature, and why."""
     try:
         return await apply(store, batch), {}

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.local.postgres import Postgres
 from services.verify import store
-from services.verify.deciding.rules import Submission
+from services.verify.deciding.rules import SubmittedCommand
 from shared.postgres import Database
 from tests.integration.databases import database_named
 from tests.integration.turns import turn
@@ -55,7 +55,7 @@ def with_commits_before_publishing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Offsets are committed before the facts are published."""
     decide = Instance.decide
 
-    async def commit_first(self: Instance, batch: Sequence[Submission], ends: list[int]) -> bool:
+    async def commit_first(self: Instance, batch: Sequence[SubmittedCommand], ends: list[int]) -> bool:
         if self.generation == self.world.generation:
             self.world.committed = ends
         return await decide(self, batch, ends)
@@ -66,7 +66,7 @@ def with_commits_before_publishing(monkeypatch: pytest.MonkeyPatch) -> None:
 def with_retries_in_place_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a command that is in a batch twice, the last place counts."""
 
-    def last_of_each(submissions: Sequence[Submission]) -> list[Submission]:
+    def last_of_each(submissions: Sequence[SubmittedCommand]) -> list[SubmittedCommand]:
         return list({one.event_id: one for one in submissions[::-1]}.values())[::-1]
 
     monkeypatch.setattr(store, "_first_of_each", last_of_each)

@@ -11,7 +11,7 @@ import pytest
 
 from deploy.local.postgres import Postgres
 from services.verify.deciding.rules import Judgement, Reason
-from services.verify.store import LedgerRow, Refused, VerifyStore
+from services.verify.store import LedgerRow, RefusedSignature, VerifyStore
 from shared.contract.events import (
     ChangeCommand,
     ConfirmCommand,
@@ -520,7 +520,7 @@ async def test_a_retry_in_another_lane_leaves_the_publishing_to_the_first_lane(s
 # ------------------------------------------------------------------------------------------- replays and positions
 
 
-def _offset(refused: Refused) -> int:
+def _offset(refused: RefusedSignature) -> int:
     return refused.submission.offset
 
 

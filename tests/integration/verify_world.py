@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from aiokafka.errors import KafkaConnectionError
 from prometheus_client import CollectorRegistry
 
-from services.verify.deciding.rules import Submission
+from services.verify.deciding.rules import SubmittedCommand
 from services.verify.handlers import VerifyHandler
 from services.verify.metrics import VerifyMetrics
 from services.verify.store import VerifyStore
@@ -61,7 +61,7 @@ class Outcome:
     _duplicate_of: dict[UUID, UUID] = field(default_factory=dict)
     _seen: set[UUID] = field(default_factory=set)
 
-    def take(self, one: Submission) -> None:
+    def take(self, one: SubmittedCommand) -> None:
         if one.event_id in self._seen:
             return
         self._seen.add(one.event_id)
@@ -70,7 +70,7 @@ class Outcome:
         else:
             self._change(one, one.command)
 
-    def _sign(self, one: Submission, command: SignCommand) -> None:
+    def _sign(self, one: SubmittedCommand, command: SignCommand) -> None:
         standing = {self._signers[known]: known for known, state in self.states.items() if state in _KEEPS_OTHERS_OUT}
         if command.country == "ZZ":
             state = "rejected"
@@ -84,7 +84,7 @@ class Outcome:
         if state == "verified":
             self.ledger.append((one.event_id, state))
 
-    def _change(self, one: Submission, command: ChangeCommand) -> None:
+    def _change(self, one: SubmittedCommand, command: ChangeCommand) -> None:
         about = self._duplicate_of.get(command.signature_id, command.signature_id)
         before = self.states.get(about)
         if isinstance(command, EraseCommand):
@@ -104,13 +104,13 @@ class Outcome:
 _KEEPS_OTHERS_OUT = ("pending", "verified", "invalidated")
 
 
-def some_commands(random: Random, *, grown: bool) -> list[list[Submission]]:
+def some_commands(random: Random, *, grown: bool) -> list[list[SubmittedCommand]]:
     """Two lanes of commands of a few signers: repeats, retries, changes of what was signed before.
 
     With `grown`, partitions were added on the way: from the middle on, signers' commands come in the other lane.
     """
-    lanes: list[list[Submission]] = [[] for _ in range(LANES)]
-    signed: list[Submission] = []
+    lanes: list[list[SubmittedCommand]] = [[] for _ in range(LANES)]
+    signed: list[SubmittedCommand] = []
     total = random.randint(6, 18)
     for number in range(1, total + 1):
         old = random.choice(signed) if signed and random.random() < 0.5 else None
@@ -171,7 +171,7 @@ class Instance:
                 return  # its commit is refused
             world.committed = positions
 
-    async def decide(self, batch: Sequence[Submission], _: list[int]) -> bool:
+    async def decide(self, batch: Sequence[SubmittedCommand], _: list[int]) -> bool:
         """Whether the batch was decided and published; else it is held, and tried again."""
         try:
             await self.handler.process(batch)

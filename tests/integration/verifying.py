@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from services.verify.deciding.rules import Submission, is_sign, judge
+from services.verify.deciding.rules import SubmittedCommand, is_sign, judge
 from services.verify.store import Decided, VerifyStore
 from shared.contract.events import Policy, SignCommand
 from shared.postgres import Database
@@ -21,7 +21,7 @@ async def empty(database: Database) -> None:
     await database.pool.execute("DELETE FROM ledger; DELETE FROM signatures; DELETE FROM erasures")
 
 
-def lane(*commands: Any, number: int = 0, first: int = 0) -> list[Submission]:
+def lane(*commands: Any, number: int = 0, first: int = 0) -> list[SubmittedCommand]:
     """Commands as they stand in a lane. ``(WithdrawCommand, 1)`` is the command to withdraw signature 1; with a third entry,
     the sign command that it is about, if that is another than signer 1's and does not stand before it in this lane."""
     signed: dict[int, SignCommand] = {}
@@ -39,7 +39,7 @@ def lane(*commands: Any, number: int = 0, first: int = 0) -> list[Submission]:
     return found
 
 
-async def apply(store: VerifyStore, submissions: Sequence[Submission]) -> Decided:
+async def apply(store: VerifyStore, submissions: Sequence[SubmittedCommand]) -> Decided:
     """Judge a batch by the petitions above, and decide it."""
     petitions = {PATH: CLOSED, FERRY: CONFIRMED}
     judged = [(one, judge(one, petitions[one.command.petition_id]) if is_sign(one) else None) for one in submissions]

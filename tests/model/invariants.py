@@ -11,7 +11,7 @@ from uuid import UUID
 from services.tally.counting.audit import audit
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.store import TallyState, TallyStore
-from services.verify.deciding.rules import Submission
+from services.verify.deciding.rules import SubmittedCommand
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import CountedFact, MilestoneReached, SignCommand, TallyUpdated, minute_of
 from shared.kafka.partitioner import partition_of
@@ -125,7 +125,7 @@ class Invariants:
             producer=LogProducer(world.log),
             catalogue=Catalogue(),
         ).handler.decode
-        self._commands: dict[int, list[Submission]] = defaultdict(list)
+        self._commands: dict[int, list[SubmittedCommand]] = defaultdict(list)
         self._facts: dict[int, list[CountedFact]] = defaultdict(list)
         self._places: dict[tuple[str, int], list[int]] = defaultdict(list)
         self._copies: dict[tuple[str, str], Record] = {}

@@ -17,7 +17,7 @@ from services.ingest.metrics import IngestMetrics
 from services.ingest.problems import problem
 from services.ingest.signatures.disclosure import without_duplicates, without_erasures
 from services.ingest.signatures.effect import without_effect
-from services.ingest.signatures.store import Outcome, OutcomeStore, Target
+from services.ingest.signatures.store import CommandTarget, Outcome, OutcomeStore
 from services.ingest.signing.admission import Erasure, checked_erasure
 from services.ingest.signing.intake import Intake
 from services.ingest.web.answers import Answers
@@ -41,7 +41,7 @@ from shared.web.problems import Problem, prefers_html
 
 log = structlog.get_logger(__name__)
 
-Found = TypeVar("Found", Outcome, Target)
+Found = TypeVar("Found", Outcome, CommandTarget)
 
 COMMANDS: Final[dict[str, type[ChangeCommand]]] = {
     "confirm": ConfirmCommand,
@@ -175,7 +175,7 @@ class SignatureEndpoints:
         return found
 
 
-def _is_of_a_petition(found: Outcome | Target) -> bool:
+def _is_of_a_petition(found: Outcome | CommandTarget) -> bool:
     try:
         _PETITION_ID.validate_python(found.petition_id)
     except ValidationError:

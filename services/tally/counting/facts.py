@@ -45,4 +45,4 @@ class RevokedFact(_CountedFact):
     cause: Cause
 
 
-CountedFact = VerifiedFact | RevokedFact
+ReadFact = VerifiedFact | RevokedFact

@@ -12,13 +12,13 @@ import structlog
 from aiokafka import ConsumerRecord
 
 from services.tally.counting.announce import MilestoneAnnouncer, SnapshotAnnouncer
-from services.tally.counting.facts import CountedFact, RevokedFact, VerifiedFact
+from services.tally.counting.facts import ReadFact, RevokedFact, VerifiedFact
 from services.tally.counting.healing import Healer
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
 from services.tally.counting.owner import OwnersWord
 from services.tally.counting.step import Step, by_petition, first_positions, lost_state, step
-from services.tally.counting.store import Applied, Damaged, Reached, Refused, TallyState, TallyStore
+from services.tally.counting.store import Applied, Damaged, NotApplied, Reached, TallyState, TallyStore
 from shared.contract.bounds import FACT_AHEAD, MOST_LANE, MOST_POSITION, fit
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import PetitionChanged, SignatureRevoked, SignatureVerified, TallyUpdated
@@ -31,7 +31,7 @@ from shared.runtime.failpoints import failpoint
 
 log = structlog.get_logger(__name__)
 
-_FACTS: Final[dict[str, Callable[[bytes], CountedFact]]] = {
+_FACTS: Final[dict[str, Callable[[bytes], ReadFact]]] = {
     SignatureVerified.TYPE: reader(VerifiedFact),
     SignatureRevoked.TYPE: reader(RevokedFact),
 }
@@ -55,7 +55,7 @@ class FencesKeepMoving(ConnectionError):
     """Another process counts on the same partitions. Transient: one of the two is about to lose them."""
 
 
-def decode(record: ConsumerRecord[Any, Any]) -> CountedFact:
+def decode(record: ConsumerRecord[Any, Any]) -> ReadFact:
     """Read one record of ``signatures.verified``.
 
     Raises:
@@ -186,7 +186,7 @@ class TallyHandler:
 
     # ---------------------------------------------------------------------------------------------------- the batch
 
-    async def process(self, batch: Sequence[CountedFact]) -> None:
+    async def process(self, batch: Sequence[ReadFact]) -> None:
         """Count a batch and announce what it reached. Repeating it, or a part of it, changes nothing."""
         grouped = by_petition(batch)
         async with self._counting:
@@ -200,7 +200,7 @@ class TallyHandler:
         oldest = min(facts[0]["occurred_at"] for facts in grouped.values())  # the first of each has waited longest
         self._metrics.age_seconds.observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))
 
-    async def _require_rows(self, batch: Sequence[CountedFact]) -> None:
+    async def _require_rows(self, batch: Sequence[ReadFact]) -> None:
         """Refuse facts beyond the end of their lane in the ledger: a fact is published after its row was committed.
 
         A fence that such a fact had moved would drop every later fact of its lane. Facts that nobody decided may also lie
@@ -221,17 +221,17 @@ class TallyHandler:
         if refused:
             raise SetAside(refused)
 
-    async def _count(self, grouped: dict[str, list[CountedFact]]) -> list[Reached]:
+    async def _count(self, grouped: dict[str, list[ReadFact]]) -> list[Reached]:
         reached: list[Reached] = []
         for _ in range(_ROUNDS):
             steps = [(petition, step(facts, self._fences.get(petition, {}))) for petition, facts in grouped.items()]
             await failpoint("tally.before_apply")
             replies = await self._store.apply([(petition, part, self.thresholds(petition)) for petition, part in steps])
             await failpoint("tally.applied")
-            refusals: dict[str, Refused] = {}
+            refusals: dict[str, NotApplied] = {}
             damaged: dict[str, str] = {}
             for (petition, part), reply in zip(steps, replies, strict=True):
-                if isinstance(reply, Refused):
+                if isinstance(reply, NotApplied):
                     refusals[petition] = reply
                 elif isinstance(reply, Damaged):
                     damaged[petition] = reply.what
@@ -254,7 +254,7 @@ class TallyHandler:
         self._snapshots.changed([petition])
 
     async def _learn_fences(
-        self, refusals: Mapping[str, Refused], grouped: Mapping[str, Sequence[CountedFact]]
+        self, refusals: Mapping[str, NotApplied], grouped: Mapping[str, Sequence[ReadFact]]
     ) -> None:
         """Find out why steps were refused: fences to be read first, another process, or a tally that is not right."""
         unknown = await self._unknown_fences(refusals)
@@ -263,7 +263,7 @@ class TallyHandler:
             if cause is not None:
                 await self._rebuild(petition, cause=cause)
 
-    async def _unknown_fences(self, refusals: Mapping[str, Refused]) -> set[str]:
+    async def _unknown_fences(self, refusals: Mapping[str, NotApplied]) -> set[str]:
         """Petitions with a stored fence that is no row of the ledger: nobody has counted up to there."""
         told = [
             (petition, lane, fence)
@@ -274,7 +274,7 @@ class TallyHandler:
         return {petition for petition, _, _ in await self._ledger.not_there(told)} if told else set()
 
     async def _wrong_because(
-        self, petition: str, refused: Refused, facts: Sequence[CountedFact], unknown: Collection[str]
+        self, petition: str, refused: NotApplied, facts: Sequence[ReadFact], unknown: Collection[str]
     ) -> str | None:
         """Why a petition has to be rebuilt; None if it has not, and its fences are known now."""
         known = self._fences.setdefault(petition, {})

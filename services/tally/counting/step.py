@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from services.tally.counting.facts import CountedFact
+from services.tally.counting.facts import ReadFact
 from shared.contract.events import minute_of
 
 UNKNOWN: Final = -1
@@ -46,7 +46,7 @@ class Step:
         return {**before, **{lane: after for lane, (_, after) in self.lanes.items()}}
 
 
-def step(facts: Sequence[CountedFact], fences: Fences) -> Step:
+def step(facts: Sequence[ReadFact], fences: Fences) -> Step:
     """What `facts`, in the order of the topic, add to a tally whose fences are `fences`.
 
     Args:
@@ -82,15 +82,15 @@ def lost_state(expected: Fences, stored: Fences) -> bool:
     return any(stored.get(lane, 0) < position for lane, position in expected.items())
 
 
-def by_petition(facts: Iterable[CountedFact]) -> dict[str, list[CountedFact]]:
+def by_petition(facts: Iterable[ReadFact]) -> dict[str, list[ReadFact]]:
     """Facts grouped by petition, each group in the given order."""
-    grouped: dict[str, list[CountedFact]] = {}
+    grouped: dict[str, list[ReadFact]] = {}
     for fact in facts:
         grouped.setdefault(fact["petition_id"], []).append(fact)
     return grouped
 
 
-def first_positions(facts: Iterable[CountedFact]) -> dict[int, int]:
+def first_positions(facts: Iterable[ReadFact]) -> dict[int, int]:
     """Per lane, the lowest position among `facts`."""
     first: dict[int, int] = {}
     for fact in facts:

@@ -53,7 +53,7 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class NotApplied:
     """A step was not applied: the fences are elsewhere. Only the lanes of the step are given."""
 
     fences: dict[int, int]
@@ -129,7 +129,7 @@ class TallyStore:
         self._swap = redis.register_script(_script("swap.lua"))
         self._read = redis.register_script(_script("read.lua"))
 
-    async def apply(self, steps: Sequence[tuple[str, Step, Sequence[int]]]) -> list[Applied | Refused | Damaged]:
+    async def apply(self, steps: Sequence[tuple[str, Step, Sequence[int]]]) -> list[Applied | NotApplied | Damaged]:
         """Apply steps of several petitions in one round trip; each is atomic by itself.
 
         Args:
@@ -284,13 +284,13 @@ def _is_damage(reply: object) -> bool:
     raise reply
 
 
-def _applied(petition_id: str, reply: Any) -> Applied | Refused | Damaged:
+def _applied(petition_id: str, reply: Any) -> Applied | NotApplied | Damaged:
     if _is_damage(reply):
         return Damaged("a value of the wrong type")
     if reply[0] == 2:
         return Damaged(reply[1])
     if reply[0] == 0:
-        return Refused(dict(zip(reply[2::2], reply[3::2], strict=True)), missing=reply[1] == 0)
+        return NotApplied(dict(zip(reply[2::2], reply[3::2], strict=True)), missing=reply[1] == 0)
     milestones = zip(*(reply[start::4] for start in range(3, 7)), strict=True)
     try:
         unannounced = tuple(

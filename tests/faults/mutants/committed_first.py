@@ -8,7 +8,7 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from services.verify.deciding.rules import Judgement, Submission
+from services.verify.deciding.rules import Judgement, SubmittedCommand
 from services.verify.handlers import VerifyHandler
 from services.verify.store import Decided
 from shared.kafka.consumer import BatchConsumer
@@ -27,7 +27,7 @@ def _break() -> None:
         return _handle
 
     def committing_at_once(apply: Callable[..., Awaitable[Decided]]) -> Any:
-        async def _apply(self: VerifyHandler, judged: list[tuple[Submission, Judgement | None]]) -> Decided:
+        async def _apply(self: VerifyHandler, judged: list[tuple[SubmittedCommand, Judgement | None]]) -> Decided:
             decided = await apply(self, judged)
             await _commit.get()()
             return decided

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from services.tally.counting import handlers, store
-from services.tally.counting.facts import CountedFact
+from services.tally.counting.facts import ReadFact
 from services.tally.counting.step import Fences, Step
 from tests.faults.mutants.mutant import Mutant, replace, without
 
@@ -14,7 +14,7 @@ _STANDS_IN_THE_WAY = "if fence ~= move[1] then moved = true end"
 
 
 def _break() -> None:
-    def counting_all(step: Callable[[Sequence[CountedFact], Fences], Step]) -> Any:
+    def counting_all(step: Callable[[Sequence[ReadFact], Fences], Step]) -> Any:
         return lambda facts, _: step(facts, dict.fromkeys({fact["lane"] for fact in facts}, 0))
 
     def moving_always(script: Callable[[str], str]) -> Any:

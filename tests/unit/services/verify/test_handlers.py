@@ -14,7 +14,7 @@ from services.verify.deciding.records import fact_record, rejection_record
 from services.verify.deciding.rules import Kind
 from services.verify.handlers import VerifyHandler
 from services.verify.metrics import VerifyMetrics
-from services.verify.store import LedgerRow, Refused, VerifyStore
+from services.verify.store import LedgerRow, RefusedSignature, VerifyStore
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import (
     ConfirmCommand,
@@ -319,14 +319,14 @@ def test_a_fact_says_what_the_ledger_says_and_nothing_of_the_person(kind: Kind, 
 
 @given(submitted_at=moments)
 def test_a_refusal_is_the_same_at_every_replay(submitted_at: datetime) -> None:
-    first = Refused(submission(sign(1, at=submitted_at)), "duplicate", "already_signed", submitted_at)
+    first = RefusedSignature(submission(sign(1, at=submitted_at)), "duplicate", "already_signed", submitted_at)
     retried = submission(sign(1, at=submitted_at + timedelta(hours=1)))
-    again = Refused(retried, "duplicate", "already_signed", submitted_at.astimezone(UTC))
+    again = RefusedSignature(retried, "duplicate", "already_signed", submitted_at.astimezone(UTC))
     assert rejection_record(first) == rejection_record(again)
 
 
 def test_a_refusal_says_which_signature_and_why_and_nothing_of_the_person() -> None:
-    told = rejection_record(Refused(submission(ADA), "rejected", "petition_closed", NOON))
+    told = rejection_record(RefusedSignature(submission(ADA), "rejected", "petition_closed", NOON))
     read = SignatureRejected.model_validate_json(told.value or b"")
     assert (read.signature_id, read.outcome, read.reason) == (ADA.signature_id, "rejected", "petition_closed")
     assert attribute(told, "id") != str(ADA.signature_id).encode(), "the signature's own event has that id"

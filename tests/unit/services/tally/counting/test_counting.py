@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.tally.counting.facts import CountedFact
+from services.tally.counting.facts import ReadFact
 from services.tally.counting.step import (
     UNKNOWN,
     Step,
@@ -25,7 +25,7 @@ from tests import signing
 from tests.signing import FERRY, NOON, PATH
 
 
-def fact(position: int, delta: int = 1, **fields: Any) -> CountedFact:
+def fact(position: int, delta: int = 1, **fields: Any) -> ReadFact:
     """See `signing.fact`; as tally reads it."""
     (read,) = signing.as_read(signing.fact(position, delta, **fields))
     return read
@@ -56,7 +56,7 @@ class Stored:
         self.minutes.update(part.minutes)
         return None
 
-    def count_in(self, facts: Sequence[CountedFact], known: dict[int, int]) -> dict[int, int]:
+    def count_in(self, facts: Sequence[ReadFact], known: dict[int, int]) -> dict[int, int]:
         """Count facts as a process does that knows these fences. Returns what it knows afterwards."""
         for _ in range(3):
             part = step(facts, known)
@@ -67,10 +67,10 @@ class Stored:
         raise AssertionError("asked once, the fences are known")
 
 
-def facts_of(deltas: Sequence[tuple[int, int, str, int]]) -> list[CountedFact]:
+def facts_of(deltas: Sequence[tuple[int, int, str, int]]) -> list[ReadFact]:
     """(lane, delta, country, minute) in the order of the topic, as facts: positions rise by 1 to 3 in each lane."""
     positions: Counter[int] = Counter()
-    facts: list[CountedFact] = []
+    facts: list[ReadFact] = []
     for place, (lane, delta, country, minute) in enumerate(deltas):
         positions[lane] += 1 + place % 3  # other petitions have the positions in between
         facts.append(fact(positions[lane], delta, lane=lane, country=country, minute=minute))
@@ -90,7 +90,7 @@ streams = st.lists(
     deliveries=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 15), st.booleans()), max_size=25),
 )
 def test_a_tally_is_the_set_of_its_facts_however_they_are_cut_and_delivered_again(
-    stream: list[CountedFact], deliveries: list[tuple[int, int, bool]]
+    stream: list[ReadFact], deliveries: list[tuple[int, int, bool]]
 ) -> None:
     stored, known, done = Stored(), dict[int, int](), 0
     for back, size, forgotten in [*deliveries, (0, 40, True)]:
@@ -111,7 +111,7 @@ def test_a_tally_is_the_set_of_its_facts_however_they_are_cut_and_delivered_agai
     )
 
 
-def _sums(pairs: Iterable[tuple[Any, CountedFact]]) -> dict[Any, int]:
+def _sums(pairs: Iterable[tuple[Any, ReadFact]]) -> dict[Any, int]:
     sums: Counter[Any] = Counter()
     for key, one in pairs:
         sums[key] += one["delta"]
@@ -119,9 +119,7 @@ def _sums(pairs: Iterable[tuple[Any, CountedFact]]) -> dict[Any, int]:
 
 
 @given(stream=streams, fences=st.dictionaries(st.integers(0, 3), st.integers(0, 60)))
-def test_fences_never_fall_and_only_in_the_lanes_of_the_facts(
-    stream: list[CountedFact], fences: dict[int, int]
-) -> None:
+def test_fences_never_fall_and_only_in_the_lanes_of_the_facts(stream: list[ReadFact], fences: dict[int, int]) -> None:
     part = step(stream, fences)
     assert part.lanes.keys() == {one["lane"] for one in stream}
     after = part.fences_after(fences)
@@ -132,7 +130,7 @@ def test_fences_never_fall_and_only_in_the_lanes_of_the_facts(
 
 
 @given(stream=streams.filter(bool))
-def test_a_lane_whose_fence_is_not_known_asks_and_counts_nothing(stream: list[CountedFact]) -> None:
+def test_a_lane_whose_fence_is_not_known_asks_and_counts_nothing(stream: list[ReadFact]) -> None:
     part = step(stream, {})
     assert part == Step(lanes=dict.fromkeys({one["lane"] for one in stream}, (UNKNOWN, UNKNOWN)), first=True)
     stored = Stored(fences={0: 5})

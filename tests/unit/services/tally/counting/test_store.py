@@ -7,7 +7,7 @@ import pytest
 
 from services.tally.counting import store
 from services.tally.counting.step import Step
-from services.tally.counting.store import Applied, Reached, Refused, TallyState
+from services.tally.counting.store import Applied, NotApplied, Reached, TallyState
 from tests.signing import NOON, PATH
 
 NOW = 1_795_348_800_000
@@ -27,7 +27,7 @@ def test_every_script_states_its_keys_and_arguments(name: str) -> None:
 
 
 def test_a_refusal_tells_the_fences_of_the_lanes() -> None:
-    assert store._applied(PATH, [0, 1, 3, 17, 11, 0]) == Refused({3: 17, 11: 0})
+    assert store._applied(PATH, [0, 1, 3, 17, 11, 0]) == NotApplied({3: 17, 11: 0})
 
 
 def test_an_applied_step_tells_the_milestones_that_are_to_be_announced() -> None:
