@@ -20,7 +20,7 @@ from services.tally.settings import Settings as TallySettings
 from shared.contract.topics import GROUPS
 from tests.contract.alerts import CASES
 from tests.contract.alerts.case import QUIET_AT, Case, Series
-from tests.exported_metrics import metrics_of
+from tests.support.exported_metrics import metrics_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"

@@ -16,7 +16,7 @@ import pytest
 from deploy.local.ports import free_port
 from deploy.local.process import Process
 from deploy.local.service import SERVICES, ServiceName, ServiceProcess
-from tests.integration.system import System, eventually
+from tests.support.system import System, eventually
 
 NEEDS: dict[ServiceName, set[str]] = {
     "ingest": {"kafka"},

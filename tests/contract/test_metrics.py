@@ -16,8 +16,8 @@ from deploy.local.test_needs import UNPACKED
 from shared.contract.events import SignCommand
 from shared.contract.topics import DEFAULT_PARTITIONS, GROUPS, SIGNATURES_SUBMITTED, VERIFY_GROUP
 from shared.kafka.headers import event_headers
-from tests.integration.system import System, eventually
-from tests.signing import sign, signer_key_of
+from tests.support.signing import sign, signer_key_of
+from tests.support.system import System, eventually
 
 MOVED: dict[ServiceName, dict[str, float | None]] = {
     "ingest": {

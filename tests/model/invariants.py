@@ -17,7 +17,7 @@ from shared.contract.events import CountedFact, MilestoneReached, SignCommand, T
 from shared.kafka.partitioner import partition_of
 from shared.kafka.record import Record
 from shared.redis import INCARNATION_KEY
-from tests.integration.verify_world import Outcome
+from tests.integration.verify.verify_world import Outcome
 from tests.model.log import LogProducer, polled
 from tests.model.processes import VerifyProcess
 from tests.model.world import MILESTONES, PETITIONS, SUBMITTED, TALLIES, VERIFIED, Violation, World

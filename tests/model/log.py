@@ -11,9 +11,9 @@ from shared.kafka.errors import is_transient
 from shared.kafka.partitioner import partition_of
 from shared.kafka.producer import EventProducer, require_fits
 from shared.kafka.record import Record
-from tests.integration.turns import turn
 from tests.model.steps import effect, round_done
-from tests.signing import record as received_record
+from tests.support.signing import record as received_record
+from tests.support.turns import turn
 
 T = TypeVar("T")
 

@@ -24,11 +24,11 @@ from services.tally.counting.announce import MilestoneAnnouncer, _milestone_reco
 from services.tally.counting.store import Reached, Swap, TallyState, TallyStore
 from services.verify import store as verify_store
 from shared.contract.topics import MILESTONES_REACHED
-from tests.integration.databases import database_named, redis_numbered
 from tests.model.log import Consumer
 from tests.model.machine import ProtocolMachine
 from tests.model.steps import DEADLOCK_TIMEOUT_MS, SteppedRedis
 from tests.model.world import Parts, Violation
+from tests.support.databases import database_named, redis_numbered
 
 EXAMPLES = int(os.environ.get("GROUNDSWELL_MODEL_EXAMPLES", "0"))
 """How many programs, others every time. Without it a few, and always the same: those of `SEED`."""

@@ -46,8 +46,8 @@ from shared.kafka.dead_letters import DeadLetter, dead_letter_headers
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.headers import event_headers
 from tests.contract.golden_events import EXAMPLES
-from tests.hostile import CANARY, as_json, broken_json, damaged, emails, mutated, repeatable, texts
-from tests.signing import NOON, PEPPER, MemoryProducer, record
+from tests.support.hostile import CANARY, as_json, broken_json, damaged, emails, mutated, repeatable, texts
+from tests.support.signing import NOON, PEPPER, MemoryProducer, record
 
 Record = ConsumerRecord[Any, Any]
 GOLDEN: Final[dict[type[Event], Event]] = {type(example): example for example in EXAMPLES}

@@ -32,7 +32,7 @@ from shared.contract.mailboxes.providers import LATEST
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.record import Headers, Record
-from tests.signing import (
+from tests.support.signing import (
     NOON,
     PATH,
     PEPPER,

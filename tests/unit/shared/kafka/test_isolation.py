@@ -15,7 +15,7 @@ from shared.kafka.errors import Collision, InvalidRecord, SetAside
 from shared.kafka.holding import BatchAbandoned, Holding
 from shared.kafka.isolation import TRIES_ALONE, Isolation
 from shared.kafka.metrics import ConsumerMetrics
-from tests.signing import record
+from tests.support.signing import record
 
 
 class Bench:

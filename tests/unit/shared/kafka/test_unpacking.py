@@ -15,7 +15,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from shared.kafka import unpacking
 from shared.kafka.errors import InvalidRecord
 from shared.kafka.unpacking import READS, FetchedBytes, UnpackedRecords, Unreadable, refusing
-from tests.integration.packing import (
+from tests.support.packing import (
     Change,
     bad_checksum,
     correct,

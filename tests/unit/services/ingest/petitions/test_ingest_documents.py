@@ -19,7 +19,7 @@ from services.ingest.petitions.documents import (
 )
 from services.ingest.web.schemas import PetitionBody
 from shared.contract.events import Organisation, Pause, PetitionChanged, PetitionState, Policy
-from tests.signing import petition
+from tests.support.signing import petition
 
 CLOSES = datetime(2100, 1, 1, tzinfo=UTC)
 GUARDED = petition(

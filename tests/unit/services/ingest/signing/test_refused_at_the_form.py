@@ -16,8 +16,8 @@ from shared.contract.events import Policy, SignCommand
 from shared.contract.form_errors import FORM_ERRORS
 from shared.contract.identity import canonical_email
 from shared.web.problems import Problem
-from tests.hostile_ingest import AS_ADMIN, GOOD, SIGN, HostileIngest, ingest_anew, multipart
-from tests.signing import NOON, PATH, PEPPER, petition, submission
+from tests.support.hostile_ingest import AS_ADMIN, GOOD, SIGN, HostileIngest, ingest_anew, multipart
+from tests.support.signing import NOON, PATH, PEPPER, petition, submission
 
 STRICT = Policy(countries=["NL", "BE"], blocked_email_domains=["throwaway.example"], require_consent=True)
 FINE = {"email": "robin@mail.example", "name": "Robin", "country": "NL", "consent": True}

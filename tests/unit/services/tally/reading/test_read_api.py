@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from services.tally.reading.openapi import document
-from tests.tally_read_fakes import BUS, CHANGED, HARBOUR, ReadSide, petition, tally
+from tests.support.tally_read_fakes import BUS, CHANGED, HARBOUR, ReadSide, petition, tally
 
 COMMITTED = Path(__file__).parents[5] / "docs" / "openapi-tally.json"
 

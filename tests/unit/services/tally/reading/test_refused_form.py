@@ -15,7 +15,7 @@ from shared.contract.bounds import MOST_CHARACTERS
 from shared.contract.events import Policy
 from shared.contract.form_errors import FORM_ERRORS
 from shared.web.problems import PROBLEM_JSON
-from tests.tally_read_fakes import HARBOUR, ReadSide, petition, tally
+from tests.support.tally_read_fakes import HARBOUR, ReadSide, petition, tally
 from tests.unit.services.tally.reading.test_pages import Page
 
 TYPED = {

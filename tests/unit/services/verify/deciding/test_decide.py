@@ -22,7 +22,7 @@ from services.verify.deciding.rules import (
 )
 from shared.contract.countries import COUNTRIES
 from shared.contract.events import ConfirmCommand, EraseCommand, InvalidateCommand, Pause, Policy, WithdrawCommand
-from tests.signing import NOON, change, petition, sign, submission
+from tests.support.signing import NOON, change, petition, sign, submission
 
 STRICT = Policy(countries=["NL", "BE"], blocked_email_domains=["throwaway.example"], require_consent=True)
 
