@@ -17,7 +17,8 @@ from shared.contract.events import SignCommand
 from shared.contract.topics import DEFAULT_PARTITIONS, GROUPS, SIGNATURES_SUBMITTED, VERIFY_GROUP
 from shared.kafka.headers import event_headers
 from tests.support.signing import sign, signer_key_of
-from tests.support.system import System, eventually
+from tests.support.system import System
+from tests.support.waiting import eventually
 
 MOVED: dict[ServiceName, dict[str, float | None]] = {
     "ingest": {
@@ -155,7 +156,7 @@ async def test_a_service_that_is_well_says_so_check_by_check(service: ServiceNam
         checks = [value for name, value in now.items() if name.startswith("groundswell_readiness_failing{")]
         return len(checks) >= 3 and not any(checks)
 
-    await eventually(well, f"none of {service}'s readiness checks is failing", seconds=60)
+    await eventually(well, f"none of {service}'s readiness checks is failing")
 
 
 @pytest.mark.parametrize("service", ["verify", "tally", "notify"])
@@ -165,7 +166,7 @@ async def test_the_lag_of_every_partition_is_shown_and_falls_to_0(service: Servi
         lags = [value for name, value in now.items() if name.startswith("groundswell_consumer_lag_records{")]
         return lags == [0] * DEFAULT_PARTITIONS
 
-    await eventually(caught_up, f"{service} shows no lag in any partition", seconds=60)
+    await eventually(caught_up, f"{service} shows no lag in any partition")
 
 
 async def group_lags(system: System, asked_by: ServiceName) -> dict[str, float]:
@@ -206,7 +207,7 @@ async def test_the_drift_is_measured_and_is_0(system: System) -> None:
         now = await samples(system, "tally")
         return now.get('groundswell_tally_audits_total{result="right"}', 0) > 0 and now["groundswell_tally_drift"] == 0
 
-    await eventually(measured, "an audit has found no drift", seconds=60)
+    await eventually(measured, "an audit has found no drift")
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -29,7 +29,7 @@ from deploy.local.test_needs import UNPACKED
 from tests.contract.alerts.causes import CAUSES, NEEDED, Cause, Fired
 from tests.contract.test_alerts import ALERTS, RULES, promtool, rendered
 from tests.support.exported_metrics import registry_of
-from tests.support.system import eventually
+from tests.support.waiting import eventually
 
 CONFIGURATION = RULES.parent / "alertmanager.yml"
 

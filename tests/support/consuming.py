@@ -24,6 +24,7 @@ from shared.kafka.producer import EventProducer
 from shared.kafka.record import Headers
 from shared.runtime.settings import CommonSettings
 from shared.service import new_broker
+from tests.support.waiting import eventually
 
 NUMBER_TYPE = "groundswell.test.number.v1"
 HEADERS: Headers = [("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_type", NUMBER_TYPE.encode())]
@@ -175,19 +176,6 @@ async def committed(kafka: KafkaBroker, topic: Topic) -> AsyncIterator[Committed
         yield Committed(consumer, partitions)
     finally:
         await consumer.stop()
-
-
-async def eventually(
-    condition: Callable[[], bool | Awaitable[bool]], what: str, *, within: float = 60.0, every: float = 0.02
-) -> None:
-    """Wait until `condition` holds; fail with `what` when it does not within so many seconds."""
-    deadline = time.monotonic() + within
-    while True:
-        result = condition()
-        if result if isinstance(result, bool) else await result:
-            return
-        assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
-        await asyncio.sleep(every)
 
 
 class Worker:

@@ -20,7 +20,7 @@ from deploy.local.service import ServiceProcess
 from shared.contract.events import PetitionChanged
 from shared.contract.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
 from shared.kafka.headers import event_headers
-from tests.support.system import eventually
+from tests.support.waiting import eventually
 
 PEPPER, ADMIN, KEY = "pepper-of-the-tests", "admin-token-of-the-tests", "partner-key-of-the-tests"
 AS_ADMIN = {"Authorization": f"Bearer {ADMIN}"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,16 +18,7 @@ from services.tally.counting.ledger import Ledger
 from services.tally.counting.store import TallyStore
 from shared import redis as shared_redis
 from shared.postgres import Database
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 60) -> None:
-    """Wait until `condition` holds, or fail saying what did not come true."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not await condition():
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        raise AssertionError(f"within {seconds:g} s it did not come true that {what}") from None
+from tests.support.waiting import eventually
 
 
 @dataclass

@@ -24,8 +24,8 @@ from shared.contract.identity import signer_key
 from shared.contract.topics import PETITIONS_CHANGED, apply_topics
 from tests.faults.breaking.failpoints import Failpoints
 from tests.faults.breaking.proxy import Proxy
-from tests.support.consuming import eventually
 from tests.support.running_ingest import AS_ADMIN, PEPPER, STATE, Ingest, code, running_ingest
+from tests.support.waiting import eventually
 
 PETITION = "night-trains"
 ADDRESS = f"/v1/petitions/{PETITION}"

@@ -28,7 +28,7 @@ from tests.support.running_ingest import (
     ingest_process,
     running_ingest,
 )
-from tests.support.system import eventually
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("needs_apache")
 

@@ -19,7 +19,7 @@ import pytest
 from deploy.local import PROJECT_ROOT
 from deploy.local.state import StackState
 from deploy.local.victims import VICTIMS, Victim
-from tests.support.system import eventually
+from tests.support.waiting import eventually
 
 COMMAND = [sys.executable, "-m", "deploy.cli"]
 PATIENCE_SECONDS = 180

@@ -25,8 +25,8 @@ from services.notify.settings import Settings
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import MilestoneReached, Organisation, PetitionChanged, Target
 from shared.postgres import Database
-from tests.support.consuming import eventually
 from tests.support.scripted_smtp import ScriptedSmtp, Taken
+from tests.support.waiting import eventually
 
 MINUTE = timedelta(minutes=1)
 

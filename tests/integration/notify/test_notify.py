@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, tzinfo
 
 import pytest
 from structlog.testing import capture_logs
 
-from deploy.local.postgres import Postgres
 from services.notify.deliveries import delivery_id
 from services.notify.outbox import sender
-from tests.integration.notify.notify_desk import Desk, message_id, new_database, open_desk, petition
-from tests.support.consuming import eventually
+from tests.integration.notify.notify_desk import Desk, message_id, petition
 from tests.support.scripted_smtp import ScriptedSmtp
-
-
-@pytest.fixture(scope="module")
-async def database_url(postgres: Postgres) -> str:
-    return await new_database(postgres)
-
-
-@pytest.fixture
-async def desk(database_url: str) -> AsyncIterator[Desk]:
-    async with open_desk(database_url) as desk:
-        yield desk
-
+from tests.support.waiting import eventually
 
 # ---------------------------------------------------------------------------------------------------------- what is sent
 

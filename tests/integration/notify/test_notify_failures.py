@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import asyncpg
-import pytest
 
 from deploy.local.postgres import Postgres
 from services.notify.mail.refusals import Cause
@@ -17,23 +15,9 @@ from tests.integration.notify.notify_desk import (
     deliveries,
     message_id,
     milestone,
-    new_database,
-    open_desk,
 )
-from tests.support.consuming import eventually
 from tests.support.scripted_smtp import CUT
-
-
-@pytest.fixture(scope="module")
-async def database_url(postgres: Postgres) -> str:
-    return await new_database(postgres)
-
-
-@pytest.fixture
-async def desk(database_url: str) -> AsyncIterator[Desk]:
-    async with open_desk(database_url) as desk:
-        yield desk
-
+from tests.support.waiting import eventually
 
 # ----------------------------------------------------------------------------------------------- what breaks on the way
 

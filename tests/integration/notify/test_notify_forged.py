@@ -19,8 +19,8 @@ from services.notify.milestones.handlers import MilestoneHandler
 from shared.contract.catalogue import Catalogue
 from shared.kafka.catalogue_feed import CatalogueFeed
 from shared.kafka.errors import SetAside
-from tests.integration.notify.notify_desk import Desk, milestone, new_database, open_desk, petition
-from tests.support.consuming import eventually
+from tests.integration.notify.notify_desk import Desk, milestone, petition
+from tests.support.waiting import eventually
 
 MANUAL = """
     INSERT INTO deliveries (delivery_id, petition_id, threshold, target_id, petition_title, organisation_name, target_name,
@@ -28,17 +28,6 @@ MANUAL = """
     VALUES ($1, $2, $3, $4, 'Keep the night ferry', 'Friends', 'Office', 'body', 'somebody@else.example', 7, now(), now())
 """
 """A delivery written by hand."""
-
-
-@pytest.fixture(scope="module")
-async def database_url(postgres: Postgres) -> str:
-    return await new_database(postgres)
-
-
-@pytest.fixture
-async def desk(database_url: str) -> AsyncIterator[Desk]:
-    async with open_desk(database_url) as desk:
-        yield desk
 
 
 class ReadFeed:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -27,12 +26,9 @@ from shared.kafka.headers import event_headers
 from shared.kafka.producer import EventProducer
 from shared.kafka.record import Record
 from tests.integration.notify.notify_desk import new_database
-from tests.support import consuming
 from tests.support.consuming import settings_for
 from tests.support.scripted_smtp import ScriptedSmtp
-
-# Several processes on a machine that may be busy; what is waited for takes a second or two.
-eventually = partial(consuming.eventually, within=60.0, every=0.05)
+from tests.support.waiting import eventually
 
 
 @dataclass

@@ -22,13 +22,13 @@ from tests.support.consuming import (
     Worker,
     committed,
     decode_number,
-    eventually,
     new_topic,
     numbers,
     read,
     settings_for,
     write,
 )
+from tests.support.waiting import eventually
 
 POISON = {
     "not JSON": (Raw(b"{not json"), "schema"),

@@ -11,17 +11,8 @@ from deploy.local.kafka import KafkaBroker
 from shared.contract.topics import Topic
 from shared.kafka import watch
 from shared.kafka.consumer import ConsumerLimits
-from tests.support.consuming import (
-    Batch,
-    Committed,
-    Worker,
-    committed,
-    eventually,
-    new_topic,
-    numbers,
-    settings_for,
-    write,
-)
+from tests.support.consuming import Batch, Committed, Worker, committed, new_topic, numbers, settings_for, write
+from tests.support.waiting import eventually
 
 PARTITIONS = 4
 

@@ -22,8 +22,9 @@ from shared.kafka.partitioner import partition_of
 from shared.kafka.producer import EventProducer
 from shared.kafka.record import Record
 from shared.service import new_broker
-from tests.support.consuming import Raw, eventually, settings_for, write
+from tests.support.consuming import Raw, settings_for, write
 from tests.support.packing import STRANGE, strange_name, write_changed
+from tests.support.waiting import eventually
 from tests.unit.shared.contract.petitions import petition
 
 TOPIC = PETITIONS_CHANGED.name

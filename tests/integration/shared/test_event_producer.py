@@ -20,7 +20,8 @@ from shared.kafka.errors import is_transient
 from shared.kafka.partitioner import partition_of
 from shared.kafka.producer import EventProducer, ProducerReplaced
 from shared.kafka.record import Record
-from tests.support.consuming import eventually, new_topic, read, settings_for
+from tests.support.consuming import new_topic, read, settings_for
+from tests.support.waiting import eventually
 
 PARTITIONS = 3
 KEYS = [f"petition-{number}".encode() for number in range(7)]

@@ -20,7 +20,8 @@ from shared.contract.topics import Group, Topic
 from shared.kafka import group_lag
 from shared.kafka.group_lag import GroupLag
 from shared.runtime.settings import CommonSettings
-from tests.support.consuming import eventually, group_of, new_topic, numbers, settings_for, unmade_topic, write
+from tests.support.consuming import group_of, new_topic, numbers, settings_for, unmade_topic, write
+from tests.support.waiting import eventually
 
 
 class Measured:

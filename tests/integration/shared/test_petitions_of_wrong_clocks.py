@@ -8,7 +8,8 @@ from deploy.local.kafka import KafkaBroker
 from shared.contract.topics import PETITIONS_CHANGED, apply_topics
 from shared.kafka.producer import EventProducer
 from tests.integration.shared.test_catalogue_feed import changed, reading
-from tests.support.consuming import eventually, settings_for
+from tests.support.consuming import settings_for
+from tests.support.waiting import eventually
 from tests.unit.shared.contract.petitions import petition
 
 

@@ -29,7 +29,6 @@ from shared.service import Service, new_broker
 from tests.support.consuming import (
     Batch,
     decode_number,
-    eventually,
     group_of,
     make_topic,
     new_topic,
@@ -38,6 +37,7 @@ from tests.support.consuming import (
     unmade_topic,
     write,
 )
+from tests.support.waiting import eventually
 
 
 class Running:

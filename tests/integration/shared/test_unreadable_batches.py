@@ -28,7 +28,6 @@ from tests.support.consuming import (
     Raw,
     Worker,
     committed,
-    eventually,
     make_topic,
     new_topic,
     numbers,
@@ -48,6 +47,7 @@ from tests.support.packing import (
     unknown_codec,
     write_changed,
 )
+from tests.support.waiting import eventually
 from tests.unit.shared.contract.petitions import petition
 
 

@@ -43,7 +43,7 @@ from tests.support.encrypted_parts import (
     told,
 )
 from tests.support.scripted_smtp import ScriptedSmtp
-from tests.support.system import eventually
+from tests.support.waiting import eventually
 
 SMTP_LOGIN = ("petitions@relay", "smtp-password:/?#")
 ADMIN, PARTNER = "admin-token-of-this-test", "partner-key-of-this-test"

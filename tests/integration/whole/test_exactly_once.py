@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 from deploy.local.service import ServiceName, ServiceProcess
 from shared.contract.events import MilestoneReached
 from shared.contract.topics import MILESTONES_REACHED, SIGNATURES_REJECTED, SIGNATURES_VERIFIED
-from tests.support.system import System, eventually
+from tests.support.system import System
+from tests.support.waiting import eventually
 
 SIGNERS = 6_000
 

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from deploy.local.service import ServiceProcess
 from deploy.local.stack import Stack
 from tests.support.hostile import CANARY, damaged, repeatable
-from tests.support.system import System, eventually
+from tests.support.system import System
+from tests.support.waiting import eventually
 
 PETITION: Final = "hostile-clients"
 HEAD_SECONDS, STALL_SECONDS, CONNECTIONS = 2.0, 2.0, 400

@@ -22,7 +22,8 @@ from tests.faults.impossible.by_clock import CENTURIES, another_clock
 from tests.faults.impossible.parts import parts_of_stack
 from tests.faults.impossible.victim import NEXT_MILESTONE, Victim, goes_on, heals
 from tests.faults.notes import SACRIFICE, Place, Planted
-from tests.support.system import System, eventually
+from tests.support.system import System
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("needs_apache")
 

@@ -24,7 +24,8 @@ from shared import redis as shared_redis
 from shared.contract.events import SignCommand
 from shared.contract.topics import SIGNATURES_SUBMITTED, all_topics
 from shared.kafka.headers import event_headers
-from tests.support.system import System, eventually
+from tests.support.system import System
+from tests.support.waiting import eventually
 
 PETITION: Final = "planted-secrets"
 PERSON: Final = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
-from tests.support.system import System, eventually
+from tests.support.system import System
+from tests.support.waiting import eventually
 
 TARGET = {"target_id": "council", "name": "The Harbour Council", "kind": "body", "email": "hidden@council.test"}
 

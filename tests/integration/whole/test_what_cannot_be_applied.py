@@ -5,7 +5,8 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from shared.contract.topics import SIGNATURES_REJECTED, SIGNATURES_SUBMITTED, SIGNATURES_VERIFIED
-from tests.support.system import System, eventually
+from tests.support.system import System
+from tests.support.waiting import eventually
 
 
 async def signed(system: System, petition_id: str, name: str, **fields: Any) -> str:
