@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.contract.form_errors import FORM_ERRORS, sentence
 
@@ -55,6 +55,30 @@ class Problem(Exception):
         if self.errors:
             body["errors"] = [dict(error) for error in self.errors]
         return body
+
+
+class FieldProblem(BaseModel):
+    """A field that must be put right."""
+
+    model_config = ConfigDict(frozen=True)
+
+    field: str
+    code: Annotated[str, Field(description="What is wrong, as a stable name.", pattern=r"^[a-z_]+$")]
+    problem: Annotated[str, Field(description="The same in a sentence, without what was sent.")]
+
+
+class ProblemDetails(BaseModel):
+    """What went wrong and what to do (RFC 9457)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: Annotated[str, Field(pattern=r"^urn:groundswell:problem:[a-z_]+$")]
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    errors: Annotated[
+        list[FieldProblem], Field(description="One entry per field that must be put right, or be named.")
+    ] = []
 
 
 _CODES = {

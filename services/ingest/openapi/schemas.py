@@ -15,12 +15,12 @@ from services.ingest.web.schemas import (
     CommandSubmitted,
     PetitionBody,
     PetitionList,
-    ProblemDetails,
     PublicPetition,
     SignatureStatus,
     SignatureSubmitted,
 )
 from shared.contract.events import PetitionChanged
+from shared.web.problems import ProblemDetails
 
 _READ: Final[tuple[type[BaseModel], ...]] = (Submission, BatchLine, PetitionBody, Erasure)
 _WRITTEN: Final[tuple[type[BaseModel], ...]] = (

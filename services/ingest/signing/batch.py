@@ -20,11 +20,11 @@ from services.ingest.signing.sign import BODY_BYTES as LINE_BYTES
 from services.ingest.web.bodies import BOM, content_type, read_body, refusal_of, require_utf8, too_large
 from services.ingest.web.deadline import ANSWER_SECONDS
 from services.ingest.web.limits import InFlight
-from services.ingest.web.schemas import BatchAnswer, LineAccepted, LineRefused, ProblemDetails, status_url
+from services.ingest.web.schemas import BatchAnswer, LineAccepted, LineRefused, status_url
 from shared.contract.events import PetitionChanged
 from shared.web.content_type import media_type
 from shared.web.malformed import fields_of
-from shared.web.problems import Problem
+from shared.web.problems import Problem, ProblemDetails
 
 MAX_LINES: Final = 1_000
 BATCH_BYTES: Final = 4 * 1024 * 1024

@@ -17,6 +17,7 @@ from shared.contract.events import (
     PetitionState,
     TargetKind,
 )
+from shared.web.problems import ProblemDetails
 
 State = Literal["submitted", "pending", "verified", "duplicate", "rejected", "withdrawn", "invalidated"]
 
@@ -54,26 +55,6 @@ class SignatureStatus(Answer):
         AwareDatetime | None,
         Field(description="When an operator erased who signed. Always null without credentials."),
     ] = None
-
-
-class FieldProblem(Answer):
-    """A field that must be put right."""
-
-    field: str
-    code: Annotated[str, Field(description="What is wrong, as a stable name.", pattern=r"^[a-z_]+$")]
-    problem: Annotated[str, Field(description="The same in a sentence, without what was sent.")]
-
-
-class ProblemDetails(Answer):
-    """What went wrong and what to do (RFC 9457)."""
-
-    type: Annotated[str, Field(pattern=r"^urn:groundswell:problem:[a-z_]+$")]
-    title: str
-    status: Annotated[int, Field(ge=400, le=599)]
-    detail: str
-    errors: Annotated[
-        list[FieldProblem], Field(description="One entry per field that must be put right, or be named.")
-    ] = []
 
 
 class LineAccepted(Answer):

@@ -214,7 +214,7 @@ async def test_the_committed_openapi_document_is_the_one_that_is_served(client: 
     served = (await client.get("/openapi.json")).json()
     assert served == document()
     assert json.loads(COMMITTED.read_text(encoding="utf-8")) == served, (
-        "run: python -m services.tally.reading.openapi > docs/openapi-tally.json"
+        "run: groundswell generated"
     )
 
 
