@@ -4,7 +4,8 @@ ingest reads it to take the signature, and the pages to show it again when it wa
 
 Browsers send a form in the encoding of its page. Which one that is, they say in a field named ``_charset_`` if the form has
 one (HTML Standard, "Constructing the entry list"; RFC 7578 section 4.6); other clients say it in the Content-Type, of the
-request or of a part. Where nothing is declared it is UTF-8.
+request or of a part. Where nothing is declared it is UTF-8. Starlette reads no ``_charset_`` and no charset of a part, and
+takes what it cannot decode for Latin-1; so only the parser of multipart bodies is a library's here (python_multipart).
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from services.ingest.petitions.changes import Decide, PetitionChanges
 from services.ingest.petitions.documents import (
     etag_of,
     left_out,
-    matches,
     merged,
     state_document,
     unknown_fields,
@@ -34,6 +33,7 @@ from services.ingest.web.schemas import ListedPetition, PetitionBody, PetitionLi
 from shared.contract.bounds.texts import is_slug
 from shared.contract.catalogue import Catalogue, admission_at
 from shared.contract.events import PetitionChanged, PetitionState
+from shared.web.entity_tags import matches
 from shared.web.malformed import fields_of
 
 PETITION_BYTES: Final = 768 * 1024

@@ -213,9 +213,7 @@ async def test_a_head_of_a_stream_opens_none(client: httpx.AsyncClient, read_sid
 async def test_the_committed_openapi_document_is_the_one_that_is_served(client: httpx.AsyncClient) -> None:
     served = (await client.get("/openapi.json")).json()
     assert served == document()
-    assert json.loads(COMMITTED.read_text(encoding="utf-8")) == served, (
-        "run: groundswell generated"
-    )
+    assert json.loads(COMMITTED.read_text(encoding="utf-8")) == served, "run: groundswell generated"
 
 
 async def test_answers_have_the_fields_that_the_openapi_document_promises(client: httpx.AsyncClient) -> None:
