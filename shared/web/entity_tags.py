@@ -17,7 +17,7 @@ def matches(condition: str, etag: str | None, *, weakly: bool = False) -> bool:
         etag: Of the state; None if there is none.
         weakly: As ``If-None-Match`` compares (RFC 9110, section 8.8.3.2); ``If-Match`` does not.
     """
-    if etag is None:
+    if etag is None or not condition:
         return False
     if condition.strip() == "*":
         return True

@@ -14,9 +14,9 @@ from services.verify.store import Decided, LaneTaken, VerifyStore
 from shared.contract.events import ConfirmCommand, InvalidateCommand, WithdrawCommand
 from shared.kafka.errors import SetAside, is_about_the_data
 from shared.postgres import Database
+from tests.integration.verify.verifying import apply, empty, lane, ledger, states, told
 from tests.support.databases import database_named
 from tests.support.signing import FERRY, NOON, change, event_id_of, sign
-from tests.support.verifying import apply, empty, lane, ledger, states, told
 
 
 @pytest.fixture(scope="module")

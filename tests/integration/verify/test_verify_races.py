@@ -13,10 +13,10 @@ from deploy.local.postgres import Postgres
 from services.verify import store as store_of_verify
 from services.verify.store import LaneTaken, VerifyStore
 from shared.postgres import Database
+from tests.integration.verify.verifying import apply, empty, lane, ledger, states, told
 from tests.support.databases import database_named
 from tests.support.signing import sign
 from tests.support.turns import Actor, turn
-from tests.support.verifying import apply, empty, lane, ledger, states, told
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ from shared.contract.events import (
     WithdrawCommand,
 )
 from shared.postgres import Database
+from tests.integration.verify.verifying import apply, empty, lane, ledger, states, told
 from tests.support.databases import database_named
 from tests.support.signing import FERRY, NOON, PATH, sign
-from tests.support.verifying import apply, empty, lane, ledger, states, told
 
 
 @pytest.fixture(scope="module")

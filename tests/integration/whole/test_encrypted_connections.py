@@ -29,7 +29,7 @@ from deploy.local.service import SERVICES, ServiceName, ServiceProcess
 from shared.contract.topics import all_topics, apply_topics
 from shared.kafka.security import client_options, why_unreachable
 from shared.runtime.settings import KafkaSettings
-from tests.support.encrypted_parts import (
+from tests.integration.whole.encrypted_parts import (
     HOST,
     USER,
     Authority,
