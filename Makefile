@@ -6,7 +6,7 @@ UV_VERSION := 0.13.9
 UV := .tools/uv/bin/uv
 BIN := .venv/bin
 UNIT := tests/unit tests/contract/test_event_schemas.py tests/contract/test_failure_modes.py \
-	tests/faults/test_invariants.py tests/faults/test_logs.py tests/faults/test_moments.py \
+	tests/faults/judging/test_invariants.py tests/faults/judging/test_logs.py tests/faults/breaking/test_moments.py \
 	tests/bench/test_against.py tests/bench/test_backlog.py tests/bench/test_costs.py tests/bench/test_figures.py
 
 .DEFAULT_GOAL := setup

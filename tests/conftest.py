@@ -31,7 +31,7 @@ from deploy.local.valkey import Valkey
 
 if TYPE_CHECKING:
     from deploy.local.stack import Stack
-    from tests.integration.system import System
+    from tests.support.system import System
 
 # How long an example takes says nothing on a machine that runs a broker and four services beside it.
 hypothesis.settings.register_profile("tests", deadline=None)
@@ -136,7 +136,7 @@ async def system(running_stack: Stack) -> AsyncIterator[System]:
     import asyncpg
     import httpx
 
-    from tests.integration.system import System
+    from tests.support.system import System
 
     for process in running_stack.processes:
         if not process.running:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from services.ingest.web.problems import KINDS
+from services.ingest.problems import KINDS
 from shared.contract.form_errors import FORM_ERRORS, FORM_FIELDS
 from shared.web.problems import Problem
 

@@ -19,6 +19,7 @@ from services.ingest.metrics import IngestMetrics
 from services.ingest.openapi import document as openapi
 from services.ingest.petitions.calls import PetitionEndpoints
 from services.ingest.petitions.changes import PetitionChanges
+from services.ingest.problems import problem
 from services.ingest.settings import Settings, split
 from services.ingest.signatures.calls import SignatureEndpoints
 from services.ingest.signatures.store import OutcomeStore
@@ -29,7 +30,6 @@ from services.ingest.web.answers import Answers
 from services.ingest.web.bodies import ClientDisconnected
 from services.ingest.web.clients import Clients, parse_networks
 from services.ingest.web.limits import ClientRate, InFlight
-from services.ingest.web.problems import problem
 from shared.contract.catalogue import Catalogue
 from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
 from shared.postgres import Database

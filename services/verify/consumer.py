@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.verify.deciding.rules import Submission
+from services.verify.deciding.rules import SubmittedCommand
 from services.verify.handlers import VerifyHandler
 from services.verify.settings import Settings
 from shared.contract.topics import VERIFY_GROUP
@@ -12,7 +12,9 @@ from shared.kafka.producing.producer import EventProducer
 from shared.service import Base
 
 
-def new_consumer(base: Base[Settings], handler: VerifyHandler, producer: EventProducer) -> BatchConsumer[Submission]:
+def new_consumer(
+    base: Base[Settings], handler: VerifyHandler, producer: EventProducer
+) -> BatchConsumer[SubmittedCommand]:
     """The consumer that gives `handler` its batches."""
     settings = base.settings
     return BatchConsumer(

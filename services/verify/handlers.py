@@ -13,7 +13,7 @@ import structlog
 from aiokafka import ConsumerRecord
 
 from services.verify.deciding.outcome import Decided, Mismatch
-from services.verify.deciding.rules import NEEDS_NO_PETITION, Judgement, Submission, is_sign, judge
+from services.verify.deciding.rules import NEEDS_NO_PETITION, Judgement, SubmittedCommand, is_sign, judge
 from services.verify.metrics import VerifyMetrics
 from services.verify.records import fact_record, rejection_record
 from services.verify.store import LaneTaken, VerifyStore
@@ -62,7 +62,7 @@ class VerifyHandler:
         self._store, self._producer, self._metrics = store, producer, metrics
         self._pepper = pepper
 
-    def decode(self, record: ConsumerRecord[Any, Any]) -> Submission:
+    def decode(self, record: ConsumerRecord[Any, Any]) -> SubmittedCommand:
         """Read one record of ``signatures.submitted``.
 
         Raises:
@@ -75,11 +75,11 @@ class VerifyHandler:
             raise InvalidRecord("out_of_range", "a command is of the year 2000 or later, and a day ahead at most")
         place = record.partition, record.offset
         if not isinstance(command, SignCommand):
-            return Submission(_change_id(command, event_id), _key(record.key), *place, moment, command)
+            return SubmittedCommand(_change_id(command, event_id), _key(record.key), *place, moment, command)
         if event_id != str(command.signature_id):
             raise InvalidRecord("event_id", "header ce_id of a sign command must be its signature_id, in lower case")
         key, domain = self._signer(command, record.key)
-        return Submission(command.signature_id, key, *place, moment, command, domain)
+        return SubmittedCommand(command.signature_id, key, *place, moment, command, domain)
 
     def _signer(self, command: SignCommand, record_key: bytes | None) -> tuple[UUID, str]:
         """Signer key and e-mail domain.
@@ -103,7 +103,7 @@ class VerifyHandler:
         # Another pepper, or a producer that keys by something else. Counting it would let one person sign twice.
         raise InvalidRecord("signer_key_mismatch", "the record key is not the signer key of its e-mail and petition")
 
-    async def process(self, batch: Sequence[Submission]) -> None:
+    async def process(self, batch: Sequence[SubmittedCommand]) -> None:
         """Decide, store and publish a batch; returns when every fact is acknowledged."""
         judged = await self._judge(batch)
         decided = await self._apply(judged)
@@ -117,7 +117,7 @@ class VerifyHandler:
         self._metrics.publish_seconds.observe(time.perf_counter() - started)
         self._observe(batch, decided)
 
-    async def _judge(self, submissions: Sequence[Submission]) -> list[tuple[Submission, Judgement | None]]:
+    async def _judge(self, submissions: Sequence[SubmittedCommand]) -> list[tuple[SubmittedCommand, Judgement | None]]:
         judged = [(item, self._judge_one(item)) for item in submissions]
         if any(
             judgement is not None and judgement.reason is not None and judgement.reason not in NEEDS_NO_PETITION
@@ -129,12 +129,12 @@ class VerifyHandler:
             judged = [(item, self._judge_one(item)) for item in submissions]
         return judged
 
-    def _judge_one(self, submission: Submission) -> Judgement | None:
+    def _judge_one(self, submission: SubmittedCommand) -> Judgement | None:
         if not is_sign(submission):
             return None
         return judge(submission, self._catalogue.get(submission.command.petition_id))
 
-    async def _apply(self, judged: list[tuple[Submission, Judgement | None]]) -> Decided:
+    async def _apply(self, judged: list[tuple[SubmittedCommand, Judgement | None]]) -> Decided:
         started = time.perf_counter()
         try:
             decided = await self._store.apply(judged)
@@ -144,7 +144,7 @@ class VerifyHandler:
         self._metrics.store_seconds.observe(time.perf_counter() - started)
         return decided
 
-    def _observe(self, submissions: Sequence[Submission], decided: Decided) -> None:
+    def _observe(self, submissions: Sequence[SubmittedCommand], decided: Decided) -> None:
         replays = decided.replays
         self._metrics.replays.inc(len(replays))
         for state, number in decided.not_applicable.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from services.verify.deciding.outcome import LedgerRow, Refused
+from services.verify.deciding.outcome import LedgerRow, RefusedSignature
 from shared.contract.events import CountedFact, SignatureRejected, SignatureRevoked, SignatureVerified, SignCommand
 from shared.contract.identity import command_id
 from shared.contract.states import SignatureState
@@ -49,7 +49,7 @@ def _zulu(utc: str) -> str:
     return utc.replace("+00:00", "Z")
 
 
-def rejection_record(refused: Refused) -> Record:
+def rejection_record(refused: RefusedSignature) -> Record:
     """The event that says that a submission does not count, the same at every replay."""
     command = refused.submission.command
     assert isinstance(command, SignCommand)

@@ -37,6 +37,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shared.web.malformed import CAUSES, cause_to_refuse, is_ambiguous, refusal
+from shared.web.problem_answers import answer_to
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +95,7 @@ class Connections:
             ["cause"],
             registry=registry,
         )
-        self.refusals: dict[str, ASGIApp] = {cause: refusal(cause).response() for cause in CAUSES}
+        self.refusals: dict[str, ASGIApp] = {cause: answer_to(refusal(cause)) for cause in CAUSES}
         for cause in CAUSES:
             self._malformed.labels(cause=cause)
         Gauge("groundswell_http_connections", "Open HTTP connections", registry=registry).set_function(

@@ -1,20 +1,23 @@
-"""HTTP that every service has in common: errors as RFC 9457 problem details, and who gets a page instead."""
+"""Errors of every HTTP service as RFC 9457 problem details, and who gets a page instead.
+
+Plain types: rules raise a `Problem` without knowing of a web framework. `shared.web.problem_answers` makes the answers.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 PROBLEM_JSON = "application/problem+json"
 
 
 class Problem(Exception):
-    """An answer that says what went wrong and what to do (RFC 9457).
+    """A request is refused: what went wrong and what to do (RFC 9457).
+
+    The one error on the way from a rule to the answer.
 
     Args:
         status: The HTTP status.
@@ -51,12 +54,29 @@ class Problem(Exception):
             body["errors"] = [dict(error) for error in self.errors]
         return body
 
-    def response(self) -> Response:
-        """The answer to send."""
-        headers = {"x-content-type-options": "nosniff", **self.headers}
-        if self.retry_after is not None:
-            headers["retry-after"] = str(self.retry_after)
-        return JSONResponse(self.body(), self.status, headers, media_type=PROBLEM_JSON)
+
+class FieldProblem(BaseModel):
+    """A field that must be put right."""
+
+    model_config = ConfigDict(frozen=True)
+
+    field: str
+    code: Annotated[str, Field(description="What is wrong, as a stable name.", pattern=r"^[a-z_]+$")]
+    problem: Annotated[str, Field(description="The same in a sentence, without what was sent.")]
+
+
+class ProblemDetails(BaseModel):
+    """What went wrong and what to do (RFC 9457)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: Annotated[str, Field(pattern=r"^urn:groundswell:problem:[a-z_]+$")]
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    errors: Annotated[
+        list[FieldProblem], Field(description="One entry per field that must be put right, or be named.")
+    ] = []
 
 
 def prefers_html(accept: bytes | None) -> bool:
@@ -95,20 +115,3 @@ def _quality(parameters: Sequence[bytes]) -> float:
             found = _QUALITY.fullmatch(parameter)
             return min(1.0, float(found[1])) if found else 0.0
     return 1.0
-
-
-async def problem_response(_: Request, error: Exception) -> Response:
-    """Starlette's exception handler for `Problem`."""
-    assert isinstance(error, Problem)
-    return error.response()
-
-
-async def http_exception_response(_: Request, error: Exception) -> Response:
-    """Starlette's own refusals (404, 405) as problem details."""
-    assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    return Problem(error.status_code, code, str(error.detail), headers=error.headers).response()
-
-
-EXCEPTION_HANDLERS: dict[Any, Any] = {Problem: problem_response, HTTPException: http_exception_response}
-"""Give these to `starlette.applications.Starlette(exception_handlers=...)`."""

@@ -4,7 +4,8 @@ ingest reads it to take the signature, and the pages to show it again when it wa
 
 Browsers send a form in the encoding of its page. Which one that is, they say in a field named ``_charset_`` if the form has
 one (HTML Standard, "Constructing the entry list"; RFC 7578 section 4.6); other clients say it in the Content-Type, of the
-request or of a part. Where nothing is declared it is UTF-8.
+request or of a part. Where nothing is declared it is UTF-8. Starlette reads no ``_charset_`` and no charset of a part, and
+takes what it cannot decode for Latin-1; so only the parser of multipart bodies is a library's here (python_multipart).
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ from urllib.parse import parse_qsl
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from shared.web.content_type import charset, media_type
+
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
+
+FORM: Final = b"application/x-www-form-urlencoded"
+MULTIPART: Final = b"multipart/form-data"
 
 
 class FormUnreadable(Exception):
@@ -55,6 +61,20 @@ _CODECS: Final[Mapping[str, str]] = {
 with the square of the length, and some are no encodings of text."""
 
 
+def form_fields(content_type: bytes, body: bytes) -> dict[str, str] | None:
+    """The fields of a form; of a name that is there twice, the last. None: the Content-Type is no form's.
+
+    Raises:
+        FormUnreadable: it cannot be read.
+    """
+    kind = media_type(content_type)
+    if kind == FORM:
+        return urlencoded(body, charset(content_type))
+    if kind == MULTIPART:
+        return _multipart(content_type, body)
+    return None
+
+
 def urlencoded(body: bytes, declared: bytes | None) -> dict[str, str]:
     """The fields of ``application/x-www-form-urlencoded``; of a name that is there twice, the last.
 
@@ -83,16 +103,7 @@ def _fields(body: bytes, codec: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def multipart(content_type: bytes, body: bytes, declared: bytes | None) -> dict[str, str]:
-    """The fields of ``multipart/form-data``; of a name that is there twice, the last.
-
-    Args:
-        content_type: Of the request, with the boundary.
-        declared: The charset of the Content-Type.
-
-    Raises:
-        FormUnreadable: it cannot be read.
-    """
+def _multipart(content_type: bytes, body: bytes) -> dict[str, str]:
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise FormUnreadable("The form's Content-Type names no boundary.")
@@ -105,7 +116,7 @@ def multipart(content_type: bytes, body: bytes, declared: bytes | None) -> dict[
         parts.whole = False
     if not parts.whole:
         raise FormUnreadable(f"The form could not be read, or holds files, or over {_MOST_FIELDS} fields.")
-    named = next((part.data for part in parts.found if part.name == _DECLARES.encode()), b"") or declared
+    named = next((part.data for part in parts.found if part.name == _DECLARES.encode()), b"") or charset(content_type)
     return {_decoded(part.name, named): _decoded(part.data, part.charset or named) for part in parts.found}
 
 

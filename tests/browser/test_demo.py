@@ -16,7 +16,7 @@ from playwright.async_api import Browser, Page, expect
 from deploy.local import PROJECT_ROOT
 from deploy.local.state import StackState
 from tests.browser.browsing import opened
-from tests.integration.system import eventually
+from tests.support.waiting import eventually
 
 DEMO_SECONDS = 600
 """A minute alone on two cores; a build machine may be busy with other things."""

@@ -10,7 +10,8 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.browsing import opened
-from tests.integration.system import System, eventually
+from tests.support.system import System
+from tests.support.waiting import eventually
 
 ORGANISATION = {"slug": "page-readers", "name": "Readers of Pages"}
 BUS = "readers-night-bus"

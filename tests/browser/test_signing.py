@@ -9,7 +9,8 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.browsing import opened
-from tests.integration.system import System, eventually
+from tests.support.system import System
+from tests.support.waiting import eventually
 
 BOTH_WAYS = pytest.mark.parametrize("javascript", [True, False], ids=["with JavaScript", "without JavaScript"])
 

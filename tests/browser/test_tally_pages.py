@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from shared.contract.events import Policy
 from tests.browser.browsing import opened
-from tests.tally_read_fakes import BUS, HARBOUR, ReadSide, Served, petition, served, serving, tally
+from tests.support.tally_read_fakes import BUS, HARBOUR, ReadSide, Served, petition, served, serving, tally
 
 
 @pytest.fixture

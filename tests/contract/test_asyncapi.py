@@ -20,7 +20,8 @@ from deploy.local.service import ServiceName
 from deploy.local.stack import Stack
 from deploy.local.test_needs import NeedMissing, install_asyncapi_parser
 from shared.contract.topics import TOPICS, all_topics
-from tests.integration.system import System, eventually
+from tests.support.system import System
+from tests.support.waiting import eventually
 
 PARSER = Path(__file__).parent / "asyncapi"
 

@@ -15,7 +15,7 @@ from shared.kafka.producing.producer import EventProducer
 from shared.kafka.records.headers import event_headers
 from shared.kafka.records.record import Record
 from tests.contract.golden_events import EXAMPLES
-from tests.integration.consuming import new_topic, settings_for
+from tests.support.consuming import new_topic, settings_for
 
 SOURCE = "/groundswell/contract"
 MOMENT = datetime(2026, 11, 22, 10, 42, 7, 125000, tzinfo=UTC)

@@ -16,8 +16,8 @@ from deploy.operate import SERVICES
 from services.ingest.signing.admission import Submission
 from shared.contract.bounds.texts import MOST_CHARACTERS
 from tests.contract.test_alerts import promtool
-from tests.exported_metrics import metrics_of
-from tests.integration.system import System
+from tests.support.exported_metrics import metrics_of
+from tests.support.system import System
 
 ELSEWHERE = {"subscriber.py", "subscriber.mjs", "README.md"}
 """Run by test_subscriber.py; read by tests/unit/test_readme.py."""

@@ -17,8 +17,8 @@ from shared.runtime.failures import is_transient
 from shared.runtime.settings import environment_name
 from tests.contract.alerts.causes import NEEDED
 from tests.contract.test_alerts import ALERTS
-from tests.exported_metrics import metrics_of
 from tests.faults.catalogue import catalogue
+from tests.support.exported_metrics import metrics_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "failure-modes.md"

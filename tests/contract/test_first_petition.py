@@ -15,7 +15,7 @@ import pytest
 
 from deploy.local import PROJECT_ROOT
 from deploy.local.state import StackState
-from tests.integration.system import eventually
+from tests.support.waiting import eventually
 
 PATIENCE_SECONDS = 240
 """Ten seconds for a start alone on two cores; a machine may be busy with other things."""

@@ -16,7 +16,8 @@ import pytest
 from deploy.local.ports import free_port
 from deploy.local.process import Process
 from deploy.local.service import SERVICES, ServiceName, ServiceProcess
-from tests.integration.system import System, eventually
+from tests.support.system import System
+from tests.support.waiting import eventually
 
 NEEDS: dict[ServiceName, set[str]] = {
     "ingest": {"kafka"},
@@ -109,7 +110,7 @@ async def are_named(system: System, away: set[str]) -> None:
         said = await asyncio.gather(*(readiness(system, service) for service in SERVICES))
         return all(one.is_what(service, away) for service, one in zip(SERVICES, said, strict=True))
 
-    await eventually(as_expected, f"all that use {away}, and only they, say that it is away", seconds=60)
+    await eventually(as_expected, f"all that use {away}, and only they, say that it is away")
 
 
 async def all_are_ready(system: System) -> None:
@@ -117,7 +118,7 @@ async def all_are_ready(system: System) -> None:
         said = await asyncio.gather(*(readiness(system, service) for service in SERVICES))
         return said == [Said(200, "ready", {})] * len(SERVICES)
 
-    await eventually(ready, "all are ready again", seconds=60)
+    await eventually(ready, "all are ready again")
 
 
 @asynccontextmanager
@@ -183,7 +184,7 @@ async def test_work_that_stands_still_is_not_put_down_to_kafka(away: str, servic
             assert "kafka" not in said.wrong
             return said.wrong.get("consumer", "").startswith(f"waiting for {away}: batch held")
 
-        await eventually(waits, f"{service} says that it waits for {away}", seconds=60)
+        await eventually(waits, f"{service} says that it waits for {away}")
         assert (await readiness(system, service)).is_what(service, {away})
     await system.counts_to(petition, 21)
 

@@ -14,11 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from deploy.local.service import SERVICES, ServiceName
 from deploy.local.test_needs import UNPACKED
 from shared.contract.events import SignCommand
-from shared.contract.identity import canonical_email, signer_key
 from shared.contract.topics import DEFAULT_PARTITIONS, GROUPS, SIGNATURES_SUBMITTED, VERIFY_GROUP
 from shared.kafka.records.headers import event_headers
-from tests.integration.system import System, eventually
-from tests.signing import sign
+from tests.support.signing import sign, signer_key_of
+from tests.support.system import System
+from tests.support.waiting import eventually
 
 MOVED: dict[ServiceName, dict[str, float | None]] = {
     "ingest": {
@@ -106,7 +106,7 @@ async def every_outcome(system: System, petition: str) -> None:
         assert (await system.http.post(url_, json=body)).status_code == status
     # Accepted by an ingest that had not read of the countries yet; and what is no event at all.
     late = sign(uuid4().int, petition_id=petition, at=datetime.now(UTC), country="FR")
-    key = signer_key(system.stack.environment["SIGNER_PEPPER"].encode(), petition, canonical_email(late.email))
+    key = signer_key_of(late, system.stack.environment["SIGNER_PEPPER"].encode())
     headers = event_headers(SignCommand, event_id=late.signature_id, source="/elsewhere", subject=petition)
     producer = AIOKafkaProducer(bootstrap_servers=system.stack.environment["KAFKA_BOOTSTRAP_SERVERS"])
     async with producer:
@@ -156,7 +156,7 @@ async def test_a_service_that_is_well_says_so_check_by_check(service: ServiceNam
         checks = [value for name, value in now.items() if name.startswith("groundswell_readiness_failing{")]
         return len(checks) >= 3 and not any(checks)
 
-    await eventually(well, f"none of {service}'s readiness checks is failing", seconds=60)
+    await eventually(well, f"none of {service}'s readiness checks is failing")
 
 
 @pytest.mark.parametrize("service", ["verify", "tally", "notify"])
@@ -166,7 +166,7 @@ async def test_the_lag_of_every_partition_is_shown_and_falls_to_0(service: Servi
         lags = [value for name, value in now.items() if name.startswith("groundswell_consumer_lag_records{")]
         return lags == [0] * DEFAULT_PARTITIONS
 
-    await eventually(caught_up, f"{service} shows no lag in any partition", seconds=60)
+    await eventually(caught_up, f"{service} shows no lag in any partition")
 
 
 async def group_lags(system: System, asked_by: ServiceName) -> dict[str, float]:
@@ -207,7 +207,7 @@ async def test_the_drift_is_measured_and_is_0(system: System) -> None:
         now = await samples(system, "tally")
         return now.get('groundswell_tally_audits_total{result="right"}', 0) > 0 and now["groundswell_tally_drift"] == 0
 
-    await eventually(measured, "an audit has found no drift", seconds=60)
+    await eventually(measured, "an audit has found no drift")
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -28,8 +28,8 @@ from deploy.local.service import SERVICES, ServiceName
 from deploy.local.test_needs import UNPACKED
 from tests.contract.alerts.causes import CAUSES, NEEDED, Cause, Fired
 from tests.contract.test_alerts import ALERTS, RULES, promtool, rendered
-from tests.exported_metrics import registry_of
-from tests.integration.system import eventually
+from tests.support.exported_metrics import registry_of
+from tests.support.waiting import eventually
 
 CONFIGURATION = RULES.parent / "alertmanager.yml"
 

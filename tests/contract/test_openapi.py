@@ -22,7 +22,7 @@ from services.ingest.openapi.parts import EXAMPLE_PETITION, EXAMPLE_SIGNATURE
 from services.ingest.signing.batch import CONTENT_TYPES
 from shared.contract.identity import signer_key
 from shared.kafka.apply_topics import apply_topics
-from tests.running_ingest import AS_ADMIN, PEPPER, STATE, running_ingest
+from tests.support.running_ingest import AS_ADMIN, PEPPER, STATE, running_ingest
 
 CONFIG = {
     "generation": {"deterministic": True, "max-examples": 20, "database": "none"},

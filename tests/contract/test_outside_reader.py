@@ -11,7 +11,7 @@ from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 
 from shared.contract.topics import TOPICS, Topic
-from tests.integration.system import System
+from tests.support.system import System
 
 
 def _records(system: System, topic: str) -> Iterator[confluent_kafka.Message]:

@@ -22,7 +22,7 @@ from shared.contract.topics import (
     all_topics,
 )
 from shared.kafka.fetching.unpacking import FetchedBytes
-from tests.integration.system import System
+from tests.support.system import System
 
 _SECONDS = 120.0
 

@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 from deploy.local.stack import Stack
 from services.tally.reading.openapi import document
 from shared.contract.topics import TALLIES_UPDATED
-from tests.integration.system import System
+from tests.support.system import System
 
 PETITION, ORGANISATION = "as-documented", "document-readers"
 STREAMS: Final = ("streamTally", "streamOrganisation")

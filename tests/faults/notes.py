@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
-    from tests.faults.surge import Accepted
+    from tests.faults.sending.surge import Accepted
     from tests.faults.world import World
 
 Place = tuple[str, int, int]
@@ -64,7 +64,7 @@ class RunNotes:
         accepted: signatures that a fault put on the topic itself, beside ingest; each counts like one that was answered
             202.
         spoiled: what was written by hand so far, in this run and those before it.
-        cause_moment: brings about what a fault waits for; see `tests.faults.moments`.
+        cause_moment: brings about what a fault waits for; see `tests.faults.breaking.moments`.
     """
 
     petitions: tuple[str, ...] = ()

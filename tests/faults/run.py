@@ -16,19 +16,19 @@ from redis.exceptions import RedisError
 from deploy.local.process import PartFailed
 from shared.contract.events import WithdrawCommand
 from shared.contract.identity import command_id
-from tests.faults import logs
+from tests.faults.breaking.moments import Moments
 from tests.faults.fault import Broken, Fault, NotPlayed
-from tests.faults.invariants import check
-from tests.faults.log_rules import IMPOSSIBLE_BEFORE
-from tests.faults.moments import Moments
+from tests.faults.judging import logs
+from tests.faults.judging.invariants import check
+from tests.faults.judging.log_rules import IMPOSSIBLE_BEFORE
 from tests.faults.notes import notes_of
-from tests.faults.observers import Observer
-from tests.faults.quiet import STUCK_SECONDS, wait_for_quiet
-from tests.faults.recovery import NotRecovered, Recovery
 from tests.faults.result import RunResult
 from tests.faults.schedule import Planned, RunPlan
-from tests.faults.sender import NotAccepted, Sender
-from tests.faults.surge import WITHDRAWN, WITHDRAWN_BY_A_DUPLICATE, Surge
+from tests.faults.sending.sender import NotAccepted, Sender
+from tests.faults.sending.surge import WITHDRAWN, WITHDRAWN_BY_A_DUPLICATE, Surge
+from tests.faults.watching.observers import Observer
+from tests.faults.watching.quiet import STUCK_SECONDS, wait_for_quiet
+from tests.faults.watching.recovery import NotRecovered, Recovery
 from tests.faults.world import World
 
 _FAULT_SECONDS: Final = 240.0

@@ -27,10 +27,10 @@ from deploy.local.service import SERVICES, ServiceName, ServiceProcess
 from deploy.local.valkey import Valkey
 from deploy.migrations import migrate
 from shared.kafka.apply_topics import apply_topics
-from tests.faults.clock import faketime_environment, remove_leftovers
-from tests.faults.failpoints import Failpoints
-from tests.faults.proxy import Proxy
-from tests.faults.smtp_sink import SmtpSink
+from tests.faults.breaking.clock import faketime_environment, remove_leftovers
+from tests.faults.breaking.failpoints import Failpoints
+from tests.faults.breaking.proxy import Proxy
+from tests.faults.breaking.smtp_sink import SmtpSink
 from tests.faults.timeline import Timeline
 
 PARTITIONS: Final = 4

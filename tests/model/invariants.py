@@ -12,13 +12,13 @@ from services.tally.counting.audit import audit
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.redis_store import TallyStore
 from services.tally.counting.tally import TallyState
-from services.verify.deciding.rules import Submission
+from services.verify.deciding.rules import SubmittedCommand
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import CountedFact, MilestoneReached, SignCommand, TallyUpdated, minute_of
 from shared.kafka.producing.partitioner import partition_of
 from shared.kafka.records.record import Record
 from shared.redis import INCARNATION_KEY
-from tests.integration.verify_world import Outcome
+from tests.integration.verify.verify_world import Outcome
 from tests.model.log import LogProducer, polled
 from tests.model.processes import VerifyProcess
 from tests.model.world import MILESTONES, PETITIONS, SUBMITTED, TALLIES, VERIFIED, Violation, World
@@ -126,7 +126,7 @@ class Invariants:
             producer=LogProducer(world.log),
             catalogue=Catalogue(),
         ).handler.decode
-        self._commands: dict[int, list[Submission]] = defaultdict(list)
+        self._commands: dict[int, list[SubmittedCommand]] = defaultdict(list)
         self._facts: dict[int, list[CountedFact]] = defaultdict(list)
         self._places: dict[tuple[str, int], list[int]] = defaultdict(list)
         self._copies: dict[tuple[str, str], Record] = {}

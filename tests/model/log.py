@@ -11,9 +11,9 @@ from shared.kafka.producing.partitioner import partition_of
 from shared.kafka.producing.producer import EventProducer, require_fits
 from shared.kafka.records.record import Record
 from shared.runtime.failures import is_transient
-from tests.integration.turns import turn
 from tests.model.steps import effect, round_done
-from tests.signing import record as received_record
+from tests.support.signing import record as received_record
+from tests.support.turns import turn
 
 T = TypeVar("T")
 

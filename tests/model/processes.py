@@ -20,10 +20,10 @@ from shared.contract.catalogue import Catalogue
 from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
 from shared.postgres import Database
 from shared.runtime.failures import is_transient
-from tests.integration.turns import TurnLock, turn
 from tests.model.log import Consumer, Group, LogProducer
 from tests.model.steps import StepActor, round_done
-from tests.signing import PEPPER
+from tests.support.signing import PEPPER
+from tests.support.turns import TurnLock, turn
 
 
 class _CaughtUp(CatalogueFeed):

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
 from shared.postgres import Database
-from tests.integration.turns import Actor
+from tests.support.turns import Actor
 
 T = TypeVar("T")
 

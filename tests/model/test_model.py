@@ -25,11 +25,11 @@ from services.tally.counting.redis_store import TallyStore
 from services.tally.counting.tally import Reached, Swap, TallyState
 from services.verify.store import transaction
 from shared.contract.topics import MILESTONES_REACHED
-from tests.integration.databases import database_named, redis_numbered
 from tests.model.log import Consumer
 from tests.model.machine import ProtocolMachine
 from tests.model.steps import DEADLOCK_TIMEOUT_MS, SteppedRedis
 from tests.model.world import Parts, Violation
+from tests.support.databases import database_named, redis_numbered
 
 EXAMPLES = int(os.environ.get("GROUNDSWELL_MODEL_EXAMPLES", "0"))
 """How many programs, others every time. Without it a few, and always the same: those of `SEED`."""

@@ -31,7 +31,7 @@ from shared.runtime.failures import is_transient
 from tests.model.log import Group, Log, LogProducer
 from tests.model.processes import TallyProcess, VerifyProcess
 from tests.model.steps import Fault, StepActor, SteppedDatabase, Where, all_at_rest
-from tests.signing import FERRY, NOON, PATH, change, event_id_of, petition, sign, signer_key_of
+from tests.support.signing import FERRY, NOON, PATH, change, event_id_of, petition, sign, signer_key_of
 
 SUBMITTED, VERIFIED = SIGNATURES_SUBMITTED.name, SIGNATURES_VERIFIED.name
 REJECTED, TALLIES, MILESTONES = SIGNATURES_REJECTED.name, TALLIES_UPDATED.name, MILESTONES_REACHED.name

@@ -1,7 +1,7 @@
 """What one service accepts no later one refuses: petitions and signatures, from ingest's answer through every service.
 
 In one process, with the services' own functions. The extremes go through the real parts in
-tests/integration/test_exactly_once.py.
+tests/integration/whole/test_exactly_once.py.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from services.verify.records import fact_record
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import MilestoneReached, PetitionChanged
 from shared.contract.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
-from tests.hostile import as_json, repeatable
-from tests.hostile_ingest import AS_ADMIN, JSON, SIGN, HostileIngest, form, multipart
-from tests.signing import PATH, PEPPER, MemoryProducer, record
-from tests.tally_read_fakes import ReadSide, tally
+from tests.support.hostile import as_json, repeatable
+from tests.support.hostile_ingest import AS_ADMIN, JSON, SIGN, HostileIngest, form, multipart
+from tests.support.signing import PATH, PEPPER, MemoryProducer, record
+from tests.support.tally_read_fakes import ReadSide, tally
 
 INGEST: Final = HostileIngest()
 WRITER: Final = MailWriter(mail_from="Groundswell <petitions@groundswell.example>", pages_url="https://pages.example")

@@ -13,7 +13,7 @@ from deploy.operate import SERVICES, settings_of
 from services.notify.settings import Settings as NotifySettings
 from services.tally.settings import Settings as TallySettings
 from shared.runtime.settings import Exposure, environment_name, load
-from tests.integration.encrypted_parts import REDIS_RIGHTS
+from tests.integration.whole.encrypted_parts import REDIS_RIGHTS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "encrypted-connections.md").read_text(encoding="utf-8")

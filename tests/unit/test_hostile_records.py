@@ -46,8 +46,8 @@ from shared.kafka.consuming.dead_letters import DeadLetter, dead_letter_headers
 from shared.kafka.records.headers import event_headers
 from shared.runtime.failures import InvalidRecord
 from tests.contract.golden_events import EXAMPLES
-from tests.hostile import CANARY, as_json, broken_json, damaged, emails, mutated, repeatable, texts
-from tests.signing import NOON, PEPPER, MemoryProducer, record
+from tests.support.hostile import CANARY, as_json, broken_json, damaged, emails, mutated, repeatable, texts
+from tests.support.signing import NOON, PEPPER, MemoryProducer, record
 
 Record = ConsumerRecord[Any, Any]
 GOLDEN: Final[dict[type[Event], Event]] = {type(example): example for example in EXAMPLES}

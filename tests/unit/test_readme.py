@@ -28,7 +28,7 @@ from services.ingest.openapi.document import document as ingest_document
 from services.tally.reading.openapi import document as tally_document
 from shared.contract.topics import all_topics
 from shared.runtime.settings import environment_name
-from tests.exported_metrics import metrics_of
+from tests.support.exported_metrics import metrics_of
 
 ROOT = Path(__file__).resolve().parents[2]
 READ_BY_USERS = (

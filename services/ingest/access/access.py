@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+from services.ingest.problems import problem
 from services.ingest.settings import Settings
 from services.ingest.web.clients import Clients
 from services.ingest.web.limits import ClientRate
-from services.ingest.web.problems import problem
 
 _PROVEN_SECONDS: Final = 86_400.0
 """Most partners call at least once a day."""

@@ -5,17 +5,16 @@ The name is who acted, in the audit log. Two entries overlap while a secret is r
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, SecretStr
 
+from shared.contract.bounds.texts import is_slug
+
 LEAST_SECRET: Final = 16
 """Characters of the shortest secret."""
-
-_SLUG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +62,9 @@ def _entry(number: int, entry: str, unnamed: str | None) -> Credential:
         raise ValueError(f"entry {number} has no name: write name:secret, such as kim:… or kim@open-rails:…")
     name, bound, organisations = label.partition("@")
     slugs = organisations.split("+") if bound else []
-    if not _SLUG.match(name):
+    if not is_slug(name):
         raise ValueError(f"entry {number}: the name before the first colon must be 1 to 64 of a-z, 0-9 and -")
-    if not all(_SLUG.match(slug) for slug in slugs):
+    if not all(is_slug(slug) for slug in slugs):
         raise ValueError(
             f"entry {number}: after @ come slugs of organisations, joined by +, such as name@org1+org2:secret"
         )

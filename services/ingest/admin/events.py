@@ -20,7 +20,8 @@ from asyncpg.pool import PoolConnectionProxy
 
 from services.ingest.access.access import Caller
 from services.ingest.metrics import IngestMetrics
-from services.ingest.web.problems import problem
+from services.ingest.problems import problem
+from shared.contract.bounds.texts import is_slug
 from shared.postgres import Connection, Database
 from shared.runtime.failures import is_transient
 from shared.web.problems import Problem
@@ -31,7 +32,6 @@ _ANSWER_SECONDS: Final = 5.0
 _LOST_AFTER_SECONDS: Final = 20.0
 """A call is finished within 15 seconds; then its process is gone, or was stopped."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
-_SLUG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
 
 AnyConnection = Connection | PoolConnectionProxy
 T = TypeVar("T")
@@ -161,7 +161,7 @@ class AdminEvents:
             role=event.caller.role.value,
             call=event.call,
             # What was asked for may be no id, and anything else.
-            petition_id=event.petition_id if _SLUG.match(event.petition_id) else None,
+            petition_id=event.petition_id if is_slug(event.petition_id) else None,
             signature_id=None if event.signature_id is None else str(event.signature_id),
             changed=list(event.changed),
             etag_before=event.etag_before,

@@ -21,19 +21,19 @@ from services.ingest.petitions.changes import Decide, PetitionChanges
 from services.ingest.petitions.documents import (
     etag_of,
     left_out,
-    matches,
     merged,
     state_document,
     unknown_fields,
 )
 from services.ingest.petitions.rules import petition_errors
+from services.ingest.problems import problem
 from services.ingest.signing.intake import Intake
 from services.ingest.web.bodies import MERGE_PATCH, read_json, refusal_of, too_large
-from services.ingest.web.problems import problem
 from services.ingest.web.schemas import ListedPetition, PetitionBody, PetitionList, public_petition
-from shared.contract.bounds.texts import SLUG
+from shared.contract.bounds.texts import is_slug
 from shared.contract.catalogue import Catalogue, admission_at
 from shared.contract.events import PetitionChanged, PetitionState
+from shared.web.entity_tags import matches
 from shared.web.malformed import fields_of
 
 PETITION_BYTES: Final = 768 * 1024
@@ -44,7 +44,6 @@ LIST_AT_MOST: Final = 500
 
 State = TypeVar("State", bound=PetitionState)
 
-_PETITION_ID: Final = re.compile(rf"{SLUG}\Z")
 _VARY: Final = {"vary": "Authorization, X-API-Key"}
 """The same address shows more to administrators."""
 _PRIVATE: Final = {"cache-control": "private, no-store", **_VARY}
@@ -228,7 +227,7 @@ class _Query:
         if not re.fullmatch("[0-9]{1,4}", limit, re.ASCII) or not 1 <= int(limit) <= LIST_AT_MOST:
             errors.append(_wrong("limit", "out_of_range", f"must be a number from 1 to {LIST_AT_MOST}"))
         for name in ("organisation", "after"):
-            if name in given and not _PETITION_ID.match(given[name]):
+            if name in given and not is_slug(given[name]):
                 errors.append(_wrong(name, "not_a_slug", "must be 1 to 64 of a-z, 0-9 and -, and not begin with -"))
         if errors:
             raise problem("invalid_fields", errors=errors)
@@ -243,7 +242,7 @@ class _Query:
 
 
 def _require_id(petition_id: str) -> None:
-    if not _PETITION_ID.match(petition_id):
+    if not is_slug(petition_id):
         raise problem(
             "invalid_fields",
             errors=[

@@ -22,8 +22,8 @@ from typing import Final
 from services.ingest.admin.events import AdminEvent, AdminEvents, LastChange
 from services.ingest.metrics import IngestMetrics
 from services.ingest.petitions.documents import changed_fields, etag_of
+from services.ingest.problems import problem
 from services.ingest.signing.intake import Intake
-from services.ingest.web.problems import problem
 from shared.contract.events import PetitionChanged, PetitionState
 from shared.contract.mailboxes.providers import LATEST
 from shared.contract.topics import PETITIONS_CHANGED

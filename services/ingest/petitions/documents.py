@@ -1,10 +1,8 @@
-"""Petitions as documents: ETags, preconditions, merge patches, and what one state has that another has not. Pure."""
+"""Petitions as documents: ETags, merge patches, and what one state has that another has not. Pure."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -17,33 +15,10 @@ READ_ONLY: Final = ("petition_id", "changed_at", "version", "mailbox_rules")
 _PARTS: Final[dict[str, type[BaseModel]]] = {"organisation": Organisation, "policy": Policy}
 """Fields that are named one level down; they are never null."""
 
-_TAG: Final = re.compile(r'\s*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|\Z)')
-
 
 def etag_of(petition: PetitionChanged) -> str:
     """A strong entity tag (RFC 9110, section 8.8.3): no two states share one, not even equal ones at two times."""
     return f'"{hashlib.blake2b(petition.model_dump_json().encode(), digest_size=16).hexdigest()}"'
-
-
-def matches(condition: str, etag: str | None, *, weakly: bool = False) -> bool:
-    """Whether an ``If-Match`` field, or ``If-None-Match``, names the state.
-
-    Args:
-        condition: ``*``, or entity tags. What is neither names nothing.
-        etag: Of the state; None if there is no petition.
-        weakly: As ``If-None-Match`` compares (RFC 9110, section 8.8.3.2); ``If-Match`` does not.
-    """
-    if etag is None:
-        return False
-    tags = (tag.removeprefix("W/") if weakly else tag for tag in _tags(condition))
-    return condition.strip() == "*" or etag in tags
-
-
-def _tags(condition: str) -> Iterator[str]:
-    place = 0
-    while (found := _TAG.match(condition, place)) is not None:
-        yield found[1]
-        place = found.end()
 
 
 def state_document(petition: PetitionState) -> dict[str, Any]:

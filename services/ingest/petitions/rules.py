@@ -11,7 +11,7 @@ from typing import Final
 
 import langcodes
 
-from services.ingest.refusal import FieldError
+from services.ingest.problems import FieldError
 from shared.contract.bounds.texts import (
     MOST_OFFICE,
     MOST_PAUSE,

@@ -14,17 +14,16 @@ from starlette.responses import Response
 from services.ingest.access.access import Access, Role
 from services.ingest.admin.events import AdminEvent, AdminEvents
 from services.ingest.metrics import IngestMetrics
-from services.ingest.refusal import NotAdmitted
+from services.ingest.problems import problem
 from services.ingest.signatures.disclosure import without_duplicates, without_erasures
 from services.ingest.signatures.effect import without_effect
-from services.ingest.signatures.store import Outcome, OutcomeStore, Target
+from services.ingest.signatures.store import CommandTarget, Outcome, OutcomeStore
 from services.ingest.signing.admission import Erasure, checked_erasure
 from services.ingest.signing.intake import Intake
 from services.ingest.web.answers import Answers
 from services.ingest.web.bodies import read_json, refusal_of
 from services.ingest.web.clients import Clients
 from services.ingest.web.limits import ClientRate
-from services.ingest.web.problems import problem, problem_of
 from services.ingest.web.schemas import CommandSubmitted, SignatureStatus, status_url
 from shared.contract.events import (
     ChangeCommand,
@@ -43,7 +42,7 @@ from shared.web.problems import Problem, prefers_html
 
 log = structlog.get_logger(__name__)
 
-Found = TypeVar("Found", Outcome, Target)
+Found = TypeVar("Found", Outcome, CommandTarget)
 
 COMMANDS: Final[dict[str, type[ChangeCommand]]] = {
     "confirm": ConfirmCommand,
@@ -177,7 +176,7 @@ class SignatureEndpoints:
         return found
 
 
-def _is_of_a_petition(found: Outcome | Target) -> bool:
+def _is_of_a_petition(found: Outcome | CommandTarget) -> bool:
     try:
         _PETITION_ID.validate_python(found.petition_id)
     except ValidationError:
@@ -197,8 +196,6 @@ async def _read_words(request: Request, headers: Mapping[bytes, bytes], caller: 
         return checked_erasure(Erasure.model_validate_json(body), caller).model_dump()
     except ValidationError as error:
         raise refusal_of(error) from None
-    except NotAdmitted as refusal:
-        raise problem_of(refusal) from None
 
 
 def _decided(outcome: Outcome) -> SignatureStatus:

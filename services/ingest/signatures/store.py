@@ -26,7 +26,7 @@ WHERE signature_id = $1
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class CommandTarget:
     """What a command about a signature meets."""
 
     signer_key: UUID
@@ -71,7 +71,7 @@ class OutcomeStore:
         # asyncpg's own UUID class is a subclass that the standard library's hash functions take as well.
         return Outcome(**dict(row))
 
-    async def find_target(self, signature_id: UUID, event_id: UUID) -> Target | None:
+    async def find_target(self, signature_id: UUID, event_id: UUID) -> CommandTarget | None:
         """What the command `event_id` about a signature meets, or None when the signature is not decided.
 
         Raises:
@@ -79,4 +79,4 @@ class OutcomeStore:
         """
         async with asyncio.timeout(_ANSWER_SECONDS):
             row = await self._database.pool.fetchrow(_FIND_TARGET, signature_id, event_id)
-        return None if row is None else Target(**dict(row))
+        return None if row is None else CommandTarget(**dict(row))

@@ -15,18 +15,19 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from services.ingest.refusal import FieldError, NotAdmitted
+from services.ingest.problems import FieldError, problem
 from shared.contract.bounds.texts import (
-    IN_NEITHER,
     MOST_ACTOR,
     MOST_CHARACTERS,
     MOST_REASON,
     NOT_IN_A_LINE,
+    NOT_IN_A_TEXT,
     Unfit,
     checked_line,
     checked_text,
     clean_address,
     clean_code,
+    is_country_code,
 )
 from shared.contract.catalogue import Admission, admission_at
 from shared.contract.eligibility import consent_refusal, country_refusal, email_refusal, name_refusal
@@ -35,12 +36,14 @@ from shared.contract.form_errors import form_error
 from shared.contract.identity import InvalidEmail, canonical_email, new_signature_id, retry_signature_id, signer_key
 from shared.contract.mailboxes.providers import VERSIONS
 
-_COUNTRY: Final = re.compile(r"[A-Z]{2}\Z")
-_IDEMPOTENCY_KEY: Final = re.compile(rb"[\x21-\x7e]{1,255}\Z")
+MOST_IDEMPOTENCY_KEY: Final = 255
+IDEMPOTENCY_KEY: Final = "^[!-~]+$"
+"""Visible ASCII characters, as a regular expression."""
+_IDEMPOTENCY_KEY: Final = re.compile(rb"[!-~]{1,%d}\Z" % MOST_IDEMPOTENCY_KEY)
 
 _LINE: Final = rf"^[^{NOT_IN_A_LINE}]*$"
 _FILLED_LINE: Final = rf"^[^{NOT_IN_A_LINE}]*[^\s{NOT_IN_A_LINE}]+$"
-_TEXT: Final = rf"^[^\x00-\x08\x0b\x0c\x0e-\x1f{IN_NEITHER}]*$"
+_TEXT: Final = rf"^[^{NOT_IN_A_TEXT}]*$"
 
 _MOST_NAME: Final = MOST_CHARACTERS["name"]
 _MOST_POSTCODE: Final = MOST_CHARACTERS["postcode"]
@@ -81,9 +84,9 @@ class Submission(BaseModel):
 class BatchLine(Submission):
     """One line of a batch: a submission and, if the partner wants retries to be safe, its idempotency key."""
 
-    idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[!-~]+$")] | None = (
-        Field(None, repr=False)
-    )
+    idempotency_key: (
+        Annotated[str, StringConstraints(min_length=1, max_length=MOST_IDEMPOTENCY_KEY, pattern=IDEMPOTENCY_KEY)] | None
+    ) = Field(None, repr=False)
 
 
 class Erasure(BaseModel):
@@ -122,22 +125,22 @@ def require_open(petition: PetitionChanged | None, moment: datetime) -> Petition
     """The petition, if it takes signatures at `moment`.
 
     Raises:
-        NotAdmitted: it is unknown or not published, not open yet, closed, or paused, or was made by a newer ingest.
+        Problem: it is unknown or not published, not open yet, closed, or paused, or was made by a newer ingest.
     """
     if petition is None or not petition.published:
-        raise NotAdmitted("petition_unknown")
+        raise problem("petition_unknown")
     if petition.mailbox_rules not in VERSIONS:
-        raise NotAdmitted("petition_newer")  # who signs could not be told as the newer one tells it
+        raise problem("petition_newer")  # who signs could not be told as the newer one tells it
     admission = admission_at(petition, moment)
     if admission is Admission.OPEN:
         return petition
     if admission is Admission.NOT_YET_OPEN:
-        raise NotAdmitted(
+        raise problem(
             "petition_not_open_yet", detail=f"This petition takes signatures from {_readable(petition.opens_at)} on."
         )
     if petition.paused is not None and admission is Admission.PAUSED:
-        raise NotAdmitted("petition_paused", detail=petition.paused.sentence)
-    raise NotAdmitted("petition_closed", detail=f"This petition closed on {_readable(petition.closes_at)}.")
+        raise problem("petition_paused", detail=petition.paused.sentence)
+    raise problem("petition_closed", detail=f"This petition closed on {_readable(petition.closes_at)}.")
 
 
 def admit(
@@ -150,7 +153,7 @@ def admit(
     every retry.
 
     Raises:
-        NotAdmitted: some fields must be put right.
+        Problem: some fields must be put right.
     """
     errors: list[FieldError] = []
     email = clean_address(submission.email)
@@ -165,7 +168,7 @@ def admit(
     if not submission.consent and (code := consent_refusal(petition.policy, consent=False)):
         errors.append(form_error("consent", code))
     if errors:
-        raise NotAdmitted("invalid_fields", errors=tuple(errors))
+        raise problem("invalid_fields", errors=errors)
     signer = signer_key(pepper, petition.petition_id, canonical)
     signature_id = (
         new_signature_id(pepper) if idempotency_key is None else retry_signature_id(pepper, signer, idempotency_key)
@@ -191,13 +194,13 @@ def checked_erasure(erasure: Erasure, caller: str) -> Erasure:
         caller: The name of the token, which stands for an `actor` that is not given.
 
     Raises:
-        NotAdmitted: `actor` or `reason` is not one line of text.
+        Problem: `actor` or `reason` is not one line of text.
     """
     errors: list[FieldError] = []
     actor = _line("actor", caller if erasure.actor is None else erasure.actor, MOST_ACTOR, errors, required=True)
     reason = _line("reason", erasure.reason, MOST_REASON, errors, required=True)
     if errors:
-        raise NotAdmitted("invalid_fields", errors=tuple(errors))
+        raise problem("invalid_fields", errors=errors)
     return Erasure(actor=actor, reason=reason)
 
 
@@ -205,12 +208,12 @@ def valid_idempotency_key(header: bytes | None) -> str | None:
     """The value of an ``Idempotency-Key`` header, or None when there is none.
 
     Raises:
-        NotAdmitted: it is not 1 to 255 visible ASCII characters.
+        Problem: it is not 1 to 255 visible ASCII characters.
     """
     if header is None:
         return None
     if not _IDEMPOTENCY_KEY.match(header):
-        raise NotAdmitted("idempotency_key_invalid")
+        raise problem("idempotency_key_invalid")
     return header.decode("ascii")
 
 
@@ -238,7 +241,7 @@ def _country(text: str, petition: PetitionChanged, errors: list[FieldError]) -> 
     if text in petition.policy.eligible:  # nearly always
         return text
     country = clean_code(text)
-    code = country_refusal(petition.policy, country) if _COUNTRY.match(country) else "not_a_country_code"
+    code = country_refusal(petition.policy, country) if is_country_code(country) else "not_a_country_code"
     if code is not None:
         errors.append(form_error("country", code))
     return country

@@ -13,17 +13,18 @@ from starlette.responses import Response
 
 from services.ingest.access.access import Access
 from services.ingest.metrics import IngestMetrics
+from services.ingest.problems import problem
 from services.ingest.signing.admission import BatchLine
 from services.ingest.signing.intake import Intake
 from services.ingest.signing.sign import BODY_BYTES as LINE_BYTES
-from services.ingest.web.bodies import BOM, media_type, read_body, refusal_of, require_utf8, too_large
+from services.ingest.web.bodies import BOM, content_type, read_body, refusal_of, require_utf8, too_large
 from services.ingest.web.deadline import ANSWER_SECONDS
 from services.ingest.web.limits import InFlight
-from services.ingest.web.problems import problem
-from services.ingest.web.schemas import BatchAnswer, LineAccepted, LineRefused, ProblemDetails, status_url
+from services.ingest.web.schemas import BatchAnswer, LineAccepted, LineRefused, status_url
 from shared.contract.events import PetitionChanged
+from shared.web.content_type import media_type
 from shared.web.malformed import fields_of
-from shared.web.problems import Problem
+from shared.web.problems import Problem, ProblemDetails
 
 MAX_LINES: Final = 1_000
 BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -64,9 +65,10 @@ class BatchEndpoint:
 
     async def _read(self, headers: Mapping[bytes, bytes], request: Request) -> list[tuple[int, bytes]]:
         """The lines that are not empty, with their numbers."""
-        if media_type(headers) not in CONTENT_TYPES:
+        sent = content_type(headers)
+        if media_type(sent) not in CONTENT_TYPES:
             raise problem("unsupported_content_type", detail="Send application/x-ndjson: one JSON object a line.")
-        require_utf8(headers)
+        require_utf8(sent)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 body = await read_body(headers, request.receive, BATCH_BYTES)

@@ -12,11 +12,10 @@ from aiokafka.errors import MessageSizeTooLargeError
 from pydantic import TypeAdapter
 
 from services.ingest.access.access import Caller
-from services.ingest.refusal import NotAdmitted
+from services.ingest.problems import problem
 from services.ingest.signing.admission import Admitted, Submission, admit, require_open
 from services.ingest.signing.clock import Clock
 from services.ingest.web.deadline import ANSWER_SECONDS
-from services.ingest.web.problems import problem, problem_of
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import Event, PetitionChanged, SignCommand
 from shared.contract.topics import SIGNATURES_SUBMITTED, Topic
@@ -94,10 +93,7 @@ class Intake:
         Raises:
             Problem: 404, 409, 410, or 503 while that cannot be known, or when a newer ingest made it.
         """
-        try:
-            return require_open(self.petition(petition_id), moment)
-        except NotAdmitted as refusal:
-            raise problem_of(refusal) from None
+        return require_open(self.petition(petition_id), moment)
 
     def admit(
         self, submission: Submission, petition: PetitionChanged, idempotency_key: str | None, moment: datetime
@@ -107,16 +103,7 @@ class Intake:
         Raises:
             Problem: 422, some fields must be put right.
         """
-        try:
-            return admit(
-                submission,
-                petition=petition,
-                pepper=self._pepper,
-                idempotency_key=idempotency_key,
-                moment=moment,
-            )
-        except NotAdmitted as refusal:
-            raise problem_of(refusal) from None
+        return admit(submission, petition=petition, pepper=self._pepper, idempotency_key=idempotency_key, moment=moment)
 
     async def sign(self, admitted: Admitted) -> str:
         """Publish a sign command and wait for the acknowledgement. The caller bounds the time.

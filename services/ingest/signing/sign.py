@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from services.ingest.access.access import Access
 from services.ingest.metrics import IngestMetrics
-from services.ingest.refusal import NotAdmitted
+from services.ingest.problems import problem
 from services.ingest.signing.admission import Submission, valid_idempotency_key
 from services.ingest.signing.intake import Intake
 from services.ingest.web.answers import Answers
@@ -22,7 +22,6 @@ from services.ingest.web.bodies import ClientDisconnected, read_body, read_form
 from services.ingest.web.clients import Clients
 from services.ingest.web.deadline import ANSWER_SECONDS, Deadline
 from services.ingest.web.limits import ClientRate, InFlight
-from services.ingest.web.problems import problem, problem_of
 from services.ingest.web.schemas import status_url
 from shared.web.malformed import fields_of
 from shared.web.problems import Problem, prefers_html
@@ -100,10 +99,7 @@ class SignEndpoint:
         self._admit_client(scope, headers, petition_id)
         moment = self._intake.moment()
         petition = self._intake.require_open(petition_id, moment)
-        try:
-            idempotency_key = valid_idempotency_key(headers.get(b"idempotency-key"))
-        except NotAdmitted as refusal:
-            raise problem_of(refusal) from None
+        idempotency_key = valid_idempotency_key(headers.get(b"idempotency-key"))
         body: bytes | None = None
         try:
             with self._deadline:

@@ -8,11 +8,13 @@ from urllib.parse import quote, urlencode
 from starlette.responses import Response
 
 from services.ingest.metrics import IngestMetrics
-from services.ingest.web.bodies import JSON, media_type
+from services.ingest.problems import problem as problem_named
+from services.ingest.web.bodies import JSON, content_type
 from services.ingest.web.pages import problem_page, status_page
-from services.ingest.web.problems import problem as problem_named
 from services.ingest.web.schemas import SignatureStatus
 from shared.contract.form_errors import FORM_FIELDS
+from shared.web.content_type import media_type
+from shared.web.problem_answers import answer_to
 from shared.web.problems import Problem, prefers_html
 
 
@@ -26,12 +28,12 @@ class Answers:
     def __init__(self, *, pages_url: str, metrics: IngestMetrics) -> None:
         self._pages_url, self._metrics = pages_url, metrics
         # Made once: what turning away costs is missing where signatures are taken in.
-        self._overloaded = problem_named("overloaded").response()
+        self._overloaded = answer_to(problem_named("overloaded"))
 
     def refuse(self, problem: Problem) -> Response:
         """The problem as JSON, for programs."""
         self._metrics.count_refusal(problem)
-        return self._overloaded if problem.code == "overloaded" else problem.response()
+        return self._overloaded if problem.code == "overloaded" else answer_to(problem)
 
     def refuse_page(self, problem: Problem) -> Response:
         """The problem as a page of its own, for a person who asked for one."""
@@ -44,7 +46,7 @@ class Answers:
         307 lets the browser send the same form again, to the page, which shows it with what was typed. So nothing has to be
         kept here or put into an address; the address names the refusal, the wrong fields, and seconds to wait.
         """
-        if not prefers_html(headers.get(b"accept")) or media_type(headers) == JSON:
+        if not prefers_html(headers.get(b"accept")) or media_type(content_type(headers)) == JSON:
             return self.refuse(problem)
         self._metrics.count_refusal(problem)
         refusal = [("refused", problem.code)]

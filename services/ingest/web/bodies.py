@@ -10,24 +10,23 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive
 
+from services.ingest.problems import problem
 from services.ingest.web.deadline import ANSWER_SECONDS
-from services.ingest.web.problems import problem
 from shared.contract.field_errors import field_errors
-from shared.web.sign_form import FormUnreadable, multipart, submission_fields, urlencoded
+from shared.web.content_type import charset, media_type
+from shared.web.problems import Problem
+from shared.web.sign_form import FORM, MULTIPART, FormUnreadable, form_fields, submission_fields
 
 Model = TypeVar("Model", bound=BaseModel)
 
 JSON: Final = b"application/json"
 MERGE_PATCH: Final = b"application/merge-patch+json"
-FORM: Final = b"application/x-www-form-urlencoded"
-MULTIPART: Final = b"multipart/form-data"
 NDJSON: Final = b"application/x-ndjson"
 
 BOM: Final = b"\xef\xbb\xbf"
 """U+FEFF in UTF-8, with which some programs begin a text. It is no part of it (RFC 8259 section 8.1)."""
 
 _UTF_8: Final = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
-_CHARSET: Final = re.compile(rb";\s*charset\s*=\s*(?:\"([^\"]*)\"|([^\s;]*))", re.IGNORECASE)
 _NOT_ENCODED: Final = frozenset({b"", b"identity"})
 _CODING: Final = re.compile(rb"[a-z0-9, _-]{1,40}")
 
@@ -66,14 +65,9 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
             return chunk if len(chunks) == 1 else b"".join(chunks)
 
 
-def too_large(limit: int) -> Exception:
+def too_large(limit: int) -> Problem:
     """The refusal of a body over `limit` bytes."""
     return problem("body_too_large", detail=f"The body may have at most {limit:,} bytes.")
-
-
-def media_type(headers: Mapping[bytes, bytes]) -> bytes:
-    """The Content-Type without its parameters, in lower case; empty when there is none."""
-    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
 def _require_plain(coding: bytes) -> None:
@@ -83,22 +77,18 @@ def _require_plain(coding: bytes) -> None:
     raise problem("unsupported_content_encoding", detail=f"{named} not read here. Send the body as it is, without it.")
 
 
-def charset(headers: Mapping[bytes, bytes]) -> bytes | None:
-    """The charset that the Content-Type declares, in lower case; None when it declares none."""
-    kind = headers.get(b"content-type", b"")
-    if b";" not in kind:
-        return None
-    found = _CHARSET.search(kind)
-    return None if found is None else (found[1] or found[2] or b"").lower()
+def content_type(headers: Mapping[bytes, bytes]) -> bytes:
+    """The Content-Type; empty when there is none."""
+    return headers.get(b"content-type", b"")
 
 
-def require_utf8(headers: Mapping[bytes, bytes]) -> None:
+def require_utf8(content_type: bytes) -> None:
     """Refuse JSON in another encoding than its own.
 
     Raises:
         Problem: 400, the Content-Type declares another.
     """
-    declared = charset(headers)
+    declared = charset(content_type)
     if declared is not None and declared not in _UTF_8:
         raise problem(
             "malformed_body", detail="JSON is read in UTF-8 only: encode it so, and send charset=utf-8 or none."
@@ -112,12 +102,13 @@ async def read_json(headers: Mapping[bytes, bytes], receive: Receive, limit: int
         Problem: 400, 408, 413 or 415.
         ClientDisconnected: it never came to its end.
     """
-    if media_type(headers) != kind:
+    sent = content_type(headers)
+    if media_type(sent) != kind:
         refusal = problem("unsupported_content_type", detail=f"Send {kind.decode()}.")
         if kind == MERGE_PATCH:
             refusal.headers["accept-patch"] = kind.decode()  # RFC 5789, section 2.2
         raise refusal
-    require_utf8(headers)
+    require_utf8(sent)
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             return (await read_body(headers, receive, limit)).removeprefix(BOM)
@@ -131,15 +122,13 @@ def read_form(headers: Mapping[bytes, bytes], body: bytes, model: type[Model]) -
     Raises:
         Problem: 400, the body is not what its type says; 415, that type is not taken; 422, fields are missing or wrong.
     """
-    kind = media_type(headers)
+    sent = content_type(headers)
     try:
-        if kind == JSON:
-            require_utf8(headers)
+        if media_type(sent) == JSON:
+            require_utf8(sent)
             return model.model_validate_json(body.removeprefix(BOM))
-        if kind == FORM:
-            return model.model_validate(submission_fields(urlencoded(body, charset(headers))))
-        if kind == MULTIPART:
-            fields = multipart(headers[b"content-type"], body, charset(headers))
+        fields = form_fields(sent, body)
+        if fields is not None:
             return model.model_validate(submission_fields(fields))
     except ValidationError as error:
         raise refusal_of(error) from None
@@ -151,7 +140,7 @@ def read_form(headers: Mapping[bytes, bytes], body: bytes, model: type[Model]) -
     )
 
 
-def refusal_of(error: ValidationError) -> Exception:
+def refusal_of(error: ValidationError) -> Problem:
     """400 when the JSON could not be read at all, else 422 with one entry per wrong field."""
     if any(item["type"] == "json_invalid" for item in error.errors(include_url=False, include_input=False)):
         return problem("malformed_body", detail="The body is not valid JSON in UTF-8.")

@@ -3,6 +3,7 @@
 A proxy connects for many clients and names each in a header, but any client can send that header too. So it is believed
 only from proxies that the operator listed, and only from its right end: each proxy adds there whom it got the request
 from. The first address from the right that is not a listed proxy is the client; what stands left of it is hearsay.
+uvicorn's ProxyHeadersMiddleware does not read ``Forwarded``, and works for every request, not only for those that are rated.
 """
 
 from __future__ import annotations

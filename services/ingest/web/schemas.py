@@ -8,8 +8,17 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.contract.catalogue import Admission, admission_at
-from shared.contract.events import Organisation, Pause, PetitionChanged, PetitionId, PetitionState
+from shared.contract.events import (
+    Confirmation,
+    Organisation,
+    Pause,
+    PetitionChanged,
+    PetitionId,
+    PetitionState,
+    TargetKind,
+)
 from shared.contract.states import SignatureState
+from shared.web.problems import ProblemDetails
 
 State = Literal[
     SignatureState.SUBMITTED,
@@ -58,26 +67,6 @@ class SignatureStatus(Answer):
     ] = None
 
 
-class FieldProblem(Answer):
-    """A field that must be put right."""
-
-    field: str
-    code: Annotated[str, Field(description="What is wrong, as a stable name.", pattern=r"^[a-z_]+$")]
-    problem: Annotated[str, Field(description="The same in a sentence, without what was sent.")]
-
-
-class ProblemDetails(Answer):
-    """What went wrong and what to do (RFC 9457)."""
-
-    type: Annotated[str, Field(pattern=r"^urn:groundswell:problem:[a-z_]+$")]
-    title: str
-    status: Annotated[int, Field(ge=400, le=599)]
-    detail: str
-    errors: Annotated[
-        list[FieldProblem], Field(description="One entry per field that must be put right, or be named.")
-    ] = []
-
-
 class LineAccepted(Answer):
     """A line that Kafka has acknowledged."""
 
@@ -106,13 +95,13 @@ class PublicTarget(Answer):
 
     target_id: str
     name: str
-    kind: Literal["person", "body"]
+    kind: TargetKind
 
 
 class PublicPolicy(Answer):
     """What a signer must know. The list of blocked mail domains is not shown: it would say which ones are not on it."""
 
-    confirmation: Literal["none", "required"]
+    confirmation: Confirmation
     countries: list[str] | None
     require_consent: bool
 

@@ -1,8 +1,7 @@
-"""The OpenAPI 3.1 document of the read side. ``python -m services.tally.reading.openapi`` prints it (docs/openapi-tally.json)."""
+"""The OpenAPI 3.1 document of the read side. Its copy is docs/openapi-tally.json."""
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ from services.tally.reading.views import OrganisationBody, TallyBody
 from shared.contract.bounds.texts import SLUG
 from shared.contract.events import TallyUpdated
 from shared.web import malformed
+from shared.web.problems import PROBLEM_JSON, ProblemDetails
 
 _SLUG: Final = {"type": "string", "pattern": rf"^{SLUG}$"}
 
@@ -34,7 +34,7 @@ id: a reader that comes back is sent the whole again."""
 def document() -> dict[str, Any]:
     """The document. Do not change what is returned."""
     _, schemas = models_json_schema(
-        [(TallyBody, "serialization"), (OrganisationBody, "serialization"), (TallyUpdated, "serialization")],
+        [(model, "serialization") for model in (TallyBody, OrganisationBody, TallyUpdated, ProblemDetails)],
         ref_template="#/components/schemas/{model}",
     )
     return {
@@ -71,7 +71,7 @@ def document() -> dict[str, Any]:
             },
         },
         "components": {
-            "schemas": {**schemas["$defs"], "Problem": _PROBLEM},
+            "schemas": schemas["$defs"],
             "responses": {
                 "Malformed": _problem(malformed.DETAIL),
                 "NotFound": _problem("There is no such petition or organisation."),
@@ -85,34 +85,9 @@ def document() -> dict[str, Any]:
     }
 
 
-_PROBLEM: Final = {
-    "type": "object",
-    "description": "RFC 9457",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["field", "code", "problem"],
-                "properties": {
-                    "field": {"type": "string"},
-                    "code": {"type": "string", "description": "What is wrong, as a stable name."},
-                    "problem": {"type": "string", "description": "The same in a sentence."},
-                },
-            },
-        },
-    },
-}
-
-
 def _problem(description: str) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/Problem"}
-    return {"description": description, "content": {"application/problem+json": {"schema": schema}}}
+    schema = {"$ref": "#/components/schemas/ProblemDetails"}
+    return {"description": description, "content": {PROBLEM_JSON: {"schema": schema}}}
 
 
 def _parameter(name: str, where: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -163,7 +138,3 @@ def _refusals() -> dict[str, Any]:
         "404": {"$ref": "#/components/responses/NotFound"},
         "503": {"$ref": "#/components/responses/Away"},
     }
-
-
-if __name__ == "__main__":
-    print(json.dumps(document(), indent=2))

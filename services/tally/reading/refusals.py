@@ -75,7 +75,7 @@ REFUSALS: Final[Mapping[str, Words]] = {
     "unsupported_content_type": Words(415, "The form could not be read", _FORM_UNREADABLE),
     "unsupported_content_encoding": Words(415, "The form could not be read", _FORM_UNREADABLE),
 }
-"""By the name of the problem (``services.ingest.web.problems``): what the page says, with the same status."""
+"""By the name of the problem (``services.ingest.problems``): what the page says, with the same status."""
 
 OTHER: Final = Words(400, _NOT_TAKEN, _FORM_UNREADABLE)
 """For a name that is not in the table: a newer ingest's, or somebody's who made the address up."""

@@ -37,7 +37,9 @@ from services.tally.reading.pages import PublicAddresses, not_allowed_page, not_
 from services.tally.reading.views import organisation_body, tally_body
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import PetitionChanged
-from shared.web.problems import EXCEPTION_HANDLERS, Problem, http_exception_response, prefers_html
+from shared.web.entity_tags import matches
+from shared.web.problem_answers import EXCEPTION_HANDLERS, http_exception_response
+from shared.web.problems import Problem, prefers_html
 
 CACHE_CONTROL: Final = "public, max-age=1"
 """Counts are public, and a second old is as good as new to a reader: with any cache in front, a viral petition costs one
@@ -235,7 +237,7 @@ class _Api:
 
     def _cacheable(self, request: Request, body: BaseModel, etag: str, what: str, *, stale: bool) -> Response:
         headers = {"etag": etag, "cache-control": CACHE_CONTROL, "x-content-type-options": "nosniff"}
-        if _matches(request.headers.get("if-none-match"), etag):
+        if matches(request.headers.get("if-none-match", ""), etag, weakly=True):
             self._answered(what, "stale" if stale else "not_modified")
             return Response(status_code=304, headers=headers)
         self._answered(what, "stale" if stale else "ok")
@@ -294,14 +296,6 @@ def _retry() -> bytes:
 def _last_event_id(request: Request) -> tuple[int, int]:
     """The version that a reader who comes back has already; below all others when it has none that we could have sent."""
     return read_version(request.headers.get("last-event-id", "")) or (0, -1)
-
-
-def _matches(if_none_match: str | None, etag: str) -> bool:
-    """RFC 9110, section 13.1.2: weak comparison with each of the listed tags."""
-    if if_none_match is None:
-        return False
-    listed = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return "*" in listed or etag.removeprefix("W/") in listed
 
 
 async def _openapi(_: Request) -> Response:

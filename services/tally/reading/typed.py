@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from services.tally.reading.refusals import FIELDS
-from shared.web.sign_form import FormUnreadable, multipart, urlencoded
+from shared.web.sign_form import FormUnreadable, form_fields
 
 FORM_BYTES: Final = 256 * 1024
 """Several times what ingest takes: also a form that was too large for ingest is shown again, to be shortened."""
@@ -26,18 +25,13 @@ async def typed_of(request: Request) -> Mapping[str, str]:
         starlette.requests.ClientDisconnect: it never came to its end.
     """
     content_type = request.headers.get("content-type", "").encode("latin-1")
-    kind, options = parse_options_header(content_type)
     try:
         async with asyncio.timeout(_READ_SECONDS):
             body = await _body(request)
     except TimeoutError:
         raise FormUnreadable(f"The form did not arrive within {_READ_SECONDS:g} seconds.") from None
-    declared = options.get(b"charset")
-    if kind == b"application/x-www-form-urlencoded":
-        fields = urlencoded(body, declared)
-    elif kind == b"multipart/form-data":
-        fields = multipart(content_type, body, declared)
-    else:
+    fields = form_fields(content_type, body)
+    if fields is None:
         raise FormUnreadable("This is no form.")
     if not FIELDS.keys() & fields.keys():
         raise FormUnreadable("The form has none of the fields of a sign form.")

@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.contract.catalogue import Admission, admission_at
 from shared.contract.countries import COUNTRIES
-from shared.contract.events import PetitionChanged, TallyUpdated, Target
+from shared.contract.events import PetitionChanged, TallyUpdated, Target, TargetKind
 
 EXCERPT_LETTERS: Final = 220
 """About three lines on a phone: enough to know what a petition is about, short enough to see the next one."""
@@ -63,7 +63,7 @@ class TargetBody(_Body):
     """Whom a petition addresses. Without the e-mail address: mail goes through Groundswell."""
 
     name: str
-    kind: Literal["person", "body"]
+    kind: TargetKind
 
 
 class OrganisationPetitionBody(_Body):

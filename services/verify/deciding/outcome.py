@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
-from services.verify.deciding.rules import Change, Judgement, Reason, Submission, is_sign
+from services.verify.deciding.rules import Change, Judgement, Reason, SubmittedCommand, is_sign
 from shared.contract.events import (
     Command,
     ConfirmCommand,
@@ -59,10 +59,10 @@ class LedgerRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedSignature:
     """A sign command that does not count."""
 
-    submission: Submission
+    submission: SubmittedCommand
     outcome: Refusal
     reason: str
     submitted_at: datetime
@@ -72,7 +72,7 @@ class Refused:
 class Mismatch(NamedTuple):
     """A command whose signature is another signer's or petition's than it says. It changes nothing."""
 
-    submission: Submission
+    submission: SubmittedCommand
     field: Literal["petition_id", "signer_key"]
     """What differs; the petition, if both do."""
 
@@ -83,7 +83,7 @@ class Decided:
 
     ledger: list[LedgerRow]
     """Every change of a count that this batch must publish, replayed ones included, by lane and position."""
-    refused: list[Refused]
+    refused: list[RefusedSignature]
     pending: int
     replays: frozenset[UUID]
     """Event ids of commands that had been decided before."""
@@ -104,7 +104,7 @@ class Gathered:
 
     def __init__(self, decided: Iterable[UUID] = ()) -> None:
         self.changes: list[Change] = []
-        self.refused: list[Refused] = []
+        self.refused: list[RefusedSignature] = []
         self.replays: set[UUID] = set(decided)
         """Sign commands that are stored already, and erasures that were carried out."""
         self.unmatched: dict[UUID, str] = {}
@@ -121,7 +121,7 @@ class Gathered:
 
     # ---------------------------------------------------------------------------------------------------- sign commands
 
-    def note_new(self, submission: Submission, judgement: Judgement) -> None:
+    def note_new(self, submission: SubmittedCommand, judgement: Judgement) -> None:
         """A sign command was stored just now, as it was judged."""
         command = submission.command
         assert isinstance(command, SignCommand)
@@ -145,11 +145,11 @@ class Gathered:
                 )
             )
 
-    def note_duplicate(self, submission: Submission) -> None:
+    def note_duplicate(self, submission: SubmittedCommand) -> None:
         """A sign command was stored just now as a duplicate of another signature of its signer."""
         self.refused.append(_refused(submission, _DUPLICATE, Reason.ALREADY_SIGNED))
 
-    def note_known(self, submission: Submission, row: Any) -> None:
+    def note_known(self, submission: SubmittedCommand, row: Any) -> None:
         """A sign command is stored already, as `row` or in the ledger."""
         if row["in_ledger"]:
             self.replays.add(submission.event_id)  # whatever became of its row: what was counted is answered
@@ -161,17 +161,17 @@ class Gathered:
             self.replays.add(submission.event_id)
             if row["state"] in (_DUPLICATE, _REJECTED) and row["reason"]:  # without one it was edited: none to tell
                 self.refused.append(
-                    Refused(submission, SignatureState(row["state"]), row["reason"], row["submitted_at"])  # type: ignore[arg-type]
+                    RefusedSignature(submission, SignatureState(row["state"]), row["reason"], row["submitted_at"])  # type: ignore[arg-type]
                 )
 
     # -------------------------------------------------------------------------------------------------- other commands
 
-    def note_change(self, submission: Submission, row: Any) -> None:
+    def note_change(self, submission: SubmittedCommand, row: Any) -> None:
         """A command has changed a signature, now `row`. The ledger gets what changes the count."""
         if row["state"] == _VERIFIED or row["state_before"] == _VERIFIED:
             self.changes.append(_change_of(submission, row))
 
-    def note_unchanged(self, change: Submission, row: Any, *, erased_here: Collection[UUID] = ()) -> None:
+    def note_unchanged(self, change: SubmittedCommand, row: Any, *, erased_here: Collection[UUID] = ()) -> None:
         """A command has changed nothing: done before, about another signer's or petition's, or not applicable.
 
         Args:
@@ -208,7 +208,7 @@ class Gathered:
         return self.replays | self.unmatched.keys() | {one.submission.event_id for one in self.mismatched} - decided
 
     def refusals(
-        self, batch: Sequence[Submission], replayed: Iterable[LedgerRow], duplicates: Mapping[UUID, UUID]
+        self, batch: Sequence[SubmittedCommand], replayed: Iterable[LedgerRow], duplicates: Mapping[UUID, UUID]
     ) -> dict[int, str]:
         """Compare commands with the rows that the ledger has of their events.
 
@@ -231,7 +231,9 @@ class Gathered:
                 refused[place] = why
         return refused
 
-    def decided(self, batch: Sequence[Submission], new: list[LedgerRow], replayed: Sequence[LedgerRow]) -> Decided:
+    def decided(
+        self, batch: Sequence[SubmittedCommand], new: list[LedgerRow], replayed: Sequence[LedgerRow]
+    ) -> Decided:
         """What became of the batch.
 
         Args:
@@ -268,12 +270,12 @@ class Gathered:
         )
 
 
-def _refused(submission: Submission, outcome: Refusal, reason: Reason) -> Refused:
+def _refused(submission: SubmittedCommand, outcome: Refusal, reason: Reason) -> RefusedSignature:
     assert isinstance(submission.command, SignCommand)
-    return Refused(submission, outcome, reason, submission.moment)
+    return RefusedSignature(submission, outcome, reason, submission.moment)
 
 
-def _change_of(submission: Submission, row: Any) -> Change:
+def _change_of(submission: SubmittedCommand, row: Any) -> Change:
     assert not isinstance(submission.command, SignCommand)
     return Change(
         submission,
@@ -287,7 +289,7 @@ def _change_of(submission: Submission, row: Any) -> Change:
     )
 
 
-def _is_about(row: LedgerRow, submission: Submission, duplicates: Mapping[UUID, UUID]) -> bool:
+def _is_about(row: LedgerRow, submission: SubmittedCommand, duplicates: Mapping[UUID, UUID]) -> bool:
     command = submission.command
     named = command.signature_id
     if row.signature_id not in (named, duplicates.get(named)) or row.kind != CHANGES.get(type(command)):
@@ -299,12 +301,12 @@ def _is_about(row: LedgerRow, submission: Submission, duplicates: Mapping[UUID, 
 # ------------------------------------------------------------------------------------------ commands that are there twice
 
 
-def first_of_each(submissions: Sequence[Submission]) -> list[Submission]:
+def first_of_each(submissions: Sequence[SubmittedCommand]) -> list[SubmittedCommand]:
     """Of a command that is in the batch more than once (a client's retry), the first; the others say the same.
 
     Change commands that say otherwise, of one id, are all kept: a forged one must not stand in for the true one.
     """
-    first: dict[UUID | tuple[UUID, UUID, str], Submission] = {}
+    first: dict[UUID | tuple[UUID, UUID, str], SubmittedCommand] = {}
     for submission in submissions:
         known = first.setdefault(submission.event_id, submission)
         if known is submission or is_sign(submission):
@@ -315,11 +317,11 @@ def first_of_each(submissions: Sequence[Submission]) -> list[Submission]:
     return list(first.values())
 
 
-def shared_ids(batch: Sequence[Submission]) -> dict[int, str]:
+def shared_ids(batch: Sequence[SubmittedCommand]) -> dict[int, str]:
     """Sign commands that share their id with an earlier one of another signer or petition: by index, what to say of it."""
     if len({submission.event_id for submission in batch}) == len(batch):  # nearly always
         return {}
-    first: dict[UUID, Submission] = {}
+    first: dict[UUID, SubmittedCommand] = {}
     refused: dict[int, str] = {}
     for place, submission in enumerate(batch):
         one = first.setdefault(submission.event_id, submission)

@@ -53,7 +53,7 @@ REASONS: Final[dict[Reason, str]] = {
 """What each reason means, in a sentence; docs/reason-codes.md is generated from it."""
 
 
-class Submission(NamedTuple):
+class SubmittedCommand(NamedTuple):
     """A command from the topic, with what its place there says.
 
     A tuple, as `Change` is: one is made for every signature, and a frozen dataclass takes a microsecond longer.
@@ -72,7 +72,7 @@ class Submission(NamedTuple):
 
     def __repr__(self) -> str:
         """Without the domain: what an exception shows of it is logged."""
-        return f"Submission(event_id={self.event_id!r}, lane={self.lane}, offset={self.offset})"
+        return f"SubmittedCommand(event_id={self.event_id!r}, lane={self.lane}, offset={self.offset})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Judgement:
     reason: Reason | None = None
 
 
-def judge(submission: Submission, petition: PetitionChanged | None) -> Judgement:
+def judge(submission: SubmittedCommand, petition: PetitionChanged | None) -> Judgement:
     """Apply the petition's rules to a sign command. The first rule that refuses gives the reason."""
     command = submission.command
     assert isinstance(command, SignCommand)
@@ -95,7 +95,7 @@ def judge(submission: Submission, petition: PetitionChanged | None) -> Judgement
     return Judgement(_PENDING if petition.policy.confirmation == "required" else _VERIFIED)
 
 
-def _refusal(command: SignCommand, submission: Submission, petition: PetitionChanged | None) -> Reason | None:
+def _refusal(command: SignCommand, submission: SubmittedCommand, petition: PetitionChanged | None) -> Reason | None:
     if petition is None:
         return Reason.PETITION_UNKNOWN
     admission = admission_at(petition, submission.moment)
@@ -113,7 +113,7 @@ def _refusal(command: SignCommand, submission: Submission, petition: PetitionCha
     return None if code is None else Reason(code)
 
 
-def in_rounds(submissions: Sequence[Submission]) -> list[list[Submission]]:
+def in_rounds(submissions: Sequence[SubmittedCommand]) -> list[list[SubmittedCommand]]:
     """Split a batch so that set-based SQL keeps every signer's own order.
 
     Different signers do not affect each other, so their commands can be applied as a set. One signer's sign commands in a
@@ -121,7 +121,7 @@ def in_rounds(submissions: Sequence[Submission]) -> list[list[Submission]]:
     no more than a thousand signers. Every other command waits for the signer's commands before it, and those after it
     wait for it. Almost every batch is one round.
     """
-    rounds: list[list[Submission]] = []
+    rounds: list[list[SubmittedCommand]] = []
     last: dict[UUID, tuple[int, bool]] = {}  # of each signer: the round of the last command, and whether it was to sign
     for submission in submissions:
         turn, signs = last.get(submission.signer_key, (0, True))
@@ -137,7 +137,7 @@ def in_rounds(submissions: Sequence[Submission]) -> list[list[Submission]]:
 class Change(NamedTuple):
     """One change of a count, to be appended to the ledger."""
 
-    submission: Submission
+    submission: SubmittedCommand
     kind: CountChange
     delta: int
     petition_id: str
@@ -156,6 +156,6 @@ def in_lane_order(changes: Sequence[Change]) -> list[Change]:
     return sorted(changes, key=lambda change: (change.submission.lane, change.submission.offset))
 
 
-def is_sign(submission: Submission) -> bool:
+def is_sign(submission: SubmittedCommand) -> bool:
     """Whether this is a sign command, as opposed to one about an existing signature."""
     return not isinstance(submission.command, ChangeCommand)

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from services.verify.deciding.outcome import Gathered, LedgerRow
-from services.verify.deciding.rules import Submission
+from services.verify.deciding.rules import SubmittedCommand
 from shared.contract.events import ConfirmCommand, EraseCommand, InvalidateCommand, WithdrawCommand
 from shared.contract.states import SignatureState
 
@@ -79,7 +79,7 @@ SELECT signature_id, duplicate_of FROM signatures WHERE signature_id = ANY($1::u
 """
 
 
-async def apply_changes(connection: Any, changes: list[Submission], gathered: Gathered) -> None:
+async def apply_changes(connection: Any, changes: list[SubmittedCommand], gathered: Gathered) -> None:
     """Carry out commands about signatures of different signers, and gather what became of each."""
     for command_type, statement, arguments in (
         (ConfirmCommand, _CONFIRM, ()),
@@ -98,7 +98,7 @@ async def apply_changes(connection: Any, changes: list[Submission], gathered: Ga
     )
 
 
-async def _apply_erasures(connection: Any, wanted: list[Submission], gathered: Gathered) -> None:
+async def _apply_erasures(connection: Any, wanted: list[SubmittedCommand], gathered: Gathered) -> None:
     if not wanted:
         return
     commands = [change.command for change in wanted if isinstance(change.command, EraseCommand)]
@@ -109,7 +109,7 @@ async def _apply_erasures(connection: Any, wanted: list[Submission], gathered: G
     await _explain_the_rest(connection, wanted, done, gathered, {row["signature_id"] for row in erased})
 
 
-def _claims_of(changes: Sequence[Submission]) -> tuple[list[UUID], list[str], list[UUID]]:
+def _claims_of(changes: Sequence[SubmittedCommand]) -> tuple[list[UUID], list[str], list[UUID]]:
     """What commands say of themselves, as columns: which signature, of which petition, whose."""
     return (
         [change.command.signature_id for change in changes],
@@ -119,7 +119,11 @@ def _claims_of(changes: Sequence[Submission]) -> tuple[list[UUID], list[str], li
 
 
 async def _explain_the_rest(
-    connection: Any, wanted: list[Submission], done: set[int], gathered: Gathered, erased_here: Collection[UUID] = ()
+    connection: Any,
+    wanted: list[SubmittedCommand],
+    done: set[int],
+    gathered: Gathered,
+    erased_here: Collection[UUID] = (),
 ) -> None:
     """Look up what the commands that changed nothing are about."""
     left = [change for place, change in enumerate(wanted, 1) if place not in done]
@@ -131,7 +135,9 @@ async def _explain_the_rest(
         gathered.note_unchanged(change, rows.get(change.command.signature_id), erased_here=erased_here)
 
 
-async def duplicates_named(connection: Any, batch: Sequence[Submission], rows: Sequence[LedgerRow]) -> dict[UUID, UUID]:
+async def duplicates_named(
+    connection: Any, batch: Sequence[SubmittedCommand], rows: Sequence[LedgerRow]
+) -> dict[UUID, UUID]:
     """Of the signatures that replayed commands name, those that are duplicates, and what they are duplicates of."""
     about = {row.event_id: row.signature_id for row in rows}
     named = {

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from services.verify.deciding.outcome import Gathered
-from services.verify.deciding.rules import Judgement, Reason, Submission
+from services.verify.deciding.rules import Judgement, Reason, SubmittedCommand
 from services.verify.store.errors import LaneTaken
 from shared.contract.events import SignCommand
 from shared.contract.states import SignatureState
@@ -44,7 +44,7 @@ LEFT JOIN signatures s ON s.signature_id = wanted.signature_id
 
 
 async def apply_signs(
-    connection: Any, signs: list[Submission], judgements: Mapping[UUID, Judgement], gathered: Gathered
+    connection: Any, signs: list[SubmittedCommand], judgements: Mapping[UUID, Judgement], gathered: Gathered
 ) -> None:
     """Store sign commands of different signatures, in their order, and gather what became of each.
 
@@ -87,7 +87,7 @@ async def _insert_signatures(connection: Any, statement: str, rows: list[tuple[A
     return {row["signature_id"] for row in await connection.fetch(statement, *columns)}
 
 
-def _signature_row(submission: Submission, judgement: Judgement) -> tuple[Any, ...]:
+def _signature_row(submission: SubmittedCommand, judgement: Judgement) -> tuple[Any, ...]:
     command = submission.command
     assert isinstance(command, SignCommand)
     return (

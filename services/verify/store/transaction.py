@@ -16,7 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from services.verify.deciding.outcome import Decided, Gathered, first_of_each, shared_ids
-from services.verify.deciding.rules import Judgement, Submission, in_rounds, is_sign
+from services.verify.deciding.rules import Judgement, SubmittedCommand, in_rounds, is_sign
 from services.verify.store.changing import apply_changes, duplicates_named
 from services.verify.store.errors import LaneTaken, set_aside
 from services.verify.store.ledger import append, replayed
@@ -33,7 +33,7 @@ class VerifyStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def apply(self, batch: Sequence[tuple[Submission, Judgement | None]]) -> Decided:
+    async def apply(self, batch: Sequence[tuple[SubmittedCommand, Judgement | None]]) -> Decided:
         """Decide a batch in one transaction, and append what counts to the ledger.
 
         Args:
@@ -60,7 +60,7 @@ class VerifyStore:
                 decided |= await self._collided_with(collision, submissions, decided)
 
     async def _decide(
-        self, batch: Sequence[Submission], judgements: dict[UUID, Judgement], decided: set[UUID]
+        self, batch: Sequence[SubmittedCommand], judgements: dict[UUID, Judgement], decided: set[UUID]
     ) -> Decided:
         """Decide a batch. Nothing is written for events in `decided`: the ledger has them."""
         gathered = Gathered(decided)
@@ -85,7 +85,7 @@ class VerifyStore:
         return gathered.decided(batch, new, before)
 
     async def _collided_with(
-        self, collision: asyncpg.UniqueViolationError, batch: Sequence[Submission], decided: set[UUID]
+        self, collision: asyncpg.UniqueViolationError, batch: Sequence[SubmittedCommand], decided: set[UUID]
     ) -> set[UUID]:
         """The events of the batch that the ledger turns out to have. The transaction that collided is rolled back.
 

@@ -33,16 +33,22 @@ SLUG: Final = r"[a-z0-9][a-z0-9-]{0,63}"
 """Ids that people choose, as a regular expression. They are part of URLs, topic keys and Redis keys, so they hold nothing
 that needs escaping in any of them."""
 
+_SLUG: Final = re.compile(SLUG)
+
 NOT_IN_A_LINE: Final = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
 """What no text of one line may hold, as a class of characters in a regular expression: control characters (C0, C1), line
 and paragraph separators, and the bidirectional overrides that make text read as another. Zero-width joiners are not
 among them: Persian and Indic names need them."""
 
-IN_NEITHER: Final = NOT_IN_A_LINE.removeprefix(r"\x00-\x1f")
-"""The part of it that texts of several lines may not hold either, without C0."""
+NOT_IN_A_TEXT: Final = r"\x00-\x08\x0b\x0c\x0e-\x1f" + NOT_IN_A_LINE.removeprefix(r"\x00-\x1f")
+"""What no text of several lines may hold: the same without tab and line breaks."""
 
+COUNTRY_CODE: Final = r"[A-Z]{2}"
+"""The form of a country's code (ISO 3166-1 alpha-2), as a regular expression."""
+
+_COUNTRY_CODE: Final = re.compile(COUNTRY_CODE)
 _NOT_IN_LINE: Final = re.compile(rf"[{NOT_IN_A_LINE}]")
-_NOT_IN_TEXT: Final = re.compile(rf"[\x00-\x08\x0b\x0c\x0e-\x1f{IN_NEITHER}]")
+_NOT_IN_TEXT: Final = re.compile(rf"[{NOT_IN_A_TEXT}]")
 _LINE_BREAK: Final = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")  # Word's, and those of Unicode, too
 
 
@@ -59,6 +65,16 @@ class Unfit(ValueError):
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.code = code
+
+
+def is_slug(text: str) -> bool:
+    """Whether `text` can be an id that people choose; see `SLUG`."""
+    return _SLUG.fullmatch(text) is not None
+
+
+def is_country_code(text: str) -> bool:
+    """Whether `text` has the form of a country's code; see `COUNTRY_CODE`."""
+    return _COUNTRY_CODE.fullmatch(text) is not None
 
 
 def clean_line(text: str, most: int) -> str:

@@ -12,12 +12,14 @@ from __future__ import annotations
 from shared.contract.events.base import CountryCode, EmailText, Event, Language, PetitionId, PetitionTime, Slug
 from shared.contract.events.petitions import (
     MOST_VERSION,
+    Confirmation,
     Organisation,
     Pause,
     PetitionChanged,
     PetitionState,
     Policy,
     Target,
+    TargetKind,
 )
 from shared.contract.events.signatures import (
     ChangeCommand,
@@ -40,6 +42,7 @@ __all__ = [
     "ChangeCommand",
     "Command",
     "ConfirmCommand",
+    "Confirmation",
     "CountedFact",
     "CountryCode",
     "EmailText",
@@ -63,6 +66,7 @@ __all__ = [
     "Slug",
     "TallyUpdated",
     "Target",
+    "TargetKind",
     "WithdrawCommand",
     "minute_of",
 ]

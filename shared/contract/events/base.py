@@ -10,21 +10,18 @@ from typing import Annotated, ClassVar, Final
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from shared.contract.bounds.texts import MOST_CHARACTERS, SLUG, clean_code, clean_line
+from shared.contract.bounds.texts import COUNTRY_CODE, MOST_CHARACTERS, SLUG, clean_code, clean_line, is_country_code
 from shared.contract.bounds.times import calendar_utc
 
 Slug = Annotated[str, StringConstraints(pattern=rf"^{SLUG}$")]
 
 PetitionId = Slug
 
-CountryCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+CountryCode = Annotated[str, StringConstraints(pattern=rf"^{COUNTRY_CODE}$")]
 """ISO 3166-1 alpha-2, upper case; the code's existence is verify's rule (``country_unknown``), not its shape."""
 
 EmailText = Annotated[str, StringConstraints(min_length=3, max_length=MOST_CHARACTERS["email"])]
 """An e-mail address, in any spelling."""
-
-
-_COUNTRY: Final = re.compile("[A-Z]{2}")
 
 
 def cleaned_by(clean: Callable[[str], str]) -> BeforeValidator:
@@ -45,8 +42,8 @@ def line(most: int) -> BeforeValidator:
 def country_code(value: object) -> object:
     """Puts a country's code into upper case, and refuses what is none."""
     code = clean_code(value) if isinstance(value, str) else value
-    if isinstance(code, str) and not _COUNTRY.fullmatch(code):
-        raise PydanticCustomError("not_acountry_code", "must be a country code of two letters")
+    if isinstance(code, str) and not is_country_code(code):
+        raise PydanticCustomError("not_a_country_code", "must be a country code of two letters")
     return code
 
 

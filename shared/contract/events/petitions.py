@@ -26,6 +26,9 @@ from shared.contract.events.base import (
 )
 from shared.contract.identity import canonical_domain, domain_of_rule
 
+TargetKind = Literal["person", "body"]
+Confirmation = Literal["none", "required"]
+
 
 class Organisation(Event):
     """Who starts petitions."""
@@ -47,7 +50,7 @@ class Target(Event):
     """The target's id, unique in its petition."""
     name: Annotated[str, line(MOST_OFFICE), StringConstraints(min_length=1, max_length=MOST_OFFICE)]
     """The office or body as people read it."""
-    kind: Literal["person", "body"] = "person"
+    kind: TargetKind = "person"
     """Whether an office that one person holds, or a body of several."""
     email: Annotated[EmailText, cleaned_by(clean_address)]
     """Where mails about milestones go."""
@@ -58,7 +61,7 @@ class Policy(Event):
 
     TYPE: ClassVar[str] = "groundswell.policy.v1"
 
-    confirmation: Literal["none", "required"] = "none"
+    confirmation: Confirmation = "none"
     """``required``: a signature is pending until its e-mail address was confirmed."""
     countries: list[Annotated[CountryCode, BeforeValidator(country_code)]] | None = None
     """Only signers of these countries count; ``null``: all do."""

@@ -15,14 +15,14 @@ from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.faults.breaking.instances import another_instance, ended, start_again, terminate
 from tests.faults.fault import Broken, Fault, NotPlayed
 from tests.faults.impossible.parts import parts_of_world
 from tests.faults.impossible.victim import AWAY, FIRST_MILESTONE, NEXT_MILESTONE, SIGNERS, Victim
-from tests.faults.instances import another_instance, ended, start_again, terminate
 from tests.faults.notes import SACRIFICE
 
 if TYPE_CHECKING:
-    from tests.faults.smtp_sink import Mail
+    from tests.faults.breaking.smtp_sink import Mail
     from tests.faults.world import World
 
 _SECONDS: Final = 40.0

@@ -14,10 +14,10 @@ import redis.asyncio
 
 from deploy.local.process import PartFailed
 from deploy.local.service import ServiceName, ServiceProcess
+from tests.faults.breaking.instances import another_instance, ended, start_again, with_pid
+from tests.faults.breaking.moments import wait_for_moment
 from tests.faults.catalogue.records import contradictions
 from tests.faults.fault import Fault, NotPlayed
-from tests.faults.instances import another_instance, ended, start_again, with_pid
-from tests.faults.moments import wait_for_moment
 from tests.faults.notes import notes_of
 
 if TYPE_CHECKING:

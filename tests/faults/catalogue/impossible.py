@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Final
 from aiokafka.errors import KafkaError
 from confluent_kafka import KafkaException
 
+from tests.faults.breaking.instances import start_again
+from tests.faults.breaking.moments import MOMENT_SECONDS
 from tests.faults.fault import Broken, Fault, NotPlayed
 from tests.faults.impossible import observed_acts
 from tests.faults.impossible.act import Act, Traces
 from tests.faults.impossible.by_clock import CENTURIES, another_clock
 from tests.faults.impossible.parts import parts_of_world
 from tests.faults.impossible.victim import AWAY, Victim, goes_on, heals
-from tests.faults.instances import start_again
-from tests.faults.moments import MOMENT_SECONDS
 from tests.faults.notes import SACRIFICE, notes_of
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from tests.faults.breaking.moments import wait_for_moment
 from tests.faults.fault import Fault, NotPlayed
-from tests.faults.moments import wait_for_moment
 
 if TYPE_CHECKING:
     from tests.faults.world import World

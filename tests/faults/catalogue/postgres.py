@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from shared.runtime.failures import is_transient
+from tests.faults.breaking.moments import wait_for_moment
 from tests.faults.catalogue import parts
 from tests.faults.fault import Fault
-from tests.faults.moments import wait_for_moment
 
 if TYPE_CHECKING:
     from tests.faults.world import World

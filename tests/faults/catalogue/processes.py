@@ -9,9 +9,9 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from deploy.local.service import SERVICES, ServiceName
-from tests.faults.clock import SEEN_AFTER_SECONDS, clock_wrong_by
+from tests.faults.breaking.clock import SEEN_AFTER_SECONDS, clock_wrong_by
+from tests.faults.breaking.instances import SESSION_SECONDS, another_instance, paused, start_again, terminate
 from tests.faults.fault import Fault
-from tests.faults.instances import SESSION_SECONDS, another_instance, paused, start_again, terminate
 
 if TYPE_CHECKING:
     from tests.faults.world import World

@@ -29,12 +29,12 @@ from shared.contract.topics import (
 from shared.kafka.producing.partitioner import partition_of
 from shared.kafka.records.headers import event_headers
 from shared.kafka.records.record import Headers
+from tests.faults.breaking.groups import Groups
+from tests.faults.breaking.instances import start_again
 from tests.faults.fault import Fault, NotPlayed
-from tests.faults.groups import Groups
-from tests.faults.instances import start_again
 from tests.faults.notes import Planted, RunNotes, digest_of, notes_of
-from tests.faults.record_writer import Ends, RecordWriter
-from tests.faults.surge import Accepted
+from tests.faults.sending.record_writer import Ends, RecordWriter
+from tests.faults.sending.surge import Accepted
 
 if TYPE_CHECKING:
     from tests.faults.world import World

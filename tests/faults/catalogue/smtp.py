@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from tests.faults.breaking.moments import wait_for_moment
+from tests.faults.breaking.smtp_sink import Trouble
 from tests.faults.fault import Fault
-from tests.faults.moments import wait_for_moment
-from tests.faults.smtp_sink import Trouble
-from tests.integration.scripted_smtp import Stage
+from tests.support.scripted_smtp import Stage
 
 if TYPE_CHECKING:
     from tests.faults.world import World

@@ -12,7 +12,7 @@ from typing import Final
 import httpx
 
 from deploy.local.service import ServiceProcess
-from tests.faults.clock import faketime_environment, remove_leftovers, set_clock
+from tests.faults.breaking.clock import faketime_environment, remove_leftovers, set_clock
 from tests.faults.impossible.victim import Victim
 
 YEAR_SECONDS: Final = 365 * 24 * 3600

@@ -22,9 +22,9 @@ from tests.faults.impossible.act import Act, Traces
 from tests.faults.impossible.honest import Honest
 from tests.faults.impossible.parts import Parts
 from tests.faults.impossible.victim import Victim, forged_mails, goes_on, heals
+from tests.faults.judging.personal import PersonalData
 from tests.faults.notes import SACRIFICE, Place, Planted
-from tests.faults.personal import PersonalData
-from tests.faults.topic_reader import TopicReader
+from tests.faults.watching.topic_reader import TopicReader
 
 HEAL_SECONDS: Final = 90.0
 """How long "never" is. A healthy machine needs a tenth of it, a busy one more."""

@@ -9,7 +9,7 @@ from typing import Any
 from aiokafka import ConsumerRecord
 
 from services.verify.deciding.outcome import Decided
-from services.verify.deciding.rules import Judgement, Submission
+from services.verify.deciding.rules import Judgement, SubmittedCommand
 from services.verify.handlers import VerifyHandler
 from shared.kafka.consuming.consumer import BatchConsumer
 from tests.faults.mutants.mutant import Mutant, replace
@@ -27,7 +27,7 @@ def _break() -> None:
         return _handle
 
     def committing_at_once(apply: Callable[..., Awaitable[Decided]]) -> Any:
-        async def _apply(self: VerifyHandler, judged: list[tuple[Submission, Judgement | None]]) -> Decided:
+        async def _apply(self: VerifyHandler, judged: list[tuple[SubmittedCommand, Judgement | None]]) -> Decided:
             decided = await apply(self, judged)
             await _commit.get()()
             return decided

@@ -15,10 +15,10 @@ from shared.contract.events import SignCommand
 from shared.contract.identity import retry_signature_id, signer_key
 from shared.contract.topics import SIGNATURES_SUBMITTED, VERIFY_GROUP
 from shared.kafka.records.headers import event_headers
-from tests.faults.groups import Groups
+from tests.faults.breaking.groups import Groups
 from tests.faults.notes import notes_of
-from tests.faults.record_writer import Ends
-from tests.faults.surge import Accepted
+from tests.faults.sending.record_writer import Ends
+from tests.faults.sending.surge import Accepted
 from tests.faults.world import World
 
 _SECONDS: Final = 20.0

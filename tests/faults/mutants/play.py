@@ -17,9 +17,9 @@ from deploy.local.service import ServiceName
 from shared import redis as shared_redis
 from tests.faults.mutants.directed import Directed
 from tests.faults.mutants.mutant import Mutant
-from tests.faults.quiet import STUCK_SECONDS
 from tests.faults.run import Run
 from tests.faults.schedule import Planned, RunPlan
+from tests.faults.watching.quiet import STUCK_SECONDS
 from tests.faults.world import PARTITIONS, World
 
 _RATE: Final = 1_500.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from tests.faults.failpoints import Failpoints
+from tests.faults.breaking.failpoints import Failpoints
 
 POSITIONS_READ: Final = "mutants.positions_read"
 """A batch's positions are computed from the lanes' last ones; nothing is appended to the ledger."""

@@ -8,8 +8,8 @@ from random import Random
 from typing import Final
 
 from deploy.local.service import ServiceProcess
+from tests.faults.breaking.instances import another_instance, paused, start_again, with_pid
 from tests.faults.fault import Fault
-from tests.faults.instances import another_instance, paused, start_again, with_pid
 from tests.faults.mutants.lanes import ScheduleMissed, VerifysOffsets, decided, sign
 from tests.faults.mutants.points import POSITIONS_READ, SIGNERS_CHECKED, OwnPoints
 from tests.faults.world import World

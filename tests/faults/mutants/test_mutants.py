@@ -23,9 +23,9 @@ from tests.faults.mutants import mutants
 from tests.faults.mutants.directed import directed
 from tests.faults.mutants.mutant import Mutant, PatchMisfit, replace, without
 from tests.faults.mutants.play import Commands, Outcome
-from tests.integration.databases import database_named
-from tests.integration.verifying import apply, lane, told
-from tests.signing import as_read, fact, sign
+from tests.integration.verify.verifying import apply, lane, told
+from tests.support.databases import database_named
+from tests.support.signing import as_read, fact, sign
 
 Broken = dict[tuple[Any, str], Any]
 """What was in each place, an owner and a name, before something was put there."""

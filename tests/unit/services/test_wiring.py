@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.exported_metrics import put_together
+from tests.support.exported_metrics import put_together
 
 
 def named(call: Callable[..., Any] | None) -> str | None:

@@ -16,7 +16,7 @@ from deploy.local.kill import kill
 from deploy.local.stack import Stack
 from deploy.local.state import RunningProcess, StackState, start_of
 from deploy.local.victims import VICTIMS, Victim, victim_of, what_to_watch
-from tests.exported_metrics import metrics_of
+from tests.support.exported_metrics import metrics_of
 
 ROOT = Path(__file__).resolve().parents[4]
 

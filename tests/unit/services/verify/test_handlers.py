@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from services.verify.deciding.outcome import LedgerRow, Refused
+from services.verify.deciding.outcome import LedgerRow, RefusedSignature
 from services.verify.handlers import VerifyHandler
 from services.verify.metrics import VerifyMetrics
 from services.verify.records import fact_record, rejection_record
@@ -33,7 +33,7 @@ from shared.contract.states import CountChange
 from shared.kafka.broadcasting.catalogue_feed import CatalogueFeed
 from shared.kafka.records.record import Headers, Record
 from shared.runtime.failures import InvalidRecord
-from tests.signing import (
+from tests.support.signing import (
     NOON,
     PATH,
     PEPPER,
@@ -322,14 +322,14 @@ def test_a_fact_says_what_the_ledger_says_and_nothing_of_the_person(kind: CountC
 
 @given(submitted_at=moments)
 def test_a_refusal_is_the_same_at_every_replay(submitted_at: datetime) -> None:
-    first = Refused(submission(sign(1, at=submitted_at)), "duplicate", "already_signed", submitted_at)
+    first = RefusedSignature(submission(sign(1, at=submitted_at)), "duplicate", "already_signed", submitted_at)
     retried = submission(sign(1, at=submitted_at + timedelta(hours=1)))
-    again = Refused(retried, "duplicate", "already_signed", submitted_at.astimezone(UTC))
+    again = RefusedSignature(retried, "duplicate", "already_signed", submitted_at.astimezone(UTC))
     assert rejection_record(first) == rejection_record(again)
 
 
 def test_a_refusal_says_which_signature_and_why_and_nothing_of_the_person() -> None:
-    told = rejection_record(Refused(submission(ADA), "rejected", "petition_closed", NOON))
+    told = rejection_record(RefusedSignature(submission(ADA), "rejected", "petition_closed", NOON))
     read = SignatureRejected.model_validate_json(told.value or b"")
     assert (read.signature_id, read.outcome, read.reason) == (ADA.signature_id, "rejected", "petition_closed")
     assert attribute(told, "id") != str(ADA.signature_id).encode(), "the signature's own event has that id"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contract.bounds import COMMAND_AHEAD, EARLIEST, FACT_AHEAD, FAR_END, arrival, fit, in_utc, latest_time
-from tests.signing import NOON, record
+from tests.support.signing import NOON, record
 
 offsets = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 anything = st.datetimes(timezones=offsets)

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from shared.web import connections as guarded
 from shared.web.connections import HEAD_BYTES, HEAD_FIELDS, PIPELINED, REQUEST_BYTES, Connections, uvicorn_options
-from tests.tally_read_fakes import serving
+from tests.support.tally_read_fakes import serving
 
 HEAD_SECONDS, STALL_SECONDS = 0.4, 0.3
 LARGE = b"x" * (32 * 1024 * 1024)

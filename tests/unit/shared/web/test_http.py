@@ -9,12 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from shared.web.problems import EXCEPTION_HANDLERS, Problem, prefers_html
+from shared.web.problem_answers import EXCEPTION_HANDLERS, answer_to
+from shared.web.problems import Problem, prefers_html
 
 
 def test_a_problem_says_what_went_wrong_in_the_five_members_of_the_rfc() -> None:
     problem = Problem(422, "invalid_fields", "Put these right.", errors=[{"field": "email", "problem": "is missing"}])
-    response = problem.response()
+    response = answer_to(problem)
     assert response.status_code == 422
     assert response.headers["content-type"] == "application/problem+json"
     assert json.loads(bytes(response.body)) == {
@@ -32,7 +33,7 @@ def test_a_problem_without_fields_has_no_errors_member() -> None:
 
 
 def test_a_problem_that_passes_says_when_to_try_again() -> None:
-    response = Problem(503, "kafka_away", "Soon.", retry_after=5, headers={"x-more": "1"}).response()
+    response = answer_to(Problem(503, "kafka_away", "Soon.", retry_after=5, headers={"x-more": "1"}))
     assert response.headers["retry-after"] == "5"
     assert response.headers["x-more"] == "1"
 

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from shared.web.connections import HEAD_FIELDS, Connections, uvicorn_options
 from shared.web.malformed import CAUSES, CODE, ONCE, fields_of
-from tests.tally_read_fakes import serving
+from tests.support.tally_read_fakes import serving
 
 BODY = b'{"a":1}'
 LENGTH = f"Content-Length: {len(BODY)}"

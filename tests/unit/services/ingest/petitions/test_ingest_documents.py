@@ -12,14 +12,14 @@ from services.ingest.petitions.documents import (
     changed_fields,
     etag_of,
     left_out,
-    matches,
     merged,
     state_document,
     unknown_fields,
 )
 from services.ingest.web.schemas import PetitionBody
 from shared.contract.events import Organisation, Pause, PetitionChanged, PetitionState, Policy
-from tests.signing import petition
+from shared.web.entity_tags import matches
+from tests.support.signing import petition
 
 CLOSES = datetime(2100, 1, 1, tzinfo=UTC)
 GUARDED = petition(

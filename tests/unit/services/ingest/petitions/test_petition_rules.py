@@ -12,7 +12,7 @@ from services.notify.mail.letter import wire_address as address_of_notify
 from shared.contract.events import PetitionChanged, PetitionState
 from shared.contract.field_errors import field_errors
 from shared.contract.mail_address import wire_address
-from tests.signing import petition
+from tests.support.signing import petition
 
 STATE: dict[str, Any] = {
     "organisation": {"slug": "open-rails", "name": "Open Rails"},

@@ -6,7 +6,6 @@ from urllib.parse import urlencode
 
 import pytest
 
-from services.ingest.refusal import NotAdmitted
 from services.ingest.signing.admission import Erasure, Submission, admit, checked_erasure
 from services.ingest.signing.sign import BODY_BYTES
 from services.verify.deciding.rules import Reason, judge
@@ -16,8 +15,9 @@ from shared.contract.eligibility import CODES
 from shared.contract.events import Policy, SignCommand
 from shared.contract.form_errors import FORM_ERRORS
 from shared.contract.identity import canonical_email
-from tests.hostile_ingest import AS_ADMIN, GOOD, SIGN, HostileIngest, ingest_anew, multipart
-from tests.signing import NOON, PATH, PEPPER, petition, submission
+from shared.web.problems import Problem
+from tests.support.hostile_ingest import AS_ADMIN, GOOD, SIGN, HostileIngest, ingest_anew, multipart
+from tests.support.signing import NOON, PATH, PEPPER, petition, submission
 
 STRICT = Policy(countries=["NL", "BE"], blocked_email_domains=["throwaway.example"], require_consent=True)
 FINE = {"email": "robin@mail.example", "name": "Robin", "country": "NL", "consent": True}
@@ -53,7 +53,7 @@ SHAPES: list[tuple[dict[str, Any], str, str]] = [
 
 
 def refused(fields: dict[str, Any], policy: Policy = STRICT) -> list[tuple[str, str]]:
-    with pytest.raises(NotAdmitted) as refusal:
+    with pytest.raises(Problem) as refusal:
         admit(
             Submission(**{**FINE, **fields}),
             petition=petition(policy=policy),
@@ -159,7 +159,7 @@ def test_the_largest_body_holds_the_longest_texts_in_their_longest_form() -> Non
 
 @pytest.mark.parametrize("words", [{"actor": "\u3164"}, {"reason": "\u200b"}, {"actor": "A" * 101}, {"reason": "a\nb"}])
 def test_who_erases_and_why_must_be_readable(words: dict[str, str]) -> None:
-    with pytest.raises(NotAdmitted):
+    with pytest.raises(Problem):
         checked_erasure(Erasure(**{"actor": "Kim", "reason": "Request 4711", **words}), "admin")
 
 

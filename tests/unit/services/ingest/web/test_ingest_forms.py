@@ -8,7 +8,7 @@ from services.ingest.signing.admission import Submission
 from services.ingest.web.bodies import read_form
 from shared.web.problems import Problem
 from shared.web.sign_form import FormUnreadable, urlencoded
-from tests.hostile_ingest import AS_ADMIN, GOOD, JSON, SIGN, ingest_anew, multipart
+from tests.support.hostile_ingest import AS_ADMIN, GOOD, JSON, SIGN, ingest_anew, multipart
 
 NAMES = {
     "windows-1251": "Олена",

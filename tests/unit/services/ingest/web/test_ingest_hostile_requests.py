@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from shared.contract.events import PetitionChanged
 from shared.contract.identity import issued_here, new_signature_id
 from shared.contract.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
-from tests.hostile import as_json, broken_json, damaged, mutated, repeatable, scalars, texts, values
-from tests.hostile_ingest import (
+from tests.support.hostile import as_json, broken_json, damaged, mutated, repeatable, scalars, texts, values
+from tests.support.hostile_ingest import (
     AS_ADMIN,
     GOOD,
     JSON,
@@ -37,8 +37,8 @@ from tests.hostile_ingest import (
     multipart,
     submissions,
 )
-from tests.running_ingest import STATE
-from tests.signing import PATH, PEPPER
+from tests.support.running_ingest import STATE
+from tests.support.signing import PATH, PEPPER
 
 
 @repeatable(200)

@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
+from services.ingest.problems import KINDS, problem
 from services.ingest.web.pages import REASONS, STATES, problem_page, status_page
-from services.ingest.web.problems import KINDS, problem
 from services.ingest.web.schemas import SignatureStatus, State
 from services.verify.deciding.rules import REASONS as REASON_CODES
 

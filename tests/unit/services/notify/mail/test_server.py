@@ -1,4 +1,4 @@
-"""How an SMTP_URL is read. What the connection does is tested on a real server (tests/integration/test_notify.py)."""
+"""How an SMTP_URL is read. What the connection does is tested on a real server (tests/integration/notify/test_notify.py)."""
 
 import pytest
 from hypothesis import given, settings

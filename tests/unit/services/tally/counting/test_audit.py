@@ -13,7 +13,7 @@ from services.tally.counting.ledger import Ledger
 from services.tally.counting.metrics import TallyMetrics
 from services.tally.counting.redis_store import TallyStore
 from services.tally.counting.tally import TallyState
-from tests.signing import FERRY, PATH
+from tests.support.signing import FERRY, PATH
 
 RIGHT = TallyState(3, 5, {0: 9, 4: 2}, {"NL": 2, "BE": 1}, {29_000_000: 3})
 

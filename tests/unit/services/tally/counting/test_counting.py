@@ -20,8 +20,8 @@ from services.tally.counting.step import (
     step,
 )
 from shared.contract.events import minute_of
-from tests import signing
-from tests.signing import FERRY, NOON, PATH
+from tests.support import signing
+from tests.support.signing import FERRY, NOON, PATH
 
 
 def fact(position: int, delta: int = 1, **fields: Any) -> ReadFact:

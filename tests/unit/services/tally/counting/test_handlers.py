@@ -20,7 +20,7 @@ from shared.contract.catalogue import Catalogue
 from shared.contract.events import CountedFact, SignatureRejected, TallyUpdated
 from shared.kafka.records.record import Headers
 from shared.runtime.failures import InvalidRecord
-from tests.signing import FERRY, PATH, MemoryProducer, fact, petition, record
+from tests.support.signing import FERRY, PATH, MemoryProducer, fact, petition, record
 
 SIGNED = fact(7, lane=3)
 WITHDRAWN = fact(8, -1, lane=3)

@@ -8,7 +8,7 @@ import pytest
 from services.tally.counting import redis_store
 from services.tally.counting.step import Step
 from services.tally.counting.tally import Applied, NotApplied, Reached, TallyState
-from tests.signing import NOON, PATH
+from tests.support.signing import NOON, PATH
 
 NOW = 1_795_348_800_000
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from services.notify.deliveries import Claim, deliveries_for
 from services.notify.mail.letter import MailWriter
 from shared.contract.events import MilestoneReached, Organisation, PetitionChanged, Target
-from tests.hostile import repeatable, texts
-from tests.tally_read_fakes import CHANGED, HARBOUR, ReadSide, petition, tally
+from tests.support.hostile import repeatable, texts
+from tests.support.tally_read_fakes import CHANGED, HARBOUR, ReadSide, petition, tally
 
 WRITER = MailWriter(mail_from="Groundswell <petitions@groundswell.example>", pages_url="https://pages.example")
 TURNS_WRITING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.tally.reading.live import Form, HubClosed, HubFull, Subscription
-from tests.tally_read_fakes import BUS, HARBOUR, ReadSide, petition, tally
+from tests.support.tally_read_fakes import BUS, HARBOUR, ReadSide, petition, tally
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from services.tally.reading.live_feed import LiveFeed
 from services.tally.reading.metrics import ReadMetrics
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import TallyUpdated
-from tests.tally_read_fakes import BUS, HARBOUR, tally
+from tests.support.tally_read_fakes import BUS, HARBOUR, tally
 
 
 class Feed:

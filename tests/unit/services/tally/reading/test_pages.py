@@ -10,7 +10,7 @@ import pytest
 
 from shared.contract.countries import COUNTRIES
 from shared.contract.events import Organisation, Pause, Policy, Target
-from tests.tally_read_fakes import BUS, HARBOUR, ReadSide, petition, tally
+from tests.support.tally_read_fakes import BUS, HARBOUR, ReadSide, petition, tally
 
 NOW = datetime.now(UTC)
 FORM_FIELDS = {"email", "name", "country", "postcode", "comment"}

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from services.tally.reading.openapi import document
-from tests.tally_read_fakes import BUS, CHANGED, HARBOUR, ReadSide, petition, tally
+from tests.support.tally_read_fakes import BUS, CHANGED, HARBOUR, ReadSide, petition, tally
 
 COMMITTED = Path(__file__).parents[5] / "docs" / "openapi-tally.json"
 
@@ -213,9 +213,7 @@ async def test_a_head_of_a_stream_opens_none(client: httpx.AsyncClient, read_sid
 async def test_the_committed_openapi_document_is_the_one_that_is_served(client: httpx.AsyncClient) -> None:
     served = (await client.get("/openapi.json")).json()
     assert served == document()
-    assert json.loads(COMMITTED.read_text(encoding="utf-8")) == served, (
-        "run: python -m services.tally.reading.openapi > docs/openapi-tally.json"
-    )
+    assert json.loads(COMMITTED.read_text(encoding="utf-8")) == served, "run: groundswell generated"
 
 
 async def test_answers_have_the_fields_that_the_openapi_document_promises(client: httpx.AsyncClient) -> None:

@@ -8,14 +8,14 @@ import httpx
 import pytest
 
 from services.ingest.openapi.document import document
-from services.ingest.web.problems import KINDS
+from services.ingest.problems import KINDS
 from services.tally.reading.refusals import FIELDS, REFUSALS
 from services.tally.reading.typed import FORM_BYTES
 from shared.contract.bounds import MOST_CHARACTERS
 from shared.contract.events import Policy
 from shared.contract.form_errors import FORM_ERRORS
 from shared.web.problems import PROBLEM_JSON
-from tests.tally_read_fakes import HARBOUR, ReadSide, petition, tally
+from tests.support.tally_read_fakes import HARBOUR, ReadSide, petition, tally
 from tests.unit.services.tally.reading.test_pages import Page
 
 TYPED = {

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from services.tally.reading import views
 from shared.contract.countries import COUNTRIES
 from shared.contract.events import Policy, Target
-from tests.tally_read_fakes import BUS, CHANGED, HARBOUR, petition, tally
+from tests.support.tally_read_fakes import BUS, CHANGED, HARBOUR, petition, tally
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 

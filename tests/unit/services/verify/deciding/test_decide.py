@@ -14,7 +14,7 @@ from services.verify.deciding.rules import (
     Change,
     Judgement,
     Reason,
-    Submission,
+    SubmittedCommand,
     in_lane_order,
     in_rounds,
     is_sign,
@@ -22,7 +22,7 @@ from services.verify.deciding.rules import (
 )
 from shared.contract.countries import COUNTRIES
 from shared.contract.events import ConfirmCommand, EraseCommand, InvalidateCommand, Pause, Policy, WithdrawCommand
-from tests.signing import NOON, change, petition, sign, submission
+from tests.support.signing import NOON, change, petition, sign, submission
 
 STRICT = Policy(countries=["NL", "BE"], blocked_email_domains=["throwaway.example"], require_consent=True)
 
@@ -143,7 +143,7 @@ def test_every_reason_is_explained() -> None:
 # ------------------------------------------------------------------------------------------------ the order of effects
 
 
-def commands_of(signers: Sequence[int]) -> list[Submission]:
+def commands_of(signers: Sequence[int]) -> list[SubmittedCommand]:
     """Commands as they arrive; the number says whose."""
     kinds = (ConfirmCommand, WithdrawCommand, InvalidateCommand, EraseCommand)
     return [

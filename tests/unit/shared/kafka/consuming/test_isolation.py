@@ -15,7 +15,7 @@ from shared.kafka.consuming.holding import BatchAbandoned, Holding
 from shared.kafka.consuming.isolation import TRIES_ALONE, Isolation
 from shared.kafka.consuming.metrics import ConsumerMetrics
 from shared.runtime.failures import Collision, InvalidRecord, SetAside
-from tests.signing import record
+from tests.support.signing import record
 
 
 class Bench:

@@ -16,7 +16,7 @@ from shared.kafka.fetching import unpacking
 from shared.kafka.fetching.unpacking import READS, FetchedBytes, UnpackedRecords
 from shared.kafka.fetching.unreadable import Unreadable, refusing
 from shared.runtime.failures import InvalidRecord
-from tests.integration.packing import (
+from tests.support.packing import (
     Change,
     bad_checksum,
     correct,

@@ -19,7 +19,7 @@ from shared.contract.events import MilestoneReached, TallyUpdated
 from shared.contract.identity import milestone_id
 from shared.contract.topics import MILESTONES_REACHED, TALLIES_UPDATED
 from shared.kafka.records.record import Record
-from tests.signing import FERRY, NOON, PATH, MemoryProducer
+from tests.support.signing import FERRY, NOON, PATH, MemoryProducer
 
 
 class Rows(Ledger):

@@ -1,0 +1,1 @@
+"""Whether what was seen is right."""

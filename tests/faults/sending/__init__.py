@@ -1,0 +1,1 @@
+"""What is sent in a run, and what must come of it."""

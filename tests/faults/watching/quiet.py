@@ -1,0 +1,143 @@
+"""Waits until everything that a run has sent came to its end, and says what is missing when it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import asyncpg
+import httpx
+
+from tests.faults.sending.surge import Surge
+from tests.faults.watching.observers import Observer
+from tests.faults.watching.stores import Standing
+from tests.faults.world import World
+
+STUCK_SECONDS: Final = 45.0
+"""Without any change for so long, nothing more is coming. A partition that was added is found within 30 seconds; leases
+and retries are shorter."""
+MOST_SECONDS: Final = 300.0
+_LOOK_SECONDS: Final = 0.3
+SETTLE_SECONDS: Final = 2.0
+"""After all is there: time for what should *not* come, a second mail or a count too many, to show."""
+
+_MOST_NAMED: Final = 5
+_FINISHED: Final = ("sent", "folded", "failed")
+
+
+async def wait_for_quiet(
+    world: World,
+    surge: Surge,
+    observer: Observer,
+    *,
+    stuck_seconds: float = STUCK_SECONDS,
+    most_seconds: float = MOST_SECONDS,
+) -> list[str]:
+    """Wait until nothing of the run is under way any more.
+
+    Returns:
+        What is still missing when nothing has moved for `stuck_seconds`; empty when all came to its end.
+    """
+    started = last_change = time.monotonic()
+    before: list[str] = []
+    while True:
+        try:
+            missing = await _missing(world, surge, observer)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, httpx.HTTPError, OSError) as error:
+            missing = [f"an answer to the observer: {error!r}"]
+        if not missing:
+            await asyncio.sleep(SETTLE_SECONDS)
+            return []
+        now = time.monotonic()
+        if missing != before:
+            before, last_change = missing, now
+        if now - last_change > stuck_seconds or now - started > most_seconds:
+            return missing
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _missing(world: World, surge: Surge, observer: Observer) -> list[str]:
+    """What is under way, judged by what was accepted and not by what is expected: too much must not look like too little."""
+    undecided = [*_undecided(surge, observer), *_dead_letters(observer), *_not_withdrawn(surge, observer)]
+    if undecided:  # the rest asks PostgreSQL and the API: only when it can be complete
+        return undecided
+    standing = await observer.postgres.standing(surge.petitions)
+    facts = Counter(fact.petition_id for fact in list(observer.seen.facts.values()))
+    lines = []
+    for petition_id, ledger in standing.items():
+        lines += await _uncounted(petition_id, ledger, facts[petition_id], observer)
+    announced = {(found.petition_id, found.threshold) for found in list(observer.seen.milestones)}
+    lines += [
+        f"milestone {threshold:,} of {petition_id} announced"
+        for petition_id, petition in surge.petitions.items()
+        for threshold in petition.milestones
+        if threshold <= standing[petition_id].standing and (petition_id, threshold) not in announced
+    ]
+    lines += await _unmailed(surge, observer, announced)
+    return lines + [f"readiness of {why}" for why in await world.not_ready()]
+
+
+def _undecided(surge: Surge, observer: Observer) -> list[str]:
+    planted = observer.notes.planted
+    # Also what is on the topic although nobody was told so: ingest was killed before it could answer.
+    on_topic = {
+        signature_id
+        for signature_id, places in list(observer.seen.commands.items())
+        if any(place not in planted for place in list(places))
+    }
+    wanted = surge.accepted.keys() | observer.notes.accepted.keys() | on_topic
+    left = [signature_id for signature_id in wanted if signature_id not in observer.seen.decided]
+    return _named(left, len(wanted), "outcomes of signatures on the topics")
+
+
+def _dead_letters(observer: Observer) -> list[str]:
+    found = {letter.source for letter in list(observer.seen.dead_letters)}
+    planted = list(observer.notes.planted)
+    return _named([place for place in planted if place not in found], len(planted), "dead letters")
+
+
+def _not_withdrawn(surge: Surge, observer: Observer) -> list[str]:
+    withdrawn = set(surge.withdrawn)
+    if not withdrawn:
+        return []
+    found = {fact.signature_id for fact in list(observer.seen.facts.values()) if fact.delta < 0}
+    return _named(list(withdrawn - found), len(withdrawn), "facts of withdrawals")
+
+
+def _named(left: Sequence[object], of: int, what: str) -> list[str]:
+    if not left:
+        return []
+    examples = ", ".join(map(str, sorted(left, key=str)[:_MOST_NAMED]))
+    return [f"{what}: {len(left):,} of {of:,} are missing ({examples})"]
+
+
+async def _uncounted(petition_id: str, ledger: Standing, facts: int, observer: Observer) -> list[str]:
+    lines = []
+    if facts < ledger.rows:
+        lines.append(f"facts of {petition_id} on the topic: {facts:,} of {ledger.rows:,}")
+    shown = await observer.shown(petition_id)
+    if shown.revision < ledger.rows:
+        lines.append(f"changes of {petition_id} in the public count: {shown.revision:,} of {ledger.rows:,}")
+    snapshot = observer.seen.last_snapshot(petition_id)
+    told = snapshot.revision if snapshot else 0
+    if told < ledger.rows:
+        lines.append(f"changes of {petition_id} in its last snapshot: {told:,} of {ledger.rows:,}")
+    return lines
+
+
+async def _unmailed(surge: Surge, observer: Observer, announced: set[tuple[str, int]]) -> list[str]:
+    rows = {
+        (row.petition_id, row.threshold, row.target_id): row
+        for row in await observer.postgres.deliveries(surge.petitions)
+    }
+    lines = []
+    for petition_id, threshold in sorted(announced):
+        for target, _ in surge.petitions[petition_id].targets:
+            row = rows.get((petition_id, threshold, target))
+            if row is None or row.state not in _FINISHED:
+                state = "not there" if row is None else row.state
+                lines.append(f"mail to {target} about {threshold:,} of {petition_id}: the delivery is {state}")
+    return lines

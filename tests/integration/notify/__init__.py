@@ -1,0 +1,1 @@
+"""notify on real parts."""

@@ -1,0 +1,1 @@
+"""tally on real parts."""

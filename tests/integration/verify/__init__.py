@@ -1,0 +1,1 @@
+"""verify on real parts."""
