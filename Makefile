@@ -25,7 +25,7 @@ UNIT := tests/unit tests/contract/test_event_schemas.py tests/contract/test_fail
 setup: .venv/.up-to-date
 
 .venv/.up-to-date: pyproject.toml uv.lock .tools/uv/$(UV_VERSION)
-	$(UV) sync --locked --no-python-downloads --python $(PYTHON)
+	$(UV) sync --locked --extra local --no-python-downloads --python $(PYTHON)
 	@touch $@
 
 .tools/uv/$(UV_VERSION):
@@ -62,7 +62,7 @@ faults-mutants: setup
 
 # What only the benchmark needs comes on top of what is there.
 bench: setup
-	$(UV) sync --locked --inexact --group bench --no-python-downloads --python $(PYTHON)
+	$(UV) sync --locked --inexact --extra local --group bench --no-python-downloads --python $(PYTHON)
 	$(BIN)/python -m deploy.local.test_needs bench
 	$(BIN)/groundswell bench $(ARGS)
 
