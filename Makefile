@@ -17,7 +17,8 @@ UV := .tools/uv/bin/uv
 BIN := .venv/bin
 UNIT := tests/unit tests/contract/test_event_schemas.py tests/contract/test_failure_modes.py \
 	tests/faults/test_invariants.py tests/faults/test_logs.py tests/faults/test_moments.py \
-	tests/bench/test_against.py tests/bench/test_backlog.py tests/bench/test_costs.py tests/bench/test_figures.py
+	tests/bench/test_against.py tests/bench/setup/test_backlog.py \
+	tests/bench/results/test_costs.py tests/bench/results/test_figures.py
 
 .DEFAULT_GOAL := setup
 .PHONY: setup up demo unit test faults faults-mutants bench check audit-packages clean
@@ -49,21 +50,21 @@ unit: setup
 
 # .tools/bin holds programs that were unpacked there instead of being installed.
 test: setup
-	$(BIN)/python -m deploy.local.test_needs
+	$(BIN)/python -m tests.needs
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/pytest $(ARGS)
 
 faults: setup
-	$(BIN)/python -m deploy.local.test_needs kafka
+	$(BIN)/python -m tests.needs kafka
 	$(BIN)/groundswell faults $(ARGS)
 
 faults-mutants: setup
-	$(BIN)/python -m deploy.local.test_needs kafka
+	$(BIN)/python -m tests.needs kafka
 	$(BIN)/python -m tests.faults.mutants $(ARGS)
 
 # What only the benchmark needs comes on top of what is there.
 bench: setup
 	$(UV) sync --locked --inexact --extra local --group bench --no-python-downloads --python $(PYTHON)
-	$(BIN)/python -m deploy.local.test_needs bench
+	$(BIN)/python -m tests.needs bench
 	$(BIN)/groundswell bench $(ARGS)
 
 check: setup

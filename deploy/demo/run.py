@@ -17,15 +17,15 @@ from aiokafka.errors import KafkaError
 from rich.console import Console
 
 from deploy.demo.checks import run_checks
-from deploy.demo.live import live_view
-from deploy.demo.petitions import DemoPetition
-from deploy.demo.quiet import wait_for_quiet
+from deploy.demo.plan.petitions import DemoPetition
+from deploy.demo.plan.surge import Surge
 from deploy.demo.report import Report, print_checks, print_facts, where_to_look
-from deploy.demo.sender import Sender, SendFailed
-from deploy.demo.surge import Surge
-from deploy.demo.watch import watching
-from deploy.local.kafka import BrokerKind, security_of
-from deploy.local.process import PartFailed
+from deploy.demo.sending.sender import Sender, SendFailed
+from deploy.demo.watching.live import live_view
+from deploy.demo.watching.quiet import wait_for_quiet
+from deploy.demo.watching.watch import watching
+from deploy.local.parts.kafka import BrokerKind, security_of
+from deploy.local.parts.process import PartFailed
 from deploy.local.stack import Stack
 from deploy.local.up import stop_on_signals
 

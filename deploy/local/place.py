@@ -24,8 +24,8 @@ from typing import IO, Final, Literal, Self
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from deploy.local.ports import free_port, is_free
-from deploy.local.process import PartFailed
+from deploy.local.parts.ports import free_port, is_free
+from deploy.local.parts.process import PartFailed
 from deploy.local.state import RunningProcess, StackState, is_running, write_private
 
 PORTS: Final = {

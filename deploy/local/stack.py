@@ -13,16 +13,16 @@ import asyncpg
 from aiokafka.errors import KafkaError
 
 from deploy.local import STATE_DIR
-from deploy.local.apache_kafka import ApacheKafka
-from deploy.local.embedded_kafka import EmbeddedKafka, TopicFiles
-from deploy.local.kafka import SECURITY_VARIABLES, BrokerKind, KafkaBroker, security_of
-from deploy.local.mail_catcher import MailCatcher
+from deploy.local.parts.apache_kafka import ApacheKafka
+from deploy.local.parts.embedded_kafka import EmbeddedKafka, TopicFiles
+from deploy.local.parts.kafka import SECURITY_VARIABLES, BrokerKind, KafkaBroker, security_of
+from deploy.local.parts.mail_catcher import MailCatcher
+from deploy.local.parts.postgres import Postgres
+from deploy.local.parts.process import PartFailed, Process
+from deploy.local.parts.service import SERVICES, ServiceName, ServiceProcess
+from deploy.local.parts.valkey import Valkey
 from deploy.local.place import Place, claim
-from deploy.local.postgres import Postgres
-from deploy.local.process import PartFailed, Process
-from deploy.local.service import SERVICES, ServiceName, ServiceProcess
 from deploy.local.state import RunningProcess, StackState, start_of
-from deploy.local.valkey import Valkey
 
 _WATCH_SECONDS = 0.2
 

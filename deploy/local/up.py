@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.local import first_steps, place
-from deploy.local.kafka import BrokerKind
+from deploy.local.parts.kafka import BrokerKind
+from deploy.local.parts.process import PartFailed
 from deploy.local.place import Place
-from deploy.local.process import PartFailed
 from deploy.local.stack import Stack, given
 from deploy.local.state import StackState
 from deploy.local.supervise import Supervisor

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from deploy.local.test_needs import UNPACKED
 from deploy.operate import SERVICES
 from services.ingest.web.problems import KINDS
 from services.tally.settings import Settings as TallySettings
@@ -21,6 +20,7 @@ from shared.contract.topics import GROUPS
 from tests.contract.alerts import CASES
 from tests.contract.alerts.case import QUIET_AT, Case, Series
 from tests.exported_metrics import metrics_of
+from tests.needs import UNPACKED
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"

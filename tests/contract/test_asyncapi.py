@@ -16,11 +16,11 @@ from aiokafka import ConsumerRecord
 from jsonschema import Draft7Validator
 
 from deploy.generated import EVENTS, ROOT
-from deploy.local.service import ServiceName
+from deploy.local.parts.service import ServiceName
 from deploy.local.stack import Stack
-from deploy.local.test_needs import NeedMissing, install_asyncapi_parser
 from shared.contract.topics import TOPICS, all_topics
 from tests.integration.system import System, eventually
+from tests.needs import NeedMissing, install_asyncapi_parser
 
 PARSER = Path(__file__).parent / "asyncapi"
 

@@ -11,13 +11,13 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.local.service import SERVICES, ServiceName
-from deploy.local.test_needs import UNPACKED
+from deploy.local.parts.service import SERVICES, ServiceName
 from shared.contract.events import SignCommand
 from shared.contract.identity import canonical_email, signer_key
 from shared.contract.topics import DEFAULT_PARTITIONS, GROUPS, SIGNATURES_SUBMITTED, VERIFY_GROUP
 from shared.kafka.headers import event_headers
 from tests.integration.system import System, eventually
+from tests.needs import UNPACKED
 from tests.signing import sign
 
 MOVED: dict[ServiceName, dict[str, float | None]] = {

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from aiokafka.consumer import fetcher
 
-from deploy.local.test_needs import EXAMPLES, SUBSCRIBERS, NeedMissing, install_subscribers
 from shared.contract.topics import (
     MILESTONES_REACHED,
     SIGNATURES_SUBMITTED,
@@ -23,6 +22,7 @@ from shared.contract.topics import (
 )
 from shared.kafka.unpacking import FetchedBytes
 from tests.integration.system import System
+from tests.needs import EXAMPLES, SUBSCRIBERS, NeedMissing, install_subscribers
 
 _SECONDS = 120.0
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from deploy.local.process import PartFailed
-from deploy.local.service import ServiceName, ServiceProcess
+from deploy.local.parts.process import PartFailed
+from deploy.local.parts.service import ServiceName, ServiceProcess
 
 if TYPE_CHECKING:
     from tests.faults.world import World

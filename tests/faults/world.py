@@ -19,12 +19,12 @@ from typing import Final, Self, TextIO
 
 import httpx
 
-from deploy.local.apache_kafka import ApacheKafka
-from deploy.local.ports import LOOPBACK, free_port
-from deploy.local.postgres import Postgres
-from deploy.local.process import Process
-from deploy.local.service import SERVICES, ServiceName, ServiceProcess
-from deploy.local.valkey import Valkey
+from deploy.local.parts.apache_kafka import ApacheKafka
+from deploy.local.parts.ports import LOOPBACK, free_port
+from deploy.local.parts.postgres import Postgres
+from deploy.local.parts.process import Process
+from deploy.local.parts.service import SERVICES, ServiceName, ServiceProcess
+from deploy.local.parts.valkey import Valkey
 from deploy.migrations import migrate
 from shared.contract.topics import apply_topics
 from tests.faults.clock import faketime_environment, remove_leftovers

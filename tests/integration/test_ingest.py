@@ -11,8 +11,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from deploy.local.kafka import KafkaBroker
-from deploy.local.postgres import Postgres
+from deploy.local.parts.kafka import KafkaBroker
+from deploy.local.parts.postgres import Postgres
 from deploy.migrations import migrate
 from services.ingest.signing.sign import BODY_BYTES
 from shared.contract.events import ConfirmCommand

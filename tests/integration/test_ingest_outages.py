@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.local.embedded_kafka import EmbeddedKafka
-from deploy.local.ports import free_port
+from deploy.local.parts.embedded_kafka import EmbeddedKafka
+from deploy.local.parts.ports import free_port
 from shared.contract.topics import apply_topics
 from tests.running_ingest import Ingest, ingest_process
 

@@ -21,8 +21,8 @@ import httpx
 import pytest
 
 from deploy.cli.needs import LOCAL_PACKAGES
-from deploy.local.mail_catcher import MailCatcher
-from deploy.local.service import ServiceProcess
+from deploy.local.parts.mail_catcher import MailCatcher
+from deploy.local.parts.service import ServiceProcess
 from tests.integration.system import System
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 import pytest
 from structlog.testing import capture_logs
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from services.notify.deliveries import delivery_id
 from services.notify.outbox import sender
 from tests.integration.consuming import eventually

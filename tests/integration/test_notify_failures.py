@@ -9,7 +9,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from services.notify.mail.refusals import Cause
 from tests.integration.consuming import eventually
 from tests.integration.notify_desk import MINUTE, Desk, deliveries, message_id, milestone, new_database, open_desk

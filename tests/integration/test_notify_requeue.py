@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from deploy.migrations import migrate, migrations
 from services.notify.deliveries import NO_TARGET, delivery_id
 from services.notify.mail.refusals import ALREADY_TOLD, MOVED, NO_ADDRESS, Cause

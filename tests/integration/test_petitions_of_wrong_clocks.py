@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from deploy.local.kafka import KafkaBroker
+from deploy.local.parts.kafka import KafkaBroker
 from shared.contract.topics import PETITIONS_CHANGED, apply_topics
 from shared.kafka.producer import EventProducer
 from tests.integration.consuming import eventually, settings_for

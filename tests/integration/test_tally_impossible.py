@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 
-from deploy.local.postgres import Postgres
-from deploy.local.valkey import Valkey
+from deploy.local.parts.postgres import Postgres
+from deploy.local.parts.valkey import Valkey
 from services.tally.counting import audit as tally_audit
 from services.tally.counting.audit import AuditLoop, audit
 from services.tally.counting.ledger import Ledger

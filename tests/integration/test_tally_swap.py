@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from deploy.local.valkey import Valkey
+from deploy.local.parts.valkey import Valkey
 from services.tally.counting.store import TallyState, TallyStore
 from shared import redis as shared_redis
 from tests.integration.databases import redis_numbered

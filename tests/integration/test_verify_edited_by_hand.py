@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from services.verify.deciding.rules import Submission
 from services.verify.store import Decided, LaneTaken, VerifyStore
 from shared.contract.events import ConfirmCommand, InvalidateCommand, WithdrawCommand

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from services.verify import store
 from services.verify.deciding.rules import Submission
 from shared.postgres import Database

@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from services.verify import store as store_of_verify
 from services.verify.store import LaneTaken, VerifyStore
 from shared.postgres import Database

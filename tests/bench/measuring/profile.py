@@ -1,0 +1,120 @@
+"""Where a process spends its CPU, sampled from outside by py-spy, told apart by stage.
+
+A sample is a stack of Python functions. It belongs to the stage of the innermost function that a rule names: what
+pydantic does inside `decode` is decoding, what the event loop does by itself is the event loop's.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from deploy.local.parts.process import PartFailed, run_to_end
+
+_SAMPLES_A_SECOND: Final = 200
+_PY_SPY: Final = Path(sys.executable).with_name("py-spy")
+
+OTHER: Final = "event loop and the rest"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Functions of one stage: a pattern of ``function (file:line)``."""
+
+    stage: str
+    pattern: re.Pattern[str]
+
+
+def rules(*of: tuple[str, str]) -> tuple[Rule, ...]:
+    """Stage and pattern, in the order in which one function is tried."""
+    return tuple(Rule(stage, re.compile(pattern)) for stage, pattern in of)
+
+
+_IDENTITY: Final = ("canonical e-mail, signer key", r"shared/identity\.py|email_validator/|idna/")
+_KAFKA_IN: Final = (
+    "Kafka: fetch, commit",
+    r"aiokafka/(consumer|record|coordinator)|faststream/|shared/kafka/watch\.py",
+)
+_KAFKA_OUT: Final = (
+    "Kafka: publish",
+    r"aiokafka/producer|shared/kafka/producer\.py|aiokafka/record/(default|legacy)_rec",
+)
+
+STAGES: Final[Mapping[str, tuple[Rule, ...]]] = {
+    "ingest": rules(
+        _IDENTITY,
+        ("Kafka: publish", r"aiokafka/|shared/kafka/|services/ingest/intake\.py|shared/events\.py|cramjam"),
+        ("read the body", r"services/ingest/(bodies|schemas|admission|signatures|petitions)\.py|pydantic"),
+        ("admit the client", r"services/ingest/(clients|limits|access)\.py|limits/"),
+        (
+            "HTTP: parse, answer",
+            r"uvicorn/|httptools|h11/|services/ingest/(sign|app|answers)\.py|starlette/|shared/http\.py",
+        ),
+    ),
+    "verify": rules(
+        _IDENTITY,
+        _KAFKA_OUT,
+        ("make facts", r"(fact|rejection)_record |shared/kafka/headers\.py"),
+        ("decode", r"_decode_all |decode |read_event |shared/kafka/decode\.py"),
+        ("decide", r"services/verify/decide\.py|_judge"),
+        ("PostgreSQL", r"services/verify/store\.py|asyncpg/|shared/postgres\.py"),
+        _KAFKA_IN,
+    ),
+    "tally": rules(
+        _KAFKA_OUT,
+        ("decode", r"_decode_all |decode |read_event |shared/kafka/decode\.py"),
+        ("group, fences", r"services/tally/(counting|handlers)\.py"),
+        ("Redis", r"services/tally/store\.py|redis/|hiredis"),
+        ("snapshots", r"services/tally/(announce|live|live_feed|reading|healing|audit|ledger)\.py|asyncpg/"),
+        _KAFKA_IN,
+    ),
+}
+"""The stages of each service, innermost function first; of one function, the first rule that fits."""
+
+
+def stage_of(stack: str, of: Sequence[Rule]) -> str:
+    """The stage of one stack: frames from the outermost to the innermost, separated by semicolons."""
+    for frame in reversed(stack.split(";")):
+        for rule in of:
+            if rule.pattern.search(frame):
+                return rule.stage
+    return OTHER
+
+
+def shares(raw: str, of: Sequence[Rule]) -> dict[str, float]:
+    """The part of the samples in each stage, adding up to 1.
+
+    Args:
+        raw: lines of ``stack count``, as ``py-spy record --format raw`` writes them.
+
+    Raises:
+        ValueError: there are no samples.
+    """
+    counts: dict[str, int] = {rule.stage: 0 for rule in of} | {OTHER: 0}
+    for line in raw.splitlines():
+        stack, _, count = line.rpartition(" ")
+        counts[stage_of(stack, of)] += int(count)
+    total = sum(counts.values())
+    if not total:
+        raise ValueError("py-spy saw the process do nothing")
+    return {stage: count / total for stage, count in counts.items()}
+
+
+async def sampled(service: str, pid: int, seconds: float, directory: Path) -> dict[str, float]:
+    """Watch a service for some seconds; return the part of its CPU in each stage.
+
+    Raises:
+        PartFailed: py-spy could not look into the process; its words say why (it needs the right to trace it).
+    """
+    output = directory / f"{service}.stacks"
+    command: list[str | Path] = [_PY_SPY, "record", "--pid", str(pid), "--duration", str(max(1, round(seconds)))]
+    # Not stopping the process: where it can be stopped is mostly in system calls, which would seem to take all the time.
+    command += ["--nonblocking", "--rate", str(_SAMPLES_A_SECOND), "--format", "raw", "--output", output]
+    code, said = await run_to_end(command)
+    if code != 0 or not output.exists():
+        raise PartFailed(f"py-spy ended with exit code {code}:\n{said}")
+    return shares(output.read_text(encoding="utf-8"), STAGES[service])

@@ -1,0 +1,34 @@
+"""Stacks are told apart by stage."""
+
+import pytest
+
+from tests.bench.measuring.profile import OTHER, STAGES, shares, stage_of
+
+RAW = """\
+<module> (services/verify/__main__.py:9);run (uvloop/__init__.py:92);_on_batch (shared/kafka/consumer.py:1);_decode_all \
+(shared/kafka/consumer.py:2);decode (services/verify/handlers.py:70);canonical_email (shared/contract/identity.py:64) 30
+<module> (services/verify/__main__.py:9);run (uvloop/__init__.py:92);_on_batch (shared/kafka/consumer.py:1);_decode_all \
+(shared/kafka/consumer.py:2);decode (services/verify/handlers.py:70);validate_json (pydantic/x.py:5) 20
+<module> (services/verify/__main__.py:9);run (uvloop/__init__.py:92);process (services/verify/handlers.py:110);\
+publish_in_order (shared/kafka/producer.py:200);fact_record (services/verify/handlers.py:174) 10
+<module> (services/verify/__main__.py:9);run (uvloop/__init__.py:92) 40
+"""
+
+
+def test_a_stack_belongs_to_its_innermost_function_that_a_rule_names() -> None:
+    found = shares(RAW, STAGES["verify"])
+    assert found["canonical e-mail, signer key"] == pytest.approx(0.3)
+    assert found["decode"] == pytest.approx(0.2)
+    assert found["make facts"] == pytest.approx(0.1)
+    assert found[OTHER] == pytest.approx(0.4)
+    assert found["PostgreSQL"] == 0
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_a_stack_that_no_rule_names_is_the_rest() -> None:
+    assert stage_of("<module> (x.py:1);run (asyncio/runners.py:4)", STAGES["tally"]) == OTHER
+
+
+def test_no_samples_are_no_answer() -> None:
+    with pytest.raises(ValueError, match="nothing"):
+        shares("", STAGES["ingest"])
