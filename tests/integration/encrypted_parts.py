@@ -25,9 +25,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from deploy.local.parts.apache_kafka import ApacheKafka
+from deploy.local.parts.children import run_to_end
 from deploy.local.parts.ports import LOOPBACK, free_port
 from deploy.local.parts.postgres import Postgres
-from deploy.local.parts.process import PartFailed, Process, run_to_end
+from deploy.local.parts.process import PartFailed, Process
 from deploy.local.parts.service import ServiceProcess
 
 HOST = "localhost"

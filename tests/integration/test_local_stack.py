@@ -23,6 +23,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from deploy.local.leftovers import Processes
 from deploy.local.parts.apache_kafka import ApacheKafka
 from deploy.local.parts.embedded_kafka import EmbeddedKafka, TopicFiles
 from deploy.local.parts.kafka import KafkaBroker
@@ -30,7 +31,6 @@ from deploy.local.parts.mail_catcher import MailCatcher
 from deploy.local.parts.postgres import Postgres
 from deploy.local.parts.process import PartFailed, Process
 from deploy.local.parts.valkey import Valkey
-from deploy.local.place import Processes
 from deploy.local.state import StackState
 
 TOPIC = "some.topic.v1"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from aiokafka import AIOKafkaProducer
 
@@ -16,7 +14,7 @@ from deploy.demo.plan.submission import Submission
 from deploy.demo.plan.surge import Batch, Single, Surge
 from deploy.demo.sending.client import Answer, Connection
 from deploy.demo.sending.progress import Progress
-from shared.contract.eligibility import CODES as RULES
+from deploy.demo.sending.requests import line, problem, refusal_reason, request_of, what_it_became
 from shared.contract.topics import SIGNATURES_SUBMITTED
 
 _SINGLE_WORKERS: Final = 96
@@ -29,7 +27,6 @@ _POISON_SECONDS: Final = 0.05
 
 _NOT_NOW: Final = frozenset({307, 429, 503})
 """307: a form of a browser, sent on to a page that says why it was refused. Those of the surge are right, so it is for now."""
-_BROWSER: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
 class SendFailed(RuntimeError):
@@ -85,7 +82,7 @@ class Sender:
     async def _send_single(self, connection: Connection, second: Connection, number: int, single: Single) -> None:
         submission = single.submission
         path = f"/v1/petitions/{submission.petition_id}/signatures"
-        body, headers = _request_of(single)
+        body, headers = request_of(single)
         headers = {**self._headers, **headers, "Idempotency-Key": f"demo-single-{number}"}
         if single.retried == "at once":
             answer, again = await asyncio.gather(
@@ -99,7 +96,7 @@ class Sender:
         self._note_single(submission, answer)
         if single.retried != "no":
             self.progress.retries += 1
-            if _what_it_became(again) != _what_it_became(answer):
+            if what_it_became(again) != what_it_became(answer):
                 self.progress.surprise(f"a retry of {path} was answered {again.status}, as another signature")
 
     def _note_single(self, submission: Submission, answer: Answer) -> None:
@@ -107,7 +104,7 @@ class Sender:
         if answer.status in (202, 303):
             self.progress.accepted += 1
         elif 400 <= answer.status < 500:
-            self._note_refusal(submission, _problem(answer))
+            self._note_refusal(submission, problem(answer))
         else:
             self.progress.surprise(f"{submission.petition_id}: {answer.status} {answer.body[:200]!r}")
 
@@ -133,7 +130,7 @@ class Sender:
         """Send a batch, and lines of it again that were put off, until every line has its result."""
         path = f"/v1/petitions/{batch.petition_id}/signatures/batch"
         headers = {**self._headers, "Content-Type": "application/x-ndjson"}
-        lines = [_line(batch.number, place, submission) for place, submission in enumerate(batch.lines)]
+        lines = [line(batch.number, place, submission) for place, submission in enumerate(batch.lines)]
         results: dict[int, dict[str, Any]] = {}
         open_places = list(range(len(lines)))
         for _ in range(int(_GIVE_UP_SECONDS / _AGAIN_SECONDS)):
@@ -218,43 +215,3 @@ async def _produce(producer: AIOKafkaProducer, record: Poison) -> None:
         headers=record.headers,
         partition=record.partition,
     )
-
-
-def refusal_reason(problem: dict[str, Any]) -> str:
-    """The reason in a problem document: where one field is wrong, the petition's rule that it breaks, or ``invalid_<field>``;
-    else the problem's own name."""
-    code = str(problem.get("type", "")).rpartition(":")[2]
-    wrong = {str(error.get("field")): str(error.get("code")) for error in problem.get("errors", ())}
-    if code != "invalid_fields" or len(wrong) != 1:
-        return code
-    [(field, rule)] = wrong.items()
-    return rule if rule in RULES else f"invalid_{field}"
-
-
-def _problem(answer: Answer) -> dict[str, Any]:
-    try:
-        found = answer.json()
-    except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {"type": f"{answer.status} without a problem document"}
-
-
-def _what_it_became(answer: Answer) -> object:
-    """What is the same for every retry of a request: the signature, or for a browser where it is sent on to."""
-    if answer.status == 303:
-        return answer.headers.get(b"location")
-    return answer.json().get("signature_id") if answer.status == 202 else answer.status
-
-
-def _request_of(single: Single) -> tuple[bytes, dict[str, str]]:
-    if single.sent_as == "json":
-        return single.submission.body, {"Content-Type": "application/json", "Accept": "application/json"}
-    fields = json.loads(single.submission.body)
-    if fields.pop("consent", False):
-        fields["consent"] = "on"  # as a browser says that a box is ticked
-    accept = _BROWSER if single.sent_as == "browser" else "application/json"
-    return urlencode(fields).encode(), {"Content-Type": "application/x-www-form-urlencoded", "Accept": accept}
-
-
-def _line(batch: int, place: int, submission: Submission) -> bytes:
-    return submission.body[:-1] + b',"idempotency_key":"demo-batch-%d-%d"}' % (batch, place)

@@ -15,9 +15,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from deploy.local import PROJECT_ROOT
+from deploy.local.parts.children import run_to_end
 from deploy.local.parts.kafka import KafkaBroker
 from deploy.local.parts.ports import LOOPBACK, free_port
-from deploy.local.parts.process import PartFailed, run_to_end
+from deploy.local.parts.process import PartFailed
 
 _POM = PROJECT_ROOT / "deploy" / "kafka" / "pom.xml"
 _JARS = PROJECT_ROOT / ".tools" / "kafka"

@@ -20,8 +20,9 @@ from pathlib import Path
 import asyncpg
 import psutil
 
+from deploy.local.parts.children import Credentials, credentials_of, run_to_end
 from deploy.local.parts.ports import LOOPBACK, free_port
-from deploy.local.parts.process import Credentials, PartFailed, Process, credentials_of, run_to_end
+from deploy.local.parts.process import PartFailed, Process
 
 _UNPRIVILEGED_USER = "nobody"
 _DATABASE_USER = "groundswell"

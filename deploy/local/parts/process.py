@@ -3,21 +3,18 @@
 import abc
 import asyncio
 import contextlib
-import functools
 import os
-import pwd
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self, TypedDict
+from typing import Self
 
 import psutil
 
 from deploy.local import PROJECT_ROOT
-from deploy.local.parts import guard
+from deploy.local.parts.children import Credentials, Guard
 
 _POLL_SECONDS = 0.02
 _LOG_TAIL_BYTES = 64 * 1024
@@ -25,19 +22,6 @@ _LOG_TAIL_BYTES = 64 * 1024
 
 class PartFailed(RuntimeError):
     """A part of the stack could not be started, or ended by itself. The message ends with the tail of its log."""
-
-
-class Credentials(TypedDict, total=False):
-    """Keyword arguments of `subprocess.Popen` that make the child another user, in all its groups."""
-
-    user: int
-    group: int
-    extra_groups: list[int]
-
-
-def credentials_of(account: pwd.struct_passwd) -> Credentials:
-    """Return what turns a child of root into `account`, with none of root's groups."""
-    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
 class Process(abc.ABC):
@@ -146,7 +130,7 @@ class Process(abc.ABC):
             raise RuntimeError(f"{self.name} already runs as process {self.pid}")
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         await self._prepare()
-        _Guard.begin()
+        Guard.begin()
         with self.log_file.open("ab") as log:
             self._child = subprocess.Popen(  # noqa: ASYNC220, S603  fork and exec take a millisecond; our own arguments
                 [str(word) for word in self._command()],
@@ -162,7 +146,7 @@ class Process(abc.ABC):
             )
         self._is_wanted = True
         try:
-            _Guard.watch(self._child.pid)
+            Guard.watch(self._child.pid)
         except OSError:  # somebody killed the guard: better no part than one that nobody would end
             await self.kill()
             raise
@@ -294,38 +278,7 @@ class Process(abc.ABC):
 
     def _note_end(self) -> None:
         if self._child is not None and not self.running:
-            _Guard.forget(self._child.pid)
-
-
-async def run_to_end(
-    command: Sequence[str | Path], *, cwd: Path = PROJECT_ROOT, credentials: Credentials | None = None
-) -> tuple[int, str]:
-    """Run a helper program (initdb, mvn, …) and return its exit code and what it printed.
-
-    It is killed when the caller is cancelled, and ends with this Python process, as the parts do.
-    """
-    _Guard.begin()
-    program = await asyncio.create_subprocess_exec(
-        *(str(word) for word in command),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        cwd=cwd,
-        start_new_session=True,
-        **(credentials or {}),
-    )
-    _Guard.watch(program.pid)
-    try:
-        output, _ = await program.communicate()
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(program.pid, signal.SIGKILL)
-        await program.wait()
-        raise
-    finally:
-        _Guard.forget(program.pid)
-    assert program.returncode is not None
-    return program.returncode, output.decode(errors="replace")
+            Guard.forget(self._child.pid)
 
 
 def _is_alive(process: psutil.Process) -> bool:
@@ -333,44 +286,3 @@ def _is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-class _Guard:
-    """This Python process's one guard (see `deploy.local.parts.guard`), started with the first child."""
-
-    _watched: ClassVar[set[int]] = set()
-
-    @staticmethod
-    @functools.cache
-    def _process() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(  # noqa: S603  our own script
-            [sys.executable, "-I", "-S", guard.__file__],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
-
-    @classmethod
-    def begin(cls) -> None:
-        """Start it: before the child, so that no child is without one."""
-        if cls._process().poll() is not None:  # somebody killed it; it ends nothing then
-            cls._process.cache_clear()
-            for pid in cls._watched:
-                cls._tell(b"+%d\n" % pid)
-
-    @classmethod
-    def watch(cls, pid: int) -> None:
-        cls._watched.add(pid)
-        cls._tell(b"+%d\n" % pid)
-
-    @classmethod
-    def forget(cls, pid: int) -> None:
-        cls._watched.discard(pid)
-        with contextlib.suppress(OSError):  # a guard that was killed; the next start makes another
-            cls._tell(b"-%d\n" % pid)
-
-    @classmethod
-    def _tell(cls, line: bytes) -> None:
-        pipe = cls._process().stdin
-        assert pipe is not None
-        pipe.write(line)
-        pipe.flush()

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from deploy.local.parts.process import PartFailed, run_to_end
+from deploy.local.parts.children import run_to_end
+from deploy.local.parts.process import PartFailed
 
 _SCRIPT: Final = Path(__file__).with_name("load.lua")
 _runs = itertools.count(1)

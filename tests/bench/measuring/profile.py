@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from deploy.local.parts.process import PartFailed, run_to_end
+from deploy.local.parts.children import run_to_end
+from deploy.local.parts.process import PartFailed
 
 _SAMPLES_A_SECOND: Final = 200
 _PY_SPY: Final = Path(sys.executable).with_name("py-spy")
@@ -34,46 +35,49 @@ def rules(*of: tuple[str, str]) -> tuple[Rule, ...]:
     return tuple(Rule(stage, re.compile(pattern)) for stage, pattern in of)
 
 
-_IDENTITY: Final = ("canonical e-mail, signer key", r"shared/identity\.py|email_validator/|idna/")
-_KAFKA_IN: Final = (
-    "Kafka: fetch, commit",
-    r"aiokafka/(consumer|record|coordinator)|faststream/|shared/kafka/watch\.py",
+_IDENTITY: Final = (
+    "canonical e-mail, signer key",
+    r"shared/contract/identity|shared/contract/mail|email_validator/|idna/",
 )
-_KAFKA_OUT: Final = (
-    "Kafka: publish",
-    r"aiokafka/producer|shared/kafka/producer\.py|aiokafka/record/(default|legacy)_rec",
-)
+_KAFKA_IN: Final = ("Kafka: fetch, commit", r"aiokafka/(consumer|record|coordinator)|faststream/|shared/kafka/watch")
+_KAFKA_OUT: Final = ("Kafka: publish", r"aiokafka/producer|shared/kafka/producer|aiokafka/record/(default|legacy)_rec")
 
 STAGES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "ingest": rules(
         _IDENTITY,
-        ("Kafka: publish", r"aiokafka/|shared/kafka/|services/ingest/intake\.py|shared/events\.py|cramjam"),
-        ("read the body", r"services/ingest/(bodies|schemas|admission|signatures|petitions)\.py|pydantic"),
-        ("admit the client", r"services/ingest/(clients|limits|access)\.py|limits/"),
+        ("Kafka: publish", r"aiokafka/|shared/kafka/|services/ingest/signing/intake|shared/contract/events|cramjam"),
+        ("admit the client", r"services/ingest/web/clients|services/ingest/web/limits|services/ingest/access/|limits/"),
         (
             "HTTP: parse, answer",
-            r"uvicorn/|httptools|h11/|services/ingest/(sign|app|answers)\.py|starlette/|shared/http\.py",
+            r"uvicorn/|httptools|h11/|services/ingest/signing/sign\.py|services/ingest/app|services/ingest/web/answers"
+            r"|starlette/|shared/web/connections",
         ),
+        ("read the body", r"services/ingest/|shared/web/sign_form|pydantic"),
     ),
     "verify": rules(
         _IDENTITY,
         _KAFKA_OUT,
-        ("make facts", r"(fact|rejection)_record |shared/kafka/headers\.py"),
-        ("decode", r"_decode_all |decode |read_event |shared/kafka/decode\.py"),
-        ("decide", r"services/verify/decide\.py|_judge"),
-        ("PostgreSQL", r"services/verify/store\.py|asyncpg/|shared/postgres\.py"),
+        ("make facts", r"(fact|rejection)_record |shared/kafka/headers"),
+        ("decode", r"_decode_all |decode |read_event |shared/kafka/decode"),
+        ("decide", r"services/verify/deciding/|_judge"),
+        ("PostgreSQL", r"services/verify/store|asyncpg/|shared/postgres"),
         _KAFKA_IN,
     ),
     "tally": rules(
         _KAFKA_OUT,
-        ("decode", r"_decode_all |decode |read_event |shared/kafka/decode\.py"),
-        ("group, fences", r"services/tally/(counting|handlers)\.py"),
-        ("Redis", r"services/tally/store\.py|redis/|hiredis"),
-        ("snapshots", r"services/tally/(announce|live|live_feed|reading|healing|audit|ledger)\.py|asyncpg/"),
+        ("decode", r"_decode_all |decode |read_event |shared/kafka/decode"),
+        ("Redis", r"services/tally/counting/(redis_)?store|redis/|hiredis"),
+        (
+            "snapshots",
+            r"services/tally/counting/announce|services/tally/counting/heal|services/tally/counting/audit"
+            r"|services/tally/counting/ledger|services/tally/reading/|asyncpg/",
+        ),
+        ("group, fences", r"services/tally/counting/"),
         _KAFKA_IN,
     ),
 }
-"""The stages of each service, innermost function first; of one function, the first rule that fits."""
+"""The stages of each service, innermost function first; of one function, the first rule that fits: a room stands after
+those of its modules that have a stage of their own."""
 
 
 def stage_of(stack: str, of: Sequence[Rule]) -> str:

@@ -1,7 +1,10 @@
 """Stacks are told apart by stage."""
 
+import re
+
 import pytest
 
+from deploy.local import PROJECT_ROOT
 from tests.bench.measuring.profile import OTHER, STAGES, shares, stage_of
 
 RAW = """\
@@ -32,3 +35,16 @@ def test_a_stack_that_no_rule_names_is_the_rest() -> None:
 def test_no_samples_are_no_answer() -> None:
     with pytest.raises(ValueError, match="nothing"):
         shares("", STAGES["ingest"])
+
+
+def test_every_module_of_ours_that_a_rule_names_is_there() -> None:
+    modules = [str(path.relative_to(PROJECT_ROOT)) for path in PROJECT_ROOT.glob("s*/**/*.py")]
+    named = {
+        part
+        for rules in STAGES.values()
+        for rule in rules
+        for part in rule.pattern.pattern.split("|")
+        if part.startswith(("services/", "shared/"))
+    }
+    assert named
+    assert [part for part in named if not any(re.search(part, module) for module in modules)] == []

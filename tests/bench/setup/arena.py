@@ -14,13 +14,13 @@ import asyncpg
 import httpx
 import redis.asyncio
 
+from deploy.local.assembly import stack_secrets
 from deploy.local.parts.apache_kafka import ApacheKafka
 from deploy.local.parts.mail_catcher import MailCatcher
 from deploy.local.parts.postgres import Postgres
 from deploy.local.parts.process import Process
 from deploy.local.parts.service import ServiceName, ServiceProcess
 from deploy.local.parts.valkey import Valkey
-from deploy.local.stack import stack_secrets
 from deploy.migrations import migrate
 from shared.contract.topics import DEFAULT_PARTITIONS, apply_topics
 from tests.bench.setup.emptying import empty_kafka

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from deploy.local import PROJECT_ROOT
-from deploy.local.parts.process import PartFailed, run_to_end
+from deploy.local.parts.children import run_to_end
+from deploy.local.parts.process import PartFailed
 from tests.bench.measuring.progress import TALLY, VERIFY, Reader
 from tests.bench.setup.arena import Arena, Command
 

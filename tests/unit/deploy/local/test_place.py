@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 from deploy.local import DEMO_STATE_DIR, STATE_DIR, place
+from deploy.local.leftovers import end_leftovers
 from deploy.local.parts.ports import LOOPBACK, free_port, is_free
 from deploy.local.parts.postgres import forget_dead_server
 from deploy.local.parts.process import PartFailed
-from deploy.local.place import PORTS, Place, claim, end_leftovers, next_free
+from deploy.local.place import PORTS, Place, claim, next_free
 from deploy.local.state import RunningProcess, is_running, start_of
 
 OWN = ["kafka", "redis", "postgres"]

@@ -9,7 +9,8 @@ from urllib.parse import parse_qs
 import pytest
 
 from deploy.demo.plan.surge import Surge
-from deploy.demo.sending.sender import Sender, refusal_reason
+from deploy.demo.sending.requests import refusal_reason
+from deploy.demo.sending.sender import Sender
 from tests.unit.deploy.demo.sending.fake_ingest import FakeIngest, Reply, Request, fake_ingest
 
 

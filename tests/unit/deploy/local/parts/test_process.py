@@ -8,7 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.local.parts.process import PartFailed, Process, run_to_end
+from deploy.local.parts.children import run_to_end
+from deploy.local.parts.process import PartFailed, Process
 
 
 class Script(Process):
