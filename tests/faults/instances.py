@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 SESSION_SECONDS: Final = 3.0
 """The group's patience with a silent member: KAFKA_SESSION_TIMEOUT_MS of the world."""
 
-CONSUMERS: Final[tuple[ServiceName, ...]] = ("verify", "tally", "notify")
-
 _STOP_SECONDS: Final = 20.0
 
 

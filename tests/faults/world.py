@@ -36,9 +36,6 @@ from tests.faults.timeline import Timeline
 PARTITIONS: Final = 4
 """Of every topic at the start; `signatures.submitted` gets more."""
 
-READY_SECONDS: Final = 60.0
-"""A service that is not ready so long after the last fault was lifted does not recover by itself."""
-
 _SETTINGS: Final = {
     # Sessions, leases and retries as short as they may be: a fault that lasts seconds must be longer than they are.
     "KAFKA_SESSION_TIMEOUT_MS": "3000",
@@ -246,7 +243,7 @@ class World:
         """Wait until every service is ready, without help.
 
         Raises:
-            PartFailed: one is not, `READY_SECONDS` from now, or has ended.
+            PartFailed: one is not, `Process.start_seconds` from now, or has ended.
         """
         await asyncio.gather(*(process.wait_ready() for process in self.service_processes))
 
