@@ -59,7 +59,7 @@ async def demo(*, broker: BrokerKind, state_dir: Path, as_json: bool, keep: bool
     report = Report(broker=broker)
     surge = Surge(scale=scale)
     stop_on_signals()
-    started, told = time.monotonic(), False
+    started, printed = time.monotonic(), False
     stack = Stack(
         broker=broker,
         state_dir=state_dir,
@@ -79,7 +79,7 @@ async def demo(*, broker: BrokerKind, state_dir: Path, as_json: bool, keep: bool
             if keep:
                 console.print(where_to_look(stack.state, surge.petitions))
                 if as_json:  # a program need not wait for the end of a stack that is kept
-                    told = _print_json(report, surge)
+                    printed = _print_json(report, surge)
                 await _keep(stack, console)
             else:
                 console.print(
@@ -97,7 +97,7 @@ async def demo(*, broker: BrokerKind, state_dir: Path, as_json: bool, keep: bool
         return 130
     finally:
         report.seconds = report.seconds or time.monotonic() - started
-        if as_json and not told:
+        if as_json and not printed:
             _print_json(report, surge)
     return 0 if report.ok else 1
 

@@ -41,7 +41,7 @@ class Stack:
     Attributes:
         kafka, valkey, postgres, mailbox: the parts; None where an external address stands in.
         services: the processes of every service.
-        environment: what the services are told.
+        environment: the variables of the services.
     """
 
     def __init__(
@@ -112,25 +112,25 @@ class Stack:
     @property
     def state(self) -> StackState:
         """What `stack.json` says. The stack must be up."""
-        told = self.environment
+        environment = self.environment
         return StackState(
             broker="external" if self.kafka is None else self.kafka.kind,
             pid=os.getpid(),
             started=start_of(os.getpid()),
             supervised=self._place is not None,
-            kafka_bootstrap_servers=told["KAFKA_BOOTSTRAP_SERVERS"],
-            redis_url=told["REDIS_URL"],
-            postgres_url=told["POSTGRES_URL"],
-            smtp_url=told["SMTP_URL"],
+            kafka_bootstrap_servers=environment["KAFKA_BOOTSTRAP_SERVERS"],
+            redis_url=environment["REDIS_URL"],
+            postgres_url=environment["POSTGRES_URL"],
+            smtp_url=environment["SMTP_URL"],
             ingest_url=self.services["ingest"][0].url,
             verify_url=self.services["verify"][0].url,
             tally_url=self.services["tally"][0].url,
             notify_url=self.services["notify"][0].url,
             mailbox_url=None if self.mailbox is None else self.mailbox.page_url,
-            admin_token=told["ADMIN_TOKEN"],
-            api_key=_secret(told["API_KEYS"].split(",")[0].strip()),
+            admin_token=environment["ADMIN_TOKEN"],
+            api_key=_secret(environment["API_KEYS"].split(",")[0].strip()),
             external=sorted(self._external),
-            environment=told,
+            environment=environment,
             processes=self._running(),
         )
 

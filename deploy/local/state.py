@@ -50,7 +50,7 @@ class StackState(BaseModel):
         admin_token: bearer token of `PUT /v1/petitions/{id}`.
         api_key: partner key of the batch call.
         external: the variables of the parts that are not the stack's own.
-        environment: what the services were told: give it to any `groundswell` command to make it work on this stack.
+        environment: the variables of the services; with them, any `groundswell` command works on this stack.
         processes: everything that was started for the stack.
     """
 

@@ -12,8 +12,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,16 @@ class InstalledService(ServiceProcess):
         return outside({name: value for name, value in super()._environ().items() if name != "PYTHONPATH"})
 
 
+@asynccontextmanager
+async def running(services: Sequence[ServiceProcess]) -> AsyncIterator[None]:
+    """Start all of them at once, and stop them at the end."""
+    try:
+        await asyncio.gather(*(service.start() for service in services))
+        yield
+    finally:
+        await asyncio.gather(*(service.stop() for service in services))
+
+
 def test_the_extra_local_is_what_a_command_names_when_it_is_not_there() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     pins = [pin for pin in (*extras["local"], *extras["mailbox"]) if "==" in pin]
@@ -152,11 +162,10 @@ async def test_services_and_commands_of_an_installation_do_their_work(
     assert (await command("check"))["ok"]
     assert (await command("migrate")) == {"ok": True, "applied": []}
     assert (await command("topics", "apply"))["ok"]
-    async with AsyncExitStack() as services:
-        for ours in system.stack.service_processes:
-            await ours.stop()
-            theirs = InstalledService(installed, ours, environment=told, place=tmp_path)
-            await services.enter_async_context(theirs)
+    ours = system.stack.service_processes
+    await asyncio.gather(*(service.stop() for service in ours))
+    services = [InstalledService(installed, service, environment=told, place=tmp_path) for service in ours]
+    async with running(services):
         probe = [installed, "-m", "deploy.probe", "PORT", "/readyz"]
         port = {"PORT": str(system.stack.services["tally"][0].port)}
         assert subprocess.run(probe, env=outside(port), capture_output=True, check=False).returncode == 0

@@ -123,7 +123,7 @@ class _Protocol(asyncio.Protocol):
         return self._waiting
 
     def close(self) -> None:
-        """Close; whoever still waits is told."""
+        """Close; a request that still waits fails."""
         if self._transport is not None:
             self._transport.close()
         self.connection_lost(None)

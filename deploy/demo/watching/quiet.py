@@ -80,7 +80,7 @@ def _unannounced(petition: DemoPetition, tallies: dict[str, int], announced: set
 
 
 def unmailed(petition: DemoPetition, announced: set[int], mails: list[ReceivedMail]) -> list[str]:
-    """A line for each target that no mail has told of some announced milestone."""
+    """A line for each target that got no mail about some announced milestone."""
     lines = []
     for target in petition.targets:
         named = {threshold for mail in mails if target.email in mail.to for threshold in mail.milestones}

@@ -117,7 +117,7 @@ def server_properties(
 ) -> Mapping[str, str]:
     """Return the configuration of a single node that serves `port` on loopback and keeps its data in `data_dir`.
 
-    With `services_port` it serves that too, and sends who comes by it to `services_advertised_port`.
+    With `services_port` it serves that too, and sends clients that come by it to `services_advertised_port`.
     """
     listeners = {"PLAINTEXT": port, "CONTROLLER": controller_port}
     advertised = dict(listeners)

@@ -24,7 +24,7 @@ SECURITY_VARIABLES: Final = tuple(
 
 
 def security_of(environment: Mapping[str, str]) -> dict[str, Any]:
-    """How aiokafka clients connect where services are told `environment`.
+    """Options with which aiokafka clients connect as services with this environment do.
 
     Raises:
         ValueError: the settings do not fit together.
@@ -53,7 +53,7 @@ class KafkaBroker(Process, abc.ABC):
 
     @property
     def url(self) -> str:
-        """The same, for those who ask every part for its `url`."""
+        """The same, under the name that every part has."""
         return self.bootstrap_servers
 
     @property

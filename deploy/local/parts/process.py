@@ -49,7 +49,7 @@ class Process(abc.ABC):
         self._child: subprocess.Popen[bytes] | None = None
         self._cpu_seconds: dict[int, float] = {}  # by pid, as last seen
         self._is_wanted = False
-        self._why_not_ready = ""  # what a subclass was told when it last asked
+        self._why_not_ready = ""  # what the part answered when it was last asked
         self.on_launch: Callable[[], None] = lambda: None
         """Called each time the process has been started."""
 
@@ -85,7 +85,7 @@ class Process(abc.ABC):
         return os.environ
 
     def _credentials(self) -> Credentials:
-        """Return whom to run as; empty for the user that runs this."""
+        """Return the user to run as; empty for the user that runs this."""
         return {}
 
     # What everybody may do ------------------------------------------------------------------------------------------
@@ -168,8 +168,8 @@ class Process(abc.ABC):
                     if await self._is_ready():
                         return
             if time.monotonic() > deadline:
-                told = f" It says: {self._why_not_ready}" if self._why_not_ready else ""
-                late = f"{self.name} was not ready within {self.start_seconds:.0f} s.{told}"
+                says = f" It says: {self._why_not_ready}" if self._why_not_ready else ""
+                late = f"{self.name} was not ready within {self.start_seconds:.0f} s.{says}"
                 raise PartFailed(f"{late}\n{self._log_quoted()}")
             await asyncio.sleep(_POLL_SECONDS * 2)
 

@@ -20,7 +20,7 @@ class ServiceProcess(Process):
 
     Args:
         service: which service.
-        environment: what it is told about the parts and the secrets, over this process's own environment.
+        environment: variables that point it at the parts and hold the secrets, over this process's own environment.
         instance: 1, 2, … when there are several; it tells their logs and reports apart.
     """
 
