@@ -7,7 +7,8 @@ UV := .tools/uv/bin/uv
 BIN := .venv/bin
 UNIT := tests/unit tests/contract/test_event_schemas.py tests/contract/test_failure_modes.py \
 	tests/faults/judging/test_invariants.py tests/faults/judging/test_logs.py tests/faults/breaking/test_moments.py \
-	tests/bench/test_against.py tests/bench/test_backlog.py tests/bench/test_costs.py tests/bench/test_figures.py
+	tests/bench/test_against.py tests/bench/setup/test_backlog.py \
+	tests/bench/results/test_costs.py tests/bench/results/test_figures.py
 
 .DEFAULT_GOAL := setup
 .PHONY: setup up demo unit test faults faults-mutants bench check audit-packages clean help
@@ -18,7 +19,7 @@ help:  ## print this list
 setup: .venv/.up-to-date  ## install everything, pinned, into .venv; the other targets do it first
 
 .venv/.up-to-date: pyproject.toml uv.lock .tools/uv/$(UV_VERSION)
-	$(UV) sync --locked --no-python-downloads --python $(PYTHON)
+	$(UV) sync --locked --extra local --no-python-downloads --python $(PYTHON)
 	@touch $@
 
 .tools/uv/$(UV_VERSION):
@@ -42,21 +43,21 @@ unit: setup  ## tests that need no server, in a minute (ARGS="-k signer" for som
 
 # .tools/bin holds programs that were unpacked there instead of being installed.
 test: setup  ## all tests, on real parts (ARGS="tests/unit -k signer" for some)
-	$(BIN)/python -m deploy.local.test_needs
+	$(BIN)/python -m tests.needs
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/pytest $(ARGS)
 
 faults: setup  ## surges while everything fails (ARGS="--runs 100 --seed 1 --json")
-	$(BIN)/python -m deploy.local.test_needs kafka
+	$(BIN)/python -m tests.needs kafka
 	$(BIN)/groundswell faults $(ARGS)
 
 faults-mutants: setup  ## break the protocol on purpose and see that the fault runs notice
-	$(BIN)/python -m deploy.local.test_needs kafka
+	$(BIN)/python -m tests.needs kafka
 	$(BIN)/python -m tests.faults.mutants $(ARGS)
 
 # What only the benchmark needs comes on top of what is there.
 bench: setup  ## speed and cost, beside floors and peers; an hour when whole (ARGS="accept road --quick --json bench.json")
-	$(UV) sync --locked --inexact --group bench --no-python-downloads --python $(PYTHON)
-	$(BIN)/python -m deploy.local.test_needs bench
+	$(UV) sync --locked --inexact --extra local --group bench --no-python-downloads --python $(PYTHON)
+	$(BIN)/python -m tests.needs bench
 	$(BIN)/groundswell bench $(ARGS)
 
 check: setup  ## style, types, import rules, deploy files, generated files

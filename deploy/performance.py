@@ -19,7 +19,7 @@ PLOTS: Final[Mapping[str, str]] = {
     "cpu.svg": "CPU per signature by process, at steady rates",
     "stages.svg": "Where a service's CPU goes, stage by stage",
 }
-"""What `tests.bench.plots` draws, in the order of the page."""
+"""What `tests.bench.results.plots` draws, in the order of the page."""
 
 SHORT: Final[Mapping[str, str]] = {
     "accept.cpu_peer.hot.full": "CPU of ingest per signature",

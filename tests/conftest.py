@@ -1,7 +1,7 @@
 """The real parts, for every test that asks for them: started once per run, when the first test needs them.
 
 `kafka` (Apache Kafka; the embedded broker where Apache Kafka cannot be had), `valkey`, `postgres` and `mailbox` are
-`deploy.local.process.Process`es: besides their `url` they have `stop`, `kill`, `pause`, `resume`, `start` and `restart`.
+`deploy.local.parts.process.Process`es: besides their `url` they have `stop`, `kill`, `pause`, `resume`, `start` and `restart`.
 All tests share them, so a test uses topics, keys, databases and addresses of its own, and leaves a part running.
 
 `system` is the whole of Groundswell on parts of its own, which a test may stop, kill and restart as it likes: the next
@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from deploy.local.apache_kafka import ApacheKafka, KafkaJarsMissing, fetch_jars
-from deploy.local.embedded_kafka import EmbeddedKafka
-from deploy.local.kafka import KafkaBroker
-from deploy.local.mail_catcher import MailCatcher
-from deploy.local.postgres import Postgres
-from deploy.local.valkey import Valkey
+from deploy.local.parts.apache_kafka import ApacheKafka, KafkaJarsMissing, fetch_jars
+from deploy.local.parts.embedded_kafka import EmbeddedKafka
+from deploy.local.parts.kafka import KafkaBroker
+from deploy.local.parts.mail_catcher import MailCatcher
+from deploy.local.parts.postgres import Postgres
+from deploy.local.parts.valkey import Valkey
 
 if TYPE_CHECKING:
     from deploy.local.stack import Stack

@@ -1,6 +1,6 @@
 """What things cost, as measured: the file that `groundswell capacity` computes from, its shape and its checks.
 
-The file is JSON, made by ``python -m tests.bench.costs`` from what `groundswell bench` has measured:
+The file is JSON, made by ``python -m tests.bench.results.costs`` from what `groundswell bench` has measured:
 
     {"machine": {…} or null,
      "costs": {"verify_cpu": {"value": 43.2, "unit": "µs/submission", "source": "drain", "date": "2026-11-22",

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from deploy.demo.observed import Observed
-from deploy.demo.petitions import DemoPetition
-from deploy.demo.progress import Progress
-from deploy.demo.submission import Outcome
-from deploy.demo.surge import Surge
-from deploy.demo.topic_reader import Read
+from deploy.demo.plan.petitions import DemoPetition
+from deploy.demo.plan.submission import Outcome
+from deploy.demo.plan.surge import Surge
+from deploy.demo.sending.progress import Progress
+from deploy.demo.watching.observed import Observed
+from deploy.demo.watching.topic_reader import Read
 
 STORED: Final[tuple[Outcome, ...]] = ("verified", "duplicate", "rejected")
 """Outcomes that verify decides; they are states in PostgreSQL too."""

@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.demo.checks import STORED, Check, outcome_totals
-from deploy.demo.observed import Observed
-from deploy.demo.petitions import Petitions
-from deploy.demo.progress import Progress
-from deploy.demo.surge import Surge
+from deploy.demo.plan.petitions import Petitions
+from deploy.demo.plan.surge import Surge
+from deploy.demo.sending.progress import Progress
+from deploy.demo.watching.observed import Observed
 from deploy.local.state import StackState
 
 

@@ -17,15 +17,15 @@ from aiokafka.errors import KafkaError
 from rich.console import Console
 
 from deploy.demo.checks import run_checks
-from deploy.demo.live import live_view
-from deploy.demo.petitions import DemoPetition
-from deploy.demo.quiet import wait_for_quiet
+from deploy.demo.plan.petitions import DemoPetition
+from deploy.demo.plan.surge import Surge
 from deploy.demo.report import Report, print_checks, print_facts, where_to_look
-from deploy.demo.sender import Sender, SendFailed
-from deploy.demo.surge import Surge
-from deploy.demo.watch import watching
-from deploy.local.kafka import BrokerKind, security_of
-from deploy.local.process import PartFailed
+from deploy.demo.sending.sender import Sender, SendFailed
+from deploy.demo.watching.live import live_view
+from deploy.demo.watching.quiet import wait_for_quiet
+from deploy.demo.watching.watch import watching
+from deploy.local.parts.kafka import BrokerKind, security_of
+from deploy.local.parts.process import PartFailed
 from deploy.local.stack import Stack
 from deploy.local.up import stop_on_signals
 
@@ -59,7 +59,7 @@ async def demo(*, broker: BrokerKind, state_dir: Path, as_json: bool, keep: bool
     report = Report(broker=broker)
     surge = Surge(scale=scale)
     stop_on_signals()
-    started, told = time.monotonic(), False
+    started, printed = time.monotonic(), False
     stack = Stack(
         broker=broker,
         state_dir=state_dir,
@@ -79,7 +79,7 @@ async def demo(*, broker: BrokerKind, state_dir: Path, as_json: bool, keep: bool
             if keep:
                 console.print(where_to_look(stack.state, surge.petitions))
                 if as_json:  # a program need not wait for the end of a stack that is kept
-                    told = _print_json(report, surge)
+                    printed = _print_json(report, surge)
                 await _keep(stack, console)
             else:
                 console.print(
@@ -97,7 +97,7 @@ async def demo(*, broker: BrokerKind, state_dir: Path, as_json: bool, keep: bool
         return 130
     finally:
         report.seconds = report.seconds or time.monotonic() - started
-        if as_json and not told:
+        if as_json and not printed:
             _print_json(report, surge)
     return 0 if report.ok else 1
 

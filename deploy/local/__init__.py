@@ -1,7 +1,7 @@
 """The embedded stack: every part of Groundswell as processes of this machine, on loopback, with nothing installed.
 
 `groundswell up`, the demo and the integration tests all start the parts from here, so what is tested is what runs.
-Each part (Kafka, Valkey, PostgreSQL, mail catcher, service) is a `deploy.local.process.Process`: it can be started,
+Each part (Kafka, Valkey, PostgreSQL, mail catcher, service) is a `deploy.local.parts.process.Process`: it can be started,
 stopped, killed, paused and restarted alone. `deploy.local.stack` puts them together.
 """
 

@@ -10,23 +10,20 @@ data/, logs/    of the parts and services; logs.before/ of the run before
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import fcntl
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Final, Literal, Self
 
-import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from deploy.local.ports import free_port, is_free
-from deploy.local.process import PartFailed
-from deploy.local.state import RunningProcess, StackState, is_running, write_private
+from deploy.local.leftovers import PROCESSES, Processes, end_leftovers
+from deploy.local.parts.ports import free_port, is_free
+from deploy.local.parts.process import PartFailed
+from deploy.local.state import RunningProcess, StackState, write_private
 
 PORTS: Final = {
     "ingest": 8001,
@@ -44,12 +41,8 @@ PORTS: Final = {
 """The usual ports: those that each program has by default."""
 
 _KEPT: Final = "kept.json"
-_PROCESSES: Final = "processes.json"
-_OWN: Final = ("data", "logs", "logs.before", "env", "stack.json", _PROCESSES, _KEPT)
+_OWN: Final = ("data", "logs", "logs.before", "env", "stack.json", PROCESSES, _KEPT)
 """What a reset removes. Demo, fault runs and benchmarks have folders beside these, which are theirs."""
-
-_LEFTOVERS_SECONDS: Final = 8.0
-"""The guard of a killed run needs five."""
 
 HIGHEST_PORT: Final = 65_535
 
@@ -74,12 +67,6 @@ class Kept(BaseModel):
     ports: dict[str, int] = {}
     secrets: dict[str, str] = {}
     postgres_dir: Path | None = None
-
-
-class Processes(BaseModel):
-    """`processes.json`."""
-
-    processes: list[RunningProcess]
 
 
 class Place:
@@ -177,7 +164,7 @@ class Place:
 
     def note_processes(self, processes: Iterable[RunningProcess]) -> None:
         """Keep what is running, for the next run to end if this one and its guard are killed."""
-        write_private(self.folder / _PROCESSES, Processes(processes=list(processes)).model_dump_json())
+        write_private(self.folder / PROCESSES, Processes(processes=list(processes)).model_dump_json())
 
     def _opened(self) -> Kept:
         if self._kept is None:
@@ -252,40 +239,6 @@ def remove(folder: Path) -> None:
 def is_empty(folder: Path) -> bool:
     """Say whether `up` keeps nothing in a folder."""
     return not any((folder / name).exists() for name in _OWN)
-
-
-async def end_leftovers(folder: Path) -> list[str]:
-    """Wait for what a killed run left to end, and end what does not; return the names of those.
-
-    Its guard usually does. A process is known by its id and the time it was started at: an id that belongs to another
-    program by now is left alone.
-    """
-    try:
-        noted = Processes.model_validate_json((folder / _PROCESSES).read_text(encoding="utf-8")).processes
-    except (FileNotFoundError, ValidationError):
-        return []
-    deadline = time.monotonic() + _LEFTOVERS_SECONDS
-    while (left := _left_of(noted)) and time.monotonic() < deadline:  # noqa: ASYNC110  they tell nobody here
-        await asyncio.sleep(0.1)
-    families = [_family(process) for process in left]
-    for family in families:
-        for member in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-    await asyncio.to_thread(psutil.wait_procs, [member for family in families for member in family], 10)
-    return [process.name for process in left]
-
-
-def _left_of(noted: Sequence[RunningProcess]) -> list[RunningProcess]:
-    return [process for process in noted if is_running(process.pid, process.started)]
-
-
-def _family(process: RunningProcess) -> list[psutil.Process]:
-    try:
-        parent = psutil.Process(process.pid)
-        return [*parent.children(recursive=True), parent]
-    except psutil.NoSuchProcess:
-        return []
 
 
 def next_free(wanted: int, *, without: set[int]) -> int:

@@ -2,27 +2,20 @@
 
 import asyncio
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import IO, Any, NoReturn, Self
 
-import asyncpg
-from aiokafka.errors import KafkaError
-
 from deploy.local import STATE_DIR
-from deploy.local.apache_kafka import ApacheKafka
-from deploy.local.embedded_kafka import EmbeddedKafka, TopicFiles
-from deploy.local.kafka import SECURITY_VARIABLES, BrokerKind, KafkaBroker, security_of
-from deploy.local.mail_catcher import MailCatcher
+from deploy.local.assembly import Assembly
+from deploy.local.parts.kafka import BrokerKind
+from deploy.local.parts.process import PartFailed, Process
+from deploy.local.parts.service import SERVICES, ServiceName, ServiceProcess
 from deploy.local.place import Place, claim
-from deploy.local.postgres import Postgres
-from deploy.local.process import PartFailed, Process
-from deploy.local.service import SERVICES, ServiceName, ServiceProcess
+from deploy.local.prepare import make_tables, make_topics
 from deploy.local.state import RunningProcess, StackState, start_of
-from deploy.local.valkey import Valkey
 
 _WATCH_SECONDS = 0.2
 
@@ -48,7 +41,7 @@ class Stack:
     Attributes:
         kafka, valkey, postgres, mailbox: the parts; None where an external address stands in.
         services: the processes of every service.
-        environment: what the services are told.
+        environment: the variables of the services.
     """
 
     def __init__(
@@ -66,45 +59,14 @@ class Stack:
         self._report = report
         self._place = place
         self._lock: IO[str] | None = None
-        self._external: set[str] = set()
         self._not_ready: set[str] = set()
         self._is_up = False
         data, logs = state_dir / "data", state_dir / "logs"
 
-        self.kafka: KafkaBroker | None = None
-        self.kafka_files: TopicFiles | None = None
-        self.valkey: Valkey | None = None
-        self.postgres: Postgres | None = None
-        self.mailbox: MailCatcher | None = None
-        self.environment: dict[str, str] = stack_secrets(environ, place)
-        if self._take_over(environ, "KAFKA_BOOTSTRAP_SERVERS"):
-            for name in SECURITY_VARIABLES:
-                self._take_over(environ, name)
-        else:
-            self._add_broker(broker, data=data, logs=logs)
-        if not self._take_over(environ, "REDIS_URL"):
-            self.valkey = Valkey(
-                data_dir=data / "valkey", log_dir=logs, port=self._port("valkey"), password=self._secret("valkey")
-            )
-        if not self._take_over(environ, "POSTGRES_URL"):
-            self.postgres = Postgres(
-                data_dir=data / "postgres",
-                log_dir=logs,
-                port=self._port("postgres"),
-                password=self._secret("postgres"),
-                keep=place is not None,
-                last_data_dir=None if place is None else place.postgres_dir,
-            )
-        if not self._take_over(environ, "SMTP_URL"):
-            self.mailbox = MailCatcher(
-                data_dir=data / "mailbox",
-                log_dir=logs,
-                smtp_port=self._port("mailbox"),
-                http_port=self._port("mailbox page"),
-            )
-
-        for part in self.parts:
-            self.environment.update(part.environment)
+        parts = Assembly(broker=broker, data=data, logs=logs, environ=environ, place=place)
+        self.kafka, self.kafka_files = parts.kafka, parts.kafka_files
+        self.valkey, self.postgres, self.mailbox = parts.valkey, parts.postgres, parts.mailbox
+        self.environment, self._external = parts.environment, parts.external
         self.environment.update(service_environment or {})
         counts: Mapping[ServiceName, int] = instances or {}
         self.services: dict[ServiceName, list[ServiceProcess]] = {
@@ -114,7 +76,7 @@ class Stack:
                     environment=self.environment,
                     log_dir=logs,
                     instance=number,
-                    port=self._port(service) if number == 1 else None,
+                    port=None if place is None or number > 1 else place.port(service),
                 )
                 for number in range(1, counts.get(service, 1) + 1)
             ]
@@ -150,25 +112,25 @@ class Stack:
     @property
     def state(self) -> StackState:
         """What `stack.json` says. The stack must be up."""
-        told = self.environment
+        environment = self.environment
         return StackState(
             broker="external" if self.kafka is None else self.kafka.kind,
             pid=os.getpid(),
             started=start_of(os.getpid()),
             supervised=self._place is not None,
-            kafka_bootstrap_servers=told["KAFKA_BOOTSTRAP_SERVERS"],
-            redis_url=told["REDIS_URL"],
-            postgres_url=told["POSTGRES_URL"],
-            smtp_url=told["SMTP_URL"],
+            kafka_bootstrap_servers=environment["KAFKA_BOOTSTRAP_SERVERS"],
+            redis_url=environment["REDIS_URL"],
+            postgres_url=environment["POSTGRES_URL"],
+            smtp_url=environment["SMTP_URL"],
             ingest_url=self.services["ingest"][0].url,
             verify_url=self.services["verify"][0].url,
             tally_url=self.services["tally"][0].url,
             notify_url=self.services["notify"][0].url,
             mailbox_url=None if self.mailbox is None else self.mailbox.page_url,
-            admin_token=told["ADMIN_TOKEN"],
-            api_key=_secret(told["API_KEYS"].split(",")[0].strip()),
+            admin_token=environment["ADMIN_TOKEN"],
+            api_key=_secret(environment["API_KEYS"].split(",")[0].strip()),
             external=sorted(self._external),
-            environment=told,
+            environment=environment,
             processes=self._running(),
         )
 
@@ -237,42 +199,10 @@ class Stack:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    def _take_over(self, environ: Mapping[str, str], name: str) -> bool:
-        """Use an address of the environment; say whether there was one."""
-        if address := given(environ, name):
-            self.environment[name] = address
-            self._external.add(name)
-            return True
-        return False
-
     def _claim_state_dir(self) -> None:
         self._lock = claim(self._state_dir)
         for leftover in ("data", "logs"):  # of a stack that was killed
             shutil.rmtree(self._state_dir / leftover, ignore_errors=True)
-
-    def _add_broker(self, kind: BrokerKind, *, data: Path, logs: Path) -> None:
-        if kind == "apache":
-            self.kafka = ApacheKafka(
-                data_dir=data / "kafka",
-                log_dir=logs,
-                port=self._port("kafka"),
-                controller_port=self._port("kafka controller"),
-            )
-            return
-        if self._place is not None:
-            self.kafka_files = TopicFiles(
-                data_dir=data / "kafka",
-                log_dir=logs,
-                port=self._port("kafka-files"),
-                token=self._place.secret("kafka-files"),
-            )
-        self.kafka = EmbeddedKafka(log_dir=logs, port=self._port("kafka"), files=self.kafka_files)
-
-    def _port(self, name: str) -> int | None:
-        return None if self._place is None else self._place.port(name)
-
-    def _secret(self, name: str) -> str | None:
-        return None if self._place is None else self._place.secret(name)
 
     def _running(self) -> list[RunningProcess]:
         return [
@@ -313,7 +243,7 @@ class Stack:
         self._report(f"{part.name} is ready ({time.monotonic() - began:.1f} s)")
 
     async def _prepare_parts(self) -> None:
-        await _together(_migrate(self.environment["POSTGRES_URL"]), _apply_topics(self.environment))
+        await _together(make_tables(self.environment["POSTGRES_URL"]), make_topics(self.environment))
         self._report("tables and topics are there")
 
     async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
@@ -329,25 +259,9 @@ class Stack:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def given(environ: Mapping[str, str], name: str) -> str | None:
-    """Return what the environment sets for `name`, directly or in the file that `<name>_FILE` names."""
-    if name in environ:
-        return environ[name]
-    file = environ.get(f"{name}_FILE")
-    return None if file is None else Path(file).read_text(encoding="utf-8").rstrip("\r\n")
-
-
 def _secret(entry: str) -> str:
     """The secret of an entry of API_KEYS, with or without a name before it."""
     return entry.partition(":")[2] or entry
-
-
-def stack_secrets(environ: Mapping[str, str], place: Place | None = None) -> dict[str, str]:
-    """Return the secrets of a stack: those in the environment, else those kept in the place, else new, random ones."""
-    return {
-        name: given(environ, name) or (secrets.token_urlsafe(32) if place is None else place.secret(name))
-        for name in ("SIGNER_PEPPER", "ADMIN_TOKEN", "API_KEYS")
-    }
 
 
 async def _together(*work: Coroutine[Any, Any, None]) -> None:
@@ -358,22 +272,3 @@ async def _together(*work: Coroutine[Any, Any, None]) -> None:
                 group.create_task(one)
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from failures
-
-
-async def _migrate(postgres_url: str) -> None:
-    from deploy.migrations import migrate
-
-    try:
-        await migrate(postgres_url)
-    except (OSError, asyncpg.PostgresError) as error:
-        raise PartFailed(f"the tables could not be made in Postgres: {error!r}") from error
-
-
-async def _apply_topics(environment: Mapping[str, str]) -> None:
-    from shared.kafka.apply_topics import apply_topics
-
-    bootstrap_servers = environment["KAFKA_BOOTSTRAP_SERVERS"]
-    try:
-        await apply_topics(bootstrap_servers, security=security_of(environment))
-    except (OSError, KafkaError, ValueError) as error:
-        raise PartFailed(f"the topics could not be made on Kafka at {bootstrap_servers}: {error!r}") from error

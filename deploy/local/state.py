@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 from typing import Literal, Self
 
-import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deploy.local import STATE_DIR
@@ -51,7 +50,7 @@ class StackState(BaseModel):
         admin_token: bearer token of `PUT /v1/petitions/{id}`.
         api_key: partner key of the batch call.
         external: the variables of the parts that are not the stack's own.
-        environment: what the services were told: give it to any `groundswell` command to make it work on this stack.
+        environment: the variables of the services; with them, any `groundswell` command works on this stack.
         processes: everything that was started for the stack.
     """
 
@@ -129,11 +128,20 @@ def start_of(pid: int) -> float:
     Raises:
         psutil.NoSuchProcess: it does not run.
     """
+    import psutil
+
     return psutil.Process(pid).create_time()
 
 
 def is_running(pid: int, started: float) -> bool:
-    """Say whether the process that was started then still runs: not just one that has got the same id since."""
+    """Say whether the process that was started then still runs: not just one that has got the same id since.
+
+    False without the extra `local`: an operator's installation takes no address from a stack on a laptop.
+    """
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return False
     try:
         process = psutil.Process(pid)
         return abs(process.create_time() - started) < _SAME_START_SECONDS and (process.status() != psutil.STATUS_ZOMBIE)

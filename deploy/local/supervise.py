@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from deploy.local.process import PartFailed, Process
+from deploy.local.parts.process import PartFailed, Process
 from deploy.local.stack import Stack
 from shared.runtime.backoff import Backoff
 

@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.local import first_steps, place
-from deploy.local.kafka import BrokerKind
+from deploy.local.assembly import given
+from deploy.local.leftovers import end_leftovers
+from deploy.local.parts.kafka import BrokerKind
+from deploy.local.parts.process import PartFailed
 from deploy.local.place import Place
-from deploy.local.process import PartFailed
-from deploy.local.stack import Stack, given
+from deploy.local.stack import Stack
 from deploy.local.state import StackState
 from deploy.local.supervise import Supervisor
 
@@ -106,7 +108,7 @@ def reset(state_dir: Path, *, yes: bool) -> int:
         ):
             typer.echo("Nothing was removed.", err=True)
             return 1
-        asyncio.run(place.end_leftovers(state_dir))
+        asyncio.run(end_leftovers(state_dir))
         place.remove(state_dir)
     typer.echo(f"{state_dir} is as new.")
     return 0

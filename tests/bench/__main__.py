@@ -14,12 +14,12 @@ from pathlib import Path
 from rich.console import Console
 
 from deploy.local import STATE_DIR
-from deploy.local.process import PartFailed
+from deploy.local.parts.process import PartFailed
 from tests.bench import against
 from tests.bench.apart import run_apart
-from tests.bench.figures import Result, show
-from tests.bench.load import wrk
+from tests.bench.clients.load import wrk
 from tests.bench.machine import commit, machine
+from tests.bench.results.figures import Result, show
 from tests.bench.scale import Scale
 
 SCENARIOS = ("accept", "road", "drain", "tally", "read", "overload", "sizes", "stages", "notify", "surge", "growth")

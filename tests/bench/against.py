@@ -21,8 +21,8 @@ from statistics import median
 from typing import Any, Final
 
 from deploy.local import PROJECT_ROOT
-from deploy.local.process import PartFailed
-from tests.bench.figures import Figure, at_most_times, figure
+from deploy.local.parts.process import PartFailed
+from tests.bench.results.figures import Figure, at_most_times, figure
 
 AT_MOST: Final = 1.03
 """What a figure of CPU may cost, compared with the other commit: what is above is a change and no chance any more."""

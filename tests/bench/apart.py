@@ -8,9 +8,9 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.bench.arena import Arena
-from tests.bench.figures import Figure
+from tests.bench.results.figures import Figure
 from tests.bench.scale import Scale
+from tests.bench.setup.arena import Arena
 
 
 async def _run(name: str, scale: Scale, state_dir: Path) -> list[Figure]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.process import PartFailed
+from deploy.local.parts.process import PartFailed
 from tests.bench.against import Tree, compare, compared, other_tree
 
 

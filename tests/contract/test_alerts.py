@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from deploy.local.test_needs import UNPACKED
 from deploy.operate import SERVICES
 from services.ingest.problems import KINDS
 from services.tally.settings import Settings as TallySettings
 from shared.contract.topics import GROUPS
 from tests.contract.alerts import CASES
 from tests.contract.alerts.case import QUIET_AT, Case, Series
+from tests.needs import UNPACKED
 from tests.support.exported_metrics import metrics_of
 
 ROOT = Path(__file__).resolve().parents[2]

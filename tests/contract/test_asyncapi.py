@@ -16,10 +16,10 @@ from aiokafka import ConsumerRecord
 from jsonschema import Draft7Validator
 
 from deploy.generated import EVENTS, ROOT
-from deploy.local.service import ServiceName
+from deploy.local.parts.service import ServiceName
 from deploy.local.stack import Stack
-from deploy.local.test_needs import NeedMissing, install_asyncapi_parser
 from shared.contract.topics import TOPICS, all_topics
+from tests.needs import NeedMissing, install_asyncapi_parser
 from tests.support.system import System
 from tests.support.waiting import eventually
 

@@ -209,12 +209,19 @@ def test_the_build_context_has_what_the_build_copies_and_no_secrets() -> None:
     assert ".env" in (DEPLOY / ".gitignore").read_text(encoding="utf-8").splitlines()
 
 
-def test_the_build_leaves_out_only_packages_that_the_project_names() -> None:
-    installs = [command for command in STAGES["build"].all("RUN") if "uv sync" in command]
-    left_out = [set(re.findall(r"--no-install-package (\S+)", command)) for command in installs]
-    assert left_out == [left_out[0]] * 2, "the second install would bring back what the first left out"
-    assert left_out[0] <= set(pinned_dependencies())
-    assert all("--locked --no-dev" in command for command in installs)
+def test_images_get_the_locked_packages_without_an_extra_and_the_mailbox_its_own() -> None:
+    def options(stage: str) -> list[str]:
+        commands = [command for command in STAGES[stage].all("RUN") if "uv sync" in command]
+        return [command.split("uv sync ")[1] for command in commands]
+
+    assert options("build") == [
+        "--locked --no-dev --no-install-project",
+        "--locked --no-dev --no-editable --reinstall-package groundswell",
+    ]
+    assert options("build-mailbox")[2:] == ["--locked --no-dev --no-editable --extra mailbox"]
+    for stage in (*SERVICES, "tools"):
+        assert STAGES[stage].all("COPY") == ["--from=build /opt/venv /opt/venv"]
+    assert STAGES["mailbox"].last("COPY") == "--from=build-mailbox /opt/venv /opt/venv"
 
 
 def test_dependencies_name_services_that_can_meet_the_condition(compose: dict[str, Any]) -> None:
@@ -315,7 +322,7 @@ def test_what_runs_once_is_given_the_address_it_needs(compose: dict[str, Any]) -
 
 def test_the_mailbox_takes_mail_where_notify_sends_it(compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     part = compose["mailbox"]
-    settings = importlib.import_module(f"{part['entrypoint'][-1]}.settings").MailboxSettings
+    settings = importlib.import_module(f"{json.loads(STAGES['mailbox'].last('CMD'))[-1]}.settings").MailboxSettings
     assert part["environment"].keys() <= environment_names(settings).keys()
     for name, value in part["environment"].items():
         monkeypatch.setenv(name, value)
@@ -378,7 +385,9 @@ def pyproject() -> dict[str, Any]:
 
 
 def pinned_dependencies() -> dict[str, str]:
-    pairs = (dependency.split("==") for dependency in pyproject()["project"]["dependencies"])
+    project = pyproject()["project"]
+    pins = [pin for pins in (project["dependencies"], *project["optional-dependencies"].values()) for pin in pins]
+    pairs = (pin.split("==") for pin in pins if "==" in pin)
     return {name.split("[")[0]: version for name, version in pairs}
 
 

@@ -8,7 +8,7 @@ import confluent_kafka
 import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 
-from deploy.local.kafka import KafkaBroker
+from deploy.local.parts.kafka import KafkaBroker
 from shared.contract.events import Event
 from shared.contract.topics import Topic
 from shared.kafka.producing.producer import EventProducer

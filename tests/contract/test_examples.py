@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.test_needs import EXAMPLES
 from deploy.operate import SERVICES
 from services.ingest.signing.admission import Submission
 from shared.contract.bounds.texts import MOST_CHARACTERS
 from tests.contract.test_alerts import promtool
+from tests.needs import EXAMPLES
 from tests.support.exported_metrics import metrics_of
 from tests.support.system import System
 

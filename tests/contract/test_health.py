@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.local.ports import free_port
-from deploy.local.process import Process
-from deploy.local.service import SERVICES, ServiceName, ServiceProcess
+from deploy.local.parts.ports import free_port
+from deploy.local.parts.process import Process
+from deploy.local.parts.service import SERVICES, ServiceName, ServiceProcess
 from tests.support.system import System
 from tests.support.waiting import eventually
 

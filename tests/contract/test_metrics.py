@@ -11,11 +11,11 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.local.service import SERVICES, ServiceName
-from deploy.local.test_needs import UNPACKED
+from deploy.local.parts.service import SERVICES, ServiceName
 from shared.contract.events import SignCommand
 from shared.contract.topics import DEFAULT_PARTITIONS, GROUPS, SIGNATURES_SUBMITTED, VERIFY_GROUP
 from shared.kafka.records.headers import event_headers
+from tests.needs import UNPACKED
 from tests.support.signing import sign, signer_key_of
 from tests.support.system import System
 from tests.support.waiting import eventually

@@ -22,12 +22,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from deploy.local.ports import LOOPBACK, free_port
-from deploy.local.process import Process
-from deploy.local.service import SERVICES, ServiceName
-from deploy.local.test_needs import UNPACKED
+from deploy.local.parts.ports import LOOPBACK, free_port
+from deploy.local.parts.process import Process
+from deploy.local.parts.service import SERVICES, ServiceName
 from tests.contract.alerts.causes import CAUSES, NEEDED, Cause, Fired
 from tests.contract.test_alerts import ALERTS, RULES, promtool, rendered
+from tests.needs import UNPACKED
 from tests.support.exported_metrics import registry_of
 from tests.support.waiting import eventually
 

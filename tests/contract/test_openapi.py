@@ -14,8 +14,8 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 
-from deploy.local.kafka import KafkaBroker
-from deploy.local.postgres import Postgres
+from deploy.local.parts.kafka import KafkaBroker
+from deploy.local.parts.postgres import Postgres
 from deploy.migrations import migrate
 from services.ingest.openapi.document import document
 from services.ingest.openapi.parts import EXAMPLE_PETITION, EXAMPLE_SIGNATURE

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from aiokafka.consumer import fetcher
 
-from deploy.local.test_needs import EXAMPLES, SUBSCRIBERS, NeedMissing, install_subscribers
 from shared.contract.topics import (
     MILESTONES_REACHED,
     SIGNATURES_SUBMITTED,
@@ -22,6 +21,7 @@ from shared.contract.topics import (
     all_topics,
 )
 from shared.kafka.fetching.unpacking import FetchedBytes
+from tests.needs import EXAMPLES, SUBSCRIBERS, NeedMissing, install_subscribers
 from tests.support.system import System
 
 _SECONDS = 120.0

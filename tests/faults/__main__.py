@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from deploy.local import STATE_DIR
-from deploy.local.process import PartFailed
+from deploy.local.parts.process import PartFailed
 from tests.faults.campaign import play
 from tests.faults.catalogue import catalogue
 from tests.faults.catalogue.impossible import SINGLE

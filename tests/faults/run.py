@@ -13,7 +13,7 @@ import asyncpg
 import httpx
 from redis.exceptions import RedisError
 
-from deploy.local.process import PartFailed
+from deploy.local.parts.process import PartFailed
 from shared.contract.events import WithdrawCommand
 from shared.contract.identity import command_id
 from tests.faults.breaking.moments import Moments

@@ -19,12 +19,12 @@ from typing import Final, Self, TextIO
 
 import httpx
 
-from deploy.local.apache_kafka import ApacheKafka
-from deploy.local.ports import LOOPBACK, free_port
-from deploy.local.postgres import Postgres
-from deploy.local.process import Process
-from deploy.local.service import SERVICES, ServiceName, ServiceProcess
-from deploy.local.valkey import Valkey
+from deploy.local.parts.apache_kafka import ApacheKafka
+from deploy.local.parts.ports import LOOPBACK, free_port
+from deploy.local.parts.postgres import Postgres
+from deploy.local.parts.process import Process
+from deploy.local.parts.service import SERVICES, ServiceName, ServiceProcess
+from deploy.local.parts.valkey import Valkey
 from deploy.migrations import migrate
 from shared.kafka.apply_topics import apply_topics
 from tests.faults.breaking.clock import faketime_environment, remove_leftovers
@@ -35,9 +35,6 @@ from tests.faults.timeline import Timeline
 
 PARTITIONS: Final = 4
 """Of every topic at the start; `signatures.submitted` gets more."""
-
-READY_SECONDS: Final = 60.0
-"""A service that is not ready so long after the last fault was lifted does not recover by itself."""
 
 _SETTINGS: Final = {
     # Sessions, leases and retries as short as they may be: a fault that lasts seconds must be longer than they are.
@@ -246,7 +243,7 @@ class World:
         """Wait until every service is ready, without help.
 
         Raises:
-            PartFailed: one is not, `READY_SECONDS` from now, or has ended.
+            PartFailed: one is not, `Process.start_seconds` from now, or has ended.
         """
         await asyncio.gather(*(process.wait_ready() for process in self.service_processes))
 

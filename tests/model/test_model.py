@@ -17,8 +17,8 @@ import uvloop
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from deploy.local.postgres import Postgres
-from deploy.local.valkey import Valkey
+from deploy.local.parts.postgres import Postgres
+from deploy.local.parts.valkey import Valkey
 from services.tally.counting import healing, redis_store
 from services.tally.counting.announcing.milestones import MilestoneAnnouncer, _milestone_record
 from services.tally.counting.redis_store import TallyStore

@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from faststream.kafka import KafkaBroker as FastStreamBroker
 from prometheus_client import CollectorRegistry
 
-from deploy.local.kafka import KafkaBroker
+from deploy.local.parts.kafka import KafkaBroker
 from shared.contract.topics import DLQ_MAX_RECORD_BYTES, Topic
 from shared.kafka.consuming.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.consuming.metrics import ConsumerMetrics

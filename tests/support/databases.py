@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import asyncpg
 from redis.asyncio import Redis
 
-from deploy.local.postgres import Postgres
-from deploy.local.valkey import Valkey
+from deploy.local.parts.postgres import Postgres
+from deploy.local.parts.valkey import Valkey
 from deploy.migrations import migrate
 from shared import redis as shared_redis
 from shared.postgres import Database

@@ -11,8 +11,8 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
-from deploy.local.apache_kafka import ApacheKafka
-from deploy.local.kafka import KafkaBroker
+from deploy.local.parts.apache_kafka import ApacheKafka
+from deploy.local.parts.kafka import KafkaBroker
 from tests.support.consuming import HEADERS, Raw, write
 
 STRANGE_NAME: Final = "STRANGE-NAME"

@@ -15,8 +15,8 @@ import asyncpg
 import httpx
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 
-from deploy.local.kafka import KafkaBroker
-from deploy.local.service import ServiceProcess
+from deploy.local.parts.kafka import KafkaBroker
+from deploy.local.parts.service import ServiceProcess
 from shared.contract.events import PetitionChanged
 from shared.contract.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED
 from shared.kafka.records.headers import event_headers

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from deploy.local.ports import LOOPBACK, free_port
+from deploy.local.parts.ports import LOOPBACK, free_port
 
 Stage = Literal["MAIL", "RCPT", "DATA"]
 

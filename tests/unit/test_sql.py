@@ -21,7 +21,7 @@ ELSEWHERE = {
     ("services/notify/outbox/store.py", "OPEN"): "a constant of services/notify/outbox/writing.py",
     ("deploy/migrations/__init__.py", "sql"): "the files of deploy/migrations",
     (
-        "deploy/local/postgres.py",
+        "deploy/local/parts/postgres.py",
         "name",
     ): "names of databases that tests make; there are no parameters for names in SQL",
 }

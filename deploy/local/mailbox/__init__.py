@@ -1,4 +1,4 @@
 """The mail catcher: an SMTP server that delivers to nobody, and a page that shows what it took.
 
-Run with `python -m deploy.local.mailbox`; `deploy.local.mail_catcher.MailCatcher` starts it as a part of the stack.
+Run with `python -m deploy.local.mailbox`; `deploy.local.parts.mail_catcher.MailCatcher` starts it as a part of the stack.
 """

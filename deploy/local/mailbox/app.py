@@ -31,7 +31,7 @@ async def run(settings: MailboxSettings) -> None:
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn stops on these by itself and then raises them again, for whoever handled them before it did: with
+        # uvicorn stops on these by itself and then raises them again, for the handlers that were there before: with
         # nobody there, a graceful stop would end as "killed by SIGTERM".
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)
     async with smtp:

@@ -1,4 +1,4 @@
-"""What can be turned on the mail catcher: environment variables with the prefix `MAILBOX_`."""
+"""Settings of the mail catcher: environment variables with the prefix `MAILBOX_`."""
 
 from pathlib import Path
 

@@ -46,7 +46,7 @@ async def run(settings: TopicFilesSettings) -> None:
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn stops on these by itself and then raises them again, for those who handled them before.
+        # uvicorn stops on these by itself and then raises them again, for the handlers that were there before.
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)
     await server.serve()
 
@@ -135,7 +135,7 @@ def _list(objects: Objects, request: Request) -> Response:
 
 
 def _contents(listed: Sequence[Listed], prefix: str, delimiter: str | None) -> list[str]:
-    """The entries of a listing; with a delimiter, what lies deeper is told by its common prefix."""
+    """The entries of a listing; with a delimiter, what lies deeper is named by its common prefix."""
     entries: dict[str, str] = {}
     for found in listed:
         folder, cut, _ = found.key.removeprefix(prefix).partition(delimiter) if delimiter else (found.key, "", "")

@@ -1,8 +1,8 @@
 """What a killed broker leaves half done in its topic files.
 
 To append a batch, Tansu first moves the partition's end (`watermark.json`) and then writes the batch. Killed between
-the two, it leaves an end behind which there is nothing: who reads up to the end would wait for ever. Nobody has been
-told that those records are stored, so the end goes back to where the last batch ends.
+the two, it leaves an end behind which there is nothing: a consumer that reads up to the end would wait for
+ever. No producer got an answer for those records, so the end goes back to where the last batch ends.
 """
 
 from __future__ import annotations

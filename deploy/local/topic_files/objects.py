@@ -42,7 +42,7 @@ class Objects:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._unfinished = folder / _UNFINISHED
-        shutil.rmtree(self._unfinished, ignore_errors=True)  # of a write that was killed: nobody was told of it
+        shutil.rmtree(self._unfinished, ignore_errors=True)  # of a write that was killed and never answered
         self._unfinished.mkdir(mode=0o700, parents=True)
         self._listed = {listed.key: listed for listed in map(self._look, _files(folder))}
         self._keys = sorted(self._listed)

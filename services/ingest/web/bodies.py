@@ -21,7 +21,6 @@ Model = TypeVar("Model", bound=BaseModel)
 
 JSON: Final = b"application/json"
 MERGE_PATCH: Final = b"application/merge-patch+json"
-NDJSON: Final = b"application/x-ndjson"
 
 BOM: Final = b"\xef\xbb\xbf"
 """U+FEFF in UTF-8, with which some programs begin a text. It is no part of it (RFC 8259 section 8.1)."""

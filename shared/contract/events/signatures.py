@@ -141,8 +141,6 @@ class SignatureRevoked(CountedFact):
     """Who took it back: ``withdrawn``, the signer; ``invalidated``, a moderator."""
 
 
-Fact = SignatureVerified | SignatureRevoked
-
 # ------------------------------------------------------------------------------------------------- signatures.rejected
 
 

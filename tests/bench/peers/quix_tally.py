@@ -9,7 +9,7 @@
 The state is in RocksDB with a changelog topic, committed every five seconds. Only the count is kept, not the break-downs
 by country and minute, and nothing is published.
 
-Run with the Python of this script's own environment (`tests.bench.processes.quix_command`); KAFKA_BOOTSTRAP_SERVERS,
+Run with the Python of this script's own environment (`tests.bench.setup.processes.quix_command`); KAFKA_BOOTSTRAP_SERVERS,
 STATE_DIR.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 from quixstreams import Application, State  # type: ignore[import-not-found]  # not in the project's environment
 
-GROUP = "peer-quix-tally"  # tests.bench.processes has it too: this file is not imported there
+GROUP = "peer-quix-tally"  # tests.bench.setup.processes has it too: this file is not imported there
 TOPIC = os.environ.get("VERIFIED_TOPIC", "signatures.verified.v1")
 
 

@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from deploy.local.process import Process
+from deploy.local.parts.process import Process
 from shared.contract.topics import SIGNATURES_SUBMITTED
-from tests.bench import load, petitions
-from tests.bench.arena import Arena
-from tests.bench.figures import Figure, at_most, at_most_times, figure, times_less
-from tests.bench.measure import MB, Meter, Usage
+from tests.bench.clients import load
+from tests.bench.clients.web import serve
+from tests.bench.measuring.measure import MB, Meter, Usage
+from tests.bench.results.figures import Figure, at_most, at_most_times, figure, times_less
 from tests.bench.scale import Scale
-from tests.bench.web import serve
+from tests.bench.setup import petitions
+from tests.bench.setup.arena import Arena
 
 RATE: Final = 2_000.0
 CONNECTIONS: Final = 64

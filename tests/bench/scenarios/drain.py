@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from tests.bench import backlog, petitions, processes
-from tests.bench.arena import Arena
-from tests.bench.counts import require_counts
-from tests.bench.figures import Figure, at_least, at_most, at_most_times, figure, times_less
-from tests.bench.measure import MB, Written, cpu_seconds, written
-from tests.bench.progress import TALLY, VERIFY, Broker, Course, Watch
+from tests.bench.measuring.counts import require_counts
+from tests.bench.measuring.measure import MB, Written, cpu_seconds, written
+from tests.bench.measuring.progress import TALLY, VERIFY, Broker, Course, Watch
+from tests.bench.results.figures import Figure, at_least, at_most, at_most_times, figure, times_less
 from tests.bench.scale import Scale
+from tests.bench.setup import backlog, petitions, processes
+from tests.bench.setup.arena import Arena
 
 _SERVICES = ("verify", "tally")
 _ALL = ("verify", "tally", "kafka", "postgres", "valkey")

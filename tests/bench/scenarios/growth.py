@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from tests.bench import backlog, petitions, plans
-from tests.bench.arena import Arena
-from tests.bench.figures import Figure, at_most_times, figure
-from tests.bench.measure import written
-from tests.bench.progress import VERIFY, Broker, Stretch, Watch
+from tests.bench.measuring import plans
+from tests.bench.measuring.measure import written
+from tests.bench.measuring.progress import VERIFY, Broker, Stretch, Watch
+from tests.bench.results.figures import Figure, at_most_times, figure
 from tests.bench.scale import Scale
+from tests.bench.setup import backlog, petitions
+from tests.bench.setup.arena import Arena
 
 _CHUNK = 100_000
 

@@ -14,15 +14,15 @@ from datetime import UTC, datetime
 
 import asyncpg
 
-from deploy.local.process import PartFailed, Process
+from deploy.local.parts.process import PartFailed, Process
 from shared.contract.events import MilestoneReached, Organisation, PetitionChanged, Target
 from shared.contract.topics import MILESTONES_REACHED, PETITIONS_CHANGED
-from tests.bench import backlog
-from tests.bench.arena import Arena
-from tests.bench.counts import WrongCount
-from tests.bench.figures import Figure, at_most, figure
-from tests.bench.measure import MB, cpu_seconds, rss_bytes
+from tests.bench.measuring.counts import WrongCount
+from tests.bench.measuring.measure import MB, cpu_seconds, rss_bytes
+from tests.bench.results.figures import Figure, at_most, figure
 from tests.bench.scale import Scale
+from tests.bench.setup import backlog
+from tests.bench.setup.arena import Arena
 
 _TARGETS = 50
 """Of a petition: as many as it may have."""

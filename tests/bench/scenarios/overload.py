@@ -13,13 +13,14 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from deploy.demo.client import Connection, ConnectionLost
-from tests.bench import load, petitions
-from tests.bench.arena import Arena
-from tests.bench.figures import Figure, at_most, figure
-from tests.bench.measure import MB, Meter, Usage
+from deploy.demo.sending.client import Connection, ConnectionLost
+from tests.bench.clients import load
+from tests.bench.clients.web import Answered, meanwhile, percentile, sample, submission
+from tests.bench.measuring.measure import MB, Meter, Usage
+from tests.bench.results.figures import Figure, at_most, figure
 from tests.bench.scale import Scale
-from tests.bench.web import Answered, meanwhile, percentile, sample, submission
+from tests.bench.setup import petitions
+from tests.bench.setup.arena import Arena
 
 TIMES: Final = 3.0
 CONNECTIONS: Final = 4_000

@@ -13,15 +13,16 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-from deploy.demo.client import Connection
-from deploy.local.service import ServiceName, ServiceProcess
-from tests.bench import load, petitions
-from tests.bench.arena import Arena
-from tests.bench.crowd import Crowd
-from tests.bench.figures import Figure, at_least, at_most, figure
-from tests.bench.measure import MB, Meter, cpu_seconds, rss_bytes
+from deploy.demo.sending.client import Connection
+from deploy.local.parts.service import ServiceName, ServiceProcess
+from tests.bench.clients import load
+from tests.bench.clients.crowd import Crowd
+from tests.bench.clients.web import count_of, seconds_until, submission
+from tests.bench.measuring.measure import MB, Meter, cpu_seconds, rss_bytes
+from tests.bench.results.figures import Figure, at_least, at_most, figure
 from tests.bench.scale import Scale
-from tests.bench.web import count_of, seconds_until, submission
+from tests.bench.setup import petitions
+from tests.bench.setup.arena import Arena
 
 _PETITIONS: Final = 7
 """Of the organisation: as many as the demo's has."""

@@ -15,16 +15,17 @@ from typing import Final
 
 import httpx
 
-from deploy.local.service import SERVICES, ServiceName, ServiceProcess
+from deploy.local.parts.service import SERVICES, ServiceName, ServiceProcess
 from shared.contract.topics import DEFAULT_PARTITIONS, SIGNATURES_SUBMITTED
 from shared.kafka.producing.partitioner import partition_of
-from tests.bench import load, petitions
-from tests.bench.arena import Arena
-from tests.bench.figures import Figure, Goal, at_most, figure, times_more
-from tests.bench.measure import MB, Meter, Usage
-from tests.bench.progress import Broker
+from tests.bench.clients import load
+from tests.bench.clients.web import count_of, meanwhile, percentile, seconds_until, serve, visible
+from tests.bench.measuring.measure import MB, Meter, Usage
+from tests.bench.measuring.progress import Broker
+from tests.bench.results.figures import Figure, Goal, at_most, figure, times_more
 from tests.bench.scale import Scale
-from tests.bench.web import count_of, meanwhile, percentile, seconds_until, serve, visible
+from tests.bench.setup import petitions
+from tests.bench.setup.arena import Arena
 
 RATES: Final[dict[int, Goal | None]] = {500: at_most(150, "ms"), 1_000: at_most(500, "ms"), 2_000: None}
 """Signatures a second on one hot petition, and the goal for the 99th percentile until visible."""

@@ -18,7 +18,7 @@ import asyncpg
 import httpx
 import redis.asyncio
 
-from deploy.local.service import ServiceProcess
+from deploy.local.parts.service import ServiceProcess
 from shared.contract.events import SignatureVerified
 from shared.contract.topics import (
     DEFAULT_PARTITIONS,
@@ -29,13 +29,14 @@ from shared.contract.topics import (
 )
 from shared.kafka.records.headers import event_headers
 from shared.kafka.records.record import Record
-from tests.bench import backlog, load, petitions
-from tests.bench.arena import Arena
-from tests.bench.counts import require_counts
-from tests.bench.figures import Figure, figure
-from tests.bench.measure import written
-from tests.bench.progress import TALLY, VERIFY, Broker, Watch
+from tests.bench.clients import load
+from tests.bench.measuring.counts import require_counts
+from tests.bench.measuring.measure import written
+from tests.bench.measuring.progress import TALLY, VERIFY, Broker, Watch
+from tests.bench.results.figures import Figure, figure
 from tests.bench.scale import Scale
+from tests.bench.setup import backlog, petitions
+from tests.bench.setup.arena import Arena
 
 RATE = 1_000.0
 

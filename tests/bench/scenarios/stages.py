@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from deploy.local.process import Process
-from tests.bench import backlog, load, petitions
-from tests.bench.arena import Arena
-from tests.bench.figures import Figure, figure
-from tests.bench.measure import cpu_seconds
-from tests.bench.profile import sampled
-from tests.bench.progress import TALLY, VERIFY, Broker, Reader, Watch
+from deploy.local.parts.process import Process
+from tests.bench.clients import load
+from tests.bench.measuring.measure import cpu_seconds
+from tests.bench.measuring.profile import sampled
+from tests.bench.measuring.progress import TALLY, VERIFY, Broker, Reader, Watch
+from tests.bench.results.figures import Figure, figure
 from tests.bench.scale import Scale
+from tests.bench.setup import backlog, petitions
+from tests.bench.setup.arena import Arena
 
 _CONNECTIONS = 64
 

@@ -13,15 +13,16 @@ from dataclasses import dataclass, field
 import asyncpg
 import httpx
 
-from deploy.local.process import PartFailed, Process
-from tests.bench import load, petitions
-from tests.bench.arena import Arena
-from tests.bench.backlog import DUPLICATES
-from tests.bench.counts import WrongCount, count_of
-from tests.bench.figures import Figure, at_least, at_most, figure
-from tests.bench.measure import MB, Meter
-from tests.bench.progress import TALLY, VERIFY, Broker
+from deploy.local.parts.process import PartFailed, Process
+from tests.bench.clients import load
+from tests.bench.measuring.counts import WrongCount, count_of
+from tests.bench.measuring.measure import MB, Meter
+from tests.bench.measuring.progress import TALLY, VERIFY, Broker
+from tests.bench.results.figures import Figure, at_least, at_most, figure
 from tests.bench.scale import Scale
+from tests.bench.setup import petitions
+from tests.bench.setup.arena import Arena
+from tests.bench.setup.backlog import DUPLICATES
 
 _SERVICES = ("ingest", "verify", "tally", "notify")
 _CONNECTIONS = 128

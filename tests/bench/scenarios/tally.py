@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from deploy.local.process import Process
-from tests.bench import backlog, petitions, processes
-from tests.bench.arena import Arena
-from tests.bench.counts import require_counts
-from tests.bench.figures import Figure, at_most, figure, times_less
-from tests.bench.measure import MB, written
-from tests.bench.progress import TALLY, Broker, Reader, Stretch, Watch
+from deploy.local.parts.process import Process
+from tests.bench.measuring.counts import require_counts
+from tests.bench.measuring.measure import MB, written
+from tests.bench.measuring.progress import TALLY, Broker, Reader, Stretch, Watch
+from tests.bench.results.figures import Figure, at_most, figure, times_less
 from tests.bench.scale import Scale
+from tests.bench.setup import backlog, petitions, processes
+from tests.bench.setup.arena import Arena
 
 _NO_AUDIT = {"TALLY_AUDIT_SECONDS": "0"}
 """Counting is measured here, and not the proof of it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from deploy.local.service import SERVICES, ServiceName
+from deploy.local.parts.service import SERVICES, ServiceName
 from tests.contract.alerts.case import Series, buckets
 
 Labels = dict[str, str]

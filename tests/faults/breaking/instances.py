@@ -8,16 +8,14 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from deploy.local.process import PartFailed
-from deploy.local.service import ServiceName, ServiceProcess
+from deploy.local.parts.process import PartFailed
+from deploy.local.parts.service import ServiceName, ServiceProcess
 
 if TYPE_CHECKING:
     from tests.faults.world import World
 
 SESSION_SECONDS: Final = 3.0
 """The group's patience with a silent member: KAFKA_SESSION_TIMEOUT_MS of the world."""
-
-CONSUMERS: Final[tuple[ServiceName, ...]] = ("verify", "tally", "notify")
 
 _STOP_SECONDS: Final = 20.0
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
-from deploy.local.ports import LOOPBACK, free_port
+from deploy.local.parts.ports import LOOPBACK, free_port
 
 _WINDOW = 1024 * 1024
 """Bytes that may be on their way in one direction while it is slow; then the sender waits, as with a TCP window."""

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from deploy.local.ports import LOOPBACK, free_port
+from deploy.local.parts.ports import LOOPBACK, free_port
 from tests.faults.breaking.proxy import Proxy
 
 Served = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

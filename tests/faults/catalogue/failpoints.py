@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import redis.asyncio
 
-from deploy.local.process import PartFailed
-from deploy.local.service import ServiceName, ServiceProcess
+from deploy.local.parts.process import PartFailed
+from deploy.local.parts.service import ServiceName, ServiceProcess
 from tests.faults.breaking.instances import another_instance, ended, start_again, with_pid
 from tests.faults.breaking.moments import wait_for_moment
 from tests.faults.catalogue.records import contradictions

@@ -6,7 +6,7 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING
 
-from deploy.local.process import Process
+from deploy.local.parts.process import Process
 
 if TYPE_CHECKING:
     from tests.faults.world import World

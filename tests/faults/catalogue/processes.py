@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from deploy.local.service import SERVICES, ServiceName
+from deploy.local.parts.service import SERVICES, ServiceName
 from tests.faults.breaking.clock import SEEN_AFTER_SECONDS, clock_wrong_by
 from tests.faults.breaking.instances import SESSION_SECONDS, another_instance, paused, start_again, terminate
 from tests.faults.fault import Fault

@@ -14,9 +14,9 @@ from uuid import UUID
 
 from confluent_kafka import KafkaException
 
-from deploy.demo.people import Person, people
-from deploy.demo.poison import make_poison
-from deploy.local.service import ServiceName
+from deploy.demo.plan.people import Person, people
+from deploy.demo.plan.poison import make_poison
+from deploy.local.parts.service import ServiceName
 from shared.contract.events import SignCommand
 from shared.contract.identity import canonical_email, signer_key
 from shared.contract.topics import (

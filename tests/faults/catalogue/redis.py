@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from redis.asyncio import Redis
 
-from deploy.local.valkey import Valkey
+from deploy.local.parts.valkey import Valkey
 from tests.faults.catalogue import parts
 from tests.faults.fault import Fault
 

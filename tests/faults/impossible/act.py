@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
-from deploy.local.service import ServiceName
+from deploy.local.parts.service import ServiceName
 from tests.faults.impossible.records import Written
 from tests.faults.impossible.victim import Victim
 from tests.faults.notes import Place, Planted

@@ -11,7 +11,7 @@ from typing import Final
 
 import httpx
 
-from deploy.local.service import ServiceProcess
+from deploy.local.parts.service import ServiceProcess
 from tests.faults.breaking.clock import faketime_environment, remove_leftovers, set_clock
 from tests.faults.impossible.victim import Victim
 

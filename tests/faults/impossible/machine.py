@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from deploy.local.service import SERVICES
+from deploy.local.parts.service import SERVICES
 from tests.faults.impossible import observed_acts
 from tests.faults.impossible.act import Act, Traces
 from tests.faults.impossible.honest import Honest

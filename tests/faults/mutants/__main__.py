@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.local import STATE_DIR
-from deploy.local.process import PartFailed
+from deploy.local.parts.process import PartFailed
 from tests.faults.mutants import mutants
 from tests.faults.mutants.directed import directed
 from tests.faults.mutants.play import Outcome, play

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.local.service import ServiceName
+from deploy.local.parts.service import ServiceName
 
 
 class PatchMisfit(Exception):

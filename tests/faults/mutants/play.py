@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from deploy.local.service import ServiceName
+from deploy.local.parts.service import ServiceName
 from shared import redis as shared_redis
 from tests.faults.mutants.directed import Directed
 from tests.faults.mutants.mutant import Mutant

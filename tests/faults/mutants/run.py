@@ -9,7 +9,7 @@ import runpy
 import sys
 from argparse import ArgumentParser
 
-from deploy.local.service import SERVICES
+from deploy.local.parts.service import SERVICES
 from tests.faults.mutants import mutants
 
 

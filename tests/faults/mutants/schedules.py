@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, closing
 from random import Random
 from typing import Final
 
-from deploy.local.service import ServiceProcess
+from deploy.local.parts.service import ServiceProcess
 from tests.faults.breaking.instances import another_instance, paused, start_again, with_pid
 from tests.faults.fault import Fault
 from tests.faults.mutants.lanes import ScheduleMissed, VerifysOffsets, decided, sign

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from services.tally.counting import count, handlers, healing
 from services.tally.counting import step as counting
 from services.tally.counting.redis_store import TallyStore

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Final
 
-from deploy.demo.client import Answer, Connection, ConnectionLost
+from deploy.demo.sending.client import Answer, Connection, ConnectionLost
 from tests.faults.sending.surge import Accepted, Submission, Surge
 from tests.faults.world import World
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
-from deploy.demo.people import Person, people, respelled, spellings_of
+from deploy.demo.plan.people import Person, people, respelled, spellings_of
 
 COLD_SIGNERS: Final = 50
 WITHDRAWN: Final = 20

@@ -16,9 +16,9 @@ import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from deploy.local.embedded_kafka import EmbeddedKafka
-from deploy.local.ports import LOOPBACK
-from deploy.local.postgres import Postgres
+from deploy.local.parts.embedded_kafka import EmbeddedKafka
+from deploy.local.parts.ports import LOOPBACK
+from deploy.local.parts.postgres import Postgres
 from deploy.migrations import migrate
 from shared.contract.identity import signer_key
 from shared.contract.topics import PETITIONS_CHANGED

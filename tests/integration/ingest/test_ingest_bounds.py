@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.kafka import KafkaBroker
-from deploy.local.postgres import Postgres
+from deploy.local.parts.kafka import KafkaBroker
+from deploy.local.parts.postgres import Postgres
 from deploy.migrations import migrate
 from shared.kafka.apply_topics import apply_topics
 from tests.support.running_ingest import AS_PARTNER, code, running_ingest

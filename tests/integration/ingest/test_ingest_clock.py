@@ -12,8 +12,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from deploy.local.kafka import KafkaBroker
-from deploy.local.postgres import Postgres
+from deploy.local.parts.kafka import KafkaBroker
+from deploy.local.parts.postgres import Postgres
 from deploy.migrations import migrate
 from shared.contract.identity import signer_key
 from shared.kafka.apply_topics import apply_topics

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.local.embedded_kafka import EmbeddedKafka
-from deploy.local.ports import free_port
+from deploy.local.parts.embedded_kafka import EmbeddedKafka
+from deploy.local.parts.ports import free_port
 from shared.kafka.apply_topics import apply_topics
 from tests.support.running_ingest import Ingest, ingest_process
 

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from deploy.demo.surge import Surge
+from deploy.demo.plan.surge import Surge
 
 SCALE = 0.02
 

@@ -23,15 +23,15 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from deploy.local.apache_kafka import ApacheKafka
-from deploy.local.embedded_kafka import EmbeddedKafka, TopicFiles
-from deploy.local.kafka import KafkaBroker
-from deploy.local.mail_catcher import MailCatcher
-from deploy.local.place import Processes
-from deploy.local.postgres import Postgres
-from deploy.local.process import PartFailed, Process
+from deploy.local.leftovers import Processes
+from deploy.local.parts.apache_kafka import ApacheKafka
+from deploy.local.parts.embedded_kafka import EmbeddedKafka, TopicFiles
+from deploy.local.parts.kafka import KafkaBroker
+from deploy.local.parts.mail_catcher import MailCatcher
+from deploy.local.parts.postgres import Postgres
+from deploy.local.parts.process import PartFailed, Process
+from deploy.local.parts.valkey import Valkey
 from deploy.local.state import StackState
-from deploy.local.valkey import Valkey
 
 TOPIC = "some.topic.v1"
 
@@ -327,8 +327,8 @@ def test_no_part_outlives_the_process_that_started_it(tmp_path: Path, ending: st
     script = f"""
         import asyncio, os, signal, sys
         from pathlib import Path
-        from deploy.local.embedded_kafka import EmbeddedKafka, TopicFiles
-        from deploy.local.valkey import Valkey
+        from deploy.local.parts.embedded_kafka import EmbeddedKafka, TopicFiles
+        from deploy.local.parts.valkey import Valkey
 
         async def main():
             for part in (EmbeddedKafka(log_dir=Path(".")), Valkey(data_dir=Path("valkey"), log_dir=Path("."))):

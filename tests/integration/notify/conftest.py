@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from tests.integration.notify.notify_desk import Desk, new_database, open_desk
 
 

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import asyncpg
 from prometheus_client import CollectorRegistry
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from deploy.migrations import migrate
 from services.notify.deliveries import Claim, Delivery, deliveries_for, delivery_id
 from services.notify.mail.letter import MailWriter

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from deploy import deliveries
 from deploy.cli import app
-from deploy.local.ports import free_port
-from deploy.local.postgres import Postgres
+from deploy.local.parts.ports import free_port
+from deploy.local.parts.postgres import Postgres
 from services.notify.deliveries import NO_MAIL, delivery_id
 from tests.integration.notify.notify_desk import MINUTE, Desk, new_database, open_desk, petition
 

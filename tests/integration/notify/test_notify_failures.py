@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import asyncpg
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from services.notify.mail.refusals import Cause
 from tests.integration.notify.notify_desk import (
     MINUTE,

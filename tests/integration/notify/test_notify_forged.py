@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from deploy.migrations import migrate, migrations
 from services.notify.deliveries import NO_MAIL, NO_TARGET, NOT_DECIDED, NOT_ITS_ID, Claim, delivery_id
 from services.notify.mail.letter import MailWriter

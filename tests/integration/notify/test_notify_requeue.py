@@ -8,7 +8,7 @@ from uuid import uuid4
 import asyncpg
 from structlog.testing import capture_logs
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from deploy.migrations import migrate, migrations
 from services.notify.deliveries import delivery_id
 from services.notify.mail.refusals import Cause

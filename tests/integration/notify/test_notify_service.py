@@ -15,10 +15,10 @@ import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
-from deploy.local.kafka import KafkaBroker
-from deploy.local.mail_catcher import MailCatcher
-from deploy.local.postgres import Postgres
-from deploy.local.service import ServiceProcess
+from deploy.local.parts.kafka import KafkaBroker
+from deploy.local.parts.mail_catcher import MailCatcher
+from deploy.local.parts.postgres import Postgres
+from deploy.local.parts.service import ServiceProcess
 from shared.contract.events import MilestoneReached, Organisation, PetitionChanged, Target
 from shared.contract.identity import milestone_id
 from shared.contract.topics import MILESTONES_REACHED, PETITIONS_CHANGED

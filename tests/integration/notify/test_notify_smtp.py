@@ -11,7 +11,7 @@ from typing import Literal
 
 import pytest
 
-from deploy.local.ports import LOOPBACK
+from deploy.local.parts.ports import LOOPBACK
 from services.notify.mail.letter import Mail
 from services.notify.mail.replies import Stage
 from services.notify.mail.smtp import SmtpAway, SmtpRelay, SmtpServer

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaConnectionError
 from asyncpg import CheckViolationError, RaiseError, UniqueViolationError
 from asyncpg import DataError as PostgresDataError
 
-from deploy.local.kafka import KafkaBroker
+from deploy.local.parts.kafka import KafkaBroker
 from shared.kafka.consuming import holding, watch
 from shared.kafka.consuming.consumer import ConsumerLimits
 from shared.runtime.failures import Collision, InvalidRecord, SetAside

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from deploy.local.kafka import KafkaBroker
+from deploy.local.parts.kafka import KafkaBroker
 from shared.contract.topics import Topic
 from shared.kafka.consuming import watch
 from shared.kafka.consuming.consumer import ConsumerLimits

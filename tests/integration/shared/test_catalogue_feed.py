@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from deploy.local.embedded_kafka import EmbeddedKafka
-from deploy.local.kafka import KafkaBroker
+from deploy.local.parts.embedded_kafka import EmbeddedKafka
+from deploy.local.parts.kafka import KafkaBroker
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import PetitionChanged, TallyUpdated
 from shared.contract.topics import PETITIONS_CHANGED

@@ -12,8 +12,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 
-from deploy.local.embedded_kafka import EmbeddedKafka
-from deploy.local.kafka import KafkaBroker
+from deploy.local.parts.embedded_kafka import EmbeddedKafka
+from deploy.local.parts.kafka import KafkaBroker
 from shared.contract.topics import MAX_RECORD_BYTES, Topic
 from shared.kafka.producing import producer as producer_module
 from shared.kafka.producing.partitioner import partition_of

@@ -13,9 +13,9 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import OffsetAndMetadata
 from prometheus_client import CollectorRegistry
 
-from deploy.local.embedded_kafka import EmbeddedKafka
-from deploy.local.kafka import KafkaBroker
-from deploy.local.ports import free_port
+from deploy.local.parts.embedded_kafka import EmbeddedKafka
+from deploy.local.parts.kafka import KafkaBroker
+from deploy.local.parts.ports import free_port
 from shared.contract.topics import Group, Topic
 from shared.kafka import group_lag
 from shared.kafka.group_lag import GroupLag

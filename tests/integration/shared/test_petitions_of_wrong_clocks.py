@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from deploy.local.kafka import KafkaBroker
+from deploy.local.parts.kafka import KafkaBroker
 from shared.contract.topics import PETITIONS_CHANGED
 from shared.kafka.apply_topics import apply_topics
 from shared.kafka.producing.producer import EventProducer

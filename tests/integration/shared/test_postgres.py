@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import asyncpg
 import pytest
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from shared import postgres as shared_postgres
 from shared.postgres import Database
 from shared.runtime.failures import is_transient

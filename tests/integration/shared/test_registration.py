@@ -9,7 +9,7 @@ from typing import Any
 from aiokafka import ConsumerRecord
 from prometheus_client import CollectorRegistry
 
-from deploy.local.kafka import KafkaBroker
+from deploy.local.parts.kafka import KafkaBroker
 from shared.contract.topics import Topic
 from shared.kafka.registration import FastStreamBroker, RawSubscriber, Records
 from shared.service import new_broker

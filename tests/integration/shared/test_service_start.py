@@ -15,9 +15,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from prometheus_client import CollectorRegistry
 
-from deploy.local.embedded_kafka import EmbeddedKafka
-from deploy.local.kafka import KafkaBroker
-from deploy.local.ports import free_port
+from deploy.local.parts.embedded_kafka import EmbeddedKafka
+from deploy.local.parts.kafka import KafkaBroker
+from deploy.local.parts.ports import free_port
 from shared.contract.topics import Topic
 from shared.kafka.consuming.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.consuming.metrics import ConsumerMetrics

@@ -14,9 +14,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
-from deploy.local.apache_kafka import ApacheKafka
-from deploy.local.embedded_kafka import EmbeddedKafka
-from deploy.local.kafka import KafkaBroker
+from deploy.local.parts.apache_kafka import ApacheKafka
+from deploy.local.parts.embedded_kafka import EmbeddedKafka
+from deploy.local.parts.kafka import KafkaBroker
 from shared.contract.topics import (
     DLQ_MAX_RECORD_BYTES,
     MILESTONES_REACHED,

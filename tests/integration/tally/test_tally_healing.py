@@ -7,8 +7,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from deploy.local.postgres import Postgres
-from deploy.local.valkey import Valkey
+from deploy.local.parts.postgres import Postgres
+from deploy.local.parts.valkey import Valkey
 from services.tally.counting import watch
 from services.tally.counting.announcing.milestones import MilestoneAnnouncer
 from services.tally.counting.announcing.snapshots import SnapshotAnnouncer

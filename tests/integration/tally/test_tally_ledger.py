@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from services.tally.counting.ledger import Ledger
 from services.tally.counting.tally import Reached, TallyState
 from shared.contract.events import minute_of

@@ -8,9 +8,9 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from deploy.local.ports import free_port
-from deploy.local.postgres import Postgres
-from deploy.local.valkey import Valkey
+from deploy.local.parts.ports import free_port
+from deploy.local.parts.postgres import Postgres
+from deploy.local.parts.valkey import Valkey
 from deploy.migrations import migrate
 from services.tally import operations
 from services.tally.operations import Announced, Counts, CountsAway

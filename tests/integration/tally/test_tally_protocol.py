@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from deploy.local.postgres import Postgres
-from deploy.local.valkey import Valkey
+from deploy.local.parts.postgres import Postgres
+from deploy.local.parts.valkey import Valkey
 from services.tally.counting import count, healing
 from services.tally.counting import step as counting
 from services.tally.counting.facts import ReadFact

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deploy.local.valkey import Valkey
+from deploy.local.parts.valkey import Valkey
 from services.tally.counting.redis_store import TallyStore
 from services.tally.counting.tally import TallyState
 from services.tally.reading.counts import READ_SECONDS

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from deploy.local.valkey import Valkey
+from deploy.local.parts.valkey import Valkey
 from services.tally.counting.redis_store import TallyStore
 from services.tally.counting.step import UNKNOWN, Step, step
 from services.tally.counting.tally import Applied, NotApplied, Reached, TallyState

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from deploy.local.valkey import Valkey
+from deploy.local.parts.valkey import Valkey
 from services.tally.counting.redis_store import TallyStore
 from services.tally.counting.tally import TallyState
 from shared import redis as shared_redis

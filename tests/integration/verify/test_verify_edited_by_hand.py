@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from services.notify.milestones.store import Decided
 from services.verify.deciding.rules import SubmittedCommand
 from services.verify.store import LaneTaken, VerifyStore

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from services.verify.deciding.rules import SubmittedCommand
 from services.verify.store import signing, transaction
 from shared.postgres import Database

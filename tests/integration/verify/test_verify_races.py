@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from services.verify.store import LaneTaken, VerifyStore, signing, transaction
 from shared.postgres import Database
 from tests.integration.verify.verifying import apply, empty, lane, ledger, states, told

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from deploy.local.postgres import Postgres
+from deploy.local.parts.postgres import Postgres
 from services.verify.deciding.outcome import LedgerRow, RefusedSignature
 from services.verify.deciding.rules import Judgement, Reason
 from services.verify.store import VerifyStore

@@ -24,11 +24,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from deploy.local.apache_kafka import ApacheKafka
-from deploy.local.ports import LOOPBACK, free_port
-from deploy.local.postgres import Postgres
-from deploy.local.process import PartFailed, Process, run_to_end
-from deploy.local.service import ServiceProcess
+from deploy.local.parts.apache_kafka import ApacheKafka
+from deploy.local.parts.children import run_to_end
+from deploy.local.parts.ports import LOOPBACK, free_port
+from deploy.local.parts.postgres import Postgres
+from deploy.local.parts.process import PartFailed, Process
+from deploy.local.parts.service import ServiceProcess
 
 HOST = "localhost"
 USER = "groundswell"

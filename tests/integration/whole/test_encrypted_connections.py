@@ -24,8 +24,8 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from deploy.local import PROJECT_ROOT
-from deploy.local.ports import LOOPBACK
-from deploy.local.service import SERVICES, ServiceName, ServiceProcess
+from deploy.local.parts.ports import LOOPBACK
+from deploy.local.parts.service import SERVICES, ServiceName, ServiceProcess
 from shared.contract.topics import all_topics
 from shared.kafka.apply_topics import apply_topics
 from shared.kafka.security import client_options, why_unreachable

@@ -14,9 +14,9 @@ from uuid import UUID
 import pytest
 
 from deploy import erase
-from deploy.local.kafka import KafkaBroker
-from deploy.local.ports import free_port
-from deploy.local.postgres import Postgres
+from deploy.local.parts.kafka import KafkaBroker
+from deploy.local.parts.ports import free_port
+from deploy.local.parts.postgres import Postgres
 from deploy.migrations import migrate
 from shared.contract.identity import signer_key
 from shared.kafka.apply_topics import apply_topics

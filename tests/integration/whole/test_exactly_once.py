@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from redis.asyncio import Redis
 
-from deploy.local.service import ServiceName, ServiceProcess
+from deploy.local.parts.service import ServiceName, ServiceProcess
 from shared.contract.events import MilestoneReached
 from shared.contract.topics import MILESTONES_REACHED, SIGNATURES_REJECTED, SIGNATURES_VERIFIED
 from tests.support.system import System

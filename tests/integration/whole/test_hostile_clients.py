@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.local.service import ServiceProcess
+from deploy.local.parts.service import ServiceProcess
 from deploy.local.stack import Stack
 from tests.support.hostile import CANARY, damaged, repeatable
 from tests.support.system import System

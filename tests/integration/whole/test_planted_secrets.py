@@ -18,8 +18,8 @@ import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from deploy.local.ports import free_port
-from deploy.local.service import SERVICES, ServiceName, ServiceProcess
+from deploy.local.parts.ports import free_port
+from deploy.local.parts.service import SERVICES, ServiceName, ServiceProcess
 from shared import redis as shared_redis
 from shared.contract.events import SignCommand
 from shared.contract.topics import SIGNATURES_SUBMITTED, all_topics

@@ -19,7 +19,7 @@ from deploy.capacity.costs import COSTS, COSTS_FILE, CostsError, MeasuredCosts, 
 from deploy.capacity.demand import SNAPSHOT_INTERVAL_MS, Demand
 from deploy.capacity.show import amount, page_costs, page_tables, verdict
 from deploy.cli import app
-from deploy.cli import capacity as command
+from deploy.cli.capacity import capacity as command
 
 ROUND = {
     "ingest_cpu": 100.0,

@@ -6,8 +6,8 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from deploy.local.postgres import Postgres
-from deploy.local.valkey import Valkey
+from deploy.local.parts.postgres import Postgres
+from deploy.local.parts.valkey import Valkey
 from shared.postgres import Database
 from tests.integration.tally.test_tally_healing import HERE, THERE, Parts, Process, facts
 from tests.support.databases import database_named, redis_numbered

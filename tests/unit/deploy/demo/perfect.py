@@ -4,10 +4,10 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from deploy.demo.observed import Observed, ReceivedMail
-from deploy.demo.progress import Progress
-from deploy.demo.surge import Surge
-from deploy.demo.topic_reader import Read
+from deploy.demo.plan.surge import Surge
+from deploy.demo.sending.progress import Progress
+from deploy.demo.watching.observed import Observed, ReceivedMail
+from deploy.demo.watching.topic_reader import Read
 
 SURGE = Surge(scale=0.01)
 

@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import replace
 
 from deploy.demo.checks import Check, outcome_totals, run_checks
-from deploy.demo.observed import Observed, PetitionDrift, ReceivedMail
-from deploy.demo.progress import Progress
+from deploy.demo.sending.progress import Progress
+from deploy.demo.watching.observed import Observed, PetitionDrift, ReceivedMail
 from tests.unit.deploy.demo.perfect import SURGE, perfect_observation, perfect_progress
 
 FERRY = "lake-evening-ferry"

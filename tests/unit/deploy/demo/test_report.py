@@ -6,8 +6,8 @@ import json
 from rich.console import Console
 
 from deploy.demo.checks import Check, run_checks
-from deploy.demo.live import Seen, line, table
 from deploy.demo.report import Report, print_checks
+from deploy.demo.watching.live import Seen, line, table
 from tests.unit.deploy.demo.perfect import SURGE, perfect_observation, perfect_progress
 
 

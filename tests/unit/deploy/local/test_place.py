@@ -15,11 +15,12 @@ import pytest
 from typer.testing import CliRunner
 
 from deploy.cli import app
-from deploy.local import DEMO_STATE_DIR, STATE_DIR, place
-from deploy.local.place import PORTS, Place, claim, end_leftovers, next_free
-from deploy.local.ports import LOOPBACK, free_port, is_free
-from deploy.local.postgres import forget_dead_server
-from deploy.local.process import PartFailed
+from deploy.local import DEMO_STATE_DIR, STATE_DIR, leftovers, place
+from deploy.local.leftovers import end_leftovers
+from deploy.local.parts.ports import LOOPBACK, free_port, is_free
+from deploy.local.parts.postgres import forget_dead_server
+from deploy.local.parts.process import PartFailed
+from deploy.local.place import PORTS, Place, claim, next_free
 from deploy.local.state import RunningProcess, is_running, start_of
 
 OWN = ["kafka", "redis", "postgres"]
@@ -129,7 +130,7 @@ async def test_logs_of_the_run_before_are_there_for_one_more_run(tmp_path: Path)
 async def test_what_a_killed_run_left_is_ended(
     tmp_path: Path, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place, "_LEFTOVERS_SECONDS", 0.3)
+    monkeypatch.setattr(leftovers, "_LEFTOVERS_SECONDS", 0.3)
     with Place(tmp_path) as here:
         here.note_processes([noted(sleeper.pid, start_of(sleeper.pid))])
     assert await end_leftovers(tmp_path) == ["verify"]

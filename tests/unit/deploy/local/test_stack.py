@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.apache_kafka import ApacheKafka
-from deploy.local.embedded_kafka import EmbeddedKafka
-from deploy.local.process import PartFailed
-from deploy.local.stack import Stack, given, stack_secrets
+from deploy.local.assembly import given, stack_secrets
+from deploy.local.parts.apache_kafka import ApacheKafka
+from deploy.local.parts.embedded_kafka import EmbeddedKafka
+from deploy.local.parts.process import PartFailed
+from deploy.local.stack import Stack
 from deploy.local.state import StackState
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.process import Process
+from deploy.local.parts.process import Process
 from deploy.local.stack import Stack
 from deploy.local.supervise import Restarts, Supervisor
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local import PROJECT_ROOT
-from deploy.local.service import SERVICES
+from deploy.local.parts.service import SERVICES
 from shared.runtime import failpoints
 from shared.runtime.failpoints import POINTS, VARIABLE
 

@@ -1,0 +1,1 @@
+"""Looks at the running system from outside until it is quiet, and shows it."""

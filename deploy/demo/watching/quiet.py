@@ -1,0 +1,89 @@
+"""Waits until everything that was sent has come to its end, and says what is missing when it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from deploy.demo.plan.petitions import DemoPetition, Petitions
+from deploy.demo.sending.progress import Progress
+from deploy.demo.watching.observed import Outcomes, ReceivedMail
+from deploy.demo.watching.watch import Watch
+
+STUCK_SECONDS: Final = 45.0
+"""Without any change for so long, nothing more is coming. A rebalance, a lease and a mail's first retry are shorter."""
+MOST_SECONDS: Final = 240.0
+_LOOK_SECONDS: Final = 0.5
+_SETTLE_SECONDS: Final = 1.0
+"""After all is there: time for what should *not* come, a second mail or a count too many, to show."""
+
+
+async def wait_for_quiet(watch: Watch, petitions: Petitions, progress: Progress) -> list[str]:
+    """Wait until nothing is under way any more.
+
+    Returns:
+        What is still missing when nothing has moved for `STUCK_SECONDS`; empty when all came to its end.
+    """
+    started = last_change = time.monotonic()
+    before: list[str] = []
+    while True:
+        missing = await _missing(watch, petitions, progress)
+        if not missing:
+            await asyncio.sleep(_SETTLE_SECONDS)
+            return []
+        now = time.monotonic()
+        if missing != before:
+            before, last_change = missing, now
+        if now - last_change > STUCK_SECONDS or now - started > MOST_SECONDS:
+            return missing
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _missing(watch: Watch, petitions: Petitions, progress: Progress) -> list[str]:
+    """What is under way, by what ingest accepted and not by what is expected: too much must not look like not enough."""
+    outcomes, tallies = await watch.outcomes(), await watch.tallies()
+    milestones, mails = watch.milestones(), await watch.mails()
+    announced = {
+        petition.petition_id: {threshold for (name, threshold) in milestones if name == petition.petition_id}
+        for petition in petitions.all
+    }
+    return [
+        *_undecided(progress, outcomes),
+        *_behind(progress.poison, watch.dead_letters, "dead letters"),
+        *(line for petition in petitions.all for line in _uncounted(petition, outcomes, tallies)),
+        *(
+            line
+            for petition in petitions.all
+            for line in _unannounced(petition, tallies, announced[petition.petition_id])
+        ),
+        *(line for petition in petitions.all for line in unmailed(petition, announced[petition.petition_id], mails)),
+    ]
+
+
+def _undecided(progress: Progress, outcomes: Outcomes) -> list[str]:
+    return _behind(progress.accepted, outcomes.total(), "accepted signatures decided")
+
+
+def _behind(wanted: int, got: int, what: str) -> list[str]:
+    return [f"{what}: {got:,} of {wanted:,}"] if got < wanted else []
+
+
+def _uncounted(petition: DemoPetition, outcomes: Outcomes, tallies: dict[str, int]) -> list[str]:
+    name = petition.petition_id
+    return _behind(outcomes[name, "verified", ""], tallies[name], f"verified signatures of {name} counted")
+
+
+def _unannounced(petition: DemoPetition, tallies: dict[str, int], announced: set[int]) -> list[str]:
+    reached = {threshold for threshold in petition.state.milestones if threshold <= tallies[petition.petition_id]}
+    return [f"milestone {threshold:,} of {petition.petition_id} announced" for threshold in sorted(reached - announced)]
+
+
+def unmailed(petition: DemoPetition, announced: set[int], mails: list[ReceivedMail]) -> list[str]:
+    """A line for each target that got no mail about some announced milestone."""
+    lines = []
+    for target in petition.targets:
+        named = {threshold for mail in mails if target.email in mail.to for threshold in mail.milestones}
+        if left := sorted(announced - named):
+            lines.append(f"mail to {target.email} about {', '.join(f'{threshold:,}' for threshold in left)}")
+    return lines

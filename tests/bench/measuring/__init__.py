@@ -1,0 +1,1 @@
+"""What work has cost, and whether it was counted right."""
