@@ -90,12 +90,11 @@ class _Application(AsgiFastStream):
         broker: KafkaBroker,
         *,
         routes: ASGIApp | None,
-        around: Callable[[], contextlib.AbstractAsyncContextManager[None]],
         on_bug: Callable[[BaseException], None],
         **options: Any,
     ) -> None:
         super().__init__(broker, **options)
-        self._broker, self._own_routes, self._around, self._on_bug = broker, routes, around, on_bug
+        self._broker, self._own_routes, self._on_bug = broker, routes, on_bug
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         # Straight to the service's own API, which no whole path of FastStream's is in.
@@ -117,7 +116,7 @@ class _Application(AsgiFastStream):
 
         FastStream's own one gives up when Kafka is away at the start, and leaves the process serving HTTP after a bug.
         """
-        async with self._around(), background(self._on_bug, self._start_when_reachable()):
+        async with self.lifespan_context(), background(self._on_bug, self._start_when_reachable()):
             try:
                 yield
             finally:
@@ -194,9 +193,9 @@ class Service:
         self.app = _Application(
             broker,
             routes=routes,
-            around=around,
             on_bug=self.fail,
             logger=None,
+            lifespan=around,
             on_shutdown=[_on_the_loop(stop) for stop in (self._limit_the_stop, *on_stop)],
             specification=TopicsDocument(
                 title=title, version="1.0.0", description=f"Topics of Groundswell's {name} service."
