@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
 import structlog
@@ -32,7 +32,6 @@ class Application(AsgiFastStream):
     Args:
         broker: Its subscribers start and stop with the application.
         routes: The service's own HTTP routes, if it has any.
-        around: Makes what is open while the application serves: entered before the broker starts, left after it has stopped.
         on_bug: Ends the process; called when the broker cannot be started, and Kafka being away is not the reason.
         on_stop: Called in this order when open HTTP requests have ended, before the subscribers are stopped.
         options: FastStream's.
@@ -43,13 +42,12 @@ class Application(AsgiFastStream):
         broker: KafkaBroker,
         *,
         routes: ASGIApp | None,
-        around: Callable[[], AbstractAsyncContextManager[None]],
         on_bug: Callable[[BaseException], None],
         on_stop: Sequence[Callable[[], None]],
         **options: Any,
     ) -> None:
         super().__init__(broker, on_shutdown=[_on_the_loop(stop) for stop in on_stop], **options)
-        self._broker, self._own_routes, self._around, self._on_bug = broker, routes, around, on_bug
+        self._broker, self._own_routes, self._on_bug = broker, routes, on_bug
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         # Straight to the service's own API, which no whole path of FastStream's is in.
@@ -71,7 +69,7 @@ class Application(AsgiFastStream):
 
         FastStream's own one gives up when Kafka is away at the start, and leaves the process serving HTTP after a bug.
         """
-        async with self._around(), background(self._on_bug, self._start_when_reachable()):
+        async with self.lifespan_context(), background(self._on_bug, self._start_when_reachable()):
             try:
                 yield
             finally:

@@ -146,10 +146,10 @@ class Service:
         self.app = Application(
             base.broker,
             routes=routes,
-            around=self._lifespan,
             on_bug=base.crash.fail,
             on_stop=[self._stop_limit.begin, *[part.stop for part in parts if part.stop is not None]],
             logger=None,
+            lifespan=self._lifespan,
             specification=TopicsDocument(
                 title=f"Groundswell {base.name}",
                 version="1.0.0",

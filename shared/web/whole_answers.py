@@ -5,7 +5,7 @@ and 10 µs, a tenth of what accepting a signature costs. The hottest call knows 
 formed.
 
 Measured 2026-11-30 on a busy machine, ten rounds in turns: without this, ingest's part of a signature (125 to 181 µs) costs 6
-to 15 µs more in seven of them. tests/unit/shared/web/test_whole_answers.py compares the bytes with uvicorn's own.
+to 15 µs more in eight of them. tests/unit/shared/web/test_whole_answers.py compares the bytes with uvicorn's own.
 """
 
 from __future__ import annotations

@@ -259,7 +259,7 @@ async def test_a_batch_held_longer_than_the_poll_interval_stays_in_the_group_bec
     await write(kafka, topic.name, numbers(3))
     away = Away()
     worker = Worker(kafka, topic, process=away)
-    worker.consumer._subscriber._connection_args["max_poll_interval_ms"] = 800  # five minutes, without this
+    worker.consumer._subscriber._subscriber._connection_args["max_poll_interval_ms"] = 800  # five minutes, without this
 
     async with worker, committed(kafka, topic) as group:
         await eventually(lambda: len(worker.attempts) >= 1, "held")
