@@ -15,7 +15,7 @@ from aiokafka import ConsumerRecord
 from services.verify.deciding.outcome import Decided, Mismatch
 from services.verify.deciding.rules import NEEDS_NO_PETITION, Judgement, SubmittedCommand, is_sign, judge
 from services.verify.metrics import VerifyMetrics
-from services.verify.records import fact_record, rejection_record
+from services.verify.publishing.records import fact_record, rejection_record
 from services.verify.store import LaneTaken, VerifyStore
 from shared.contract.bounds import COMMAND_AHEAD, in_utc, latest_time
 from shared.contract.catalogue import Catalogue

@@ -22,7 +22,7 @@ from services.tally.counting.handlers import decode as decode_fact
 from services.verify.deciding.outcome import LedgerRow
 from services.verify.deciding.rules import judge
 from services.verify.handlers import VerifyHandler
-from services.verify.records import fact_record
+from services.verify.publishing.records import fact_record
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import MilestoneReached, PetitionChanged
 from shared.contract.topics import PETITIONS_CHANGED, SIGNATURES_SUBMITTED

@@ -17,7 +17,7 @@ the bytes of that batch are read again here:
 
 Because an `Unreadable` is a record, its reader sets it aside and commits past it as it does with any other.
 
-A good batch costs one more Python call, a record one more step of a generator (tests/unit/shared/kafka/test_unpacking.py
+A good batch costs one more Python call, a record one more step of a generator (tests/unit/shared/kafka/fetching/test_unpacking.py
 holds the client's own behaviour against what is said here, so an upgrade that changes it is noticed).
 """
 

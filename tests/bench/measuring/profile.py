@@ -39,8 +39,14 @@ _IDENTITY: Final = (
     "canonical e-mail, signer key",
     r"shared/contract/identity|shared/contract/mail|email_validator/|idna/",
 )
-_KAFKA_IN: Final = ("Kafka: fetch, commit", r"aiokafka/(consumer|record|coordinator)|faststream/|shared/kafka/watch")
-_KAFKA_OUT: Final = ("Kafka: publish", r"aiokafka/producer|shared/kafka/producer|aiokafka/record/(default|legacy)_rec")
+_KAFKA_IN: Final = (
+    "Kafka: fetch, commit",
+    r"aiokafka/(consumer|record|coordinator)|faststream/|shared/kafka/consuming/watch",
+)
+_KAFKA_OUT: Final = (
+    "Kafka: publish",
+    r"aiokafka/producer|shared/kafka/producing/producer|aiokafka/record/(default|legacy)_rec",
+)
 
 STAGES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "ingest": rules(
@@ -57,19 +63,19 @@ STAGES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "verify": rules(
         _IDENTITY,
         _KAFKA_OUT,
-        ("make facts", r"(fact|rejection)_record |shared/kafka/headers"),
-        ("decode", r"_decode_all |decode |read_event |shared/kafka/decode"),
+        ("make facts", r"(fact|rejection)_record |shared/kafka/records/headers"),
+        ("decode", r"_decode_all |decode |read_event |shared/kafka/records/decode"),
         ("decide", r"services/verify/deciding/|_judge"),
         ("PostgreSQL", r"services/verify/store|asyncpg/|shared/postgres"),
         _KAFKA_IN,
     ),
     "tally": rules(
         _KAFKA_OUT,
-        ("decode", r"_decode_all |decode |read_event |shared/kafka/decode"),
-        ("Redis", r"services/tally/counting/(redis_)?store|redis/|hiredis"),
+        ("decode", r"_decode_all |decode |read_event |shared/kafka/records/decode"),
+        ("Redis", r"services/tally/counting/redis_store|redis/|hiredis"),
         (
             "snapshots",
-            r"services/tally/counting/announce|services/tally/counting/heal|services/tally/counting/audit"
+            r"services/tally/counting/announcing|services/tally/counting/heal|services/tally/counting/audit"
             r"|services/tally/counting/ledger|services/tally/reading/|asyncpg/",
         ),
         ("group, fences", r"services/tally/counting/"),

@@ -42,7 +42,7 @@ ORDER = {
         "run": [
             "Database.open",
             "EventProducer.start_when_reachable",
-            "TallyHandler.watch",
+            "Watch.run",
             "SnapshotAnnouncer.run",
             "AuditLoop.run",
             "GroupLag.run",

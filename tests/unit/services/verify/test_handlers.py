@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from services.verify.deciding.outcome import LedgerRow, RefusedSignature
 from services.verify.handlers import VerifyHandler
 from services.verify.metrics import VerifyMetrics
-from services.verify.records import fact_record, rejection_record
+from services.verify.publishing.records import fact_record, rejection_record
 from services.verify.store import VerifyStore
 from shared.contract.catalogue import Catalogue
 from shared.contract.events import (

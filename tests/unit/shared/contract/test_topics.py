@@ -3,7 +3,7 @@
 import inspect
 from datetime import timedelta
 
-from deploy import cli
+from deploy.cli import prepare
 from shared.contract import events
 from shared.contract.events import Event, Organisation, Pause, PetitionState, Policy, Target
 from shared.contract.topics import (
@@ -78,4 +78,4 @@ def test_no_two_events_share_a_type_and_each_type_ends_in_its_version() -> None:
 
 
 def test_the_command_makes_as_many_partitions_as_the_default_says() -> None:
-    assert inspect.signature(cli.topics_apply).parameters["partitions"].default == DEFAULT_PARTITIONS
+    assert inspect.signature(prepare.topics_apply).parameters["partitions"].default == DEFAULT_PARTITIONS

@@ -1,0 +1,1 @@
+"""What verify publishes of a decision, as records for Kafka."""
