@@ -29,12 +29,9 @@ def build(settings: Settings) -> Service:
     feed = CatalogueFeed(catalogue, base.registry, on_bug=base.crash.fail)
     outbox = new_outbox(settings, database=database, catalogue=catalogue, feed=feed, metrics=metrics)
     sender, store = outbox.sender, outbox.store
+    milestones = MilestoneStore(database)
     handler = MilestoneHandler(
-        catalogue=catalogue,
-        feed=feed,
-        store=MilestoneStore(database),
-        metrics=metrics,
-        coalesce_seconds=settings.coalesce_seconds,
+        catalogue=catalogue, feed=feed, store=milestones, metrics=metrics, coalesce_seconds=settings.coalesce_seconds
     )
     consumer = new_consumer(base, handler, producer)
     upkeep = Upkeep(handler=handler, corrections=outbox.corrections, store=store, metrics=metrics)
