@@ -1,4 +1,4 @@
-"""What can be turned of verify."""
+"""Settings of verify."""
 
 from __future__ import annotations
 
