@@ -1,6 +1,6 @@
-"""Every refusal that ingest gives, in one table: name, status, and the sentence for the client.
+"""All refusals of ingest in one table: name, status, and the sentence for the client.
 
-Rules and calls raise `problem`; the request boundary alone answers it (`services.ingest.routes`, and for the hot call
+Rules and calls raise `problem`; only the request boundary answers it (`services.ingest.routes`, and for the hot call
 `services.ingest.signing.sign`). The names are part of the API (the last part of a problem's ``type``), label the metric
 ``groundswell_ingest_refused_total``, and make the table of refusals in docs/openapi.json.
 """
@@ -16,24 +16,24 @@ from shared.web import malformed
 from shared.web.problems import Problem
 
 FieldError = dict[str, str]
-"""One field that must be put right: ``field``, ``code`` and ``problem``, a sentence. Never the value that was sent."""
+"""One invalid field: ``field``, ``code`` and ``problem``, a sentence. Never the value that was sent."""
 
 WWW_AUTHENTICATE: Final = 'Bearer realm="groundswell"'
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One way to be refused."""
+    """One kind of refusal."""
 
     status: int
     detail: str
     retry_after: int | None = None
-    """Seconds. Clients of a surge come back together, so the overload's is long enough to let the backlog pass."""
+    """Seconds. Clients of a surge retry together, so an overload's is long enough for the backlog to clear."""
     headers: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 _THE_END: Final = MappingProxyType({"connection": "close"})
-"""The connection cannot be used again: the rest of the body may still come, or what comes cannot be trusted."""
+"""The connection cannot be reused: the rest of the body may still arrive, or its bytes cannot be trusted."""
 _ASK_FOR_CREDENTIALS: Final = MappingProxyType({"www-authenticate": WWW_AUTHENTICATE})
 
 KINDS: Final[dict[str, Kind]] = {
@@ -123,7 +123,7 @@ KINDS: Final[dict[str, Kind]] = {
 def problem(
     name: str, *, detail: str | None = None, errors: Sequence[FieldError] = (), retry_after: int | None = None
 ) -> Problem:
-    """The refusal of one of `KINDS`, to be raised; `detail` and `retry_after` replace the table's."""
+    """A refusal of one of `KINDS`, to be raised; `detail` and `retry_after` replace the table's values."""
     kind = KINDS[name]
     return Problem(
         kind.status,
