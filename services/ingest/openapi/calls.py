@@ -1,4 +1,4 @@
-"""Every call of ingest, in words, with examples: all that its OpenAPI document cannot take from models and tables."""
+"""All calls of ingest with descriptions and examples: what its OpenAPI document cannot take from models and tables."""
 
 from __future__ import annotations
 

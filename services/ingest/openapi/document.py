@@ -1,4 +1,4 @@
-"""ingest's OpenAPI 3.1 document (docs/openapi.json), made from the models, the table of refusals and the table of calls."""
+"""ingest's OpenAPI 3.1 document (docs/openapi.json), generated from the models and the tables of refusals and calls."""
 
 from __future__ import annotations
 

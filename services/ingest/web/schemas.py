@@ -1,4 +1,4 @@
-"""What ingest answers, as models: they make the answers, and the schemas in docs/openapi.json."""
+"""Models of ingest's answers: they make the answers, and the schemas in docs/openapi.json."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ State = Literal[
     SignatureState.WITHDRAWN,
     SignatureState.INVALIDATED,
 ]
-"""All states. As a literal, so that the schema of a status names them where it is, and not by reference."""
+"""All states, as a literal, so that the schema of a status lists them inline and not by reference."""
 
 
 class Answer(BaseModel):
@@ -162,5 +162,5 @@ def public_petition(petition: PetitionChanged, moment: AwareDatetime) -> PublicP
 
 
 def status_url(signature_id: UUID | str) -> str:
-    """Where to ask for a signature's outcome, relative to ingest's own address."""
+    """The address of a signature's status, relative to ingest's base URL."""
     return f"/v1/signatures/{signature_id}"
