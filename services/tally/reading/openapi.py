@@ -32,7 +32,7 @@ id: a reader that comes back is sent the whole again."""
 
 @cache
 def document() -> dict[str, Any]:
-    """The document. Do not change what is returned."""
+    """The document. Callers must not change it."""
     _, schemas = models_json_schema(
         [(model, "serialization") for model in (TallyBody, OrganisationBody, TallyUpdated, ProblemDetails)],
         ref_template="#/components/schemas/{model}",
