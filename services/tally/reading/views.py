@@ -290,7 +290,7 @@ def paragraphs(text: str) -> list[str]:
 
 
 def excerpt(text: str, limit: int = EXCERPT_LETTERS) -> str:
-    """The beginning of a text in one line of at most `limit` characters, cut after a word, with an ellipsis if a paragraph was cut.
+    """The beginning of a text in one line of at most `limit` characters, with an ellipsis if a paragraph was cut after a word.
 
     It is the first paragraph, and as many more as are needed for half of `limit`.
     """
