@@ -66,7 +66,7 @@ KINDS: Final[dict[str, Kind]] = {
         "Somebody else changed this petition at the same moment. Get it again, and see whether the change is still due.",
     ),
     "signature_undecided": Kind(
-        409, "This signature was taken in but is not decided yet; ask again in a moment.", retry_after=2
+        409, "This signature was accepted but is not decided yet; ask again in a moment.", retry_after=2
     ),
     "command_without_effect": Kind(409, "This command can change nothing about the signature."),
     "petition_closed": Kind(410, "This petition takes no more signatures."),
@@ -84,10 +84,10 @@ KINDS: Final[dict[str, Kind]] = {
     "invalid_fields": Kind(422, "Some fields must be put right; see errors."),
     "too_many_requests": Kind(429, "This client has sent too many requests."),
     "too_many_wrong_credentials": Kind(
-        429, "Too many wrong credentials came from this network. These were not looked at: send them again later."
+        429, "Too many wrong credentials came from this network. These were not checked: send them again later."
     ),
     "internal_error": Kind(500, "Something here is broken; it has been logged."),
-    "overloaded": Kind(503, "More requests are in work than this service takes at once.", retry_after=5),
+    "overloaded": Kind(503, "More requests are in progress than this service takes at once.", retry_after=5),
     "starting": Kind(503, "The petitions are still being read.", retry_after=2),
     "petition_newer": Kind(
         503,

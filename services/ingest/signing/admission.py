@@ -58,7 +58,7 @@ def _described(least: int, most: int, **more: str) -> dict[str, Any]:
 
 
 class Submission(BaseModel):
-    """What a signer sends: the body of ``POST /v1/petitions/{petition_id}/signatures``. Unknown fields are ignored."""
+    """A signer's submission: the body of ``POST /v1/petitions/{petition_id}/signatures``. Unknown fields are ignored."""
 
     # hide_input_in_errors: an exception's text may reach a log, and this is personal data.
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
@@ -82,7 +82,7 @@ class Submission(BaseModel):
 
 
 class BatchLine(Submission):
-    """One line of a batch: a submission and, if the partner wants retries to be safe, its idempotency key."""
+    """One line of a batch: a submission, with an idempotency key if the partner's retries shall be safe."""
 
     idempotency_key: (
         Annotated[str, StringConstraints(min_length=1, max_length=MOST_IDEMPOTENCY_KEY, pattern=IDEMPOTENCY_KEY)] | None
@@ -90,19 +90,18 @@ class BatchLine(Submission):
 
 
 class Erasure(BaseModel):
-    """Who has a signature erased, and why: the body of ``POST /v1/signatures/{signature_id}/erase``."""
+    """Actor and reason of an erasure: the body of ``POST /v1/signatures/{signature_id}/erase``."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
     actor: str | None = Field(
         None,
-        description="Who decided it, in your own words: a name or an account of your staff. Without it: the name of the"
-        " token.",
+        description="Who decided the erasure: a name or an account of your staff. Default: the name of the token.",
         json_schema_extra=_described(1, MOST_ACTOR, pattern=_FILLED_LINE),
         repr=False,
     )
     reason: str = Field(
-        description="Why, such as the number of the request. It is kept: do not name the signer.",
+        description="Why, such as the number of the request. It is stored: do not name the signer.",
         json_schema_extra=_described(1, MOST_REASON, pattern=_FILLED_LINE),
         repr=False,
     )

@@ -60,7 +60,7 @@ class TallyBody(_Body):
 
 
 class TargetBody(_Body):
-    """Whom a petition addresses. Without the e-mail address: mail goes through Groundswell."""
+    """A target of a petition. Without the e-mail address: mail goes through Groundswell."""
 
     name: str
     kind: TargetKind
