@@ -23,7 +23,7 @@ from shared.runtime.settings import PostgresSettings, Secret, SignerSettings, un
 
 
 class Settings(PostgresSettings, SignerSettings):
-    """Settings of ingest; environment names start with ``INGEST_`` unless said otherwise."""
+    """Settings of ingest; environment names start with ``INGEST_`` unless stated otherwise."""
 
     model_config = SettingsConfigDict(env_prefix="INGEST_")
 

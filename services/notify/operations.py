@@ -24,7 +24,7 @@ from shared.runtime.unreachable import why
 _CONNECT_SECONDS: Final = 10
 _ANSWER_SECONDS: Final = 60
 _TRIES: Final = 5
-"""Of one petition, when senders choose mails to the same targets at the same moments."""
+"""Attempts for one petition, each of which may conflict with senders that choose mails to the same targets."""
 
 NOT_BY_COMMAND: Final = {
     Cause.TARGET: "their petition does not address the target any more; if it does again (PUT), they go out by themselves",
@@ -54,7 +54,7 @@ class DueAgain:
     again: list[UUID]
     """Deliveries due again, including those folded into the failed mails."""
     left: list[Left]
-    """Failed deliveries that could not be made due now."""
+    """Failed deliveries that could not be made due now, with the reasons."""
     not_by_command: Counter[Cause]
     """The number of deliveries that failed for each cause of `NOT_BY_COMMAND`."""
 

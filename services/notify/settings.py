@@ -30,7 +30,7 @@ def _pages_url(url: str) -> str:
 
 
 class Settings(PostgresSettings, ConsumerSettings):
-    """Settings of notify; environment names start with ``NOTIFY_`` unless said otherwise."""
+    """Settings of notify; environment names start with ``NOTIFY_`` unless stated otherwise."""
 
     model_config = SettingsConfigDict(env_prefix="NOTIFY_")
 
@@ -126,7 +126,7 @@ class Settings(PostgresSettings, ConsumerSettings):
         return seconds
 
     def exposures(self) -> list[Exposure]:
-        """Those of all services, and the relay's."""
+        """The inherited ones, and the relay's."""
         server = SmtpServer.parse(self.smtp_url.get_secret_value())
         hosts = addresses.far([server.host]) if server.password and server.encryption == "none" else []
         found = [Exposure("SMTP_URL", tuple(hosts), "smtps:// or smtp+starttls://")] if hosts else []

@@ -31,7 +31,7 @@ _SHOWN: Final = (Cause.ADDRESS, Cause.SERVER, Cause.TARGET, Cause.WITHHELD)
 
 
 class Upkeep:
-    """Runs until it is cancelled."""
+    """The periodic work of notify."""
 
     def __init__(
         self, *, handler: MilestoneHandler, corrections: Corrections, store: DeliveryStore, metrics: NotifyMetrics

@@ -22,7 +22,7 @@ def _public_url(url: str) -> str:
 
 
 class Settings(PostgresSettings, ConsumerSettings):
-    """Settings of tally; environment names start with ``TALLY_`` unless said otherwise."""
+    """Settings of tally; environment names start with ``TALLY_`` unless stated otherwise."""
 
     model_config = SettingsConfigDict(env_prefix="TALLY_")
 
@@ -70,7 +70,7 @@ class Settings(PostgresSettings, ConsumerSettings):
     )
 
     def exposures(self) -> list[Exposure]:
-        """Those of all services, and Redis's."""
+        """The inherited ones, and Redis's."""
         hosts = addresses.redis_exposes_password_to(self.redis_url.get_secret_value())
         found = [Exposure("REDIS_URL", tuple(hosts), "rediss:// with the certificate checked")] if hosts else []
         return [*super().exposures(), *found]

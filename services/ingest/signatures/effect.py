@@ -40,7 +40,7 @@ def without_effect(command: type[ChangeCommand], state: str, *, carried_out: boo
     Args:
         command: The type of the command.
         state: The state of the signature; for a duplicate, that of the original.
-        carried_out: Whether this very command changed a count before. A signature is verified by its confirmation, or
+        carried_out: Whether this same command changed a count before. A signature is verified by its confirmation, or
             because none is required; only in the first case is another confirmation a replay.
     """
     if command not in _FROM or state in _FROM[command]:

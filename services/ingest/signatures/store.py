@@ -35,7 +35,7 @@ class CommandTarget:
     state: str
     """The state of the signature to which the command applies; for a duplicate, that of the original."""
     carried_out: bool
-    """Whether this very command changed a count before."""
+    """Whether this same command changed a count before."""
 
 
 @dataclass(frozen=True, slots=True)

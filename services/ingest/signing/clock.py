@@ -130,7 +130,7 @@ class Clock:
         self.told("kafka", milliseconds / 1000, sent, acknowledged)
 
     def look(self) -> bool:
-        """Compare now. Returns whether the clock is wrong."""
+        """Compare the clocks now. Returns whether ours is wrong."""
         ours = self._last_seen = self._wall_before_monotonic()
         self._readings = {source: known for source, known in self._readings.items() if self._is_fresh(known)}
         self._offsets = {source: ours - known.ahead for source, known in self._readings.items()}

@@ -40,7 +40,7 @@ _WORDS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]+")
 
 
 class Unmailable(ValueError):
-    """No server can ever deliver this mail. The message says why, without the address."""
+    """No server can ever deliver this mail. The message gives the reason, without the address."""
 
 
 @dataclass(frozen=True, slots=True)

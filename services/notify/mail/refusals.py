@@ -49,11 +49,11 @@ _MOST: Final = 1000
 """Details have three digits."""
 
 _ABOUT_RECIPIENT: Final = {
-    1: frozenset(range(_MOST)) - {7, 8, 9},  # addresses; 7 and 8 are the sender's, 9 is about a mailer
+    1: frozenset(range(_MOST)) - {7, 8, 9},  # addresses; 7 and 8 concern the sender, 9 a mailer
     2: frozenset(range(_MOST)),  # the mailbox: disabled, full, takes no mail of this length, a list
     4: frozenset(range(_MOST)) - {3, 5},  # routing to its domain; 3 and 5: the server's own directory and load
     6: frozenset({7}),  # an address that is not ASCII
-    7: frozenset({17, 18}),  # mailbox or domain belong to somebody else now (RFC 7293)
+    7: frozenset({17, 18}),  # mailbox or domain has a new owner (RFC 7293)
 }
 """By subject of an enhanced status code, the details that concern the recipient."""
 

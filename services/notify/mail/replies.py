@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Stage(Enum):
-    """Which command of the mail transaction was answered."""
+    """The command of the mail transaction that a reply answers."""
 
     SENDER = "MAIL FROM"
     RECIPIENT = "RCPT TO"

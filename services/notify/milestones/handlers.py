@@ -1,4 +1,4 @@
-"""Milestones in: a batch through decode → decided? → known? → rows. The consumer commits when `process` returns."""
+"""A batch of milestones through notify: decode → decided? → known? → rows. The consumer commits when `process` returns."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ assignment."""
 
 
 class Watch:
-    """Looks after the petitions that this process owns."""
+    """The periodic work for the petitions that this process owns."""
 
     def __init__(
         self,

@@ -98,7 +98,7 @@ def next_milestone(count: int, thresholds: Sequence[int]) -> int | None:
 
 
 def tally_body(petition: PetitionChanged, tally: TallyUpdated, *, stale: bool = False) -> TallyBody:
-    """The answer of ``GET /v1/petitions/{petition_id}/tally``; `stale`: it is not Redis' own now, but the newest known."""
+    """The answer of ``GET /v1/petitions/{petition_id}/tally``; `stale`: the tally is the newest known, not Redis' present one."""
     return TallyBody(
         petition_id=petition.petition_id,
         title=petition.title,
@@ -119,7 +119,7 @@ def tally_body(petition: PetitionChanged, tally: TallyUpdated, *, stale: bool = 
 
 
 def newest_of(petitions: Sequence[PetitionChanged]) -> PetitionChanged:
-    """The petition that was changed last: an organisation has no state of its own, and this one has its newest name."""
+    """The petition that was changed last. An organisation has no state of its own, so this petition has its newest name."""
     return max(petitions, key=lambda petition: petition.changed_at)
 
 
@@ -168,16 +168,16 @@ def organisation_body(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardView:
-    """What an organisation's page says of a petition beyond the API's body."""
+    """A petition on an organisation's page: what the API's body does not have."""
 
     addressed_to: list[tuple[str, str]]
     """The result of `addressed_to`."""
     badge: str | None
-    """Why it takes no signatures now; None when it does."""
+    """Why the petition takes no signatures now; None if it does."""
 
 
 def card_view(petition: PetitionChanged, moment: datetime) -> CardView:
-    """What ``/o/{slug}`` shows of `petition` at `moment`."""
+    """The view of `petition` on ``/o/{slug}`` at `moment`."""
     badge = None
     match admission_at(petition, moment):
         case Admission.CLOSED:
@@ -192,7 +192,7 @@ def card_view(petition: PetitionChanged, moment: datetime) -> CardView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a petition is on its way to a milestone."""
+    """A petition's progress towards a milestone."""
 
     threshold: int
     to_go: int

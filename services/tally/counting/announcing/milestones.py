@@ -1,8 +1,8 @@
 """Milestones: finding those that are reached and not announced, and announcing each once.
 
 Contract: a milestone is recorded in Redis by the call that reached it, is announced only if the ledger proves it (`proof`),
-and is published with one id, which a crash does not change. Milestones that no batch reached, such as one that was added
-below the present count, are found without counting anything (`MilestoneFinder`).
+and is announced once: a publication that a crash repeats has the same id. Milestones that no batch reached, such as one that
+was added below the present count, are found without counting anything (`MilestoneFinder`).
 """
 
 from __future__ import annotations
