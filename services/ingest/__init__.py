@@ -1,1 +1,1 @@
-"""ingest: takes signatures in over HTTP, and answers only after Kafka has them."""
+"""ingest: accepts signatures over HTTP, and answers only after Kafka has stored them."""

@@ -22,7 +22,7 @@ from shared.service import Base, Service
 
 
 def build(settings: Settings) -> Service:
-    """Put an ingest process together; nothing connects before it is run."""
+    """Put an ingest process together. Nothing connects before the service runs."""
     base = Base("ingest", settings)
     database = Database(settings.postgres_url.get_secret_value(), application=base.name)
     catalogue = Catalogue()
@@ -48,7 +48,7 @@ def build(settings: Settings) -> Service:
             Part(run=GroupLag(settings, base.registry).run),
         ],
         checks={"kafka": producer.check, "catalogue": feed.check, "clock": clock.check},
-        # Signatures are taken in without PostgreSQL; only status and commands need it.
+        # Signatures are accepted without PostgreSQL; status and commands, and changes of petitions, need it.
         side_checks={"postgres": database.check},
         routes=routes.build(
             settings, database, catalogue, feed, intake, events=events, in_flight=in_flight, metrics=metrics

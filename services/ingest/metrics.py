@@ -1,7 +1,6 @@
-"""What can be watched of ingest. Labels are few and fixed; nothing personal is in any of them.
+"""Metrics of ingest. Labels have few, fixed values and hold no personal data.
 
-Whether a submission is a retry with an Idempotency-Key that was used before cannot be known here: ingest keeps no state.
-verify counts replays.
+ingest keeps no state, so it cannot tell whether an Idempotency-Key was used before; verify counts replays.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ class IngestMetrics:
     def __init__(self, registry: CollectorRegistry, *, in_flight: Callable[[], int]) -> None:
         self._accepted = Counter(
             "groundswell_ingest_accepted",
-            "Events that Kafka has acknowledged, by the call that brought them",
+            "Events that Kafka has acknowledged, by the call that submitted them",
             ["call"],
             registry=registry,
         )
@@ -31,14 +30,14 @@ class IngestMetrics:
         self.petition_accepted = self._accepted.labels(call="petition")
         self.admin_events = Counter(
             "groundswell_ingest_admin_events",
-            "Calls of administrators, and of partners about a signature, by what became of them: done, asked (not known),"
-            " failed, overtaken, refused (this caller may not)",
+            "Calls of administrators, and of partners about a signature, by outcome: done, asked (not known yet), failed,"
+            " overtaken, refused (the caller is not allowed to)",
             ["call", "outcome"],
             registry=registry,
         )
         self.refused = Counter(
             "groundswell_ingest_refused",
-            "Requests, or lines of a batch, that were not accepted, by the problem's name (docs/openapi.json)",
+            "Requests, or lines of a batch, that were refused, by the problem's name (docs/openapi.json)",
             ["reason"],
             registry=registry,
         )
@@ -46,13 +45,13 @@ class IngestMetrics:
             self.refused.labels(reason=reason)
         self.form_errors = Counter(
             "groundswell_ingest_form_errors",
-            "Wrong fields of signers' forms that were not accepted, by field and what is wrong with it",
+            "Invalid fields of refused sign forms, by field and error code",
             ["field", "code"],
             registry=registry,
         )
         self.acknowledged_seconds = Histogram(
             "groundswell_ingest_acknowledged_seconds",
-            "Seconds from a signature's request to Kafka's acknowledgement: what a signer waits",
+            "Seconds from a signature's request to Kafka's acknowledgement, which is how long the signer waits",
             buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
             registry=registry,
         )
@@ -64,20 +63,20 @@ class IngestMetrics:
         )
         self.disconnected = Counter(
             "groundswell_ingest_disconnected",
-            "Clients that went away before their request was whole; nothing of it was accepted",
+            "Clients that disconnected before their request was complete; nothing of it was accepted",
             registry=registry,
         )
         self.clock_offset_seconds = Gauge(
             "groundswell_ingest_clock_offset_seconds",
-            "Seconds that this machine's clock is ahead of another one's, by source: postgres, kafka; NaN: not known",
+            "Seconds that this machine's clock is ahead of a source's, by source: postgres, kafka; NaN: not known",
             ["source"],
             registry=registry,
         )
-        requests = Gauge("groundswell_ingest_in_flight_requests", "Requests in work now", registry=registry)
+        requests = Gauge("groundswell_ingest_in_flight_requests", "Requests in progress", registry=registry)
         requests.set_function(in_flight)
 
     def count_refusal(self, problem: Problem) -> None:
-        """One request, or one line of a batch, that was not accepted; of a form, each wrong field."""
+        """Count a refused request or line of a batch, and each invalid field if it was a form."""
         self.refused.labels(reason=problem.code).inc()
         for error in problem.errors:
             if error["field"] in FORM_FIELDS:

@@ -1,6 +1,6 @@
-"""Every refusal that ingest gives, in one table: name, status, and the sentence for the client.
+"""All refusals of ingest in one table: name, status, and the sentence for the client.
 
-Rules and calls raise `problem`; the request boundary alone answers it (`services.ingest.routes`, and for the hot call
+Rules and calls raise `problem`; only the request boundary answers it (`services.ingest.routes`, and for the hot call
 `services.ingest.signing.sign`). The names are part of the API (the last part of a problem's ``type``), label the metric
 ``groundswell_ingest_refused_total``, and make the table of refusals in docs/openapi.json.
 """
@@ -16,24 +16,24 @@ from shared.web import malformed
 from shared.web.problems import Problem
 
 FieldError = dict[str, str]
-"""One field that must be put right: ``field``, ``code`` and ``problem``, a sentence. Never the value that was sent."""
+"""One invalid field: ``field``, ``code`` and ``problem``, a sentence. Never the value that was sent."""
 
 WWW_AUTHENTICATE: Final = 'Bearer realm="groundswell"'
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One way to be refused."""
+    """One kind of refusal."""
 
     status: int
     detail: str
     retry_after: int | None = None
-    """Seconds. Clients of a surge come back together, so the overload's is long enough to let the backlog pass."""
+    """Seconds. Clients of a surge retry together, so an overload's is long enough for the backlog to clear."""
     headers: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 _THE_END: Final = MappingProxyType({"connection": "close"})
-"""The connection cannot be used again: the rest of the body may still come, or what comes cannot be trusted."""
+"""The connection cannot be reused: the rest of the body may still arrive, or its bytes cannot be trusted."""
 _ASK_FOR_CREDENTIALS: Final = MappingProxyType({"www-authenticate": WWW_AUTHENTICATE})
 
 KINDS: Final[dict[str, Kind]] = {
@@ -66,7 +66,7 @@ KINDS: Final[dict[str, Kind]] = {
         "Somebody else changed this petition at the same moment. Get it again, and see whether the change is still due.",
     ),
     "signature_undecided": Kind(
-        409, "This signature was taken in but is not decided yet; ask again in a moment.", retry_after=2
+        409, "This signature was accepted but is not decided yet; ask again in a moment.", retry_after=2
     ),
     "command_without_effect": Kind(409, "This command can change nothing about the signature."),
     "petition_closed": Kind(410, "This petition takes no more signatures."),
@@ -84,10 +84,10 @@ KINDS: Final[dict[str, Kind]] = {
     "invalid_fields": Kind(422, "Some fields must be put right; see errors."),
     "too_many_requests": Kind(429, "This client has sent too many requests."),
     "too_many_wrong_credentials": Kind(
-        429, "Too many wrong credentials came from this network. These were not looked at: send them again later."
+        429, "Too many wrong credentials came from this network. These were not checked: send them again later."
     ),
     "internal_error": Kind(500, "Something here is broken; it has been logged."),
-    "overloaded": Kind(503, "More requests are in work than this service takes at once.", retry_after=5),
+    "overloaded": Kind(503, "More requests are in progress than this service takes at once.", retry_after=5),
     "starting": Kind(503, "The petitions are still being read.", retry_after=2),
     "petition_newer": Kind(
         503,
@@ -123,7 +123,7 @@ KINDS: Final[dict[str, Kind]] = {
 def problem(
     name: str, *, detail: str | None = None, errors: Sequence[FieldError] = (), retry_after: int | None = None
 ) -> Problem:
-    """The refusal of one of `KINDS`, to be raised; `detail` and `retry_after` replace the table's."""
+    """A refusal of one of `KINDS`, to be raised; `detail` and `retry_after` replace the table's values."""
     kind = KINDS[name]
     return Problem(
         kind.status,

@@ -1,4 +1,4 @@
-"""ingest's HTTP addresses, and the way to them: the hot call goes straight to its endpoint, the others through Starlette."""
+"""HTTP routing of ingest: the hot call goes directly to its endpoint, the others go through Starlette."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def build(
     in_flight: InFlight,
     metrics: IngestMetrics,
 ) -> ASGIApp:
-    """All calls of ingest.
+    """The ASGI application with all calls of ingest.
 
     Args:
         settings: Credentials, limits, addresses.
-        database: Holds what became of signatures.
+        database: Holds the outcomes of signatures.
         catalogue: The petitions.
-        feed: Fills it.
-        intake: Publishes what is accepted.
-        events: What administrators have done.
-        in_flight: Requests in work.
-        metrics: Where to count.
+        feed: Fills the catalogue.
+        intake: Publishes accepted commands.
+        events: The audit log of administrators' calls.
+        in_flight: Counts requests in progress.
+        metrics: The metrics of ingest.
     """
     clients = Clients(parse_networks(settings.trusted_proxies), settings.proxy_header)
     access = Access(settings, clients)
@@ -101,7 +101,7 @@ def build(
 
 
 def _for_other_origins(app: ASGIApp, origins: list[str]) -> ASGIApp:
-    """Let pages of these origins sign, too. Without any, requests do not pass through the middleware."""
+    """Allow pages of these origins to sign (CORS). Without origins, requests do not pass through the middleware."""
     if not origins:
         return app
     return CORSMiddleware(
@@ -114,7 +114,7 @@ def _for_other_origins(app: ASGIApp, origins: list[str]) -> ASGIApp:
 
 
 class Dispatcher:
-    """Bounds what is in work, and sends each request where it belongs."""
+    """Bounds the requests in progress, and dispatches each to its endpoint."""
 
     def __init__(self, *, sign: SignEndpoint, others: ASGIApp, in_flight: InFlight, answers: Answers) -> None:
         self._sign, self._others, self._in_flight, self._answers = sign, others, in_flight, answers
@@ -122,9 +122,7 @@ class Dispatcher:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path: str = scope["path"]
         if scope["method"] == "POST" and path.startswith(PREFIX) and path.endswith(SUFFIX):
-            return self._sign(
-                scope, receive, send
-            )  # it bounds itself, not counting those whose bodies are on their way
+            return self._sign(scope, receive, send)  # it counts its own requests, after their bodies have arrived
         return self._bounded(scope, receive, send)
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -145,7 +143,7 @@ def other_routes(
     answers: Answers,
     metrics: IngestMetrics,
 ) -> Starlette:
-    """Every call but the hot one; that one is listed too, so that other methods on its address are told of it."""
+    """All calls but the hot one. That one is listed too, so that other methods on its address are answered with 405."""
     document = openapi.document()
 
     async def openapi_json(_: Request) -> Response:
@@ -164,7 +162,7 @@ def other_routes(
         assert isinstance(error, HTTPException)
         path = request.scope["path"]
         if error.status_code == 405 and for_people(request) and path.startswith(PREFIX) and path.endswith(SUFFIX):
-            # Somebody loads the address again to which the form went: the form is on the petition's page.
+            # A browser reloads the address to which a form was sent; the form is on the petition's page.
             location = answers.petition_url(path[len(PREFIX) : -len(SUFFIX)])
             return Response(status_code=303, headers={"location": location, "cache-control": "no-store"})
         name = "method_not_allowed" if error.status_code == 405 else "not_found"
@@ -174,10 +172,10 @@ def other_routes(
 
     async def disconnected(_: Request, __: Exception) -> Response:
         metrics.disconnected.inc()
-        return Response(status_code=400)  # nobody is there to read it
+        return Response(status_code=400)  # the client is gone
 
     async def bug(_: Request, __: Exception) -> Response:
-        return answers.refuse(problem("internal_error"))  # Starlette raises it again, for the log
+        return answers.refuse(problem("internal_error"))  # Starlette re-raises the error, so it is logged
 
     handlers: dict[Any, Any] = {
         Problem: refused,

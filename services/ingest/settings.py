@@ -1,4 +1,4 @@
-"""What can be turned of ingest."""
+"""Settings of ingest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from shared.runtime.settings import PostgresSettings, Secret, SignerSettings, un
 
 
 class Settings(PostgresSettings, SignerSettings):
-    """Settings of ingest; environment names start with ``INGEST_`` unless said otherwise."""
+    """Settings of ingest; environment names start with ``INGEST_`` unless stated otherwise."""
 
     model_config = SettingsConfigDict(env_prefix="INGEST_")
 
@@ -33,72 +33,74 @@ class Settings(PostgresSettings, SignerSettings):
     admin_tokens: AdminTokens = Field(
         NamedSecrets(""),
         validation_alias="ADMIN_TOKENS",
-        description="Bearer tokens of those who may see all of a petition and change it, and invalidate and erase"
-        " signatures: `name:secret`, comma separated. The name is a slug and stands in the audit log"
-        " (`groundswell admin-events`); the secret has at least 16 characters. `name@org1+org2:secret` is bound to the"
-        " petitions of these organisations. One of this and `ADMIN_TOKEN` is required.",
+        description="Bearer tokens of administrators, who may read and change whole petitions, and invalidate and erase"
+        " signatures: `name:secret`, comma separated. The name is a slug and appears in the audit log"
+        " (`groundswell admin-events`); the secret has at least 16 characters. `name@org1+org2:secret` is limited to the"
+        " petitions of these organisations. Either this or `ADMIN_TOKEN` is required.",
     )
     admin_token: Annotated[Secret | None, BeforeValidator(unset_when_empty)] = Field(
         None,
         validate_default=True,
         validation_alias="ADMIN_TOKEN",
-        description="The secret of one more administrator, named `admin` and bound to no organisation.",
+        description="The secret of one more administrator, named `admin` and not limited to any organisation.",
     )
     api_keys: ApiKeys = Field(
         NamedSecrets(""),
         validation_alias="API_KEYS",
-        description="Keys of partners who may send batches and confirm and withdraw signatures, written as `ADMIN_TOKENS`"
-        " are. Calls with a key are not rate limited. A key without a name is named by its place, `key-1`. Empty: no"
-        " partners.",
+        description="API keys of partners, who may send batches, and confirm and withdraw signatures; same format as"
+        " `ADMIN_TOKENS`. Calls with a key are not rate limited. A key without a name is named by its place in the list:"
+        " `key-1`. Empty: no partners.",
     )
     public_pages_url: str = Field(
         "http://127.0.0.1:8003",
         validation_alias="PUBLIC_PAGES_URL",
-        description="Where browsers reach the pages (tally). A signed form is sent on to its thank-you page there.",
+        description="Base URL at which browsers reach the pages (tally). After signing, the form is redirected to the"
+        " thank-you page there.",
     )
     client_rate: str = Field(
         "120/minute",
-        description="Signatures, and separately status questions, that one client address may send; `off`: no limit."
-        " IPv6 addresses count by their /64 network.",
+        description="Rate limit of one client address, for signatures and separately for status requests; `off`: no limit."
+        " IPv6 addresses are limited by /64 network.",
     )
     wrong_credentials_rate: str = Field(
         "10/minute",
-        description="Wrong tokens and API keys that one client address may send; `off`: no limit. Beyond it, credentials"
-        " that were not right from this address within a day are answered with 429 unseen, right ones too: such a client"
-        " waits until the guessing beside it has ended, and at most a minute (the rate's period) longer.",
+        description="Rate limit of wrong tokens and API keys from one client address; `off`: no limit. Beyond it, a"
+        " credential that has not succeeded from this address within the last day is answered with 429 unchecked, even if"
+        " it is right: its client waits until the guessing from the same address stops, and at most one period of the"
+        " rate (a minute) longer.",
     )
     trusted_proxies: str = Field(
         "",
-        description="Reverse proxies in front, addresses or networks, comma separated: `10.0.3.0/24, 2001:db8::7`. Only"
-        " they are believed when they name a client's address; list them all, or all clients behind one are one client."
-        " Empty: whoever connects is the client.",
+        description="Addresses or networks of the reverse proxies in front, comma separated: `10.0.3.0/24, 2001:db8::7`."
+        " Only they are trusted to name a client's address. List them all: clients behind an unlisted proxy count as one"
+        " client. Empty: the connecting address is the client's.",
     )
     proxy_header: Literal["x-forwarded-for", "forwarded"] = Field(
         "x-forwarded-for",
         description="The header in which these proxies name the client: `x-forwarded-for`, or `forwarded` (RFC 7239)."
-        " They must add to it, or replace it; the other one is not looked at.",
+        " They must append to it or replace it; the other header is ignored.",
     )
     max_in_flight: int = Field(
         2_000,
         ge=1,
-        description="Requests in work at once. One more is refused with 503: at the rate of one process, these are about"
-        " a third of a second of waiting, and whoever waits longer tries again anyway. The refusal goes out a second"
-        " later, so that whoever tries again at once does not keep the process busy.",
+        description="Most requests in progress at once. Further ones are refused with 503: at the throughput of one"
+        " process, the default is about a third of a second of waiting, and clients that wait longer retry anyway. The"
+        " refusal is delayed by a second, so that clients that retry at once do not keep the process busy.",
     )
     max_batches: int = Field(
-        4, ge=1, description="Batches in work at once. Each may hold 4 MiB, so this bounds the memory they take."
+        4, ge=1, description="Most batches in progress at once. Each may hold 4 MiB, so this bounds their memory."
     )
     clock_tolerance_seconds: float = Field(
         60,
         ge=1,
         le=3_600,
-        description="Seconds that this machine's clock may differ from PostgreSQL's and Kafka's. Beyond, nothing is"
-        " accepted (503 `clock_wrong`) and `/readyz` says so, until it is right again.",
+        description="Most seconds that this machine's clock may differ from PostgreSQL's and Kafka's. Beyond that, nothing"
+        " is accepted (503 `clock_wrong`), and `/readyz` reports it, until the clock is right again.",
     )
     cors_origins: str = Field(
         "",
-        description="Origins, comma separated, whose scripts may sign and ask for a status from the browser. Empty:"
-        " none; the pages' own form needs none.",
+        description="Origins, comma separated, whose scripts may sign and query a status from the browser (CORS). Empty:"
+        " none; the form on the pages needs none.",
     )
 
     @field_validator("client_rate", "wrong_credentials_rate")
@@ -127,7 +129,7 @@ class Settings(PostgresSettings, SignerSettings):
     @field_validator("admin_token")
     @classmethod
     def _somebody_administers(cls, token: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
-        tokens = others.data.get("admin_tokens")  # not there when it is wrong itself
+        tokens = others.data.get("admin_tokens")  # missing if it failed its own validation
         if token is None and tokens is not None and not parse(tokens.get_secret_value()):
             raise ValueError(
                 "is not set, and ADMIN_TOKENS (name:secret, comma separated) is not either: nobody could administer"

@@ -1,1 +1,1 @@
-"""notify: turns milestones into deliveries and sends them. The one writer of the deliveries."""
+"""notify: turns milestones into deliveries and sends them. The only writer of the deliveries."""

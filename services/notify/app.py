@@ -20,7 +20,7 @@ from shared.service import Base, Service
 
 
 def build(settings: Settings) -> Service:
-    """Put a notify process together; nothing connects before it is run."""
+    """Put a notify process together. Nothing connects before the service runs."""
     base = Base("notify", settings)
     metrics = NotifyMetrics(base.registry)
     database = Database(settings.postgres_url.get_secret_value(), application=base.name)

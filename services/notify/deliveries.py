@@ -1,4 +1,4 @@
-"""What a delivery is: who gets a mail about what, under which id, and the texts in it. No I/O."""
+"""Deliveries: the mail about one milestone to one target, its id and its texts. No I/O."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from uuid import UUID, uuid5
 from shared.contract.events import MilestoneReached, PetitionChanged, Target
 
 _NAMESPACE: Final = UUID("0c8e6d0e-5c1f-5f0a-9a53-9d5c4be0f0a7")
-"""Ours, made once at random. Another one would give every delivery a second id, and every mail a second Message-ID."""
+"""Random, and never changed: another one would give every delivery a second id, and every mail a second Message-ID."""
 
 
 NOT_SENT: Final = "not sent: "
-"""Begins the last words of a delivery that was withheld."""
+"""The beginning of ``last_reply`` of a withheld delivery."""
 
 NOT_DECIDED: Final = NOT_SENT + "tally has not decided this milestone"
 NOT_ITS_ID: Final = NOT_SENT + "its id is not the one of its petition, threshold and target"
@@ -25,7 +25,7 @@ NO_MAIL: Final = NOT_SENT + "it is folded into a row that is no mail to its targ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One milestone's e-mail to one target, with all that the mail says."""
+    """The e-mail about one milestone to one target, with everything that it says."""
 
     delivery_id: UUID
     petition_id: str
@@ -38,15 +38,15 @@ class Delivery:
     """``person`` or ``body``."""
     email: str
     count: int
-    """The petition's count when the milestone was recorded: the threshold, or more when a surge leapt over it."""
+    """The petition's count when the milestone was recorded: the threshold, or more if a surge passed it by."""
     reached_at: datetime
 
 
 def one_line(text: str) -> str:
-    """`text` on one line: control characters and line separators become spaces, runs of spaces one.
+    """`text` on one line: control characters and line separators become spaces, and runs of spaces one space.
 
-    A line break would end a mail header, and PostgreSQL takes no NUL. Characters that turn the direction of writing are
-    taken out: with them, a title could make what follows it in our own sentence read backwards.
+    A line break would end a mail header, and PostgreSQL does not accept NUL. Characters that change the direction of
+    writing are removed: with them, a title could reverse the rest of our own sentence.
     """
     kept = (
         " " if unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs") else character
@@ -57,7 +57,7 @@ def one_line(text: str) -> str:
 
 
 def shorten(text: str, length: int) -> str:
-    """`text`, cut at a word where it is longer than `length` characters."""
+    """`text`, cut after a word if it is longer than `length` characters."""
     if len(text) <= length:
         return text
     cut = text[: length - 1]
@@ -65,15 +65,15 @@ def shorten(text: str, length: int) -> str:
 
 
 def delivery_id(petition_id: str, threshold: int, target_id: str) -> UUID:
-    """The one id of this delivery, whoever computes it and when (UUID version 5, RFC 9562 section 5.5).
+    """The id of a delivery, always the same for the same arguments (UUID version 5, RFC 9562 section 5.5).
 
-    Neither id can hold a slash, so no two deliveries share a name.
+    Neither id can contain a slash, so no two deliveries share a name.
     """
     return uuid5(_NAMESPACE, f"{petition_id}/{threshold}/{target_id}")
 
 
 def message_id(delivery: UUID, domain: str) -> str:
-    """The Message-ID of the mail about a delivery: the same for every attempt, so that a target's server can see a copy.
+    """The Message-ID of a delivery's mail: the same for all attempts, so that a target's server can detect a copy.
 
     Args:
         delivery: The delivery that became the mail.
@@ -83,9 +83,9 @@ def message_id(delivery: UUID, domain: str) -> str:
 
 
 def address_of(target: Target) -> str:
-    """The target's address as a row holds it: in the form that ingest checked (`shared.contract.mail_address`).
+    """The target's address for a row, in the form that ingest validates (`shared.contract.mail_address`).
 
-    What is no address stays none, and fails when it is to be sent: more cleaning could make somebody else's of it.
+    An invalid address stays invalid, and fails when it is to be sent: further cleaning could turn it into another person's.
     """
     return target.email.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
@@ -112,18 +112,18 @@ def deliveries_for(milestone: MilestoneReached, petition: PetitionChanged) -> li
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A delivery that became a mail, in the hands of one sender."""
+    """A delivery that became a mail, claimed by one sender."""
 
     delivery: Delivery
     folded: tuple[int, ...]
-    """Thresholds of the deliveries folded into it."""
+    """The thresholds of the deliveries folded into it."""
     chosen_at: datetime
-    """When it became a mail. From then on mail, Message-ID and folded milestones stay as they are."""
+    """When it became a mail. From then on, its content, Message-ID and folded milestones do not change."""
     attempts: int
     deferred_for: timedelta
-    """How long ago a server first put it off, by PostgreSQL's clock; zero when none has."""
+    """Time since a server first deferred it, by PostgreSQL's clock; zero if none has."""
     taken_over: bool
-    """Another sender held it and did not finish: the mail may have gone out already."""
+    """Another sender held it and did not finish: the mail may have been sent already."""
 
     @property
     def milestones(self) -> list[int]:

@@ -1,6 +1,6 @@
-"""What an operator does with deliveries: look at them, and make failed ones due again.
+"""An operator's work on deliveries: listing them, and making failed ones due again.
 
-Plain functions beside senders that run, for a command or a console; they print nothing. Each takes a connection of
+Plain functions for a command or a console, safe beside running senders; they print nothing. Each takes a connection of
 `connected`.
 """
 
@@ -24,7 +24,7 @@ from shared.runtime.unreachable import why
 _CONNECT_SECONDS: Final = 10
 _ANSWER_SECONDS: Final = 60
 _TRIES: Final = 5
-"""Of one petition, when senders choose mails to the same targets at the same moments."""
+"""Attempts for one petition, each of which may conflict with senders that choose mails to the same targets."""
 
 NOT_BY_COMMAND: Final = {
     Cause.TARGET: "their petition does not address the target any more; if it does again (PUT), they go out by themselves",
@@ -40,23 +40,23 @@ class NotDone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Deliveries, those that changed last first."""
+    """Deliveries, most recently changed first."""
 
     deliveries: list[Listed]
     more: bool
-    """There are more than were asked for."""
+    """Whether there are more than `limit`."""
 
 
 @dataclass(frozen=True, slots=True)
 class DueAgain:
-    """What a retry has done."""
+    """The result of a retry."""
 
     again: list[UUID]
-    """Due again, with those that the failed mails named as well."""
+    """Deliveries due again, including those folded into the failed mails."""
     left: list[Left]
-    """Failed deliveries that could not be made due now."""
+    """Failed deliveries that could not be made due now, with the reasons."""
     not_by_command: Counter[Cause]
-    """How many failed for a cause of `NOT_BY_COMMAND`."""
+    """The number of deliveries that failed for each cause of `NOT_BY_COMMAND`."""
 
 
 @asynccontextmanager
@@ -64,7 +64,7 @@ async def connected(postgres_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection for one operation.
 
     Raises:
-        NotDone: PostgreSQL is away, also in the middle of the operation, or its tables are those of another version.
+        NotDone: PostgreSQL is away, also in the middle of the operation, or its tables are of another version.
     """
     connection = None
     try:
@@ -89,7 +89,7 @@ async def connected(postgres_url: str) -> AsyncIterator[asyncpg.Connection]:
 async def find(
     connection: asyncpg.Connection, *, petition_id: str | None = None, state: State | None = None, limit: int
 ) -> Found:
-    """The deliveries of a petition and in a state, or all; at most `limit`, those that changed last first."""
+    """Deliveries, optionally of one petition or in one state; at most `limit`, most recently changed first."""
     found = await listed(connection, petition_id=petition_id, state=state, limit=limit + 1)
     return Found(found[:limit], len(found) > limit)
 
@@ -101,17 +101,17 @@ async def retry(
     delivery: UUID | None = None,
     actor: str | None = None,
 ) -> DueAgain:
-    """Make failed deliveries due again: those of a petition, or one, or all; each petition's in a transaction of its own.
+    """Make failed deliveries due again: one, those of a petition, or all. Each petition has its own transaction.
 
     Args:
         connection: From `connected`.
-        petition_id: All failed deliveries of this petition.
-        delivery: This failed delivery.
-        actor: Who decided it; stored, and logged by notify.
+        petition_id: Only the failed deliveries of this petition.
+        delivery: Only this delivery.
+        actor: The person who decided it; stored, and logged by notify.
 
     Raises:
-        NotDone: there is no such delivery or none of this petition, it may not be retried now, or senders were in the way
-            each time. What was made due for petitions before that stays so.
+        NotDone: there is no such delivery or none of this petition, it may not be retried now, or every attempt conflicted
+            with a sender. Deliveries of earlier petitions stay due.
     """
     petitions = await _petitions(connection, petition_id, delivery)
     again: list[UUID] = []
@@ -127,7 +127,7 @@ async def retry(
 
 
 async def _petitions(connection: asyncpg.Connection, petition_id: str | None, delivery: UUID | None) -> list[str]:
-    """The petitions that are concerned.
+    """The petitions of the deliveries to retry.
 
     Raises:
         NotDone: there is no such delivery, or it may not be retried; or the petition has no deliveries.
@@ -166,10 +166,10 @@ def _why_not(one: Listed) -> str | None:
 
 
 async def _retry(connection: asyncpg.Connection, petition_id: str, delivery: UUID | None, actor: str | None) -> Retried:
-    """Make due what failed of one petition, in one transaction.
+    """Make failed deliveries of one petition due, in one transaction.
 
     Raises:
-        NotDone: senders chose mails to the same targets each time it was tried.
+        NotDone: every attempt conflicted with a sender that chose mails to the same targets.
     """
     for _ in range(_TRIES):
         try:
@@ -181,7 +181,7 @@ async def _retry(connection: asyncpg.Connection, petition_id: str, delivery: UUI
 
 
 async def _others(connection: asyncpg.Connection, petitions: list[str]) -> Counter[Cause]:
-    """How many failed deliveries of these petitions no command makes due, by cause."""
+    """The number of failed deliveries of these petitions that no command makes due, by cause."""
     rows = await connection.fetch(
         "SELECT failed_for, count(*) AS number FROM deliveries WHERE petition_id = ANY($1::text[]) AND state = 'failed'"
         " AND failed_for = ANY($2::text[]) GROUP BY failed_for",

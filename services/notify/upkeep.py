@@ -1,5 +1,5 @@
-"""What is done every few seconds beside receiving and sending: release waiting milestones, make due again what failed for
-an address that was corrected since, measure the backlog."""
+"""Periodic work of notify: releasing waiting milestones, requeueing deliveries whose targets were corrected, withholding
+strays, and measuring the backlog."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _EVERY_SECONDS: Final = 2.0
 """Well within Prometheus' usual scrape interval; a few small queries."""
 
 _CORRECTIONS_EVERY: Final = 2
-"""Every so many times, corrected targets are looked for: that reads all that failed and could be put right."""
+"""Rounds between two looks for corrected targets, which read all failed deliveries that a correction could make due."""
 
 _STRAYS_EVERY: Final = 150
-"""Every so many times, strays are looked for: that reads all that was ever folded."""
+"""Rounds between two looks for strays, which read all deliveries that were ever folded."""
 
 _SHOWN: Final = (Cause.ADDRESS, Cause.SERVER, Cause.TARGET, Cause.WITHHELD)
 
 
 class Upkeep:
-    """Runs until it is cancelled."""
+    """The periodic work of notify."""
 
     def __init__(
         self, *, handler: MilestoneHandler, corrections: Corrections, store: DeliveryStore, metrics: NotifyMetrics
@@ -40,7 +40,7 @@ class Upkeep:
         self._store, self._metrics = store, metrics
 
     async def run(self) -> None:
-        """Look after things, again and again; what is away now is looked at the next time.
+        """Do the periodic work, for ever; a transient error only delays it.
 
         Raises:
             Exception: a bug.
@@ -55,10 +55,10 @@ class Upkeep:
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def turn(self, number: int) -> None:
-        """Look after things once: each in its turn, by the turn's number from 0.
+        """Do one round; its number, from 0, decides which tasks are due.
 
         Raises:
-            ConnectionError: something is away; or another error that waiting can help.
+            ConnectionError: something is away; or another transient error.
         """
         await self._handler.release()
         if number % _CORRECTIONS_EVERY == 0:

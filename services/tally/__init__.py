@@ -1,1 +1,1 @@
-"""tally: live counts in Redis, proved against verify's ledger; serves them, announces them and their milestones."""
+"""tally: keeps live counts in Redis, proves them against verify's ledger, serves and announces them and their milestones."""

@@ -1,4 +1,4 @@
-"""What stands on ``tallies.updated``: how one of its records is read, and the whole topic, once."""
+"""Reading ``tallies.updated``: one record, or the whole topic once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOREIGN: Final = "foreign"
 
 
 class NoSnapshot(ValueError):
-    """A record that is none of tally's. ``kind`` is `UNREADABLE` or `FOREIGN`."""
+    """A record that tally cannot have written. ``kind`` is `UNREADABLE` or `FOREIGN`."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
@@ -31,14 +31,14 @@ def read_snapshot(record: ConsumerRecord[Any, Any]) -> TallyUpdated:
     """The snapshot in a record.
 
     Raises:
-        NoSnapshot: it is none, or none that tally has written: under another key than its petition, or of an epoch that is
-            still to come.
+        NoSnapshot: the record is not a snapshot, or not one of tally's: its key is not its petition, or its epoch is in the
+            future.
     """
-    try:  # a tombstone has no value: somebody has deleted the petition's snapshot
+    try:  # a tombstone (the petition's snapshot was deleted) has no value and is unreadable
         snapshot = TallyUpdated.model_validate_json(record.value or b"")
     except ValidationError:
         raise NoSnapshot(UNREADABLE) from None
-    # By the brokers' clock. Were an epoch of a later year believed, nothing could ever stand above it.
+    # By the brokers' clock. An accepted epoch far in the future could never be exceeded again.
     latest = latest_time(record.timestamp, record.timestamp_type, COMMAND_AHEAD)
     if record.key != snapshot.petition_id.encode() or snapshot.epoch > latest.timestamp() * 1000:
         raise NoSnapshot(FOREIGN)
@@ -46,7 +46,7 @@ def read_snapshot(record: ConsumerRecord[Any, Any]) -> TallyUpdated:
 
 
 async def announced_now(settings: KafkaSettings) -> dict[str, TallyUpdated]:
-    """The newest snapshot of every petition on the topic, as a subscriber who begins now would come to know it.
+    """The newest snapshot of every petition on the topic, as a new subscriber would read it.
 
     Raises:
         aiokafka.errors.KafkaError: Kafka is away.
@@ -66,7 +66,7 @@ async def announced_now(settings: KafkaSettings) -> dict[str, TallyUpdated]:
 
 
 async def _read_to_the_end(consumer: AIOKafkaConsumer) -> dict[str, TallyUpdated]:
-    await consumer.topics()  # or the client would not know the topic's partitions
+    await consumer.topics()  # loads the topic's partitions
     found: dict[str, TallyUpdated] = {}
     partitions = [
         TopicPartition(TALLIES_UPDATED.name, number)

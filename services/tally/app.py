@@ -16,7 +16,7 @@ from shared.service import Base, Service
 
 
 def build(settings: Settings) -> Service:
-    """Put a tally process together; nothing connects before it is run."""
+    """Put a tally process together. Nothing connects before the service runs."""
     base = Base("tally", settings)
     catalogue = Catalogue()
     reading = Reading(base, catalogue)
@@ -42,8 +42,8 @@ def build(settings: Settings) -> Service:
             Part(run=GroupLag(settings, base.registry).run),
         ],
         checks={"catalogue": feed.check},
-        # Pages, API and streams are served without any of these. All instances share them: a load balancer that took every
-        # instance away would take the pages away, too.
+        # Pages, API and streams are served without any of these. All instances share them, so a load balancer would remove
+        # every instance at once, and the pages with them.
         side_checks=counting.checks,
         routes=reading.routes(counting.store),
     )

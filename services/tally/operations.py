@@ -1,6 +1,6 @@
-"""What an operator does with the counts: audit them, and rebuild them from the ledger.
+"""An operator's work on the counts: auditing them, and rebuilding them from the ledger.
 
-Plain functions beside running traffic, for a command or a console; they print nothing. Each takes `Counts`, opened once.
+Plain functions for a command or a console, safe under traffic; they print nothing. Each takes an open `Counts`.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _ANNOUNCED_SECONDS: Final = 30.0
 
 
 class CountsAway(ConnectionError):
-    """PostgreSQL did not answer in time. The message says what is known of the reason."""
+    """PostgreSQL did not answer in time. The message gives the reason, as far as known."""
 
 
 class Counts:
     """Redis and the ledger, opened for one operation.
 
     Args:
-        redis_url: As REDIS_URL.
-        postgres_url: As POSTGRES_URL.
+        redis_url: In the format of REDIS_URL.
+        postgres_url: In the format of POSTGRES_URL.
     """
 
     def __init__(self, *, redis_url: str, postgres_url: str) -> None:
@@ -71,10 +71,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """What stands on ``tallies.updated``."""
+    """The snapshots on ``tallies.updated``."""
 
     snapshots: dict[str, TallyUpdated]
-    """The newest of each petition; none if the topic could not be read."""
+    """The newest snapshot of each petition; empty if the topic could not be read."""
     unknown: str | None = None
     """Why it could not be read."""
 
@@ -89,7 +89,7 @@ class Audit:
 
     @property
     def drift(self) -> int:
-        """By how much the counts are wrong, all petitions together; too high and too low do not cancel out."""
+        """The sum of the absolute drifts of all petitions."""
         return sum(abs(petition.drift) for petition in self.petitions)
 
     @property
@@ -108,7 +108,7 @@ class Audit:
 
 
 async def read_announced(kafka: KafkaSettings) -> Announced:
-    """What was announced last; or nothing, and why that is not known: Redis and the ledger can be compared all the same."""
+    """Read the newest snapshots; without Kafka, return none and the reason: Redis and the ledger can still be compared."""
     try:
         async with asyncio.timeout(_ANNOUNCED_SECONDS):
             return Announced(await announced_now(kafka))
@@ -121,11 +121,11 @@ async def audit(counts: Counts, announced: Announced, petitions: Sequence[str] =
 
     Args:
         counts: Redis and the ledger.
-        announced: Read before this is called: what stands above the tallies that are read now is a difference.
-        petitions: Which; all, if none is named.
+        announced: Read before this call: a snapshot with a higher version than the tally is a difference.
+        petitions: The petitions to audit; all, if empty.
 
     Raises:
-        asyncpg.PostgresError, redis.exceptions.RedisError, OSError: something is away; nothing can be said.
+        asyncpg.PostgresError, redis.exceptions.RedisError, OSError: something is away; there is no result.
     """
     chosen = petitions or sorted({*await counts.ledger.petitions(), *announced.snapshots})
     results = await audit_petitions(counts.store, counts.ledger, chosen, announced.snapshots)
@@ -133,15 +133,15 @@ async def audit(counts: Counts, announced: Announced, petitions: Sequence[str] =
 
 
 async def rebuild(counts: Counts, petitions: Sequence[str] = (), *, force: bool = False) -> dict[str, TallyState]:
-    """Count again from the ledger and replace what Redis has, beside running traffic.
+    """Rebuild tallies from the ledger and replace those in Redis, also under traffic.
 
     Args:
         counts: Redis and the ledger.
-        petitions: Which; all of the ledger, if none is named.
-        force: Also where Redis has counted more than the ledger knows: after PostgreSQL was lost.
+        petitions: The petitions to rebuild; all in the ledger, if empty.
+        force: Also where Redis has counted more than the ledger has, as after a loss of PostgreSQL.
 
     Returns:
-        What each petition was rebuilt to.
+        The new state of each petition.
 
     Raises:
         RebuildOvertaken: a stored tally was ahead of every snapshot of the ledger.

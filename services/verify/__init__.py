@@ -1,1 +1,1 @@
-"""verify: decides which signatures stand. The one writer of the signatures and the ledger."""
+"""verify: decides which signatures count. The only writer of the signatures and the ledger."""

@@ -18,7 +18,7 @@ from shared.service import Base, Service
 
 
 def build(settings: Settings) -> Service:
-    """Put a verify process together; nothing connects before it is run."""
+    """Put a verify process together. Nothing connects before the service runs."""
     base = Base("verify", settings)
     database = Database(settings.postgres_url.get_secret_value(), application=base.name)
     producer = EventProducer(settings)

@@ -66,10 +66,10 @@ class VerifyHandler:
         """Read one record of ``signatures.submitted``.
 
         Raises:
-            InvalidRecord: it is no command that this version knows. The message never holds the content.
+            InvalidRecord: it is not a valid command of a known type and version. The message never holds the content.
         """
         event_id, command = read_event(record, _COMMANDS)
-        # Once, and for all that look at it: comparing and storing a time with another time zone converts it each time.
+        # Converted to UTC once: comparing or storing a time in another zone would convert it each time.
         moment = in_utc(_moment(command), latest_time(record.timestamp, record.timestamp_type, COMMAND_AHEAD))
         if moment is None:
             raise InvalidRecord("out_of_range", "a command is of the year 2000 or later, and a day ahead at most")
@@ -82,9 +82,10 @@ class VerifyHandler:
         return SubmittedCommand(command.signature_id, key, *place, moment, command, domain)
 
     def _signer(self, command: SignCommand, record_key: bytes | None) -> tuple[UUID, str]:
-        """Signer key and e-mail domain.
+        """Signer key and e-mail domain of a sign command.
 
-        The key says by which version of the mailbox rules ingest made it: the petition's. Its state may not be here yet.
+        ingest makes the key by the petition's version of the mailbox rules. The petition's state may not be here yet, so
+        the version is found by comparing keys.
         """
         invalid: InvalidEmail | None = None
         for rules in NEWEST_FIRST:
@@ -94,17 +95,22 @@ class VerifyHandler:
                 invalid = invalid or error
                 continue
             key = signer_key(self._pepper, command.petition_id, canonical)
-            if record_key == key.hex.encode():  # byte for byte: these bytes have chosen the lane
+            if record_key == key.hex.encode():  # byte for byte, because these bytes chose the lane
                 domain = canonical.rpartition("@")[2]
                 return key, domain if rules == LATEST else canonical_domain(domain)
         if invalid is not None:
             raise InvalidRecord("email_invalid", str(invalid))
-        _key(record_key)  # says so if it is no signer key at all
-        # Another pepper, or a producer that keys by something else. Counting it would let one person sign twice.
+        _key(record_key)  # raises if it is not a signer key at all
+        # Another pepper, or a producer with another key. To count the command would let one person sign twice.
         raise InvalidRecord("signer_key_mismatch", "the record key is not the signer key of its e-mail and petition")
 
     async def process(self, batch: Sequence[SubmittedCommand]) -> None:
-        """Decide, store and publish a batch; returns when every fact is acknowledged."""
+        """Decide, store and publish a batch. Returns when Kafka has acknowledged every fact. Idempotent.
+
+        Raises:
+            SetAside: commands contradict what is stored.
+            CatalogueBehind, LaneTaken, asyncpg.PostgresError, aiokafka.errors.KafkaError, OSError: retry the batch.
+        """
         judged = await self._judge(batch)
         decided = await self._apply(judged)
         await failpoint("verify.committed")
@@ -123,8 +129,8 @@ class VerifyHandler:
             judgement is not None and judgement.reason is not None and judgement.reason not in NEEDS_NO_PETITION
             for _, judgement in judged
         ):
-            # The petition may have changed or appeared after our copy of it: whoever accepted the signature knew that
-            # state, so it is on the topic by now. Only then is a refusal final.
+            # The petition may be newer than our copy. The ingest that accepted the signature knew its state, so that state
+            # is on the topic by now. A refusal is final only after it was read.
             await self._feed.catch_up()
             judged = [(item, self._judge_one(item)) for item in submissions]
         return judged
@@ -168,7 +174,7 @@ class VerifyHandler:
     def _report_mismatched(self, mismatched: Sequence[Mismatch]) -> None:
         for one in mismatched:
             self._metrics.mismatched.labels(reason=one.field).inc()
-        first = mismatched[0]  # one line a batch, however many there are
+        first = mismatched[0]  # one log line per batch
         log.warning(
             "commands_mismatched",
             number=len(mismatched),
@@ -185,8 +191,8 @@ def _moment(command: Command) -> datetime:
 def _change_id(command: ChangeCommand, text: str) -> UUID:
     """The event id of a command about an existing signature.
 
-    The ledger has each event once. Another id for the same command would be a second one to it, and an id that is taken
-    would hold the lane for ever.
+    The ledger has each event id once. The same command under another id would be a second event, and a command under the
+    id of another event would hold the lane for ever.
     """
     wanted = command_id(command.signature_id, command.TYPE)
     if text != str(wanted):

@@ -1,4 +1,4 @@
-"""What can be watched of verify, beside the consumer's own metrics (shared/kafka/consuming/metrics.py)."""
+"""Metrics of verify; the consumer's own are in shared/kafka/consuming/metrics.py."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _NOT_APPLICABLE: Final = [
     UNKNOWN,
     *(state for state in SignatureState if state not in (SignatureState.SUBMITTED, SignatureState.PENDING)),
 ]
-"""Where a signature may be when a command about it has no effect; a pending one takes every command."""
+"""States in which a command can have no effect; in ``pending`` every command has one."""
 
 
 class VerifyMetrics:
-    """One instance per process."""
+    """The metrics of one verify process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.decided = Counter(
@@ -29,14 +29,14 @@ class VerifyMetrics:
         )
         self.replays = Counter(
             "groundswell_verify_replays",
-            "Commands that were already decided: redeliveries after a crash or a rebalance, and clients' retries",
+            "Commands that had been decided before: redelivered after a crash or a rebalance, or retried by clients",
             registry=registry,
         )
         self.not_applicable = Counter(
             "groundswell_verify_changes_not_applicable",
-            "Confirm, withdraw, invalidate or erase commands that had no effect, by the state of the signature that they"
-            " are about (unknown: it is not there; duplicate: of one that is not known). ingest refuses nearly all of"
-            " them; what comes here crossed another command on the way",
+            "Confirm, withdraw, invalidate or erase commands that had no effect, by the state of their signature (unknown:"
+            " there is none; duplicate: the original is unknown). ingest refuses nearly all of them; the ones here crossed"
+            " another command on the way",
             ["reason"],
             registry=registry,
         )
@@ -44,8 +44,8 @@ class VerifyMetrics:
             self.not_applicable.labels(reason=reason)
         self.mismatched = Counter(
             "groundswell_verify_commands_mismatched",
-            "Commands that changed nothing because their signature is another signer's (signer_key) or another petition's"
-            " (petition_id) than the record says",
+            "Commands without effect because their signature has another signer (signer_key) or petition (petition_id) than"
+            " the record says",
             ["reason"],
             registry=registry,
         )
@@ -58,7 +58,7 @@ class VerifyMetrics:
         )
         self.lane_taken = Counter(
             "groundswell_verify_lane_collisions",
-            "Batches rolled back because another verify wrote to the same lane: a zombie was fenced off",
+            "Batches rolled back because another verify wrote to the same lane; this is how a zombie is fenced off",
             registry=registry,
         )
         self.store_seconds = Histogram(
@@ -75,7 +75,7 @@ class VerifyMetrics:
         )
         self.age_seconds = Histogram(
             "groundswell_verify_event_age_seconds",
-            "Seconds from a signature's submission to its decision published; the oldest of each batch",
+            "Seconds from a signature's submission to the publication of its decision, for the oldest of each batch",
             buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600),
             registry=registry,
         )

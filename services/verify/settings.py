@@ -1,4 +1,4 @@
-"""What can be turned of verify."""
+"""Settings of verify."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shared.runtime.settings import ConsumerSettings, PostgresSettings, SignerSe
 
 
 class Settings(PostgresSettings, SignerSettings, ConsumerSettings):
-    """Settings of verify; environment names start with ``VERIFY_`` unless said otherwise."""
+    """Settings of verify; environment names start with ``VERIFY_`` unless stated otherwise."""
 
     model_config = SettingsConfigDict(env_prefix="VERIFY_")
 

@@ -1,1 +1,1 @@
-"""Who may call what: administrators and partners by their named secrets, some bound to organisations."""
+"""Access: administrators and partners, identified by named secrets, some limited to organisations."""

@@ -1,16 +1,15 @@
-"""Who may call what: the administrators' bearer tokens and the partners' API keys, each with a name, some bound to
-organisations.
+"""Access: the administrators' bearer tokens and the partners' API keys, each with a name, some limited to organisations.
 
-Wrong credentials are limited per network. What decides about a network that is over its rate:
+Wrong credentials are rate limited per network. For a network beyond the rate:
 
-* Beyond the rate nothing is compared with the secrets: a guess is answered with 429, right or wrong. If right ones were
-  let through, a guesser would learn as much from 429 as from 401, and the limit would be none.
-* An honest client may share its network with a guesser: an office, a mobile operator, or everyone, where a proxy is not
-  listed in ``INGEST_TRUSTED_PROXIES``. Anyone could shut it out for as long as the guessing goes on. So credentials that
-  were right *from this network* within a day are still compared there, and those alone. What a guesser in that network
-  can still find out in this way is the one secret that is used next to it, at the speed of HTTP: with 16 characters that
-  were drawn at random this takes longer than anyone has.
-* Others with right credentials in that network wait until the guessing ends, and at most one period of the rate longer.
+* A guess is answered with 429, right or wrong, without comparing it with the secrets. If right ones were admitted, a guesser
+  would learn as much from 429 as from 401, and the limit would have no effect.
+* An honest client may share its network with a guesser: in an office, at a mobile operator, or behind a proxy that is not
+  listed in ``INGEST_TRUSTED_PROXIES``. The guesser could lock it out for as long as the guessing goes on. So credentials that
+  were right *from this network* within a day are still compared there, and only those. A guesser in that network can
+  therefore guess only secrets that are in use there, at the speed of HTTP: with 16 random characters this is not feasible.
+* Other clients with right credentials in that network wait until the guessing ends, and at most one period of the rate
+  longer.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from services.ingest.web.limits import ClientRate
 _PROVEN_SECONDS: Final = 86_400.0
 """Most partners call at least once a day."""
 _PROVEN_NETWORKS: Final = 1_024
-"""Networks that are remembered, those that were seen last. Only right credentials add to them."""
+"""Networks that are remembered, those seen last. Only right credentials add one."""
 
 
 class Role(Enum):
-    """What credentials stand for."""
+    """The role that credentials give."""
 
     ADMIN = "admin"
     PARTNER = "partner"
@@ -44,25 +43,26 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose credentials came with a request."""
+    """The owner of a request's credentials."""
 
     name: str
-    """As the settings name them: who acted, in the audit log."""
+    """The name in the settings, which the audit log records."""
     role: Role
     organisations: frozenset[str] | None = None
-    """Slugs of those whose petitions they are for; None: all."""
+    """Slugs of the organisations whose petitions the caller may act for; None: all."""
 
     def may(self, organisation: str) -> bool:
-        """Whether they are for this organisation's petitions."""
+        """Whether the caller may act for this organisation's petitions."""
         return self.organisations is None or organisation in self.organisations
 
 
 class Access:
-    """Knows the credentials, as hashes: comparing those takes the same time whatever was sent, lengths included.
+    """Checks credentials. It keeps their hashes, so that the time of a comparison does not depend on what was sent.
 
     Args:
-        clients: Tells the network of a request.
-        clock: Seconds, rising.
+        settings: The credentials, and the rate limit of wrong ones.
+        clients: Finds the network of a request.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(self, settings: Settings, clients: Clients, clock: Callable[[], float] = time.monotonic) -> None:
@@ -74,14 +74,15 @@ class Access:
         self._proven = Proven(clock)
 
     def caller(self, headers: Mapping[bytes, bytes], scope: Mapping[str, Any]) -> Caller | None:
-        """Who calls; None for anyone without credentials.
+        """The caller; None for a request without credentials.
 
         Args:
             headers: Names in lower case, as ASGI gives them.
             scope: The ASGI scope, for the network that the request comes from.
 
         Raises:
-            Problem: 400, credentials of both kinds were sent; 401, of those that nobody has; 429, too many of those.
+            Problem: 400, credentials of both kinds were sent; 401, they are wrong; 429, too many wrong ones came from this
+                network.
         """
         presented = headers.get(b"x-api-key")
         authorization = headers.get(b"authorization")
@@ -97,7 +98,7 @@ class Access:
             scheme, _, presented = (authorization or b"").partition(b" ")
         digest = _digest(presented.strip())
         found: Caller | None = None
-        for secret, caller in known:  # all of them, always: no early exit to be timed
+        for secret, caller in known:  # always all of them, against timing attacks
             if hmac.compare_digest(secret, digest):
                 found = caller
         if found is None or scheme.lower() != b"bearer":
@@ -109,10 +110,10 @@ class Access:
         return found
 
     def require(self, headers: Mapping[bytes, bytes], scope: Mapping[str, Any]) -> Caller:
-        """Who calls, with any credentials.
+        """The caller of a request that must have credentials.
 
         Raises:
-            Problem: 401, and what `caller` raises.
+            Problem: 401, there are none; and those of `caller`.
         """
         caller = self.caller(headers, scope)
         if caller is None:
@@ -121,10 +122,10 @@ class Access:
 
 
 class Proven:
-    """Which credentials were right from which network within `_PROVEN_SECONDS`.
+    """Remembers which credentials were right, by network, for `_PROVEN_SECONDS`.
 
     Args:
-        clock: Seconds, rising.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -132,14 +133,14 @@ class Proven:
         self._networks: OrderedDict[str, dict[bytes, tuple[Caller, float]]] = OrderedDict()
 
     def add(self, network: str, digest: bytes, caller: Caller) -> None:
-        """These credentials were right just now."""
+        """Note that these credentials were right just now."""
         self._networks.setdefault(network, {})[digest] = (caller, self._clock())
         self._networks.move_to_end(network)
         if len(self._networks) > _PROVEN_NETWORKS:
             self._networks.popitem(last=False)
 
     def of(self, network: str) -> list[tuple[bytes, Caller]]:
-        """Those that were right from this network, with whose they are."""
+        """The hashes that were right from this network, with their callers."""
         since = self._clock() - _PROVEN_SECONDS
         proven = self._networks.get(network, {})
         return [(digest, caller) for digest, (caller, seen) in proven.items() if seen >= since]

@@ -1,6 +1,6 @@
 """The named secrets in ``ADMIN_TOKENS`` and ``API_KEYS``: ``name:secret``, or ``name@org1+org2:secret``, comma separated.
 
-The name is who acted, in the audit log. Two entries overlap while a secret is rotated: ``kim-2026:…,kim-2027:…``.
+The audit log records the name. While a secret is rotated, two entries overlap: ``kim-2026:…,kim-2027:…``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, SecretStr
 from shared.contract.bounds.texts import is_slug
 
 LEAST_SECRET: Final = 16
-"""Characters of the shortest secret."""
+"""Least characters of a secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Credential:
 
     name: str
     organisations: frozenset[str] | None
-    """Slugs of those whose petitions it is for; None: all."""
+    """Slugs of the organisations whose petitions it is for; None: all."""
     secret: str = field(repr=False)
 
     def __str__(self) -> str:
@@ -32,7 +32,7 @@ class Credential:
 
 
 class NamedSecrets(SecretStr):
-    """The text of such a setting. Printed, it shows the names and never a secret."""
+    """The text of such a setting. Printed, it shows names and no secrets."""
 
     def _display(self) -> str:
         try:
@@ -45,10 +45,10 @@ def parse(text: str, *, unnamed: str | None = None) -> list[Credential]:
     """The entries of a setting.
 
     Args:
-        unnamed: With it, an entry without a name is taken, and named by this word and its place: ``key-1``.
+        unnamed: If given, entries without a name are accepted, and named by this word and their place: ``key-1``.
 
     Raises:
-        ValueError: an entry is wrong. The message says which one and how to write it, and nothing of what it holds.
+        ValueError: an entry is invalid. The message says which one and how to write it, and repeats nothing of it.
     """
     entries = [entry.strip() for entry in text.split(",") if entry.strip()]
     return [_entry(number, entry, unnamed) for number, entry in enumerate(entries, 1)]
@@ -76,10 +76,10 @@ def _entry(number: int, entry: str, unnamed: str | None) -> Credential:
 
 
 def require_unique(credentials: Iterable[Credential]) -> None:
-    """Refuse two of one name, which nobody could tell apart in the log, and two of one secret.
+    """Require unique names, because the audit log records them, and unique secrets.
 
     Raises:
-        ValueError: there are such. The message names them.
+        ValueError: a name or secret is used twice. The message gives the names.
     """
     names: set[str] = set()
     secrets: dict[str, str] = {}

@@ -1,1 +1,1 @@
-"""What administrators do: changes of petitions under a version, and the record of every call (docs/adr/0014)."""
+"""The audit log of administrators' calls, and the versions of petition changes (docs/adr/0014)."""

@@ -1,8 +1,8 @@
-"""The record of what administrators and partners did: a row in ``admin_events`` and a line in the log, for every call.
+"""The audit log of administrators and partners: a row in ``admin_events`` and a log line for every call.
 
-The row is written before Kafka is given anything, with the outcome ``asked``, and finished afterwards. So whatever is on a
-topic because of a call has its row, and a row that stayed ``asked`` says where a process died. Names of fields are kept,
-and never their values.
+The row is written before anything is published, with the outcome ``asked``, and finished afterwards. So every record on a
+topic that comes from a call has a row, and a row that stays ``asked`` shows where a process died. Names of fields are stored,
+never their values.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 _ANSWER_SECONDS: Final = 5.0
 _LOST_AFTER_SECONDS: Final = 20.0
-"""A call is finished within 15 seconds; then its process is gone, or was stopped."""
+"""A call ends within 15 seconds; if its row is unfinished after this time, its process has died or was stopped."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
 AnyConnection = Connection | PoolConnectionProxy
@@ -75,7 +75,7 @@ class AdminEvent:
 
 @dataclass(frozen=True, slots=True)
 class LastChange:
-    """The newest recorded change of a petition."""
+    """The newest change of a petition that is recorded."""
 
     event_id: UUID
     version: int
@@ -83,16 +83,16 @@ class LastChange:
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str | None:
-    """What the client or a proxy calls the request (``X-Request-ID``), if it can be written down as it is."""
+    """The request's ``X-Request-ID`` from the client or a proxy; None if it has none that can be stored unchanged."""
     value = headers.get(b"x-request-id", b"")
     return value.decode("ascii") if _REQUEST_ID.match(value) else None
 
 
 class AdminEvents:
-    """All SQL about `admin_events`, and what is said of an event.
+    """All SQL about `admin_events`, and the log line and metric of an event.
 
     Raises:
-        Problem: 503, from every method that asks PostgreSQL: it is away. Nothing was changed.
+        Problem: 503, from every method that uses PostgreSQL: it is away. Nothing was changed.
     """
 
     def __init__(self, database: Database, metrics: IngestMetrics) -> None:
@@ -101,17 +101,17 @@ class AdminEvents:
     # -------------------------------------------------------------------------------------------- changes of petitions
 
     async def last_change(self, petition_id: str) -> tuple[LastChange | None, int]:
-        """The newest change of a petition; and the time by PostgreSQL's clock, in milliseconds since 1970."""
+        """The newest change of a petition, and PostgreSQL's time in milliseconds since 1970."""
         row = await self._ask(lambda connection: connection.fetchrow(_LAST_CHANGE, petition_id))
         assert row is not None
         last = LastChange(row["event_id"], row["version"], row["outcome"]) if row["event_id"] else None
         return last, row["now"]
 
     async def ask_change(self, event: AdminEvent, *, version: int, last: LastChange | None) -> bool:
-        """Write the row of a change that follows `last`, which is overtaken if it is not finished.
+        """Write the row of a change that follows `last`; if `last` is unfinished, it becomes ``overtaken``.
 
         Returns:
-            Whether it is written. Not if another change came first, or `last` was finished meanwhile.
+            Whether the row was written. It is not if another change came first, or `last` was finished meanwhile.
         """
 
         async def write(connection: AnyConnection) -> bool:
@@ -124,11 +124,11 @@ class AdminEvents:
         return await self._ask(write)
 
     async def confirm(self, event_id: UUID) -> None:
-        """A change whose process has not finished it is on the topic."""
+        """Mark a change as done that its process did not finish and whose record is on the topic."""
         await self._ask(lambda connection: _finish(connection, event_id, "done"))
 
     async def unfinished_changes(self) -> list[tuple[UUID, str, int]]:
-        """Event, petition and version of changes whose process is gone; a few of them, the oldest first."""
+        """Event, petition and version of changes that their process did not finish; at most 500, the oldest first."""
         rows = await self._ask(lambda connection: connection.fetch(_UNFINISHED, _LOST_AFTER_SECONDS))
         return [(row["event_id"], row["petition_id"], row["version"]) for row in rows]
 
@@ -139,20 +139,20 @@ class AdminEvents:
         await self._ask(lambda connection: _insert(connection, event))
 
     async def finish(self, event: AdminEvent, outcome: str) -> str:
-        """Write down what became of a call, and say so. Returns the outcome that holds: another may have said it first."""
+        """Record the outcome of a call, and log it. Returns the final outcome: another process may have recorded one first."""
 
         async def write(connection: AnyConnection) -> str:
             if await _finish(connection, event.event_id, outcome):
                 return outcome
             found = await connection.fetchval("SELECT outcome FROM admin_events WHERE event_id = $1", event.event_id)
-            return str(found or outcome)  # a row that was deleted says nothing else
+            return str(found or outcome)  # the row may have been deleted
 
         holds = await self._ask(write)
         self.say(event, holds)
         return holds
 
     def say(self, event: AdminEvent, outcome: str) -> None:
-        """The line in the log, and the metric."""
+        """Write the log line, and count the call."""
         self._metrics.admin_events.labels(call=event.call, outcome=outcome).inc()
         log.info(
             "admin_event",
@@ -160,7 +160,7 @@ class AdminEvents:
             actor=event.caller.name,
             role=event.caller.role.value,
             call=event.call,
-            # What was asked for may be no id, and anything else.
+            # The id in the request may be any text.
             petition_id=event.petition_id if is_slug(event.petition_id) else None,
             signature_id=None if event.signature_id is None else str(event.signature_id),
             changed=list(event.changed),
@@ -171,17 +171,17 @@ class AdminEvents:
         )
 
     def refusal(self, name: str, event: AdminEvent) -> Problem:
-        """The answer to a caller who is known and may not.
+        """The answer to a known caller without permission.
 
-        It leaves a line in the log and no row: whoever has any key could fill the table.
+        It is logged, but gets no row: otherwise the owner of any key could fill the table.
         """
         self.say(event, "refused")
         return problem(name)
 
     async def _ask(self, work: Callable[[AnyConnection], Awaitable[T]]) -> T:
-        """What `work` returns.
+        """Run `work` with a connection, and return its result.
 
-        A PostgreSQL that hangs makes its driver hang even when it is cancelled, so nothing here waits for that end.
+        If PostgreSQL hangs, its driver hangs even when cancelled, so this does not wait for the end of a cancelled `work`.
         """
         asked = asyncio.ensure_future(self._with_connection(work))
         done, _ = await asyncio.wait({asked}, timeout=_ANSWER_SECONDS)
@@ -195,7 +195,7 @@ class AdminEvents:
             log.error("admin_events_missing", do="run `groundswell migrate`")
             raise problem("record_away") from error
         except Exception as error:
-            # InternalClientError: the connection was closing when it was used; a moment later it would be a lost one.
+            # InternalClientError: the connection was closing when it was used, which is as good as a lost connection.
             if not is_transient(error) and not isinstance(error, asyncpg.InternalClientError):
                 raise
             raise problem("record_away") from error
@@ -206,7 +206,7 @@ class AdminEvents:
 
 
 def _note(asked: asyncio.Future[Any]) -> None:
-    """Whatever it ends with, its caller has been answered."""
+    """Retrieve the exception of an abandoned future; its caller has been answered already."""
     if not asked.cancelled():
         asked.exception()
 
@@ -235,7 +235,7 @@ async def _insert(
 
 
 async def _finish(connection: AnyConnection, event_id: UUID, outcome: str) -> bool:
-    """Whether the event was not finished yet."""
+    """Finish an event. Returns whether it was unfinished until now."""
     row = await connection.fetchval(
         "UPDATE admin_events SET outcome = $2, finished_at = now() WHERE event_id = $1 AND outcome = 'asked'"
         " RETURNING event_id",

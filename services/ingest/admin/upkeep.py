@@ -1,4 +1,4 @@
-"""What is done beside the calls: finish the rows of processes that died, and write again what a late record stands behind."""
+"""Periodic work: finishing rows of processes that died, and republishing petitions behind which a late record came."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _EVERY_SECONDS: Final = 5.0
 
 
 class AdminUpkeep:
-    """Runs until it is cancelled, in every instance: what it does twice is as good as once."""
+    """Runs in every instance, until it is cancelled. All of its work is idempotent."""
 
     def __init__(self, *, intake: Intake, feed: CatalogueFeed, events: AdminEvents) -> None:
         self._intake, self._feed, self._events = intake, feed, events
 
     async def run(self) -> None:
-        """Look after things, again and again; what is away now is looked at the next time.
+        """Do the periodic work, for ever; a transient error only delays it.
 
         Raises:
             Exception: a bug.
@@ -52,7 +52,7 @@ class AdminUpkeep:
             log.debug("admin_upkeep_put_off", cause=type(error).__name__)
 
     async def _write_again(self) -> None:
-        """Give the newest state of a petition the last place on the topic, where compaction keeps it."""
+        """Republish a petition's newest state, so that it is the last record of its key and compaction keeps it."""
         for petition in self._feed.overtaken():
             await self._intake.publish(
                 PETITIONS_CHANGED,
@@ -65,7 +65,7 @@ class AdminUpkeep:
             log.warning("petition_written_again", petition_id=petition.petition_id, version=petition.version)
 
     async def _confirm(self) -> None:
-        """Rows whose records are on the topic are done. The others stay `asked`: nobody knows yet, and the next change will."""
+        """Mark rows whose records are on the topic as done. Others stay ``asked`` until the next change decides them."""
         unfinished = await self._events.unfinished_changes()
         if not unfinished:
             return

@@ -1,1 +1,1 @@
-"""ingest's OpenAPI document, made from the models and the table of refusals (docs/openapi.json)."""
+"""ingest's OpenAPI document (docs/openapi.json), generated from the models and the table of refusals."""

@@ -1,4 +1,4 @@
-"""Every call of ingest, in words, with examples: all that its OpenAPI document cannot take from models and tables."""
+"""All calls of ingest with descriptions and examples: what its OpenAPI document cannot take from models and tables."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ _LINE: Final = json.dumps({**_SUBMISSION, "idempotency_key": "import-1-line-1"})
 _FORM: Final[Json] = {"schema": ref("SubmissionForm"), "example": {**_SUBMISSION, "consent": "on"}}
 
 _ETAG: Final[Json] = {
-    "ETag": {"description": "Stands for this state.", "schema": {"type": "string", "example": _EXAMPLE_ETAG}}
+    "ETag": {"description": "Identifies this state.", "schema": {"type": "string", "example": _EXAMPLE_ETAG}}
 }
-_IF_MATCH: Final = header("If-Match", "Change it only if it is in this state: 412 otherwise.", _EXAMPLE_ETAG)
+_IF_MATCH: Final = header("If-Match", "Change the petition only if it is in this state; otherwise 412.", _EXAMPLE_ETAG)
 
 _PETITIONS: Final = "/v1/petitions"
 _PETITION: Final = f"{_PETITIONS}/{{petition_id}}"
@@ -92,8 +92,8 @@ def _command(
     summary: str,
     *more: str,
     description: str = (
-        "A repeated command is the same command. One that names a duplicate is about the signature that it is a"
-        " duplicate of. What can have no effect is refused (409); of two that cross on the way, the second may have none."
+        "A repeated command is the same command. One that names a duplicate applies to the original signature. A command"
+        " that can have no effect is refused (409); of two concurrent commands, the second may have none."
     ),
     partner: bool = False,
     body: Json | None = None,
@@ -125,11 +125,13 @@ CALLS: Final = (
         _PETITIONS,
         "petitions",
         "The petitions that an administrator may change",
-        "By id, those that are not published too. A token that is bound to organisations sees theirs.",
+        "By id, including unpublished ones. A token that is limited to organisations gets only theirs.",
         parameters=(
-            query("organisation", "Only those of this organisation.", SLUG_SCHEMA),
-            query("after", "Only those whose id comes after this one.", SLUG_SCHEMA),
-            query("limit", "At most so many.", {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}),
+            query("organisation", "Only petitions of this organisation.", SLUG_SCHEMA),
+            query("after", "Only petitions with a greater id.", SLUG_SCHEMA),
+            query(
+                "limit", "Most petitions to return.", {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}
+            ),
         ),
         answers={200: answer("The petitions.", "PetitionList")},
         refused=("starting", "invalid_fields"),
@@ -138,7 +140,7 @@ CALLS: Final = (
         "GET",
         _PETITION,
         "petition",
-        "A petition: what everyone may know of it, and all of it for its administrators",
+        "A petition: its public part, or all of it for its administrators",
         anyone=True,
         answers={
             200: {
@@ -156,13 +158,15 @@ CALLS: Final = (
         "change_petition",
         "Create a petition, or replace its whole state",
         (
-            "The body is the whole new state, at most 768 KiB. A field that holds something now must be in it, also"
-            " if it shall hold nothing (`fields_left_out`), unless the query says `replace=true`."
+            "The body is the whole new state, at most 768 KiB. A field that is set now must be in it, even to clear it"
+            " (otherwise `fields_left_out`), unless the query has `replace=true`."
         ),
         parameters=(
-            query("replace", "Whether what the body leaves out is erased.", {"type": "boolean", "default": False}),
+            query(
+                "replace", "Whether fields that the body leaves out are cleared.", {"type": "boolean", "default": False}
+            ),
             _IF_MATCH,
-            header("If-None-Match", "`*`: create it, and change none that is there.", "*"),
+            header("If-None-Match", "`*`: create the petition, and do not change an existing one.", "*"),
         ),
         body={"application/json": {"schema": ref("PetitionBody"), "example": _EXAMPLE_STATE}},
         answers={
@@ -176,7 +180,7 @@ CALLS: Final = (
         _PETITION,
         "patch_petition",
         "Change what the body names",
-        "A JSON merge patch (RFC 7396). The result is checked as a whole, as that of PUT is.",
+        "A JSON merge patch (RFC 7396). The result is validated as a whole, as for PUT.",
         parameters=(_IF_MATCH,),
         body={
             "application/merge-patch+json": {
@@ -193,9 +197,9 @@ CALLS: Final = (
         "sign",
         "Sign a petition",
         (
-            "A signer who has signed before gets the same answer. With `Accept: text/html`, as browsers' forms send"
-            " it, success leads on to the petition's thank-you page, and a form that is refused to the petition's"
-            " page, which shows it again with what was typed. A valid API key lifts the rate limit."
+            "A signer who has signed before gets the same answer. With `Accept: text/html`, as sent by browsers' forms,"
+            " success redirects to the petition's thank-you page, and a refusal to the petition's page, which shows the"
+            " form again with its input. Calls with a valid API key are not rate limited."
         ),
         anyone=True,
         partner=True,
@@ -215,8 +219,8 @@ CALLS: Final = (
             "multipart/form-data": _FORM,
         },
         body_is=(
-            f"At most {BODY_BYTES // 1024} KiB. In forms, an empty field is one that is not given. JSON is UTF-8; a"
-            " form's text is read in the charset that it declares, UTF-8 where it declares none."
+            f"At most {BODY_BYTES // 1024} KiB. In forms, an empty field counts as not given. JSON is UTF-8; a"
+            " form's text is decoded by the charset that it declares, or as UTF-8 without one."
         ),
         answers={
             202: answer(
@@ -230,14 +234,14 @@ CALLS: Final = (
                 headers=location("Where to ask for the outcome."),
             ),
             303: {
-                "description": "Durable; on to the thank-you page (`Accept: text/html`).",
+                "description": "Durable; redirects to the thank-you page (`Accept: text/html`).",
                 "headers": location("The thank-you page. Its `signature` is the signature's id."),
             },
             307: {
                 "description": (
-                    "A form that is refused (`Accept: text/html`): the browser sends it again, to the petition's page."
-                    " `refused` in the address is the problem's name, each `e` a wrong field and the code of what is"
-                    " wrong with it, `wait` the seconds to wait."
+                    "A refused form (`Accept: text/html`): the browser sends it again, to the petition's page. In the"
+                    " query, `refused` is the problem's name, each `e` an invalid field with its error code, and `wait`"
+                    " the seconds to wait."
                 ),
                 "headers": location("The petition's page."),
             },
@@ -250,7 +254,7 @@ CALLS: Final = (
         "sign_batch",
         "Send up to 1,000 signatures",
         (
-            f"One JSON object a line (schema BatchLine), at most {BODY_BYTES // 1024} KiB each and 4 MiB in all. Valid"
+            f"One JSON object per line (schema BatchLine), at most {BODY_BYTES // 1024} KiB each and 4 MiB in all. Valid"
             " lines are accepted even if others are not. A line with status 503 was not acknowledged: send it again with the"
             " same `idempotency_key`."
         ),
@@ -266,17 +270,17 @@ CALLS: Final = (
         "GET",
         _SIGNATURE,
         "signature_status",
-        "What became of a signature",
+        "The status of a signature",
         (
-            "`submitted` means taken in and not decided yet. Without credentials a duplicate reads as the first"
-            " signature would (`verified`, or `pending`): otherwise anyone could find out who signed. With"
-            " `Accept: text/html` it is a page in words for the signer."
+            "`submitted` means accepted and not decided yet. Without credentials, a duplicate is shown with the state of a"
+            " first signature (`verified`, or `pending`): otherwise anyone could find out who signed. With"
+            " `Accept: text/html` the answer is a page for the signer."
         ),
         anyone=True,
         partner=True,
         answers={
             200: answer(
-                "Where it stands.",
+                "The status.",
                 "SignatureStatus",
                 {
                     "signature_id": EXAMPLE_SIGNATURE,
@@ -298,15 +302,15 @@ CALLS: Final = (
         "command_without_effect",
         partner=True,
     ),
-    _command("withdraw", "The signer takes the signature back.", "command_without_effect", partner=True),
-    _command("invalidate", "A moderator strikes the signature out.", "command_without_effect"),
+    _command("withdraw", "The signer withdraws the signature.", "command_without_effect", partner=True),
+    _command("invalidate", "An administrator invalidates the signature.", "command_without_effect"),
     _command(
         "erase",
-        "Erase who signed; the count stays",
+        "Erase the signer; the count stays",
         "invalid_fields",
         description=(
-            "What links the signature to its signer goes, from its duplicates too; its state and the count stay. To take"
-            " it out of the count as well, withdraw it first. Once it has been carried out, the status shows `erased_at`."
+            "Removes what links the signature and its duplicates to the signer; state and count stay. To remove it from"
+            " the count as well, withdraw it first. After the erasure, the status shows `erased_at`."
             " A repeated command is the same command: the first actor and reason are kept."
         ),
         body={

@@ -1,4 +1,4 @@
-"""ingest's OpenAPI 3.1 document (docs/openapi.json), made from the models, the table of refusals and the table of calls."""
+"""ingest's OpenAPI 3.1 document (docs/openapi.json), generated from the models and the tables of refusals and calls."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def document() -> Json:
         "info": {
             "title": "Groundswell ingest",
             "version": "1.0.0",
-            "summary": "Takes petition signatures in.",
+            "summary": "Accepts petition signatures.",
             "description": (
-                "An accepted signature is durable: the answer 202 comes after Kafka's acknowledgement. What becomes of"
-                " it is decided a moment later; ask for it at its `status_url`. Errors are problem details (RFC 9457);"
+                "An accepted signature is durable: the answer 202 comes after Kafka's acknowledgement. It is decided a"
+                " moment later; `status_url` returns the outcome. Errors are problem details (RFC 9457);"
                 " the last part of `type` names the problem. 429 and 503 carry `Retry-After`."
             ),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
         "tags": [
-            {"name": "signatures", "description": "Sign, and what became of it."},
-            {"name": "petitions", "description": "What can be signed."},
+            {"name": "signatures", "description": "Signing, and the status of signatures."},
+            {"name": "petitions", "description": "The petitions."},
         ],
         "paths": {path: path_item(path, [call for call in CALLS if call.path == path]) for path in paths},
         "components": {

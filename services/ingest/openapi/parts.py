@@ -1,6 +1,6 @@
-"""A call as the table of calls says it (`services.ingest.openapi.calls`), and what the document says of it.
+"""A call in the table of calls (`services.ingest.openapi.calls`), and the parts of the document made from it.
 
-Written here because FastAPI, apispec and spectree document endpoints of their own kind: see docs/adr/0020.
+Written by hand, because FastAPI, apispec and spectree only document endpoints of their own kind: see docs/adr/0020.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PATH: Final[dict[str, Json]] = {
     "petition_id": {"schema": SLUG_SCHEMA, "example": EXAMPLE_PETITION},
     "signature_id": {"schema": {"type": "string", "format": "uuid"}, "example": EXAMPLE_SIGNATURE},
 }
-"""The parameters of paths."""
+"""The path parameters."""
 
 _CREDENTIALS: Final = ("credentials_ambiguous", "credentials_wrong", "too_many_wrong_credentials")
 _READING: Final = (
@@ -35,7 +35,7 @@ _READING: Final = (
     "unsupported_content_encoding",
 )
 _ANYWHERE: Final = ("malformed_request", "overloaded", "internal_error")
-"""Refusals that every call may give; those above, every one that takes credentials or a body."""
+"""Refusals of every call; those above are of calls with credentials or a body."""
 
 _HTML: Final[Json] = {"text/html": {"schema": {"type": "string"}}}
 
@@ -52,20 +52,20 @@ class Call:
     description: str = ""
     _: KW_ONLY
     anyone: bool = False
-    """Whether it needs no credentials."""
+    """Whether the call needs no credentials."""
     partner: bool = False
     """Whether a partner's API key is enough; an administrator's token always is."""
     parameters: tuple[Json, ...] = ()
-    """Besides those in the path."""
+    """Parameters besides those in the path."""
     body: Mapping[str, Json] = field(default_factory=dict)
     """By media type: schema and example."""
     body_is: str = ""
-    """The body in words."""
+    """The description of the body."""
     answers: Mapping[int, Json]
     refused: tuple[str, ...]
     """Names of problems, besides those that come with credentials and bodies."""
     html: bool = False
-    """Whether refusals are pages for those who ask for one."""
+    """Whether refusals are pages for clients that prefer HTML."""
 
     def operation(self) -> Json:
         """The Operation Object."""
@@ -124,7 +124,7 @@ def query(name: str, description: str, schema: Json) -> Json:
 
 
 def header(name: str, description: str, example: str, **schema: object) -> Json:
-    """A header of the request. Without `schema` it is any text: what is no entity tag names nothing."""
+    """A header of the request. Without `schema` it is any text: a text that is not an entity tag matches nothing."""
     return {
         "name": name,
         "in": "header",
@@ -142,7 +142,7 @@ def location(description: str) -> Json:
 def answer(
     description: str, schema: str, example: Json | None = None, *, headers: Json | None = None, html: bool = False
 ) -> Json:
-    """A JSON answer with its schema; `html`: it is a page for those who ask for one."""
+    """A JSON answer with its schema; with `html`, also a page for clients that prefer HTML."""
     content: Json = {"schema": ref(schema), **({} if example is None else {"example": example})}
     return {
         "description": description,

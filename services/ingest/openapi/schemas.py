@@ -1,4 +1,4 @@
-"""All schemas of ingest's OpenAPI document: the models, and two that are made from them."""
+"""All schemas of ingest's OpenAPI document: those of the models, and two that are derived from them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _NO_OTHER_FIELDS: Final = ("PetitionBody", "Organisation", "Target", "Policy", "
 
 
 def schemas() -> Json:
-    """All schemas: bodies that are read, and bodies that are written."""
+    """All schemas, of request and response bodies."""
     _, definitions = models_json_schema(
         [*((model, "validation") for model in _READ), *((model, "serialization") for model in _WRITTEN)],
         ref_template="#/components/schemas/{model}",
@@ -60,7 +60,7 @@ def _changeable(body: Json) -> Json:
 
 
 def _patch(schema: Json, schemas: Json) -> Json:
-    """The same object with every field optional, or null; so it is with the objects in it."""
+    """The same object with every field optional or null, recursively."""
     if "$ref" in schema:
         schema = schemas[schema["$ref"].rpartition("/")[2]]
     fields = {
@@ -84,7 +84,7 @@ def _without_default(schema: Json) -> Json:
 
 
 def _form(submission: Json) -> Json:
-    """The submission as a form says it: everything is text."""
+    """The submission as an HTML form: every field is text."""
     texts = {name: _text_of(schema) for name, schema in submission["properties"].items() if name != "consent"}
     consent = {"type": "string", "description": "`on`, `true`, `1` or `yes`, as a ticked box sends it."}
     return {

@@ -1,1 +1,1 @@
-"""Petitions: the calls that read and change them, their rules, and their versions."""
+"""Petitions: the calls that read and change them, the rules for their states, and their versions."""

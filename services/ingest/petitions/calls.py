@@ -37,20 +37,20 @@ from shared.web.entity_tags import matches
 from shared.web.malformed import fields_of
 
 PETITION_BYTES: Final = 768 * 1024
-"""A text of 50,000 characters takes up to 600 kB when every character is a JSON escape. And what fits here fits, as
-UTF-8, into one Kafka record of 1 MiB."""
+"""A text of 50,000 characters takes up to 600 kB if every character is a JSON escape. A body within this limit also fits,
+as UTF-8, into one Kafka record of 1 MiB."""
 
 LIST_AT_MOST: Final = 500
 
 State = TypeVar("State", bound=PetitionState)
 
 _VARY: Final = {"vary": "Authorization, X-API-Key"}
-"""The same address shows more to administrators."""
+"""An administrator sees more at the same address."""
 _PRIVATE: Final = {"cache-control": "private, no-store", **_VARY}
 
 
 class PetitionEndpoints:
-    """Changes petitions, and shows them."""
+    """Shows and changes petitions."""
 
     def __init__(
         self, *, intake: Intake, catalogue: Catalogue, access: Access, changes: PetitionChanges, events: AdminEvents
@@ -59,7 +59,7 @@ class PetitionEndpoints:
         self._changes, self._events = changes, events
 
     async def handle(self, request: Request) -> Response:
-        """All methods of one petition's address, in one route: so another one is told of all of them.
+        """All methods of a petition's address, in one route, so that a 405 lists them all in ``Allow``.
 
         Raises:
             Problem: see docs/openapi.json.
@@ -82,10 +82,10 @@ class PetitionEndpoints:
                 return self._whole(request, petition)
         if petition is None or not petition.published:
             unknown = problem("petition_unknown")
-            unknown.headers.update(_PRIVATE)  # a cache may keep a 404, and give it to an administrator
+            unknown.headers.update(_PRIVATE)  # a cache might serve the 404 to an administrator
             raise unknown
         body = public_petition(petition, datetime.now(UTC)).model_dump_json()
-        # Its admission changes with the clock, so nobody may keep it for long.
+        # Its admission changes with the clock, so it may be cached only briefly.
         return Response(body, 200, {"cache-control": "public, max-age=5", **_VARY}, media_type="application/json")
 
     @staticmethod
@@ -97,10 +97,10 @@ class PetitionEndpoints:
         return Response(petition.model_dump_json(), 200, headers, media_type="application/json")
 
     async def list(self, request: Request) -> Response:
-        """``GET /v1/petitions``: what an administrator may change, by id.
+        """``GET /v1/petitions``: the petitions that an administrator may change, by id.
 
         Raises:
-            Problem: the caller is no administrator, or the query is wrong.
+            Problem: the caller is not an administrator, or the query is invalid.
         """
         caller = self._administrator(request, "list", "")
         query = _Query.of(request)
@@ -172,7 +172,7 @@ class PetitionEndpoints:
 
         def decide(before: PetitionChanged | None) -> PetitionState:
             if before is None or not caller.may(before.organisation.slug):
-                # That it is another organisation's would say that there is one.
+                # Any other answer would reveal that another organisation's petition exists.
                 raise problem("petition_unknown") if before is None else self._events.refusal("petition_unknown", event)
             _require_preconditions(headers, before)
             document = json.dumps(merged(state_document(before), patch), ensure_ascii=False).encode()
@@ -191,7 +191,7 @@ class PetitionEndpoints:
         status = 201 if made.before is None else 200
         return Response(made.petition.model_dump_json(), status, headers, media_type="application/json")
 
-    # ---------------------------------------------------------------------------------------------------------- may they
+    # ------------------------------------------------------------------------------------------------------- permissions
 
     def _administrator(self, request: Request, call: str, petition_id: str) -> Caller:
         headers = fields_of(request.scope)
@@ -201,7 +201,7 @@ class PetitionEndpoints:
         return caller
 
     def _require_organisations(self, event: AdminEvent, before: PetitionChanged | None, after: PetitionState) -> None:
-        """A bound token neither takes another organisation's petition over nor gives one to another organisation."""
+        """Require that a limited token neither takes over another organisation's petition nor hands one over."""
         slugs = {after.organisation.slug} | ({before.organisation.slug} if before is not None else set())
         if not all(event.caller.may(slug) for slug in slugs):
             raise self._events.refusal("other_organisation", event)
@@ -215,7 +215,7 @@ class _Query:
 
     @classmethod
     def of(cls, request: Request) -> _Query:
-        """What a list is asked for.
+        """Parse the query of a list.
 
         Raises:
             Problem: 422.
@@ -234,7 +234,7 @@ class _Query:
         return cls(given.get("organisation"), given.get("after", ""), int(limit))
 
     def next_url(self, last: str) -> str:
-        """Where the list goes on after the petition `last`."""
+        """The address of the list's next part, after the petition `last`."""
         query: dict[str, Any] = {"after": last, "limit": self.limit}
         if self.organisation is not None:
             query["organisation"] = self.organisation
@@ -257,10 +257,10 @@ def _require_clean(state: PetitionState) -> None:
 
 
 def _require_preconditions(headers: Mapping[bytes, bytes], before: PetitionChanged | None) -> None:
-    """RFC 9110, section 13.2.2.
+    """Check If-Match and If-None-Match (RFC 9110, section 13.2.2).
 
     Raises:
-        Problem: 412.
+        Problem: 412, they do not hold.
     """
     etag = None if before is None else etag_of(before)
     wanted, unwanted = (headers.get(name) for name in (b"if-match", b"if-none-match"))
@@ -271,7 +271,7 @@ def _require_preconditions(headers: Mapping[bytes, bytes], before: PetitionChang
 
 
 def _unknown_parameters(request: Request, *known: str) -> list[dict[str, str]]:
-    """A filter or flag with a typo would be left out without a word, and the answer would be another one."""
+    """Errors for unknown parameters: a filter or flag with a typo would silently have no effect."""
     return [
         _wrong(name, "unknown_parameter", "is no parameter of this call")
         for name in request.query_params
@@ -293,7 +293,7 @@ def _flag(request: Request, name: str) -> bool:
 
 def _read(body: bytes, model: type[State]) -> State:
     try:
-        # Events ignore fields they do not know; a person's typo should show instead.
+        # Unlike in events, unknown fields are refused: a person's typo should show.
         return model.model_validate_json(body, extra="forbid")
     except ValidationError as error:
         raise refusal_of(error) from None

@@ -1,15 +1,15 @@
-"""Changing a petition: nobody overwrites what they have not seen, whichever instances they talk to.
+"""Changing a petition: no change overwrites a state that its author has not seen, across all instances.
 
-Kafka cannot compare and set, so PostgreSQL decides between two who change a petition at once (docs/adr/0014). In order:
+Kafka has no compare-and-set, so PostgreSQL decides between concurrent changes of a petition (docs/adr/0014):
 
-1. The newest row about the petition, then the topic up to now: the state that the next change is made upon.
-2. The row of the new change, which follows that one. Only one row can; whoever comes second begins again.
-3. The record on the topic, under the row's version. Readers pass over a version below one that they have seen, so a process
-   that was stopped here for an hour changes nothing when it wakes.
-4. The row is ``done``, unless somebody has overtaken it meanwhile; then the answer is 409.
+1. Read the newest row about the petition, then the topic up to now: this is the state to be changed.
+2. Write the row of the new change, which follows that row. Only one row can follow it; a later change starts again.
+3. Publish the record, with the row's version. Readers ignore a version below one that they have seen, so a process that was
+   stopped here for an hour changes nothing when it wakes up.
+4. Mark the row ``done``, unless another change has overtaken it meanwhile; then the answer is 409.
 
-A row whose process died between 2 and 4 is looked for on the topic by the next change: it is there, and confirmed, or it is
-overtaken. What it asked for is never taken for the state of the petition unless the topic has it.
+If a process dies between 2 and 4, the next change looks for its record on the topic: the row is confirmed if the record is
+there, and otherwise overtaken. A change becomes the state of the petition only by its record on the topic.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from shared.runtime.failures import is_transient
 from shared.web.problems import Problem
 
 _PATIENCE_SECONDS: Final = 2.0
-"""How long an unfinished change of somebody else is waited for: one takes some ten milliseconds."""
+"""How long to wait for another, unfinished change; one takes about ten milliseconds."""
 _TRYING_SECONDS: Final = 8.0
 _POLL_SECONDS: Final = 0.05
 _SEEN_SECONDS: Final = 2.0
 _SEEN_POLL_SECONDS: Final = 0.02
 
 Decide = Callable[[PetitionChanged | None], PetitionState]
-"""The new state of a petition, from the present one. May be called several times. Raises `Problem`: the change is refused."""
+"""Returns a petition's new state for the present one. May be called several times. Raises `Problem` to refuse the change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A change that holds."""
+    """A change that was made."""
 
     before: PetitionChanged | None
     petition: PetitionChanged
@@ -53,7 +53,7 @@ class Made:
 
 
 class PetitionChanges:
-    """Makes changes.
+    """Makes changes of petitions.
 
     Args:
         catch_up: Reads the petitions up to now (`CatalogueFeed.catch_up`).
@@ -65,7 +65,7 @@ class PetitionChanges:
         self._intake, self._catch_up, self._events, self._metrics = intake, catch_up, events, metrics
 
     async def current(self, petition_id: str) -> PetitionChanged | None:
-        """The petition as it is now, or as it was read last if the topic cannot be read."""
+        """The petition as it is now; if the topic cannot be read, as last read."""
         try:
             await self._catch_up()
         except Exception as error:
@@ -74,11 +74,11 @@ class PetitionChanges:
         return self._intake.petition(petition_id)
 
     async def make(self, event: AdminEvent, decide: Decide) -> Made:
-        """Change the petition that `event` is about, to what `decide` says.
+        """Change the petition of `event` to the state that `decide` returns.
 
         Raises:
-            Problem: what `decide` raises; 409, another change went ahead; 413 or 503, as `Intake.publish` says; 503, the
-                change cannot be recorded, and is not made.
+            Problem: those of `decide`; 409, another change came first; 413 or 503, as `Intake.publish`; 503, the change
+                cannot be recorded, and is not made.
         """
         event, made = await self._asked(event, decide)
         await failpoint("ingest.change_asked")
@@ -94,7 +94,7 @@ class PetitionChanges:
         except Problem as refusal:
             if refusal.code == "body_too_large":
                 await self._events.finish(event, "failed")
-            else:  # it may be on the topic, or come there yet
+            else:  # the record may be on the topic, or still get there
                 self._events.say(event, "asked")
             raise
         await failpoint("ingest.change_stored")
@@ -110,7 +110,7 @@ class PetitionChanges:
         return made
 
     async def _asked(self, event: AdminEvent, decide: Decide) -> tuple[AdminEvent, Made]:
-        """The change with its row written."""
+        """Write the row of the change, and return its event and the change."""
         now = asyncio.get_running_loop().time
         started = now()
         while now() < started + _TRYING_SECONDS:
@@ -143,7 +143,7 @@ class PetitionChanges:
         raise problem("change_overtaken")
 
     async def _read_up_to_now(self, petition_id: str) -> PetitionChanged | None:
-        """The petition as it stands on the topic now.
+        """The petition's newest state on the topic.
 
         Raises:
             Problem: 503, the topic cannot be read.
@@ -162,7 +162,7 @@ class PetitionChanges:
         return self._intake.petition(petition_id)
 
     async def _wait_until_seen(self, changed: PetitionChanged) -> None:
-        """Wait until this instance has read the change back, so that whoever made it can go on with signatures.
+        """Wait until this instance has read the change back, so that its author can send signatures next.
 
         The change is durable already; if reading it back takes long, the answer does not wait for it.
         """
@@ -175,6 +175,6 @@ class PetitionChanges:
 
 
 def _next_version(clock: int, last: LastChange | None, before: PetitionChanged | None) -> int:
-    """PostgreSQL's time, and above every version that is known: one clock, and room above whatever was written."""
+    """PostgreSQL's time in milliseconds, or more: always above every known version. One clock serves all instances."""
     known = (0 if last is None else last.version, 0 if before is None else before.version)
     return max(clock, *(version + 1 for version in known))

@@ -1,4 +1,4 @@
-"""Petitions as documents: ETags, merge patches, and what one state has that another has not. Pure."""
+"""Petitions as documents: ETags, merge patches, and differences between states. No I/O."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pydantic import BaseModel
 from shared.contract.events import Organisation, Pause, PetitionChanged, PetitionState, Policy
 
 READ_ONLY: Final = ("petition_id", "changed_at", "version", "mailbox_rules")
-"""What `PetitionChanged` has beyond `PetitionState`: ingest sets it."""
+"""Fields of `PetitionChanged` that `PetitionState` does not have: ingest sets them."""
 
 _PARTS: Final[dict[str, type[BaseModel]]] = {"organisation": Organisation, "policy": Policy}
-"""Fields that are named one level down; they are never null."""
+"""Fields whose own fields are named one by one; they are never null."""
 
 
 def etag_of(petition: PetitionChanged) -> str:
-    """A strong entity tag (RFC 9110, section 8.8.3): no two states share one, not even equal ones at two times."""
+    """A strong entity tag (RFC 9110, section 8.8.3), unique for each change, even if it restores an earlier state."""
     return f'"{hashlib.blake2b(petition.model_dump_json().encode(), digest_size=16).hexdigest()}"'
 
 
 def state_document(petition: PetitionState) -> dict[str, Any]:
-    """The state as the JSON that ``PUT`` takes."""
+    """The state as the JSON that ``PUT`` accepts."""
     return petition.model_dump(mode="json", exclude=set(READ_ONLY))
 
 
@@ -40,7 +40,7 @@ def merged(document: Any, patch: Any) -> Any:
 
 
 def unknown_fields(patch: dict[str, Any]) -> list[str]:
-    """What a patch names and nobody can change. Removing what is not there would do nothing, and a typo would not show."""
+    """Names in a patch that are not changeable fields. Without this check, removing a misspelt field would do nothing."""
     unknown = [name for name in patch if name not in PetitionState.model_fields]
     objects: dict[str, type[BaseModel]] = {**_PARTS, "paused": Pause}
     for part, model in objects.items():
@@ -51,17 +51,18 @@ def unknown_fields(patch: dict[str, Any]) -> list[str]:
 
 
 def changed_fields(before: PetitionState | None, after: PetitionState) -> list[str]:
-    """Names of the fields whose values differ; of a new petition, of those that hold something of their own."""
+    """Names of the fields whose values differ; for a new petition, of those with other values than the default."""
     new = _flat(after)
     old = _flat(before) if before is not None else {name: _default(name) for name in new}
     return [name for name, value in new.items() if value != old[name]]
 
 
 def left_out(before: PetitionState, body: PetitionState) -> list[str]:
-    """Names of the fields that hold something in `before` and are not in `body`, which is to replace it.
+    """Names of the fields that are set in `before` and missing in `body`, which is to replace it.
 
     Args:
-        body: As it was read: it knows which of its fields were named.
+        before: The present state.
+        body: The new state as parsed, which knows the fields that were named.
     """
     missing = []
     for name, value in _flat(before).items():
@@ -89,7 +90,7 @@ _REQUIRED: Final = object()
 
 
 def _default(name: str) -> Any:
-    """What a field is when it is not named; something that equals no value where it must be."""
+    """The default of a field; for a required field, something that equals no value."""
     field, _, below = name.partition(".")
     info = _PARTS[field].model_fields[below] if below else PetitionState.model_fields[field]
     return _REQUIRED if info.is_required() else info.get_default(call_default_factory=True)

@@ -1,7 +1,6 @@
-"""What a new state of a petition must keep to beyond its shape: settings that can match, texts that can be read, addresses
-that a mail can reach.
+"""Rules for a new state of a petition beyond its schema: policies that can match, readable texts, valid mail addresses.
 
-They hold for those who write a petition, not for its readers: a record on the topic may be older than a rule. Pure.
+They apply to writers of petitions, not to readers: a record on the topic may be older than a rule. No I/O.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ from shared.contract.identity import InvalidEmail, is_domain
 from shared.contract.mail_address import mailable
 
 _OFTEN_MEANT: Final = {"UK": "GB", "EL": "GR", "EN": "GB"}
-"""Codes in use that ISO 3166-1 gives to no country, and the one that is meant."""
+"""Codes in use that ISO 3166-1 does not assign to a country, with the intended code."""
 
 
 def petition_errors(state: PetitionState) -> tuple[FieldError, ...]:
-    """What the model of a petition cannot see, by field.
+    """Errors by field that the petition's model does not find.
 
-    A line break in a title would otherwise end up in the headers of a mail; a country that does not exist, or a domain that
-    no address has, would be a rule that nobody can meet, or nobody can break.
+    A line break in a title would otherwise get into the headers of a mail; a country that does not exist, or a domain that
+    no address can have, would be a rule without effect, or one that no signer can meet.
     """
     errors: list[FieldError] = []
     _check("organisation.name", checked_line, state.organisation.name, MOST_OFFICE, errors)

@@ -1,1 +1,1 @@
-"""What can be asked, and commanded, about a signature that was submitted."""
+"""Submitted signatures: their status, and commands about them."""

@@ -1,4 +1,4 @@
-"""Calls about a signature that was submitted: its status, and the commands confirm, withdraw, invalidate, erase."""
+"""Calls about a submitted signature: its status, and the commands confirm, withdraw, invalidate, erase."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ COMMANDS: Final[dict[str, type[ChangeCommand]]] = {
 _ADMIN_ONLY: Final = (InvalidateCommand, EraseCommand)
 _PETITION_ID: Final[TypeAdapter[str]] = TypeAdapter(PetitionId)
 ERASURE_BYTES: Final = 16 * 1024
-"""600 characters take up to 7.2 kB when each is two JSON escapes."""
+"""600 characters take up to 7.2 kB if each is two JSON escapes."""
 
 
 class SignatureEndpoints:
-    """Looks signatures up by their id, and publishes commands about them."""
+    """Looks up signatures by id, and publishes commands about them."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class SignatureEndpoints:
         self._clients, self._rate, self._metrics, self._pepper = clients, rate, metrics, pepper
 
     async def status(self, request: Request) -> Response:
-        """``GET /v1/signatures/{signature_id}``: as JSON, or as a page for those who ask for HTML.
+        """``GET /v1/signatures/{signature_id}``: as JSON, or as a page if the client prefers HTML.
 
         Raises:
             Problem: it was never submitted here, or the outcome cannot be looked up.
@@ -95,15 +95,15 @@ class SignatureEndpoints:
             answer = without_erasures(answer)
         if prefers_html(asked.get(b"accept")):
             return self._answers.status_page(answer)
-        headers = {"cache-control": "no-store", "vary": "accept"}  # it changes, and it is the signer's
+        headers = {"cache-control": "no-store", "vary": "accept"}  # it changes, and is private to the signer
         return Response(answer.model_dump_json(), 200, headers, media_type="application/json")
 
     async def command(self, request: Request) -> Response:
         """``POST /v1/signatures/{signature_id}/{confirm|withdraw|invalidate|erase}``
 
         Raises:
-            Problem: the caller may not, or there is no such signature, or it is not decided yet, or the command can have no
-                effect; or, to erase, the body does not say who and why.
+            Problem: the caller is not allowed to, there is no such signature, it is not decided yet, or the command can
+                have no effect; for an erasure, also if the body does not name actor and reason.
         """
         command = COMMANDS.get(request.path_params["command"])
         if command is None:
@@ -118,7 +118,7 @@ class SignatureEndpoints:
         event_id = command_id(signature_id, command.TYPE)
         target = await self._find(signature_id, self._store.find_target(signature_id, event_id))
         if target is None:
-            # Only verify knows the signer key, without which the command would miss the signature's lane.
+            # The signer key, which chooses the signature's lane, is not known before verify has stored it.
             raise problem("signature_undecided")
         event = AdminEvent.of(headers, caller, call, target.petition_id, signature_id=signature_id)
         if not self._intake.speaks_for(caller, target.petition_id):
@@ -145,14 +145,14 @@ class SignatureEndpoints:
         return Response(answer.model_dump_json(), 202, {"location": url}, media_type="application/json")
 
     async def _finish(self, event: AdminEvent) -> None:
-        """Write down that the command is stored. If that cannot be written, it is stored all the same."""
+        """Record that the command is stored. If PostgreSQL is away now, the command is stored nevertheless."""
         try:
             await self._events.finish(event, "done")
         except Problem:
             self._events.say(event, "asked")
 
     def _issued_id(self, request: Request) -> UUID:
-        """The id in the path, if this system issued it: guessed ids never reach PostgreSQL."""
+        """The id in the path, if this system can have issued it: guessed ids never reach PostgreSQL."""
         text: str = request.path_params["signature_id"]
         try:
             signature_id = UUID(text)
@@ -163,7 +163,7 @@ class SignatureEndpoints:
         return signature_id
 
     async def _find(self, signature_id: UUID, looking: Awaitable[Found | None]) -> Found | None:
-        """What is found of a signature, if it may be one of verify's: somebody else may have written to the table."""
+        """The result of a lookup, if verify can have written it: rows may have been edited by hand."""
         try:
             found = await looking
         except Exception as error:
@@ -185,14 +185,14 @@ def _is_of_a_petition(found: Outcome | CommandTarget) -> bool:
 
 
 async def _read_words(request: Request, headers: Mapping[bytes, bytes], caller: str) -> dict[str, str]:
-    """Who has a signature erased and why, from the body; `caller`, if it does not say who.
+    """Actor and reason of an erasure, from the body; the actor defaults to `caller`.
 
     Raises:
-        Problem: the body is not readable, or says neither or not in one line each.
+        Problem: the body cannot be parsed, or actor or reason is invalid.
     """
     body = await read_json(headers, request.receive, ERASURE_BYTES)
     try:
-        # A field that is not known is refused: a reason under a name with a typo would be lost.
+        # Unknown fields are refused: a reason under a misspelt name would be lost.
         return checked_erasure(Erasure.model_validate_json(body), caller).model_dump()
     except ValidationError as error:
         raise refusal_of(error) from None

@@ -1,8 +1,8 @@
-"""What a status call tells, and to whom. Pure.
+"""What a status call discloses, and to whom. No I/O.
 
-Anyone can submit anyone's address. If the status of that submission then said "duplicate", anyone could ask who signed.
-So without credentials a duplicate reads as what a first signature would have become, and the truth is for partners and
-the administrator.
+Anyone can submit anyone's address. If the status of that submission said "duplicate", anyone could find out who signed. So
+without credentials, a duplicate is shown with the state that a first signature would have. Partners and administrators see
+the real state.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from shared.contract.states import SignatureState
 
 
 def without_duplicates(status: SignatureStatus, petition: PetitionChanged | None) -> SignatureStatus:
-    """The status as anyone may see it.
+    """The status for callers without credentials, with duplicates disguised.
 
     Args:
-        petition: The signature's petition, if it is still known: whether a first signature of it waits for a
-            confirmation.
+        status: The real status.
+        petition: The signature's petition, if it is still known: it decides whether a first signature would be pending.
     """
     if status.status != SignatureState.DUPLICATE:
         return status
@@ -27,5 +27,5 @@ def without_duplicates(status: SignatureStatus, petition: PetitionChanged | None
 
 
 def without_erasures(status: SignatureStatus) -> SignatureStatus:
-    """The status as anyone may see it: that somebody had a signature erased is theirs to tell."""
+    """The status for callers without credentials, without the erasure, which is private to the signer."""
     return status if status.erased_at is None else status.model_copy(update={"erased_at": None})

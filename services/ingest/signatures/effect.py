@@ -1,7 +1,7 @@
-"""Which commands about a signature can have an effect. Pure.
+"""Which commands about a signature can have an effect. No I/O.
 
-verify decides, when the command's turn comes. But what can have no effect whatever comes first is said at once: a signature
-never goes back to a state that it was in.
+verify decides when it processes the command. But a signature never returns to an earlier state, so a command that can no
+longer have an effect is refused at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FROM: Final[dict[type[ChangeCommand], tuple[SignatureState, ...]]] = {
     WithdrawCommand: (SignatureState.PENDING, SignatureState.VERIFIED),
     InvalidateCommand: (SignatureState.PENDING, SignatureState.VERIFIED),
 }
-"""The states in which a command changes something. An erasure does in every state."""
+"""The states in which a command has an effect. An erasure has one in every state."""
 
 _TO: Final[dict[type[ChangeCommand], SignatureState]] = {
     ConfirmCommand: SignatureState.VERIFIED,
@@ -35,12 +35,13 @@ _WHY: Final[dict[str, str]] = {
 
 
 def without_effect(command: type[ChangeCommand], state: str, *, carried_out: bool) -> str | None:
-    """Why a command can have no effect, to be read after "This signature:"; None if it can, or is the same one again.
+    """Why a command can have no effect, to follow "This signature:"; None if it can have one, or is a replay.
 
     Args:
-        state: Of the signature that the command is about: of a duplicate, the one that it is a duplicate of.
-        carried_out: Whether this very command changed a count before. A signature is verified by its confirmation, or
-            because none was asked for; only the first makes another confirmation the same one again.
+        command: The type of the command.
+        state: The state of the signature; for a duplicate, that of the original.
+        carried_out: Whether this same command changed a count before. A signature is verified by its confirmation, or
+            because none is required; only in the first case is another confirmation a replay.
     """
     if command not in _FROM or state in _FROM[command]:
         return None

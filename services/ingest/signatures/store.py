@@ -1,4 +1,4 @@
-"""What ingest reads from PostgreSQL: the views `outcomes`, `command_targets` and `ledger_events`, which verify fills."""
+"""Reads signatures from PostgreSQL: the views `outcomes`, `command_targets` and `ledger_events` of verify's tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID
 from shared.postgres import Database
 
 _ANSWER_SECONDS = 5.0
-"""A lookup by primary key takes a millisecond; after this long PostgreSQL is away, and a person waits."""
+"""A lookup by primary key takes a millisecond; after this time PostgreSQL counts as away, because a person waits."""
 
 _FIND = """
 SELECT signature_id, signer_key, petition_id, state, reason, decided_at, erased_at
@@ -27,20 +27,20 @@ WHERE signature_id = $1
 
 @dataclass(frozen=True, slots=True)
 class CommandTarget:
-    """What a command about a signature meets."""
+    """The signature to which a command applies."""
 
     signer_key: UUID
-    """Of the signature that the command names."""
+    """The signer key of the signature that the command names."""
     petition_id: str
     state: str
-    """Of the signature that the command is about: of a duplicate, the one that it is a duplicate of."""
+    """The state of the signature to which the command applies; for a duplicate, that of the original."""
     carried_out: bool
-    """Whether this very command changed a count before."""
+    """Whether this same command changed a count before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What verify decided about a signature."""
+    """verify's decision on a signature."""
 
     signature_id: UUID
     signer_key: UUID
@@ -49,7 +49,7 @@ class Outcome:
     reason: str | None
     decided_at: datetime
     erased_at: datetime | None
-    """When an operator erased who signed; None if nobody has."""
+    """When an operator erased the signer; None if that never happened."""
 
 
 class OutcomeStore:
@@ -62,7 +62,7 @@ class OutcomeStore:
         """The outcome of a signature, or None when it is not decided (or was never submitted).
 
         Raises:
-            Exception: PostgreSQL did not answer; `shared.runtime.failures.is_transient` tells that from a bug.
+            Exception: PostgreSQL did not answer; `shared.runtime.failures.is_transient` distinguishes that from a bug.
         """
         async with asyncio.timeout(_ANSWER_SECONDS):
             row = await self._database.pool.fetchrow(_FIND, signature_id)
@@ -72,7 +72,7 @@ class OutcomeStore:
         return Outcome(**dict(row))
 
     async def find_target(self, signature_id: UUID, event_id: UUID) -> CommandTarget | None:
-        """What the command `event_id` about a signature meets, or None when the signature is not decided.
+        """The signature to which the command `event_id` applies, or None if it is not decided.
 
         Raises:
             Exception: as `find`.

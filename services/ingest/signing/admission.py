@@ -1,8 +1,8 @@
-"""The rules by which a submission becomes a command. Pure: no I/O, the moment is given.
+"""The rules by which a submission becomes a command. No I/O; the time is an argument.
 
-What the form and the petition alone decide is refused here, where the signer can put it right: the shape of the form, the
-petition's rules (`shared.contract.eligibility`), and whether it takes signatures now. What takes other signatures to know,
-such as whether this one is a duplicate, is verify's decision.
+Everything that depends only on the form and the petition is refused here, where the signer can correct it: the shape of the
+form, the petition's rules (`shared.contract.eligibility`), and whether it takes signatures now. What depends on other
+signatures, such as whether this one is a duplicate, is verify's decision.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ _MOST_EMAIL: Final = MOST_CHARACTERS["email"]
 
 
 def _described(least: int, most: int, **more: str) -> dict[str, Any]:
-    """Length and form of a text, for the OpenAPI document. `admit` checks them, on the text in its clean form: there a line
-    break is one character, and so is a letter with its accents."""
+    """Length and pattern of a text, for the OpenAPI document. `admit` checks them on the cleaned text, in which a line break
+    is one character, and so is a letter with its accents."""
     return {**({"minLength": least} if least else {}), "maxLength": most, **more}
 
 
 class Submission(BaseModel):
-    """What a signer sends: the body of ``POST /v1/petitions/{petition_id}/signatures``. Unknown fields are ignored."""
+    """A signer's submission: the body of ``POST /v1/petitions/{petition_id}/signatures``. Unknown fields are ignored."""
 
     # hide_input_in_errors: an exception's text may reach a log, and this is personal data.
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
@@ -82,7 +82,7 @@ class Submission(BaseModel):
 
 
 class BatchLine(Submission):
-    """One line of a batch: a submission and, if the partner wants retries to be safe, its idempotency key."""
+    """One line of a batch: a submission, with an idempotency key if the partner's retries shall be safe."""
 
     idempotency_key: (
         Annotated[str, StringConstraints(min_length=1, max_length=MOST_IDEMPOTENCY_KEY, pattern=IDEMPOTENCY_KEY)] | None
@@ -90,19 +90,18 @@ class BatchLine(Submission):
 
 
 class Erasure(BaseModel):
-    """Who has a signature erased, and why: the body of ``POST /v1/signatures/{signature_id}/erase``."""
+    """Actor and reason of an erasure: the body of ``POST /v1/signatures/{signature_id}/erase``."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
     actor: str | None = Field(
         None,
-        description="Who decided it, in your own words: a name or an account of your staff. Without it: the name of the"
-        " token.",
+        description="Who decided the erasure: a name or an account of your staff. Default: the name of the token.",
         json_schema_extra=_described(1, MOST_ACTOR, pattern=_FILLED_LINE),
         repr=False,
     )
     reason: str = Field(
-        description="Why, such as the number of the request. It is kept: do not name the signer.",
+        description="Why, such as the number of the request. It is stored: do not name the signer.",
         json_schema_extra=_described(1, MOST_REASON, pattern=_FILLED_LINE),
         repr=False,
     )
@@ -110,14 +109,14 @@ class Erasure(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A command and whose it is."""
+    """A sign command and its signer key."""
 
     command: SignCommand
     signer: UUID
 
     @property
     def key(self) -> bytes:
-        """The record key: all commands of one signer meet in one lane."""
+        """The record key, which puts all commands of a signer into one lane."""
         return self.signer.hex.encode()
 
 
@@ -125,12 +124,12 @@ def require_open(petition: PetitionChanged | None, moment: datetime) -> Petition
     """The petition, if it takes signatures at `moment`.
 
     Raises:
-        Problem: it is unknown or not published, not open yet, closed, or paused, or was made by a newer ingest.
+        Problem: it is unknown or not published, not open yet, closed, paused, or of a newer version of the mailbox rules.
     """
     if petition is None or not petition.published:
         raise problem("petition_unknown")
     if petition.mailbox_rules not in VERSIONS:
-        raise problem("petition_newer")  # who signs could not be told as the newer one tells it
+        raise problem("petition_newer")  # without those mailbox rules the signer key cannot be made
     admission = admission_at(petition, moment)
     if admission is Admission.OPEN:
         return petition
@@ -146,14 +145,13 @@ def require_open(petition: PetitionChanged | None, moment: datetime) -> Petition
 def admit(
     submission: Submission, *, petition: PetitionChanged, pepper: bytes, idempotency_key: str | None, moment: datetime
 ) -> Admitted:
-    """Turn a submission into the command that goes on the topic, in the form in which it was checked.
+    """Validate a submission and make the command that goes on the topic, with the cleaned texts.
 
-    The e-mail address keeps the case in which the signer writes it (verify canonicalises it again); the signer key is made
-    from its canonical spelling, by the petition's `mailbox_rules`. With an idempotency key the signature's id is the same at
-    every retry.
+    The e-mail address keeps its letter case (verify canonicalises it again); the signer key is made from the canonical
+    address, by the petition's `mailbox_rules`. With an idempotency key, retries get the same signature id.
 
     Raises:
-        Problem: some fields must be put right.
+        Problem: 422, some fields are invalid.
     """
     errors: list[FieldError] = []
     email = clean_address(submission.email)
@@ -188,10 +186,10 @@ def admit(
 
 
 def checked_erasure(erasure: Erasure, caller: str) -> Erasure:
-    """The same, as it is written down.
+    """Validate an erasure, and return it with cleaned texts.
 
     Args:
-        caller: The name of the token, which stands for an `actor` that is not given.
+        caller: The name of the token, the default of `actor`.
 
     Raises:
         Problem: `actor` or `reason` is not one line of text.
@@ -205,7 +203,7 @@ def checked_erasure(erasure: Erasure, caller: str) -> Erasure:
 
 
 def valid_idempotency_key(header: bytes | None) -> str | None:
-    """The value of an ``Idempotency-Key`` header, or None when there is none.
+    """The value of an ``Idempotency-Key`` header, or None if there is none.
 
     Raises:
         Problem: it is not 1 to 255 visible ASCII characters.
@@ -218,7 +216,7 @@ def valid_idempotency_key(header: bytes | None) -> str | None:
 
 
 def _readable(moment: datetime | None) -> str:
-    assert moment is not None  # only a petition with that time can be closed, or not open yet
+    assert moment is not None  # a petition without that time is neither closed nor not open yet
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 

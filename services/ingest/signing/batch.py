@@ -31,13 +31,13 @@ BATCH_BYTES: Final = 4 * 1024 * 1024
 CONTENT_TYPES: Final = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 
 _LINES_AT_A_TIME: Final = 50
-"""Lines read before others get their turn: about 2 ms, so a batch does not make single signers wait."""
+"""Lines processed before the event loop gets a turn: about 2 ms, so that a batch does not delay single signers."""
 
 Result = LineAccepted | LineRefused
 
 
 class BatchEndpoint:
-    """Takes a batch in: valid lines are accepted even if others are not, and every line gets its result."""
+    """Accepts batches: each line gets its own result, and valid lines are accepted even if others are not."""
 
     def __init__(self, *, intake: Intake, access: Access, batches: InFlight, metrics: IngestMetrics) -> None:
         self._intake, self._access, self._batches, self._metrics = intake, access, batches, metrics
@@ -46,7 +46,7 @@ class BatchEndpoint:
         """Handle one request.
 
         Raises:
-            Problem: the whole batch was refused, and nothing of it was accepted.
+            Problem: the whole batch was refused; no line of it was accepted.
         """
         headers = fields_of(request.scope)
         caller = self._access.require(headers, request.scope)
@@ -64,7 +64,7 @@ class BatchEndpoint:
         return Response(answer.model_dump_json(), 207, media_type="application/json")
 
     async def _read(self, headers: Mapping[bytes, bytes], request: Request) -> list[tuple[int, bytes]]:
-        """The lines that are not empty, with their numbers."""
+        """The non-empty lines with their numbers, from 1."""
         sent = content_type(headers)
         if media_type(sent) not in CONTENT_TYPES:
             raise problem("unsupported_content_type", detail="Send application/x-ndjson: one JSON object a line.")
@@ -74,7 +74,7 @@ class BatchEndpoint:
                 body = await read_body(headers, request.receive, BATCH_BYTES)
         except TimeoutError:
             raise problem("body_too_slow") from None
-        # Where files were joined, each may begin with the mark by which some programs know UTF-8.
+        # In joined files, each part may begin with a byte order mark.
         found = enumerate((line.removeprefix(BOM) for line in body.split(b"\n")), 1)
         lines = [(number, line) for number, line in found if line.strip()]
         if not lines:
@@ -87,7 +87,7 @@ class BatchEndpoint:
     async def _take_in(
         self, lines: list[tuple[int, bytes]], petition: PetitionChanged, moment: datetime
     ) -> list[Result]:
-        """Publish all lines at once, wait for all acknowledgements, and say per line what became of it."""
+        """Publish all lines at once, wait for all acknowledgements, and return a result per line."""
         work: list[asyncio.Task[Result]] = []
         for index, (number, line) in enumerate(lines):
             if index % _LINES_AT_A_TIME == 0:

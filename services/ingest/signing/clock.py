@@ -1,15 +1,15 @@
-"""Whether this machine's clock is right, by PostgreSQL's clock and Kafka's.
+"""Compares this machine's clock with PostgreSQL's and Kafka's.
 
-A signature carries the time of ingest's clock. verify refuses one of another day, so what a wrong clock stamps must never be
-answered with 202: the signer would not hear of the refusal.
+A signature carries the time of ingest's clock. verify refuses one that is a day off, so a signature stamped by a wrong clock
+must never be answered with 202: the signer would not learn of the refusal.
 
 * PostgreSQL is asked for the time every few seconds.
-* Kafka tells it with every acknowledgement: the time at which the brokers took the record. No 202 goes out before that.
+* Each acknowledgement of Kafka carries the time at which the brokers appended the record. No 202 is sent before that.
 
-An answer is kept as the difference between the source's clock and our *monotonic* time, which runs on when the clock is set.
-So a step of our own clock shows at once, in either direction, without another question: nothing is published that a clock
-stamps which has just been set wrong. That matters beyond the 202: a signature that verify refuses for its time stays refused
-when it is sent again under the same `Idempotency-Key`.
+A reading is kept as the difference between the source's clock and our *monotonic* time, which does not change when the clock
+is set. So a step of our own clock, in either direction, shows at once and without another reading, and nothing is published
+with a time from a clock that has just been set wrong. This matters beyond the 202: a signature that verify refuses for its
+time stays refused when it is sent again under the same `Idempotency-Key`.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ NAMES: Final[dict[Source, str]] = {"postgres": "PostgreSQL", "kafka": "Kafka"}
 
 _LOOK_SECONDS: Final = 0.5
 _STEP_SECONDS: Final = 0.5
-"""No clock is led back to the true time by so much at once: it is set."""
+"""A larger change is a step: time synchronisation never slews a clock by so much at once."""
 
 _READINGS: Final = 3
-"""A clock that is set so often in a row cannot be told to be right."""
+"""A clock that is set this many times in a row is treated as wrong."""
 
 _ASK_SECONDS: Final = 2.0
 _ANSWER_SECONDS: Final = 5.0
 
 _KEEP_SECONDS: Final = 60.0
-"""A source that has said nothing for so long has no say. It is also how long a wrong clock of a broker keeps ingest from
-accepting, before the next acknowledgement tells whether it is right by now."""
+"""An older reading is ignored. So a broker with a wrong clock stops ingest for this long, until the next acknowledgement
+shows whether that clock is right again."""
 
 _SHARP_SECONDS: Final = 1.0
-"""An answer that took longer, from a source that stalls, does not replace a sharper one."""
+"""An answer that took longer, from a source that stalls, does not replace a more precise one."""
 
 _IN_WORK_SECONDS: Final = 30.0
-"""No request is in work for longer: its body has ten seconds, and its acknowledgement ten more."""
+"""No request takes longer: ten seconds for its body, and ten for its acknowledgement."""
 
 _NOTHING: Final = "nothing is accepted until it is right"
 
@@ -64,23 +64,24 @@ _FIRST, _LAST = EARLIEST.timestamp(), FAR_END.timestamp()
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What a source said, in seconds."""
+    """A reading of a source's clock. All times are in seconds."""
 
     ahead: float
-    """Of the source's clock before our monotonic time."""
+    """The source's clock minus our monotonic time."""
     unsure: float
-    """The source looked at its clock some time between the question and the answer."""
+    """Uncertainty: the source read its clock at some time between question and answer."""
     at: float
-    """Monotonic time of the answer."""
+    """The monotonic time of the answer."""
 
 
 class Clock:
-    """Compares this machine's clock with others.
+    """Compares this machine's clock with those of the sources.
 
     Args:
-        tolerance: Seconds that it may be off.
-        wall: The clock, in seconds since 1970.
-        monotonic: Seconds, rising.
+        metrics: The metrics of ingest.
+        tolerance: Seconds by which the clocks may differ.
+        wall: Returns the clock's time, in seconds since 1970.
+        monotonic: Returns monotonic seconds.
     """
 
     def __init__(
@@ -99,16 +100,17 @@ class Clock:
         for gauge in self._gauges.values():
             gauge.set(float("nan"))
         self.wrong = False
-        """Whether the clock is known to be wrong: one look at an attribute for every signature."""
+        """Whether the clock is known to be wrong; an attribute, because every signature reads it."""
         self.look()
 
     def told(self, source: Source, theirs: float, asked: float, answered: float) -> None:
-        """Take in what a source said.
+        """Take in a source's time.
 
         Args:
-            theirs: The source's time, in seconds since 1970, of a moment after `asked` and before `answered`.
-            asked: Monotonic time.
-            answered: Monotonic time.
+            source: The source.
+            theirs: The source's time, in seconds since 1970, at some moment between `asked` and `answered`.
+            asked: Monotonic time of the question.
+            answered: Monotonic time of the answer.
         """
         unsure = (answered - asked) / 2
         known = self._readings.get(source)
@@ -118,11 +120,17 @@ class Clock:
         self.look()
 
     def appended(self, milliseconds: int, sent: float, acknowledged: float) -> None:
-        """Take in when the brokers took a batch, as `shared.kafka.producing.producer.EventProducer` reports it."""
+        """Take in the time at which the brokers appended a batch, as `EventProducer` reports it.
+
+        Args:
+            milliseconds: The brokers' time, since 1970.
+            sent: Monotonic time of sending, in seconds.
+            acknowledged: Monotonic time of the acknowledgement, in seconds.
+        """
         self.told("kafka", milliseconds / 1000, sent, acknowledged)
 
     def look(self) -> bool:
-        """Compare now. Returns whether the clock is wrong."""
+        """Compare the clocks now. Returns whether ours is wrong."""
         ours = self._last_seen = self._wall_before_monotonic()
         self._readings = {source: known for source, known in self._readings.items() if self._is_fresh(known)}
         self._offsets = {source: ours - known.ahead for source, known in self._readings.items()}
@@ -141,31 +149,31 @@ class Clock:
         return wrong
 
     def moment(self) -> datetime | None:
-        """Now, in UTC; None where the clock is wrong. One look costs less than a microsecond.
+        """Now, in UTC; None if the clock is wrong. Takes less than a microsecond.
 
-        The time that is checked is the time that is returned: between two readings of the clock it may be set.
+        The clock is read once, and the checked time is returned: it might be set between two readings.
         """
         for _ in range(_READINGS):
             now = self._wall()
             if abs(now - self._monotonic() - self._last_seen) <= _STEP_SECONDS:
                 return None if self.wrong else datetime.fromtimestamp(now, UTC)
-            self.look()  # it was set, or we were frozen between the two questions
+            self.look()  # the clock was set, or the process was frozen between the two readings
         return None
 
     def stamped(self, moment: datetime, arrival: int | None) -> bool:
-        """Whether a record that says `moment` may be answered with 202: verify will take it, and the clock was right.
+        """Whether a record with the time `moment` may be answered with 202: verify will accept it, and the clock was right.
 
-        Also where the clock was wrong only for a moment, between two looks at it.
+        Notices also a clock that was wrong only briefly, between two comparisons.
 
         Args:
-            moment: In UTC.
-            arrival: When the brokers took the record; see `shared.contract.bounds.arrival`.
+            moment: The record's time, in UTC.
+            arrival: When the brokers appended the record; see `shared.contract.bounds.arrival`.
         """
         earliest, latest = _span(arrival, self._tolerance)
         return earliest <= moment <= latest
 
     async def check(self) -> str | None:
-        """Readiness: is the clock right, as far as it is known?"""
+        """Readiness check: what is wrong with the clock; None if it is right or not known to be wrong."""
         if not self.look():
             return None
         if not self._offsets:
@@ -176,13 +184,17 @@ class Clock:
         return f"the clock is {against}; {_NOTHING}"
 
     async def watch(self) -> None:
-        """Keep looking. Runs until it is cancelled."""
+        """Compare regularly. Runs until it is cancelled."""
         while True:
             self.look()
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def ask(self, database: Database) -> None:
-        """Keep asking PostgreSQL. Runs until it is cancelled."""
+        """Ask PostgreSQL for the time regularly. Runs until it is cancelled.
+
+        Raises:
+            Exception: a bug.
+        """
         while True:
             try:
                 async with asyncio.timeout(_ANSWER_SECONDS), database.pool.acquire() as connection:
@@ -190,7 +202,7 @@ class Clock:
                     theirs: float = await connection.fetchval(_ASK)
                     self.told("postgres", theirs, asked, self._monotonic())
             except Exception as error:
-                # It is away: /readyz says so by another check, and what it said last grows old.
+                # PostgreSQL is away: another check of /readyz reports it, and its last reading expires.
                 if not is_transient(error):
                     raise
             await asyncio.sleep(_ASK_SECONDS if "postgres" in self._readings else _LOOK_SECONDS)
@@ -207,7 +219,7 @@ class Clock:
         return _FIRST <= self._wall() <= _LAST
 
     def _wall_before_monotonic(self) -> float:
-        """The two clocks cannot be read at once; a process that was frozen in between would find its clock wrong."""
+        """The wall clock minus monotonic time. They cannot be read at once, and the process may be frozen in between."""
         difference = 0.0
         for _ in range(3):
             before = self._monotonic()
@@ -217,9 +229,9 @@ class Clock:
         return difference
 
 
-@lru_cache(maxsize=256)  # the records of a batch have one time of arrival
+@lru_cache(maxsize=256)  # the records of a batch share one time of arrival
 def _span(arrival: int | None, tolerance: float) -> tuple[datetime, datetime]:
-    """From when to when a record may be that the brokers took then: never more than verify takes."""
+    """The earliest and latest time that a record may have which arrived then: never more than verify accepts."""
     latest = latest_time(arrival, LOG_APPEND_TIME, COMMAND_AHEAD)
     if arrival is None:
         return EARLIEST, latest

@@ -1,4 +1,4 @@
-"""From a command to Kafka's acknowledgement: what all calls that publish have in common."""
+"""From a command to Kafka's acknowledgement: the common part of all calls that publish."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Intake:
     """Admits submissions and publishes commands.
 
     Args:
-        catalogue_complete: Whether the catalogue holds everything that was on its topic when this process started.
-        on_bug: Ends the process; called when the producer fails in a way that no waiting repairs.
+        catalogue_complete: Returns whether the catalogue holds everything that was on its topic at the process's start.
+        on_bug: Ends the process; called when the producer fails with an error that is not transient.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Intake:
         self._producer, self._clock, self._pepper, self._on_bug = producer, clock, pepper, on_bug
 
     def petition(self, petition_id: str) -> PetitionChanged | None:
-        """What is known of a petition.
+        """The present state of a petition; None if there is none.
 
         Raises:
             Problem: 503, the catalogue is not complete, so "unknown" or "open" could be wrong.
@@ -61,23 +61,23 @@ class Intake:
         return self._catalogue.get(petition_id)
 
     def speaks_for(self, caller: Caller, petition_id: str) -> bool:
-        """Whether these credentials are for this petition. Those that are bound are for none that is unknown."""
+        """Whether a caller may act for this petition. One bound to organisations may not act for an unknown petition."""
         if caller.organisations is None:
             return True
         petition = self.petition(petition_id)
         return petition is not None and caller.may(petition.organisation.slug)
 
     def require_complete(self) -> None:
-        """Refuse while the petitions are still being read.
+        """Require a complete catalogue.
 
         Raises:
-            Problem: 503.
+            Problem: 503, the petitions are still being read.
         """
         if not self._complete():
             raise problem("starting")
 
     def moment(self) -> datetime:
-        """Now, in UTC: what is to be accepted carries this time.
+        """Now, in UTC: the time of whatever is accepted.
 
         Raises:
             Problem: 503, the clock is wrong.
@@ -91,7 +91,7 @@ class Intake:
         """The petition, unless it takes no signatures at `moment`.
 
         Raises:
-            Problem: 404, 409, 410, or 503 while that cannot be known, or when a newer ingest made it.
+            Problem: 404, 409 or 410; 503, the catalogue is not complete, or a newer ingest made the petition.
         """
         return require_open(self.petition(petition_id), moment)
 
@@ -101,12 +101,12 @@ class Intake:
         """The command for a submission.
 
         Raises:
-            Problem: 422, some fields must be put right.
+            Problem: 422, some fields are invalid.
         """
         return admit(submission, petition=petition, pepper=self._pepper, idempotency_key=idempotency_key, moment=moment)
 
     async def sign(self, admitted: Admitted) -> str:
-        """Publish a sign command and wait for the acknowledgement. The caller bounds the time.
+        """Publish a sign command and wait for the acknowledgement. The caller sets the timeout.
 
         Returns:
             The signature's id.
@@ -133,8 +133,7 @@ class Intake:
         """Publish any other event and wait for the acknowledgement, at most `ANSWER_SECONDS`.
 
         Raises:
-            Problem: 503, not acknowledged in time, or stamped by a wrong clock; 413, the brokers do not take a record of
-                that size.
+            Problem: 503, not acknowledged in time, or stamped by a wrong clock; 413, the record is too large for the brokers.
         """
         headers = event_headers(type(event), event_id=event_id, source=SOURCE, subject=petition_id, time=moment)
         record = Record(key.encode(), event.model_dump_json().encode(), headers)
@@ -159,7 +158,7 @@ class Intake:
             if not is_transient(error):
                 self._on_bug(error)
             raise problem("kafka_away") from error
-        # The record is on the topic, and verify may refuse it for its time: the client sends it again.
+        # The record is on the topic, but verify may refuse it for its time, so the client has to send it again.
         if self._clock.wrong or not self._clock.stamped(moment, arrival):
             raise problem("clock_wrong")
         await failpoint("ingest.acknowledged")

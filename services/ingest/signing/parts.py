@@ -1,4 +1,4 @@
-"""The parts that accepting needs: a right clock, a producer, and what stands between a command and its acknowledgement."""
+"""The parts of accepting: the clock, the producer and the intake."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.service import Base
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepting:
-    """What app.py and other rooms need of it."""
+    """The interface of this room to app.py and other rooms."""
 
     clock: Clock
     producer: EventProducer
@@ -29,10 +29,10 @@ def new_accepting(
     """Put the parts together.
 
     Args:
-        base: Settings, and the crash switch for a producer that no waiting repairs.
+        base: Settings, and the crash switch for a producer's errors that are not transient.
         catalogue: The petitions.
-        feed: Fills it; nothing is accepted before it is complete.
-        metrics: Where to count.
+        feed: Fills the catalogue; nothing is accepted before it is complete.
+        metrics: The metrics of ingest.
     """
     settings = base.settings
     clock = Clock(metrics, tolerance=settings.clock_tolerance_seconds)

@@ -1,7 +1,7 @@
 """The one hot call: ``POST /v1/petitions/{petition_id}/signatures``.
 
 A plain ASGI endpoint. In a surge nearly every request comes here, and a framework's request object, routing and response
-classes cost as much again as all the rest of the work.
+classes would double the cost of a request.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from shared.web.whole_answers import send_whole
 PREFIX: Final = "/v1/petitions/"
 SUFFIX: Final = "/signatures"
 BODY_BYTES: Final = 32 * 1024
-"""What the largest form takes that the lengths of its fields allow: `MOST_BYTES_A_CHARACTER` for each of the 2,542 characters
-of `MOST_CHARACTERS`, and 2 KiB for the names of the fields and the lines between them."""
+"""The largest form that the lengths of its fields allow: `MOST_BYTES_A_CHARACTER` for each of the 2,542 characters of
+`MOST_CHARACTERS`, and 2 KiB for field names and separators."""
 
 _JSON: Final = (b"content-type", b"application/json")
 
 
 class SignEndpoint:
-    """Takes one signature in and answers after Kafka's acknowledgement."""
+    """Accepts one signature, and answers after Kafka's acknowledgement."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class SignEndpoint:
         except Problem as refusal:
             answer = self._answers.refuse_form(refusal, headers, petition_id)
             if "connection" in refusal.headers:
-                await answer(scope, receive, send)  # which ends the connection too
+                await answer(scope, receive, send)  # which also closes the connection
             else:
                 await send_whole(send, answer.status_code, answer.raw_headers, bytes(answer.body))
             return
@@ -91,7 +91,7 @@ class SignEndpoint:
 
         Raises:
             Problem: it was refused.
-            ClientDisconnected: the request never became whole.
+            ClientDisconnected: the client disconnected before the request was complete.
         """
         if self._in_flight.full:
             await self._in_flight.linger()
@@ -104,7 +104,7 @@ class SignEndpoint:
         try:
             with self._deadline:
                 body = await read_body(headers, receive, BODY_BYTES)
-                # In work from here on: who sends a body slowly, or never, takes nobody's place.
+                # In progress from here on: a client that sends its body slowly, or never, takes no place.
                 with self._in_flight:
                     submission = read_form(headers, body, Submission)
                     admitted = self._intake.admit(submission, petition, idempotency_key, moment)

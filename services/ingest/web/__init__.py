@@ -1,1 +1,1 @@
-"""ingest's HTTP as such: bodies, limits, answers, pages, and the OpenAPI document."""
+"""HTTP of ingest: bodies, limits, answers and pages."""

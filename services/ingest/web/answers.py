@@ -1,4 +1,4 @@
-"""How refusals are answered and counted."""
+"""Answers to refusals, and their count."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from shared.web.problems import Problem, prefers_html
 
 
 class Answers:
-    """Makes the response to a refusal, and counts it.
+    """Makes the response to a refusal, and counts the refusal.
 
     Args:
-        pages_url: Where the petitions' pages are.
+        pages_url: The base URL of the petitions' pages.
+        metrics: The metrics of ingest.
     """
 
     def __init__(self, *, pages_url: str, metrics: IngestMetrics) -> None:
         self._pages_url, self._metrics = pages_url, metrics
-        # Made once: what turning away costs is missing where signatures are taken in.
+        # Made once: in an overload, time spent on refusals is missing for signatures.
         self._overloaded = answer_to(problem_named("overloaded"))
 
     def refuse(self, problem: Problem) -> Response:
@@ -36,15 +37,15 @@ class Answers:
         return self._overloaded if problem.code == "overloaded" else answer_to(problem)
 
     def refuse_page(self, problem: Problem) -> Response:
-        """The problem as a page of its own, for a person who asked for one."""
+        """The problem as an HTML page."""
         self._metrics.count_refusal(problem)
         return problem_page(problem, pages_url=self._pages_url)
 
     def refuse_form(self, problem: Problem, headers: Mapping[bytes, bytes], petition_id: str) -> Response:
-        """On to the petition's page if a browser's form is waiting, else the problem as JSON.
+        """A redirect to the petition's page for a browser's form, else the problem as JSON.
 
-        307 lets the browser send the same form again, to the page, which shows it with what was typed. So nothing has to be
-        kept here or put into an address; the address names the refusal, the wrong fields, and seconds to wait.
+        307 makes the browser send the same form to the page, which shows it with its input. So ingest need not store the
+        input or put it into the address, which only names the refusal, the invalid fields and the seconds to wait.
         """
         if not prefers_html(headers.get(b"accept")) or media_type(content_type(headers)) == JSON:
             return self.refuse(problem)
@@ -65,10 +66,10 @@ class Answers:
         return f"{self._pages_url}/p/{quote(petition_id, safe='')}"
 
     def thanks_url(self, petition_id: str, signature_id: str) -> str:
-        """Where a signed form goes on to. Nothing in it says who signed; with the id the signer can look it up."""
+        """The thank-you page after a form. It does not reveal the signer, who can query the status with the id."""
         return f"{self._pages_url}/p/{petition_id}/thanks?signature={signature_id}"
 
     def status_page(self, status: SignatureStatus) -> Response:
-        """Where a signature stands, for a person."""
+        """The status of a signature as an HTML page."""
         back = None if status.petition_id is None else self.petition_url(status.petition_id)
         return status_page(status, pages_url=self._pages_url, back=back)

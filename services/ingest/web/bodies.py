@@ -1,4 +1,4 @@
-"""Request bodies: read up to a limit, and turned into a model. How forms are read stands in `shared.web.sign_form`."""
+"""Request bodies: reading them up to a limit, and parsing them into models. `shared.web.sign_form` parses forms."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JSON: Final = b"application/json"
 MERGE_PATCH: Final = b"application/merge-patch+json"
 
 BOM: Final = b"\xef\xbb\xbf"
-"""U+FEFF in UTF-8, with which some programs begin a text. It is no part of it (RFC 8259 section 8.1)."""
+"""The byte order mark in UTF-8, which some programs put before a text; it is ignored (RFC 8259 section 8.1)."""
 
 _UTF_8: Final = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
 _NOT_ENCODED: Final = frozenset({b"", b"identity"})
@@ -31,21 +31,21 @@ _CODING: Final = re.compile(rb"[a-z0-9, _-]{1,40}")
 
 
 class ClientDisconnected(Exception):
-    """The client went away before its request was whole: there is nobody to answer."""
+    """The client disconnected before its request was complete."""
 
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
-    """The whole body.
+    """Read the whole body.
 
     Raises:
-        Problem: 413, it is larger than `limit` bytes; known from Content-Length, or found out while reading. 415, it is
+        Problem: 413, it is larger than `limit` bytes, by its Content-Length or as found while reading; 415, it is
             compressed.
-        ClientDisconnected: it never came to its end.
+        ClientDisconnected: the client disconnected before the end of the body.
     """
     if b"content-encoding" in headers:
         _require_plain(headers[b"content-encoding"].lower())
     announced = headers.get(b"content-length", b"")
-    # A number of more digits than the limit is above it, and one of thousands would be refused by int.
+    # A number with more digits than the limit is above it, and int() refuses one with thousands of digits.
     digits = announced.lstrip(b"0") if announced.isdigit() else b""
     if len(digits) > len(str(limit)) or (digits and int(digits) > limit):
         raise too_large(limit)
@@ -82,10 +82,10 @@ def content_type(headers: Mapping[bytes, bytes]) -> bytes:
 
 
 def require_utf8(content_type: bytes) -> None:
-    """Refuse JSON in another encoding than its own.
+    """Require UTF-8 for JSON.
 
     Raises:
-        Problem: 400, the Content-Type declares another.
+        Problem: 400, the Content-Type declares another encoding.
     """
     declared = charset(content_type)
     if declared is not None and declared not in _UTF_8:
@@ -95,11 +95,11 @@ def require_utf8(content_type: bytes) -> None:
 
 
 async def read_json(headers: Mapping[bytes, bytes], receive: Receive, limit: int, kind: bytes = JSON) -> bytes:
-    """The whole body of a call that takes one kind of JSON only, within `ANSWER_SECONDS`.
+    """Read the whole body of a call that takes one kind of JSON only, within `ANSWER_SECONDS`.
 
     Raises:
         Problem: 400, 408, 413 or 415.
-        ClientDisconnected: it never came to its end.
+        ClientDisconnected: the client disconnected before the end of the body.
     """
     sent = content_type(headers)
     if media_type(sent) != kind:
@@ -116,10 +116,11 @@ async def read_json(headers: Mapping[bytes, bytes], receive: Receive, limit: int
 
 
 def read_form(headers: Mapping[bytes, bytes], body: bytes, model: type[Model]) -> Model:
-    """What the signer sent, as JSON or as an HTML form.
+    """Parse a body, JSON or an HTML form, into `model`.
 
     Raises:
-        Problem: 400, the body is not what its type says; 415, that type is not taken; 422, fields are missing or wrong.
+        Problem: 400, the body does not match its Content-Type; 415, that type is not accepted; 422, fields are missing or
+            invalid.
     """
     sent = content_type(headers)
     try:
@@ -140,7 +141,7 @@ def read_form(headers: Mapping[bytes, bytes], body: bytes, model: type[Model]) -
 
 
 def refusal_of(error: ValidationError) -> Problem:
-    """400 when the JSON could not be read at all, else 422 with one entry per wrong field."""
+    """400 if the JSON could not be parsed, else 422 with one entry per invalid field."""
     if any(item["type"] == "json_invalid" for item in error.errors(include_url=False, include_input=False)):
         return problem("malformed_body", detail="The body is not valid JSON in UTF-8.")
     return problem("invalid_fields", errors=field_errors(error))

@@ -1,9 +1,9 @@
-"""Whom a request counts for, also behind reverse proxies.
+"""Finds the client of a request for rate limits, also behind reverse proxies.
 
-A proxy connects for many clients and names each in a header, but any client can send that header too. So it is believed
-only from proxies that the operator listed, and only from its right end: each proxy adds there whom it got the request
-from. The first address from the right that is not a listed proxy is the client; what stands left of it is hearsay.
-uvicorn's ProxyHeadersMiddleware does not read ``Forwarded``, and works for every request, not only for those that are rated.
+A proxy connects for many clients and names each in a header, but any client can send that header too. So it is trusted
+only from proxies that the operator listed, and only from its right end, where each proxy appends the address from which it
+got the request. The first address from the right that is not a listed proxy is the client; the rest may be made up.
+uvicorn's ProxyHeadersMiddleware does not read ``Forwarded``, and runs for every request, not only for rate-limited ones.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final, Literal
 
-_NO_ADDRESS: Final = "local"  # a Unix socket: whoever may open it is one client
+_NO_ADDRESS: Final = "local"  # a Unix socket: all its users are one client
 _HEADER_END: Final = 2_048
-"""Bytes of the header that are looked at, from its end: about 50 proxies in a row. Clients write the rest, at any length."""
+"""Bytes of the header that are read, from its end: about 50 proxies in a row. Clients can make the rest of any length."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -25,8 +25,8 @@ class Clients:
     """Finds a request's client.
 
     Args:
-        proxies: The listed proxies. Empty: whoever connects is the client.
-        header: The header in which they name their clients. Only one, because a proxy passes the other on as it came.
+        proxies: The listed proxies. Empty: the connecting address is the client.
+        header: The header in which they name clients. Only one, because a proxy passes the other on unchanged.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Clients:
         self._is_proxy = lru_cache(maxsize=4_096)(self._is_listed)
 
     def of(self, scope: Mapping[str, Any]) -> str:
-        """The client of a request, as rates count it.
+        """The client of a request, as rate limits count it; see `client_of`.
 
         Args:
             scope: The ASGI scope.
@@ -51,7 +51,7 @@ class Clients:
         client = address[0]
         for named in self._elements(text):
             if _address(named) is None:
-                break  # "unknown", or made up: all that the proxy before it cannot tell apart is one client
+                break  # "unknown", or made up: all clients that the last proxy does not name are one client
             client = named
             if not self._is_proxy(named):
                 break
@@ -65,7 +65,7 @@ class Clients:
 
 
 def client_of(address: tuple[str, int] | None) -> str:
-    """Whom an address stands for: an IPv4 address, or an IPv6 /64, which is what one household or server gets."""
+    """The client of an address: an IPv4 address, or an IPv6 /64, the usual allocation of a household or server."""
     if address is None:
         return _NO_ADDRESS
     host = address[0]
@@ -90,18 +90,18 @@ def parse_networks(text: str) -> list[Network]:
 
 
 def _address(text: str) -> Address | None:
-    """An address in the spelling that stands for it; None when it is none."""
+    """Parse an address, with IPv4-mapped IPv6 addresses as IPv4; None if it is not an address."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
-    # A socket that takes both families shows IPv4 clients as ::ffff:192.0.2.1. They would all share one /64.
+    # A dual-stack socket shows IPv4 clients as ::ffff:192.0.2.1, which would all share one /64.
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
 
 
 def _addresses_of_x_forwarded_for(header: str) -> Iterator[str]:
-    """The named addresses from right to left. Some proxies add the port."""
+    """The addresses from right to left. Some proxies add the port."""
     for element in _from_the_right(header):
         yield _without_port(element.strip())
 
@@ -115,8 +115,8 @@ def _addresses_of_forwarded(header: str) -> Iterator[str]:
 
 
 def _from_the_right(header: str) -> Iterator[str]:
-    """What commas outside quotes separate, from right to left: a quote that a client left open ends nothing of what the
-    proxies added after it."""
+    """The elements between commas outside quotes, from right to left, so that a quote that a client left open does not
+    swallow what proxies appended."""
     text = header[-_HEADER_END:]
     end, quoted = len(text), False
     for at in range(len(text) - 1, -1, -1):
@@ -125,7 +125,7 @@ def _from_the_right(header: str) -> Iterator[str]:
         elif text[at] == "," and not quoted:
             yield text[at + 1 : end]
             end = at
-    if len(text) == len(header):  # else its beginning is cut off
+    if len(text) == len(header):  # otherwise the first element is cut off
         yield text[:end]
 
 

@@ -8,19 +8,19 @@ from types import TracebackType
 from typing import Final
 
 ANSWER_SECONDS: Final = 10.0
-"""Nobody waits longer for an answer: not a person with a form, not a proxy before us."""
+"""The longest wait for an answer: neither a person with a form nor a proxy waits longer."""
 
 _LOOK_SECONDS: Final = 0.25
 
 
 class Deadline:
-    """``with deadline:`` bounds what one task does inside, as `asyncio.timeout` does, to a quarter of a second.
+    """``with deadline:`` limits the time of one task, as `asyncio.timeout` does, accurate to a quarter of a second.
 
-    `asyncio.timeout` sets and cancels a timer for every use: 5 µs, a twentieth of what a signature costs, for a limit that
-    nearly none reaches. Here all share one timer, which looks at the oldest first. A task may be inside only once.
+    `asyncio.timeout` sets and cancels a timer for every use: 5 µs, a twentieth of the cost of a signature, for a limit that
+    is almost never reached. Here all tasks share one timer, which looks at the oldest first. A task may be inside only once.
 
     Args:
-        seconds: How long a task may be inside.
+        seconds: The longest time that a task may be inside.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -38,7 +38,7 @@ class Deadline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Raises TimeoutError instead of the CancelledError by which a task that was inside for too long is ended."""
+        """Raise TimeoutError instead of the CancelledError that ended a task at the limit."""
         task = asyncio.current_task()
         assert task is not None
         if self._entered.pop(task, None) is None and kind is asyncio.CancelledError and task.uncancel() == 0:

@@ -1,4 +1,4 @@
-"""How much one client may send, and how much is worked on at once."""
+"""Rate limits of clients, and the bound on requests in progress."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import limits
 
 
 class ClientRate:
-    """A rate per client: GCRA, the generic cell rate algorithm (ITU-T I.371), which is a leaky bucket in one number.
+    """A rate limit per client: GCRA, the generic cell rate algorithm (ITU-T I.371), a leaky bucket in one number.
 
     Each client has a *theoretical arrival time*: when its next request would be due if it kept exactly to the rate. A
     request may come up to one period early, so a whole period's amount may come at once, and then one per interval.
 
-    The library `limits` reads the rate; its in-memory storage is not used, because it starts a thread every 10 ms that
-    walks over all clients: 3 to 6 microseconds a request and a growing walk in a surge, against 0.4 and none here.
+    The library `limits` parses the rate; its in-memory storage is not used, because it starts a thread every 10 ms that
+    iterates over all clients: 3 to 6 microseconds a request, and more the longer a surge lasts, against 0.4 here.
 
     Args:
-        rate: As `limits.parse` reads it, e.g. ``120/minute``; ``off`` admits everyone.
-        clock: Seconds, rising.
+        rate: In the format of `limits.parse`, e.g. ``120/minute``; ``off`` admits all requests.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(self, rate: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,14 +30,14 @@ class ClientRate:
         item = limits.parse("1/second" if self._off else rate)
         self._period = float(item.get_expiry())
         self._interval = self._period / item.amount
-        # Two generations instead of a sweep: a client that was silent for a whole period has its full allowance again,
-        # so what was last written before the previous turn can be forgotten all at once.
+        # Two generations instead of a sweep: a client that sent nothing for a whole period has its full allowance again,
+        # so entries last written before the previous generation can be dropped all at once.
         self._young: dict[str, float] = {}
         self._old: dict[str, float] = {}
         self._turned = clock()
 
     def wait(self, client: str) -> float:
-        """Count one request of `client`. Returns 0.0, or the seconds after which one will be admitted."""
+        """Count one request of `client`. Returns 0.0 if it is admitted, else the seconds until one will be."""
         if self._off:
             return 0.0
         now = self._clock()
@@ -51,7 +51,7 @@ class ClientRate:
         return 0.0
 
     def overdrawn(self, client: str) -> float:
-        """What `wait` would return, without counting: for what is only known afterwards to count, or not."""
+        """What `wait` would return, without counting: for requests of which it is known only later whether they count."""
         due = self._young.get(client) or self._old.get(client)
         if due is None:
             return 0.0
@@ -63,10 +63,10 @@ LINGER_SECONDS: Final = 1.0
 
 
 class InFlight:
-    """Counts what is in work, and says when it is too much. A plain counter: the hot path goes through it twice.
+    """Counts the requests in progress. A plain counter, because the hot path uses it twice.
 
     Args:
-        most: Requests in work at once.
+        most: Most requests in progress at once.
     """
 
     def __init__(self, most: int) -> None:
@@ -79,11 +79,11 @@ class InFlight:
         return self.count >= self._most
 
     async def linger(self) -> None:
-        """Wait a moment with a refusal.
+        """Delay a refusal (tarpit).
 
-        A client that asks again as soon as it is turned away would otherwise be turned away ten times a second, and
-        refusals would take the time in which signatures could be taken in: at three times the capacity, four fifths of it
-        (the benchmark `overload`). How many may linger is bounded as connections are: each has one request at a time.
+        A client that retries at once would otherwise be refused ten times a second, and refusals would take the time of
+        signatures: at three times the capacity, four fifths of it (the benchmark `overload`). The number of delayed
+        refusals is bounded by that of connections, because each has one request at a time.
         """
         await asyncio.sleep(LINGER_SECONDS)
 

@@ -1,4 +1,4 @@
-"""The pages that ingest shows to people: what became of a signature, in the style of the petitions' pages."""
+"""ingest's HTML pages: the status of a signature, in the style of the petitions' pages."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ _templates = Environment(
 
 
 def status_page(status: SignatureStatus, *, pages_url: str, back: str | None) -> Response:
-    """Where a signature stands. It says nothing about the signer.
+    """The status of a signature. The page says nothing about the signer.
 
     Args:
-        status: As far as who asks may know it.
-        pages_url: Where the petitions' pages are.
-        back: The petition's page, if the petition is known.
+        status: The status, as far as the caller may see it.
+        pages_url: The base URL of the petitions' pages.
+        back: The petition's page; None if the petition is not known.
     """
     heading, text = STATES[status.status]
     reason = REASONS.get(status.reason or "")
@@ -84,7 +84,7 @@ def status_page(status: SignatureStatus, *, pages_url: str, back: str | None) ->
 
 
 def problem_page(problem: Problem, *, pages_url: str) -> Response:
-    """Why a signature cannot be looked up, with the problem's status kept."""
+    """Why a status cannot be looked up, with the problem's HTTP status."""
     heading, text = _PROBLEMS.get(problem.code, ("That did not work", problem.detail))
     page = _page(
         problem.status, heading, text, pages_url, again=problem.retry_after is not None, wait=problem.retry_after
@@ -100,7 +100,7 @@ def _page(status: int, heading: str, text: str, pages_url: str, **context: Any) 
     html = _templates.get_template("status.html").render(heading=heading, text=text, pages_url=pages_url, **shown)
     pages = urlsplit(pages_url)
     headers = {
-        "cache-control": "no-store",  # it changes, and it is the signer's
+        "cache-control": "no-store",  # it changes, and is private to the signer
         "content-security-policy": _POLICY.format(pages=f"{pages.scheme}://{pages.netloc}"),
         "referrer-policy": "no-referrer",
         "vary": "accept",

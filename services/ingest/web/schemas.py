@@ -1,4 +1,4 @@
-"""What ingest answers, as models: they make the answers, and the schemas in docs/openapi.json."""
+"""Models of ingest's answers: they make the answers, and the schemas in docs/openapi.json."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ State = Literal[
     SignatureState.WITHDRAWN,
     SignatureState.INVALIDATED,
 ]
-"""All states. As a literal, so that the schema of a status names them where it is, and not by reference."""
+"""All states, as a literal, so that the schema of a status lists them inline and not by reference."""
 
 
 class Answer(BaseModel):
-    """The common ground of all answers."""
+    """The base of all answers."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class SignatureSubmitted(Answer):
-    """The submission is durable: it will be decided, whatever happens. Also the answer to who had already signed."""
+    """The submission is durable and will be decided. A signer who has signed before gets the same answer."""
 
     signature_id: UUID
     status: Literal[SignatureState.SUBMITTED] = SignatureState.SUBMITTED
@@ -47,14 +47,14 @@ class SignatureSubmitted(Answer):
 
 
 class CommandSubmitted(Answer):
-    """The command is durable; it will be carried out when its turn comes."""
+    """The command is durable and will be carried out."""
 
     signature_id: UUID
     status_url: str
 
 
 class SignatureStatus(Answer):
-    """Where a signature stands."""
+    """The status of a signature."""
 
     signature_id: UUID
     petition_id: Annotated[str | None, Field(description="null until the signature is decided.")]
@@ -63,7 +63,7 @@ class SignatureStatus(Answer):
     decided_at: AwareDatetime | None
     erased_at: Annotated[
         AwareDatetime | None,
-        Field(description="When an operator erased who signed. Always null without credentials."),
+        Field(description="When an operator erased the signer. Always null without credentials."),
     ] = None
 
 
@@ -91,7 +91,7 @@ class BatchAnswer(Answer):
 
 
 class PublicTarget(Answer):
-    """Whom a petition addresses. The e-mail address is not shown: mails go through Groundswell, not around it."""
+    """A target of a petition. Its e-mail address is not shown: mails go through Groundswell, not around it."""
 
     target_id: str
     name: str
@@ -99,7 +99,7 @@ class PublicTarget(Answer):
 
 
 class PublicPolicy(Answer):
-    """What a signer must know. The list of blocked mail domains is not shown: it would say which ones are not on it."""
+    """The policy for signers. The list of blocked mail domains is not shown: it would reveal those that are not on it."""
 
     confirmation: Confirmation
     countries: list[str] | None
@@ -107,7 +107,7 @@ class PublicPolicy(Answer):
 
 
 class PublicPetition(Answer):
-    """What everyone may know of a petition."""
+    """The public part of a petition."""
 
     petition_id: PetitionId
     organisation: Organisation
@@ -125,18 +125,18 @@ class PublicPetition(Answer):
 
 
 class PetitionBody(PetitionState):
-    """The whole state of a petition, as GET shows it. What ingest sets itself may be there, and is not looked at."""
+    """The whole state of a petition, as GET returns it. Fields that ingest sets itself may be present and are ignored."""
 
-    petition_id: Annotated[PetitionId | None, Field(description="If it is there: that of the address.")] = None
-    changed_at: Annotated[AwareDatetime | None, Field(description="Not looked at.")] = None
-    version: Annotated[int | None, Field(description="Not looked at; If-Match says which state is meant.")] = None
-    mailbox_rules: Annotated[
-        int | None, Field(description="Not looked at: a petition keeps those it was made with.")
-    ] = None
+    petition_id: Annotated[PetitionId | None, Field(description="If present, it must be the one in the path.")] = None
+    changed_at: Annotated[AwareDatetime | None, Field(description="Ignored.")] = None
+    version: Annotated[int | None, Field(description="Ignored; If-Match names the state to be changed.")] = None
+    mailbox_rules: Annotated[int | None, Field(description="Ignored: a petition keeps those it was created with.")] = (
+        None
+    )
 
 
 class ListedPetition(Answer):
-    """A petition in the list of those that an administrator may change."""
+    """A petition in an administrator's list."""
 
     petition_id: PetitionId
     organisation: Organisation
@@ -145,14 +145,14 @@ class ListedPetition(Answer):
     paused: bool
     admission: Admission
     changed_at: AwareDatetime
-    etag: Annotated[str, Field(description="As If-Match takes it.")]
+    etag: Annotated[str, Field(description="The value for If-Match.")]
 
 
 class PetitionList(Answer):
     """Petitions by id."""
 
     petitions: list[ListedPetition]
-    next: Annotated[str | None, Field(description="Where the list goes on; null at its end.")]
+    next: Annotated[str | None, Field(description="The address of the list's next part; null at its end.")]
 
 
 def public_petition(petition: PetitionChanged, moment: AwareDatetime) -> PublicPetition:
@@ -162,5 +162,5 @@ def public_petition(petition: PetitionChanged, moment: AwareDatetime) -> PublicP
 
 
 def status_url(signature_id: UUID | str) -> str:
-    """Where to ask for a signature's outcome, relative to ingest's own address."""
+    """The address of a signature's status, relative to ingest's base URL."""
     return f"/v1/signatures/{signature_id}"

@@ -1,1 +1,1 @@
-"""A mail: its bytes, the server it is handed to, and what the server's answers mean."""
+"""Mail: its bytes, the SMTP server, and the meaning of the server's replies."""

@@ -1,10 +1,10 @@
-"""The mail: who it is from and to, what it says, and its exact bytes.
+"""The mail: sender, recipient, content, and its exact bytes.
 
-The same claim gives the same bytes at every attempt (Message-ID, Date and MIME boundary come from the delivery), so a
-mail that had to be sent again is the same mail again.
+The same claim gives the same bytes at every attempt (Message-ID, Date and MIME boundary come from the delivery), so a mail
+that is sent again is an exact copy.
 
-What organisations write into titles and names is their text, not ours: line breaks and control characters were taken out
-when the delivery was made (`deliveries.one_line`), Jinja2 escapes it in HTML, and it is never a template.
+Titles and names are texts of organisations, not ours: line breaks and control characters were removed when the delivery was
+made (`deliveries.one_line`), Jinja2 escapes them in HTML, and they are never used as templates.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from shared.contract.identity import InvalidEmail
 from shared.contract.mail_address import wire_address
 
 _SUBJECT_TITLE: Final = 120
-"""Characters of the title in the subject line; lists of mails show about half of that."""
+"""Most characters of the title in the subject; mail programs' lists show about half of that."""
 _LINE: Final = 72
 """RFC 5322 section 2.1.1 asks for lines below 78; this leaves room for quoting in an answer."""
 
 
 _CRLF: Final = "\r\n"
 _WORDS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]+")
-"""Atoms (RFC 5322 section 3.2.3): what a display name may hold without quoting."""
+"""Atoms (RFC 5322 section 3.2.3): a display name of these needs no quoting."""
 
 
 class Unmailable(ValueError):
-    """No server can ever deliver this mail. The message says why, without the address."""
+    """No server can ever deliver this mail. The message gives the reason, without the address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Mailbox:
 
     @property
     def domain(self) -> str:
-        """What follows the @."""
+        """The part after the @."""
         return self.address.rpartition("@")[2]
 
 
@@ -71,7 +71,7 @@ def parse_mailbox(text: str) -> Mailbox:
     """Read ``address`` or ``Name <address>``.
 
     Raises:
-        ValueError: it is neither, or the address is not ASCII: as a sender it would bar every server without SMTPUTF8.
+        ValueError: it is neither, or the address is not ASCII: such a sender would exclude servers without SMTPUTF8.
     """
     # Not email.utils.parseaddr: it takes "a@one.example, b@two.example" for the first of the two.
     name, bracket, address = text.strip(BLANKS).rpartition("<")
@@ -89,7 +89,7 @@ class MailWriter:
 
     Args:
         mail_from: ``address`` or ``Name <address>``.
-        pages_url: Where browsers reach the petition pages, without a slash at its end.
+        pages_url: The base URL of the petition pages, without a slash at its end.
     """
 
     def __init__(self, *, mail_from: str, pages_url: str) -> None:
@@ -118,7 +118,7 @@ class MailWriter:
         """The mail about a claim.
 
         Raises:
-            Unmailable: the target's address is none.
+            Unmailable: the target's address is not valid.
         """
         delivery = claim.delivery
         recipient = _recipient(delivery.email)
@@ -134,14 +134,14 @@ class MailWriter:
             ),
             f"Date: {format_datetime(claim.chosen_at.astimezone(UTC))}",
             f"Message-ID: {message_id(delivery.delivery_id, self._from.domain)}",
-            # RFC 3834: no holiday notes back. The second header is how Exchange is told.
+            # Against automatic replies: RFC 3834, and the header that Exchange uses.
             "Auto-Submitted: auto-generated",
             "X-Auto-Response-Suppress: OOF, AutoReply",
             f"X-Groundswell-Petition: {delivery.petition_id}",
             _text_header("X-Groundswell-Milestones", ", ".join(str(threshold) for threshold in claim.milestones)),
         ]
         body = EmailMessage()
-        # Quoted-printable is ASCII on the wire, so no server on the way needs 8BITMIME or changes the bytes.
+        # Quoted-printable is ASCII, so no server on the way needs 8BITMIME or changes the bytes.
         body.set_content(self._text.render(said), cte="quoted-printable")
         body.add_alternative(self._html.render(said), subtype="html", cte="quoted-printable")
         body.set_boundary(f"=_{delivery.delivery_id}")
@@ -178,8 +178,8 @@ def _text_header(name: str, text: str) -> str:
 
 
 def _mailbox_header(name: str, person: str, address: str) -> str:
-    """A header with one name and address. A name that is more than words (commas, quotes, …) becomes encoded words too:
-    that needs no quoting, which readers get wrong as well as writers."""
+    """A header with one name and address. A name that is more than words (commas, quotes, …) becomes encoded words, too:
+    they need no quoting, in which readers and writers have bugs."""
     if not person:
         return f"{name}: {address}"
     charset = "us-ascii" if _WORDS.fullmatch(person) and "=?" not in person else "utf-8"
@@ -193,13 +193,13 @@ def _encoded(name: str, text: str, charset: str) -> str:
 
 
 def _addressed(office: str) -> str:
-    """An office as a letter addresses it: "Dear Harbour Master", not "Dear The Harbour Master"."""
+    """The name of an office in a salutation: "Dear Harbour Master", not "Dear The Harbour Master"."""
     return office.removeprefix("The ")
 
 
 def _apart(text: str) -> str:
-    """`text` in plain text of ours. What is written from right to left is isolated (UAX #9, FSI and PDI), so that its
-    punctuation, and ours beside it, stay where they belong. Other texts get no characters that a reader may not know."""
+    """`text` for use within our plain text. Right-to-left text is isolated (UAX #9, FSI and PDI), so that punctuation in
+    and around it stays in place. Other texts get no such characters, which a mail program may not support."""
     turns = any(unicodedata.bidirectional(character) in ("R", "AL", "AN") for character in text)
     return f"\N{FIRST STRONG ISOLATE}{text}\N{POP DIRECTIONAL ISOLATE}" if turns else text
 
@@ -225,5 +225,5 @@ def _moment(value: datetime) -> str:
 
 
 def _paragraph(text: str) -> str:
-    """A paragraph of the text part, in lines; a word that is longer than a line, such as a link, stays whole."""
+    """A paragraph of the text part, wrapped into lines; a word longer than a line, such as a link, is not broken."""
     return textwrap.fill(" ".join(text.split()), _LINE, break_long_words=False, break_on_hyphens=False)

@@ -1,7 +1,7 @@
-"""Why a mail failed: what may be put right by another address, and what may not. No I/O.
+"""Why a mail failed, and whether another address of the target may help. No I/O.
 
-A reply is read by its enhanced status code (RFC 3463, RFC 5248 and the registry that they began), and where it has none by
-its basic code (RFC 5321 section 4.2.3) and the command that it answers. Its words are for people and are not read.
+A reply is classified by its enhanced status code (RFC 3463, RFC 5248 and its IANA registry), or else by its basic code
+(RFC 5321 section 4.2.3) and the command that it answers. Its text is for people and is not interpreted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NO_ADDRESS: Final = "the target's address is not an e-mail address"
 NEEDS_SMTPUTF8: Final = "the SMTP server does not take international addresses (SMTPUTF8, RFC 6531)"
 
 ALREADY_TOLD: Final = NOT_SENT + "another mail about this milestone goes to the same address"
-"""Last words of a delivery whose corrected address is one that had its mail, as another target's."""
+"""``last_reply`` of a delivery whose corrected address already gets the milestone as another target's."""
 
 MOVED: Final = NOT_SENT + "its target goes by another id now"
 
@@ -26,15 +26,15 @@ class Cause(StrEnum):
     """Why a delivery is ``failed``: the column ``failed_for``."""
 
     ADDRESS = "address"
-    """Its address: none, unknown, full, or of a domain that takes no mail. Another address makes it due again."""
+    """Its address: invalid, unknown, full, or of a domain without mail. Another address makes it due again."""
     SERVER = "server"
-    """What the server says of the content, of the sender, or of itself; or nobody knows."""
+    """The server refused content or sender, or had a problem of its own; or the cause is not known."""
     TARGET = "target"
-    """The petition does not address the target. It is due again if it does again."""
+    """The petition no longer addresses the target. If it does so again, the delivery is due again."""
     WITHHELD = "withheld"
-    """The row is no milestone's delivery, or nobody knows whether a mail has named it."""
+    """The row is not a delivery of a decided milestone, or it is not known whether a mail has named it."""
     MOVED = "moved"
-    """The target goes by another id now, under which its milestones are delivered."""
+    """The target has another id now, under which its milestones are delivered."""
 
 
 _OWN_WORDS: Final = {
@@ -49,24 +49,24 @@ _MOST: Final = 1000
 """Details have three digits."""
 
 _ABOUT_RECIPIENT: Final = {
-    1: frozenset(range(_MOST)) - {7, 8, 9},  # addresses; 7 and 8 are the sender's, 9 is about a mailer
+    1: frozenset(range(_MOST)) - {7, 8, 9},  # addresses; 7 and 8 concern the sender, 9 a mailer
     2: frozenset(range(_MOST)),  # the mailbox: disabled, full, takes no mail of this length, a list
     4: frozenset(range(_MOST)) - {3, 5},  # routing to its domain; 3 and 5: the server's own directory and load
     6: frozenset({7}),  # an address that is not ASCII
-    7: frozenset({17, 18}),  # mailbox or domain belong to somebody else now (RFC 7293)
+    7: frozenset({17, 18}),  # mailbox or domain has a new owner (RFC 7293)
 }
-"""By subject of an enhanced status code: which details are about the recipient."""
+"""By subject of an enhanced status code, the details that concern the recipient."""
 
 _SYNTAX_AT_RECIPIENT: Final = frozenset({2, 4})
-"""Details of subject 5 (protocol). The only argument of RCPT TO is the address."""
+"""Details of subject 5 (protocol) that concern the recipient after RCPT TO, whose only argument is the address."""
 
 _BASIC_AT_RECIPIENT: Final = frozenset({450, 501, 550, 551, 552, 553, 556})
 _BASIC_AT_CONTENT: Final = frozenset({551, 552, 553, 556})
-"""A mail of ours has a few kilobytes, so 552 is a full mailbox. 550 and 554 after the content are about the content."""
+"""Our mails have a few kilobytes, so 552 means a full mailbox. 550 and 554 after the content concern the content."""
 
 _AT_START: Final = re.compile(r"[#(\[]?([45])\.(\d{1,3})\.(\d{1,3})(?![\d.]*\d)")
 _WITH_HASH: Final = re.compile(r"#([45])\.(\d{1,3})\.(\d{1,3})(?![\d.]*\d)")
-"""qmail's way: ``sorry, no mailbox here by that name. (#5.1.1)``."""
+"""qmail's format: ``sorry, no mailbox here by that name. (#5.1.1)``."""
 
 _WRITTEN: Final = re.compile(
     r"(?:given up after \d+ days; last: )?(?P<code>[2-5]\d\d) (?P<text>.*) \((?P<stage>MAIL FROM|RCPT TO|DATA)\)",
@@ -75,7 +75,7 @@ _WRITTEN: Final = re.compile(
 
 
 def enhanced_status(reply: Reply) -> tuple[int, int, int] | None:
-    """The enhanced status code of a reply: (5, 1, 1). None if it has none, or one of another class than its basic code."""
+    """The enhanced status code of a reply, as (5, 1, 1); None if it has none, or one of another class than its basic code."""
     found = _AT_START.match(reply.text) or _WITH_HASH.search(reply.text)
     if found is None or int(found[1]) != reply.code // 100:
         return None
@@ -83,7 +83,7 @@ def enhanced_status(reply: Reply) -> tuple[int, int, int] | None:
 
 
 def cause_of(reply: Reply) -> Cause:
-    """Whether a mail that ended with this reply may be put right by another address, for good (5xx) or given up (4xx)."""
+    """Whether another address may help a mail that ended with this reply, refused (5xx) or given up (4xx)."""
     return Cause.ADDRESS if _about_recipient(reply) else Cause.SERVER
 
 
@@ -91,7 +91,7 @@ def _about_recipient(reply: Reply) -> bool:
     if reply.stage is Stage.SENDER:
         return False
     status = enhanced_status(reply)
-    if status is None or status[1] == 0:  # subject 0 says nothing
+    if status is None or status[1] == 0:  # subject 0 is undefined
         return reply.code in (_BASIC_AT_RECIPIENT if reply.stage is Stage.RECIPIENT else _BASIC_AT_CONTENT)
     _, subject, detail = status
     if subject == 5 and reply.stage is Stage.RECIPIENT:
@@ -100,13 +100,13 @@ def _about_recipient(reply: Reply) -> bool:
 
 
 def read_reply(words: str) -> Reply | None:
-    """The server's reply in the last words of a row; None where these are our own."""
+    """The server's reply in a row's ``last_reply``; None if that text is our own."""
     found = _WRITTEN.fullmatch(one_line(words))
     return None if found is None else Reply(Stage(found["stage"]), int(found["code"]), found["text"])
 
 
 def cause_in(words: str) -> Cause:
-    """Why a delivery failed, from its last words: for rows of versions that did not write it down."""
+    """Why a delivery failed, from its ``last_reply``: for rows of versions without ``failed_for``."""
     own = _OWN_WORDS.get(words)
     if own is not None:
         return own

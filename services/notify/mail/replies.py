@@ -1,4 +1,4 @@
-"""What a mail server answers, and what the answer means for the mail. No I/O."""
+"""Replies of an SMTP server, and their meaning for the mail. No I/O."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Stage(Enum):
-    """Which command of the mail transaction was answered."""
+    """The command of the mail transaction that a reply answers."""
 
     SENDER = "MAIL FROM"
     RECIPIENT = "RCPT TO"
@@ -16,7 +16,7 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A server's answer to a mail: the last one, at the stage where it ended."""
+    """The server's final reply to a mail, and the stage at which it came."""
 
     stage: Stage
     code: int
@@ -27,7 +27,7 @@ class Reply:
 
 
 class Verdict(Enum):
-    """What becomes of a mail after a server's answer."""
+    """The consequence of a server's reply for a mail."""
 
     SENT = "sent"
     DEFERRED = "deferred"
@@ -35,14 +35,14 @@ class Verdict(Enum):
     REFUSED = "refused"
     """Never try it again."""
     NOT_OURS = "server refuses us"
-    """The server takes nothing from us. No fault of this mail or its target: all wait until that is put right."""
+    """The server accepts nothing from us. This is no fault of the mail or its target: all mails wait until it is fixed."""
 
 
 def verdict(reply: Reply) -> Verdict:
-    """Read a reply by its first digit (RFC 5321 section 4.2.1), with two exceptions.
+    """Classify a reply by its first digit (RFC 5321 section 4.2.1), with two exceptions.
 
-    A permanent refusal of the *sender*, and 530 (authentication required, RFC 4954 section 6) anywhere, are about this
-    installation's account at its relay. Failing every delivery for a wrong password would lose them all.
+    A permanent refusal of the *sender*, and 530 (authentication required, RFC 4954 section 6) at any stage, concern this
+    installation's account at its relay. To fail every delivery for a wrong password would lose them all.
     """
     if 200 <= reply.code < 300:
         return Verdict.SENT
@@ -50,4 +50,4 @@ def verdict(reply: Reply) -> Verdict:
         return Verdict.NOT_OURS
     if reply.code >= 500:
         return Verdict.REFUSED
-    return Verdict.DEFERRED  # 4xx, and answers that are no SMTP: the next one may be
+    return Verdict.DEFERRED  # 4xx, and replies that are not SMTP, which may be transient

@@ -16,7 +16,7 @@ _SCHEMES: Final[dict[str, Literal["none", "starttls", "tls"]]] = {
 
 @dataclass(frozen=True, slots=True)
 class SmtpServer:
-    """Where the server is and how it is spoken to."""
+    """Address, encryption and credentials of the server."""
 
     host: str
     port: int
@@ -26,12 +26,12 @@ class SmtpServer:
 
     @classmethod
     def parse(cls, url: str) -> SmtpServer:
-        """Read ``smtp://``, ``smtps://`` or ``smtp+starttls://``, each ``[user:password@]host[:port]``.
+        """Parse ``smtp://``, ``smtps://`` or ``smtp+starttls://``, each ``[user:password@]host[:port]``.
 
         User and password may be percent-encoded.
 
         Raises:
-            ValueError: it is no such URL. The message never repeats it, for it may hold a password.
+            ValueError: it is not such a URL. The message never repeats it, because it may hold a password.
         """
         try:
             parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""The SMTP server as notify sees it: connections to it, and whether it is there."""
+"""Connections to the SMTP server, and its readiness check."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from shared.runtime.tls import client_context
 from shared.runtime.unreachable import why
 
 _PROBE_SECONDS: Final = 1.5
-"""Below the two seconds that a readiness check has."""
+"""Below the two-second timeout of a readiness check."""
 _FRESH_SECONDS: Final = 10.0
-"""How long a sight of the server answers readiness checks, so that probes every few seconds do not each connect."""
+"""How long readiness checks rely on the last contact, so that not every probe connects."""
 _REFUSAL_SECONDS: Final = 60.0
-"""How long a refused login or sender is remembered: longer than the sender's longest wait (30 s), because a probe, which
-does not log in, would call the server well in between."""
+"""How long a refused login or sender is remembered: longer than the sender's longest wait (30 s), because a probe does not
+log in, and would report the server as ready in between."""
 
 
 class SmtpAway(ConnectionError):
-    """The server takes no mail from us now. No delivery is to blame; waiting, or a person, can help.
+    """The server accepts no mail from us now, for a cause outside the deliveries: transient, or to be fixed by a person.
 
     The message holds neither addresses nor credentials.
     """
 
 
 class SmtpRelay:
-    """The server that takes our mails.
+    """The SMTP server to which notify hands its mails.
 
     Args:
-        server: Where it is.
-        timeout_seconds: For connecting, and for one whole mail.
-        authorities: Certificates (PEM), one of which must have signed the server's; None: those this machine trusts.
+        server: Address, encryption and credentials.
+        timeout_seconds: Timeout for connecting, and for one whole mail.
+        authorities: Certificates (PEM) of the authorities trusted to sign the server's; None: the machine's trust store.
     """
 
     def __init__(self, server: SmtpServer, *, timeout_seconds: float, authorities: str | None = None) -> None:
@@ -47,14 +47,14 @@ class SmtpRelay:
         self._own_name = _own_name()
         self._seen_at: float | None = None  # when it was last seen to answer
         self._problem: str | None = None
-        self._refused_at: float | None = None  # when it last answered, but not with a welcome
+        self._refused_at: float | None = None  # when it last answered with a refusal
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[SmtpSession]:
-        """A connection, logged in, for as many mails as the body sends.
+        """A connection, logged in, for any number of mails.
 
         Raises:
-            SmtpAway: there is none to be had.
+            SmtpAway: the server cannot be reached, or refuses us.
         """
         session = SmtpSession(self.connect, self._timeout)
         try:
@@ -87,14 +87,14 @@ class SmtpRelay:
         return client
 
     def refused(self, reply: Reply) -> SmtpAway:
-        """Note that the server takes nothing from us, and return the exception that says so."""
+        """Note that the server accepts nothing from us, and return the exception to raise."""
         reason = f"the SMTP server refuses this installation: {reply.code} at {reply.stage.value}"
         self._note(reason, refused=True)
         return SmtpAway(reason)
 
     async def check(self) -> str | None:
-        """Readiness: does it answer? A recent sight of it counts; otherwise connect, encrypt if that is asked for, and
-        leave."""
+        """Readiness check: whether the server answers. A recent contact counts; otherwise connect, encrypt if configured,
+        and disconnect."""
         now = asyncio.get_running_loop().time()
         if self._refused_at is not None and now - self._refused_at < _REFUSAL_SECONDS:
             return self._problem
@@ -110,7 +110,7 @@ class SmtpRelay:
                 await client.quit()
         except (aiosmtplib.SMTPException, OSError) as error:
             self._note(_reason(error))
-            self._seen_at = None  # away: look again at every check, so that its return is seen at once
+            self._seen_at = None  # away: connect at every check, so that its return is noticed at once
         else:
             self._note(None)
         finally:
@@ -129,8 +129,8 @@ class SmtpRelay:
             username=server.username if login else None,
             password=server.password if login else None,
             use_tls=server.encryption == "tls",
-            # False rather than "if offered": whether a password and the mails travel encrypted is not the server's, or
-            # a man in the middle's, to decide.
+            # False rather than "if offered": otherwise the server, or a man in the middle, decides whether the password
+            # and the mails are encrypted.
             start_tls=server.encryption == "starttls",
             tls_context=self._tls,
             local_hostname=self._own_name,
@@ -139,8 +139,8 @@ class SmtpRelay:
 
 
 def _own_name() -> str:
-    """What we call ourselves in EHLO: this machine's full name or, as RFC 5321 section 4.1.4 asks where there is none, an
-    address literal. Looked up once: name servers can take seconds to say that they do not know."""
+    """Our name in EHLO: this machine's full name or, where there is none, an address literal (RFC 5321 section 4.1.4).
+    Looked up once, because a failing name lookup can take seconds."""
     name = socket.getfqdn()
     return name if "." in name and name.isascii() else "[127.0.0.1]"
 
@@ -153,7 +153,7 @@ async def _greet(client: aiosmtplib.SMTP) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with the server, in a few words."""
+    """A short description of an error of the server."""
     if isinstance(error, aiosmtplib.SMTPAuthenticationError):
         return f"the SMTP server refuses the login: {error.code}"
     if isinstance(error, aiosmtplib.SMTPResponseException):

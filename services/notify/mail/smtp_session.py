@@ -1,7 +1,7 @@
 """Handing mails to an SMTP server over one connection.
 
-Nothing here knows rows or retries. A mail ends in one of four ways: a `Reply`; `MailCut` (no reply: the connection broke
-or the time was up); `SmtpAway` (no mail can be handed over at all); `Unmailable` (this server can never take it).
+This module knows neither rows nor retries. A mail ends in one of four ways: a `Reply`; `MailCut` (no reply: the connection
+broke or the timeout passed); `SmtpAway` (no mail can be sent at all); `Unmailable` (this server can never accept it).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _QUIT_SECONDS: Final = 2.0
 
 
 class MailCut(Exception):
-    """A mail got no answer: the connection broke or the time was up. At `Stage.CONTENT` it may have been taken."""
+    """A mail got no reply: the connection broke or the timeout passed. At `Stage.CONTENT` it may have been accepted."""
 
     def __init__(self, stage: Stage, cause: str) -> None:
         super().__init__(f"{cause} ({stage.value})")
@@ -32,11 +32,11 @@ class MailCut(Exception):
 
 
 class SmtpSession:
-    """One connection at a time, renewed when the server has closed it between two mails.
+    """One connection at a time, renewed if the server has closed it between two mails.
 
     Args:
-        connected: Makes a connection, encrypted and logged in; raises `SmtpAway` if there is none to be had.
-        timeout_seconds: For one whole mail, connecting anew included.
+        connected: Opens a connection, encrypted and logged in; raises `SmtpAway` if that fails.
+        timeout_seconds: Timeout for one whole mail, including a reconnect.
     """
 
     def __init__(self, connected: Callable[[], Awaitable[aiosmtplib.SMTP]], timeout_seconds: float) -> None:
@@ -48,30 +48,30 @@ class SmtpSession:
         """Connect.
 
         Raises:
-            SmtpAway: the server is not to be had.
+            SmtpAway: the server cannot be reached, or refuses us.
         """
         self._client = await self._connected()
 
     async def close(self) -> None:
-        """Say QUIT if there is anybody to say it to."""
+        """Send QUIT, if connected, and close."""
         client, self._client = self._client, None
         if client is None or not client.is_connected:
             return
         try:
             await client.quit(timeout=_QUIT_SECONDS)
         except (aiosmtplib.SMTPException, OSError) as error:
-            # Every mail has its reply; how the server takes a goodbye changes none of them.
+            # Every mail has its reply already, so a failed QUIT has no consequence.
             log.debug("smtp_quit_unanswered", cause=type(error).__name__)
         finally:
             client.close()
 
     async def send(self, mail: Mail) -> Reply:
-        """Hand over one mail: within the timeout, connecting anew included.
+        """Send one mail within the timeout, including a reconnect.
 
         Raises:
             MailCut: no reply.
-            SmtpAway: the connection was gone, and there is no new one to be had.
-            Unmailable: the server does not take international addresses, and the mail has one.
+            SmtpAway: the connection was closed, and a new one could not be opened.
+            Unmailable: the mail has an international address, which the server does not support.
         """
         self._stage = Stage.SENDER
         try:
@@ -92,8 +92,8 @@ class SmtpSession:
         else:
             if fresh or reply.code != 421 or reply.stage is not Stage.SENDER:
                 return reply
-        # Servers end a connection that was idle or has carried many mails, with 421 or without a word. This mail has
-        # not been offered yet, so it goes over a new one.
+        # Servers close a connection that was idle or has carried many mails, with 421 or silently. This mail has not been
+        # offered yet, so it is sent over a new one.
         await self.connect()
         return await self._transact(mail)
 
@@ -118,12 +118,12 @@ class SmtpSession:
             client.close()
             raise MailCut(self._stage, "connection lost") from error
         except BaseException:
-            client.close()  # out of time, or stopped: a reply may still come, which belongs to no later command
+            client.close()  # timed out or cancelled: a late reply must not be taken for that of a later command
             raise
 
     @staticmethod
     async def _reset(client: aiosmtplib.SMTP) -> None:
-        """Clear the envelope for the next mail, or end the connection where that cannot be had."""
+        """Clear the envelope for the next mail (RSET), or close the connection if that fails."""
         try:
             await client.rset(timeout=_QUIT_SECONDS)
         except (aiosmtplib.SMTPException, OSError):
@@ -131,5 +131,5 @@ class SmtpSession:
 
 
 def _reply(stage: Stage, code: int, text: str) -> Reply:
-    # Servers write what they like; rows hold text. 500 characters hold the longest reply line of RFC 5321 section 4.5.3.
+    # Servers may send any bytes. 500 characters hold the longest reply line of RFC 5321 section 4.5.3.
     return Reply(stage, code, shorten(one_line(text), 500))

@@ -1,1 +1,1 @@
-"""Milestones: who has to be told, once for each."""
+"""Milestones: turns each into one delivery per target."""

@@ -14,7 +14,7 @@ from shared.kafka.producing.producer import EventProducer
 from shared.service import Base
 
 _MAX_RECORDS: Final = 200
-"""Milestones of a batch. Each is one row per target, and a petition may have 50: 10,000 rows at most in a transaction."""
+"""Most milestones of a batch. Each is one row per target, and a petition may have 50: at most 10,000 rows a transaction."""
 
 
 def new_consumer(
@@ -22,7 +22,9 @@ def new_consumer(
 ) -> BatchConsumer[MilestoneReached]:
     """The consumer that gives `handler` its batches."""
     settings, metrics = base.settings, ConsumerMetrics(base.registry)
-    metrics.dead_letters.labels(reason=NOT_DECIDED)  # there from the start: a rise from nothing shows no increase
+    metrics.dead_letters.labels(
+        reason=NOT_DECIDED
+    )  # exists from the start, at 0, so that Prometheus sees the first one
     return BatchConsumer(
         topic=NOTIFY_GROUP.topic,
         group=NOTIFY_GROUP.name,
@@ -32,8 +34,8 @@ def new_consumer(
         metrics=metrics,
         settings=settings,
         on_bug=base.crash.fail,
-        # Milestones are rare, and a mail may leave a moment later: less is asked while there are none. Not much less: what
-        # else this client asks the brokers, for readiness, waits behind each of its fetches.
+        # Milestones are rare, and a mail may be sent a moment later, so fetches wait longer than elsewhere. Not much longer:
+        # the readiness check uses the same client, and its requests wait behind each fetch.
         limits=ConsumerLimits(
             max_records=_MAX_RECORDS,
             batch_timeout_ms=200,

@@ -1,4 +1,4 @@
-"""Milestones in: a batch through decode → decided? → known? → rows. The consumer commits when `process` returns."""
+"""A batch of milestones through notify: decode → decided? → known? → rows. The consumer commits when `process` returns."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def decode(record: ConsumerRecord[Any, Any]) -> MilestoneReached:
     """Read one record of ``milestones.reached``.
 
     Raises:
-        InvalidRecord: it is no milestone that this version knows. The message never holds the content.
+        InvalidRecord: it is not a valid milestone of a known type and version. The message never holds the content.
     """
     event_id, milestone = read_event(record, _EVENTS)
-    # PostgreSQL would refuse the whole batch for one of these.
+    # PostgreSQL would refuse the whole batch for one larger number.
     if max(milestone.threshold, milestone.count, milestone.revision) > MOST_BIGINT:
         raise InvalidRecord("out_of_range", "threshold, count and revision must be below 2**63")
     if not fit(record, FACT_AHEAD, milestone.reached_at):
@@ -50,11 +50,11 @@ def decode(record: ConsumerRecord[Any, Any]) -> MilestoneReached:
 
 
 class MilestoneHandler:
-    """Turns milestones into deliveries, if tally decided them: what its table does not have is set aside.
+    """Turns milestones into deliveries, if tally decided them; one that tally's table does not have is set aside.
 
-    A milestone of a petition that is not known here is no bad record: the petition's own record may be late, deleted or
-    unreadable. It is written to a table of its own, so that neither it is lost nor the milestones behind it held up, and
-    becomes deliveries as soon as the petition is known (`release`). So it is with a petition that is not published.
+    A milestone of a petition that is unknown here is not a bad record: the petition's own record may be late, deleted or
+    unreadable. It is written to a separate table, so that it is neither lost nor holds up the milestones behind it, and
+    becomes deliveries once the petition is known (`release`). The same applies to a petition that is not published.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class MilestoneHandler:
         self._due_in = timedelta(seconds=coalesce_seconds)
 
     async def process(self, batch: Sequence[MilestoneReached]) -> None:
-        """Write the deliveries of a batch; durable when this returns. Again and again is as good as once.
+        """Write the deliveries of a batch, durably. Idempotent.
 
         Raises:
             SetAside: tally has not decided these milestones. Nothing is written.
-            CatalogueBehind: the catalogue is not read up to now. Without that, a petition could be missing, or be one
-                whose targets have changed since.
+            CatalogueBehind: the catalogue could not be read up to now, so a petition could be missing, or have other
+                targets by now.
         """
         refused = _refused(batch, await self._store.decided(batch))
         if refused:
@@ -102,7 +102,7 @@ class MilestoneHandler:
     async def release(self) -> None:
         """Turn waiting milestones into deliveries where the petition has become known.
 
-        Those that tally has not decided are set aside first: somebody wrote them into the table.
+        Those that tally has not decided are set aside first: they were written into the table by hand.
         """
         for petition_id, threshold in await self._store.refuse_undecided():
             self._metrics.refused.inc()
@@ -118,7 +118,7 @@ class MilestoneHandler:
             log.info("waiting_milestones_released", petitions=known, deliveries=len(written.created))
 
     def unknown(self, petition_ids: Iterable[str]) -> list[str]:
-        """Those of these petitions that are not known here, or not published."""
+        """Those of these petitions that are unknown here, or not published."""
         return [petition_id for petition_id in petition_ids if self._catalogue.published(petition_id) is None]
 
     def unpublished(self) -> list[str]:
@@ -136,7 +136,7 @@ class MilestoneHandler:
 
 
 def _refused(batch: Sequence[MilestoneReached], decided: Mapping[tuple[str, int], Decided]) -> dict[int, InvalidRecord]:
-    """Why milestones of a batch are not tally's, by their index."""
+    """By index in the batch, why a milestone is not one that tally decided."""
     refused = {}
     for index, milestone in enumerate(batch):
         recorded = decided.get((milestone.petition_id, milestone.threshold))

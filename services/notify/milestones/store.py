@@ -1,6 +1,6 @@
-"""SQL of milestones that come in: what tally decided, the deliveries that they become, and those that wait for their petition.
+"""SQL of incoming milestones: tally's decisions, the deliveries made of them, and milestones that wait for their petition.
 
-Every statement is safe to repeat.
+Every statement is idempotent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shared.postgres import Database
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What tally recorded of a milestone."""
+    """A milestone as tally recorded it."""
 
     count: int
     revision: int
@@ -26,13 +26,13 @@ class Decided:
 
 
 class MilestoneStore:
-    """Milestones that came in."""
+    """The store of incoming milestones."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def decided(self, milestones: Sequence[MilestoneReached]) -> dict[tuple[str, int], Decided]:
-        """What tally recorded of these milestones, by petition and threshold. It records one before it publishes it."""
+        """tally's records of these milestones, by petition and threshold. tally records a milestone before publishing it."""
         async with connected(self._database) as connection:
             rows = await connection.fetch(
                 "SELECT petition_id, threshold, count, revision, reached_at FROM milestones_decided"
@@ -49,11 +49,11 @@ class MilestoneStore:
     async def add(
         self, deliveries: Sequence[Delivery], waiting: Sequence[MilestoneReached], *, due_in: timedelta
     ) -> Written:
-        """Write what a batch of milestones asks for; durable when this returns. A delivery that is there stays as it is.
+        """Write the deliveries and waiting milestones of a batch, durably. Existing deliveries are not changed.
 
         Args:
-            deliveries: Of milestones whose petition is known.
-            waiting: Milestones whose petition is not.
+            deliveries: Deliveries of milestones whose petition is known.
+            waiting: Milestones whose petition is unknown.
             due_in: How long the deliveries collect further milestones.
         """
         async with connected(self._database) as connection, connection.transaction():
@@ -76,7 +76,7 @@ class MilestoneStore:
             return await write(connection, deliveries, due_in)
 
     async def petitions_waited_for(self) -> list[str]:
-        """The petitions that milestones wait for."""
+        """The petitions for which milestones wait."""
         async with connected(self._database) as connection:
             rows = await connection.fetch(
                 "SELECT DISTINCT petition_id FROM milestones_waiting WHERE refused_at IS NULL"
@@ -84,7 +84,7 @@ class MilestoneStore:
         return [row["petition_id"] for row in rows]
 
     async def refuse_undecided(self) -> list[tuple[str, int]]:
-        """Set aside the waiting milestones that tally never decided: they stay in the table, and become no deliveries.
+        """Set aside waiting milestones that tally never decided: they stay in the table and do not become deliveries.
 
         Returns:
             Petition and threshold of each.
@@ -107,8 +107,8 @@ class MilestoneStore:
     ) -> Written:
         """Turn the waiting milestones of these petitions into deliveries, in one transaction.
 
-        A waiting row only says which milestone waits; its numbers are those that tally recorded. One that tally did not
-        decide stays (`refuse_undecided`).
+        A waiting row only names the milestone; the numbers come from tally's record. A milestone that tally did not decide
+        stays (`refuse_undecided`).
         """
         async with connected(self._database) as connection, connection.transaction():
             rows = await connection.fetch(

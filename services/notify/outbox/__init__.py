@@ -1,1 +1,1 @@
-"""The outbox: deliveries from the row that is written once to the mail that a server took, or did not."""
+"""The outbox: deliveries, from the row that is written once to the server's final reply."""

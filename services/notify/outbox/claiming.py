@@ -1,10 +1,10 @@
 """SQL of claiming: which rows become mails, which mails a sender takes, and which rows are withheld.
 
-A row is only mailed if tally decided its milestone and its id is the one derived from its fields; another row costs
-itself and no other. What a mail says of the milestone is read from tally's record, not from the row.
+A row is mailed only if tally decided its milestone and its id is derived from its fields; a row that fails this affects no
+other. A mail's numbers come from tally's record of the milestone, not from the row.
 
-Rows may hold anything that their columns can: somebody can edit them. So times are compared with what the settings allow,
-numbers are clamped before they are added to, and texts are cut before they are read.
+Rows may hold any value of their columns, because they can be edited by hand. So times are compared with what the settings
+allow, numbers are clamped before they are incremented, and texts are cut before they are read.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from services.notify.outbox.connection import AnyConnection
 from services.notify.outbox.rules import Claimed, Open, Withheld, fold, withheld
 
 _DUE: Final = "(due_at <= now() OR due_at > now() + interval '8 days')"
-"""No setting makes a row wait for more than seven days, so what is due later than that was not put off by us."""
+"""No setting makes a row wait for more than seven days, so a later time is not from notify and counts as due."""
 
 _LEASE_OVER: Final = "(leased_until <= now() OR leased_until > now() + interval '2 days')"
-"""A lease is a day at most (`_LONGEST_LEASE`); PostgreSQL's clock may have been set back, after a failover."""
+"""A lease lasts a day at most (`_LONGEST_LEASE`); a later end comes from a clock set back, as after a failover."""
 
 _LONGEST_LEASE: Final = timedelta(days=1)
 
 _MOST_DOUBLINGS: Final = 8
-"""Of a lease, at takeovers: 5 minutes become 21 hours."""
+"""Most doublings of a lease at takeovers: 5 minutes become 21 hours."""
 
 _MOST_NUMBER: Final = "2147483646"
-"""The largest integer that one can be added to."""
+"""The largest integer that can be incremented."""
 
 _TITLE: Final = 300
-"""Characters of the longest title and name that an event can have, which is also more than an address has."""
+"""Characters of the longest title or name that an event can have; addresses are shorter."""
 
 CLAIMABLE: Final = f"""
     (state = 'pending' AND chosen_at IS NOT NULL AND {_DUE})
@@ -45,8 +45,8 @@ CLAIMABLE: Final = f"""
             WHERE mail.petition_id = deliveries.petition_id AND mail.target_id = deliveries.target_id
               AND mail.state IN ('pending', 'sending') AND mail.chosen_at IS NOT NULL))
 """
-"""What `claim` finds: mails to be sent, mails whose sender is gone, and what has collected long enough to be a mail,
-unless an earlier mail to the same target is not finished."""
+"""The rows that `claim` finds: mails to be sent, mails whose lease has expired, and deliveries that have collected long
+enough to become a mail, unless an earlier mail to the same target is unfinished."""
 
 _DECIDED: Final = """
     EXISTS (SELECT FROM milestones_decided AS decided
@@ -57,14 +57,14 @@ _DECIDED: Final = """
 async def claim(
     connection: AnyConnection, *, limit: int, lease: UUID, lease_for: timedelta, without: Sequence[str]
 ) -> Claimed:
-    """Choose the mails that are due, then take up to `limit` of all mails to be sent. To be called in a transaction."""
+    """Choose the mails that are due, then take up to `limit` of all mails to be sent. Call it in a transaction."""
     barred = await _choose(connection, limit, without)
     mails, barred_mails = await _take(connection, limit, lease, lease_for, without)
     return Claimed(mails, [*barred, *barred_mails])
 
 
 async def withhold(connection: AnyConnection, rows: Sequence[Withheld]) -> None:
-    """Store these rows as failed. What was folded into them collects again: it is not their fault."""
+    """Store these rows as failed. Deliveries folded into them collect again, because nothing is wrong with those."""
     if not rows:
         return
     barred = [row.delivery_id for row in rows]
@@ -79,7 +79,7 @@ async def withhold(connection: AnyConnection, rows: Sequence[Withheld]) -> None:
 
 
 async def unfold(connection: AnyConnection, mails: Iterable[UUID]) -> None:
-    """Let collect again what was folded into these mails."""
+    """Let the deliveries that were folded into these mails collect again."""
     await connection.execute(
         "UPDATE deliveries SET state = 'pending', folded_into = NULL, finished_at = NULL, chosen_at = NULL, due_at = now()"
         " WHERE folded_into = ANY($1::uuid[]) AND state = 'folded'",
@@ -88,13 +88,13 @@ async def unfold(connection: AnyConnection, mails: Iterable[UUID]) -> None:
 
 
 async def _choose(connection: AnyConnection, limit: int, without: Sequence[str]) -> list[Withheld]:
-    """Turn what has collected for long enough into mails.
+    """Turn deliveries that have collected for long enough into mails.
 
     The sender that locks the longest collected row of a petition and target chooses for that pair; others skip it. Only
-    rows that are locked here are folded: one that is being written at this moment waits for the next mail.
+    rows that are locked here are folded: one that is being written at the same time waits for the next mail.
 
     Returns:
-        The rows that become no mails.
+        The rows that were withheld.
     """
     leaders = await connection.fetch(
         f"""
@@ -124,7 +124,7 @@ async def _choose(connection: AnyConnection, limit: int, without: Sequence[str])
         [row["petition_id"] for row in leaders],
         [row["target_id"] for row in leaders],
     )
-    # Before they are folded: another row's mail would name what nobody decided, or be lost with it.
+    # Before folding: otherwise a mail would name an undecided milestone, or a good row would be lost with a bad one.
     genuine, barred = _apart(rows)
     await withhold(connection, barred)
     mails = fold(genuine)
@@ -156,13 +156,13 @@ def _apart(rows: Iterable[asyncpg.Record]) -> tuple[list[Open], list[Withheld]]:
 async def _take(
     connection: AnyConnection, limit: int, lease: UUID, lease_for: timedelta, without: Sequence[str]
 ) -> tuple[list[Claim], list[Withheld]]:
-    """Take mails that are due, and those of senders whose lease has run out; the longest due first.
+    """Take mails that are due, and those whose lease has expired; the longest due first.
 
-    A mail that was taken over is held twice as long each time. Were it the mail itself that crashes its senders, and after
-    the server took it, then a target would otherwise get a copy with every lease.
+    Each takeover of a mail doubles its lease. Otherwise, if a mail crashed its sender each time after the server accepted
+    it, the target would get a copy with every lease.
 
     Returns:
-        The mails, and the rows that are none.
+        The mails, and the rows that are not decided milestones' deliveries.
     """
     rows = await connection.fetch(
         f"""
@@ -217,8 +217,8 @@ async def _take(
 async def _folded(
     connection: AnyConnection, mails: dict[UUID, asyncpg.Record]
 ) -> tuple[dict[UUID, list[int]], list[Withheld]]:
-    """The thresholds folded into each of these mails; the rows among them that are no milestone's delivery to that target
-    are withheld."""
+    """The thresholds folded into each of these mails; folded rows that are not a decided milestone's delivery to that
+    target are withheld."""
     thresholds: dict[UUID, list[int]] = {mail: [] for mail in mails}
     rows = await connection.fetch(
         f"""
@@ -245,7 +245,7 @@ def _claim(row: asyncpg.Record, folded: Sequence[int]) -> Claim:
             petition_id=row["petition_id"],
             threshold=row["threshold"],
             target_id=row["target_id"],
-            # They were one line when they were written.
+            # They were one line when they were written; the row may have been edited.
             petition_title=one_line(row["petition_title"]) or row["petition_id"],
             organisation_name=one_line(row["organisation_name"]) or row["petition_id"],
             target_name=one_line(row["target_name"]) or row["target_id"],

@@ -1,4 +1,4 @@
-"""A connection to notify's tables, and how it fails when PostgreSQL goes away."""
+"""A connection to notify's tables, with one error for a PostgreSQL that goes away."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ async def connected(database: Database) -> AsyncIterator[AnyConnection]:
         async with database.pool.acquire() as connection:
             yield connection
     except asyncpg.InternalClientError as error:
-        # PostgreSQL has told an idle connection that it shuts down and has not closed it yet. asyncpg has no better
-        # name for using it in that moment; a moment later it would be a lost connection.
+        # PostgreSQL has announced its shutdown on an idle connection and not closed it yet. asyncpg raises this error for
+        # its use at that moment; a moment later it would be a lost connection.
         if "another operation" not in str(error) and "failed" not in str(error):
             raise
         raise ConnectionError("PostgreSQL is closing the connection") from error

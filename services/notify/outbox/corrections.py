@@ -1,4 +1,4 @@
-"""Targets that were corrected: deliveries that failed for what a petition said before become due by what it says now."""
+"""Corrected targets: deliveries that failed because of a petition's earlier state become due by its present one."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ log = structlog.get_logger(__name__)
 
 
 class Corrections:
-    """Compares what failed with the catalogue, and makes due what was put right.
+    """Compares failed deliveries with the catalogue, and makes those due whose targets were corrected.
 
-    It compares states and waits for no event: a correction that came while no notify ran, or while the mail was on its way
-    to the old address, is found all the same.
+    It compares states and does not rely on events, so it also finds a correction that came while no notify was running, or
+    while the mail was being sent to the old address.
 
     Args:
-        catalogue: Who is addressed, and where.
-        feed: Fills it.
+        catalogue: The petitions with their targets.
+        feed: Fills the catalogue.
         store: The deliveries.
     """
 
@@ -32,18 +32,18 @@ class Corrections:
         self._catalogue, self._feed, self._store = catalogue, feed, store
 
     async def requeue(self) -> None:
-        """Make due again what was corrected since it failed.
+        """Make deliveries due again whose targets were corrected since they failed.
 
         Raises:
-            CatalogueBehind: the catalogue is not read up to now.
+            CatalogueBehind: the catalogue could not be read up to now.
         """
         if await self._feed.check() is not None:
             return
         failed = await self._store.correctable()
         if not self._found(failed):
             return
-        # Now that the rows are read: what they failed at was in a catalogue that is not newer than the one compared with, so
-        # an address that was corrected already is never taken for the correction.
+        # After the rows were read: so the catalogue is at least as new as the one with which they failed, and an earlier
+        # address is never taken for the correction.
         await self._feed.catch_up()
         for petition_id, corrections in self._found(failed).items():
             done = await self._store.correct(petition_id, corrections)

@@ -1,8 +1,8 @@
-"""One mail: check it, hand it to the server, write down what became of it.
+"""Delivers one mail: checks it, sends it, and records the result.
 
-`MailDelivery.deliver` is called by the sender, with a claim that the sender holds; docs/adr/0008 and `sender` say what a
-crash at each step leaves. A result is written only under the lease that it was got with, but for ``sent``, which is true
-whoever says it.
+The sender calls `MailDelivery.deliver` with a claim that it holds; docs/adr/0008 and `sender` describe the effects of a
+crash at each step. A result is recorded only under the lease with which it was obtained, except ``sent``, which is true under
+any lease.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _RECORDING: Final = Backoff(0.1, 2.0)
-"""Waits between tries to write down a server's answer. Short: until it is written, a crash would send the mail again."""
+"""Waits between attempts to record a server's reply. Short, because until then a crash would send the mail again."""
 
 
 def hold(metrics: NotifyMetrics, error: Exception, wait: float) -> None:
-    """Count and log that mail waits, for `wait` seconds now, because something is away."""
+    """Count and log that the sender is held for `wait` seconds because something is away."""
     metrics.held.set(1)
     metrics.holds.labels(cause=type(error).__name__).inc()
     # The text of `SmtpAway` is written for logs; PostgreSQL's may quote values.
@@ -58,9 +58,9 @@ class MailDelivery:
         store: The deliveries.
         relay: The SMTP server.
         writer: Writes the mails.
-        catalogue: Who is addressed, and where.
-        settings: Retries.
-        metrics: Where to count.
+        catalogue: The petitions with their targets.
+        settings: The settings of retries.
+        metrics: The metrics of notify.
     """
 
     def __init__(
@@ -82,13 +82,13 @@ class MailDelivery:
         )
 
     async def deliver(self, session: SmtpSession, claim: Claim, lease: UUID) -> bool:
-        """Deliver a mail. Whether what became of it is written down, or it may be given back.
+        """Deliver a mail. Returns whether its result is recorded, or it may be given back.
 
-        False after an exception that nobody expects: the server may have taken the mail, so it stays under its lease, which
-        doubles each time. Given back, it would go out again at once.
+        False after an unexpected exception: the server may have accepted the mail, so it stays under its lease, which
+        doubles each time. If it were given back, it would be sent again at once.
 
         Raises:
-            Exception: one that waiting can help.
+            Exception: a transient error.
         """
         try:
             await self._deliver(session, claim, lease)
@@ -100,10 +100,10 @@ class MailDelivery:
         return True
 
     async def _deliver(self, session: SmtpSession, found: Claim, lease: UUID) -> None:
-        """Check one mail, send it, and write down what became of it.
+        """Check one mail, send it, and record the result.
 
         Raises:
-            SmtpAway: the server takes nothing from us; this mail and the rest stay to be sent.
+            SmtpAway: the server accepts nothing from us; this mail and the rest remain to be sent.
         """
         claim = await self._addressed(found, lease)
         if claim is None:
@@ -141,10 +141,10 @@ class MailDelivery:
                 raise self._relay.refused(reply)
 
     async def _addressed(self, claim: Claim, lease: UUID) -> Claim | None:
-        """The mail, to the address that its target has now; None if it is not to be sent, or not now."""
+        """The mail, to its target's present address; None if it is not to be sent, or not now."""
         petition = self._catalogue.published(claim.delivery.petition_id)
         if petition is None:
-            return None  # deleted, or unpublished, a moment ago; the mail is given back, and waits for the petition
+            return None  # just deleted or unpublished; the mail is given back, and waits for the petition
         target = next((one for one in petition.targets if one.target_id == claim.delivery.target_id), None)
         if target is None:
             await self._fail(claim, lease, NO_TARGET, Cause.TARGET)
@@ -158,7 +158,7 @@ class MailDelivery:
         log.warning("mail_readdressed", **_named(claim))
         return replace(claim, delivery=replace(claim.delivery, email=email))
 
-    # ---------------------------------------------------------------------------------------------- what became of it
+    # ------------------------------------------------------------------------------------------- recording the result
 
     async def _sent(self, claim: Claim, reply: Reply) -> None:
         await self._surely(lambda: self._store.sent(claim.delivery.delivery_id, str(reply), claim.delivery.email))
@@ -200,7 +200,7 @@ class MailDelivery:
 
     def _bug(self, claim: Claim, error: Exception) -> None:
         self._metrics.mail_bugs.inc()
-        # Where it was raised, and not its words, which may repeat the address.
+        # Only where it was raised: the message may repeat the address.
         places = [
             f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
         ]
@@ -211,7 +211,7 @@ class MailDelivery:
         self._metrics.finished.labels(outcome="folded").inc(len(claim.folded))
 
     async def _surely(self, record: Callable[[], Awaitable[T]]) -> T:
-        """Write something down, however long PostgreSQL is away: see the module's text on the window."""
+        """Record a result, however long PostgreSQL is away: `sender` explains the window that this keeps short."""
         failures = 0
         while True:
             try:
@@ -226,7 +226,7 @@ class MailDelivery:
 
 
 def _named(claim: Claim) -> dict[str, object]:
-    """What a log line may say of a mail: ids and numbers, never the address or the server's words, which repeat it."""
+    """The fields of a mail for logs: ids and numbers, never the address or the server's reply, which may repeat it."""
     delivery = claim.delivery
     return {
         "delivery_id": str(delivery.delivery_id),

@@ -1,4 +1,4 @@
-"""Deliveries that failed, and what may make them due again: types, and the rule that finds a correction. No I/O."""
+"""Failed deliveries and their corrections: types, and the rule that finds a correction. No I/O."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Failed:
     email: str
     cause: Cause
     target_names: tuple[str, ...]
-    """What the target was called when their milestones came."""
+    """The target's names when the milestones came."""
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """Failed deliveries, and the target of the petition that they now are for."""
+    """Failed deliveries, and the petition's present target for them."""
 
     failed: Failed
     target: Target
@@ -45,7 +45,7 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class Requeued:
-    """Deliveries that became due again, all for the same reason at the same moment."""
+    """Deliveries that became due again at the same time and for the same reason."""
 
     petition_id: str
     target_id: str
@@ -57,7 +57,7 @@ class Requeued:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A failed delivery that is left as it is, and why."""
+    """A failed delivery that is not retried, and why."""
 
     delivery_id: UUID
     why: str
@@ -65,18 +65,18 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """What became of the failed deliveries of one petition."""
+    """The result of a retry for one petition."""
 
     again: list[UUID]
-    """Due again, with those that the failed mails named as well."""
+    """Deliveries due again, including those folded into the failed mails."""
     left: list[Left]
 
 
 def correction_of(failed: Failed, petition: PetitionChanged) -> Correction | None:
-    """What the petition, as it is now, makes of deliveries that failed; None if it leaves them as they are.
+    """The correction of failed deliveries by the petition's present state; None if there is none.
 
-    A target is known by its id. If the petition does not address that id any more, the target may have been taken out and
-    added under another: then it is the one of the same name, or of the same address if nothing was wrong with that.
+    A target is identified by its id. If the petition no longer addresses that id, the target may have been removed and added
+    under another one: then it is the target with the same name, or with the same address if the address was not the cause.
     """
     target = next((one for one in petition.targets if one.target_id == failed.target_id), None)
     if target is not None:

@@ -1,8 +1,8 @@
-"""SQL and rules of showing deliveries to an operator: what went to whom, and what the server said.
+"""SQL and rules of listing deliveries for an operator: recipients, states, and the server's replies.
 
-Rows may hold anything that their columns can, and servers write what they like. So texts are cut and cleaned of what a
-terminal would obey, times that no program can read are left out, and addresses in a server's words are: it may name one
-that is nobody's business here, such as where a mailbox is forwarded to.
+Rows may hold any value of their columns, and servers may send any text. So texts are cut and cleaned of terminal control
+characters, and times out of range are left out. Addresses in a server's reply are left out too: it may name an address that
+is private, such as the one to which a mailbox is forwarded.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from services.notify.outbox.connection import AnyConnection
 
 _ADDRESS: Final = re.compile(r"[^\s<>()\[\]:;,\"']+@[^\s<>()\[\]:;,\"']+")
 _WORDS: Final = 300
-"""Characters of a server's words. The first line of a reply says it."""
+"""Most characters of a server's reply; its first line is enough."""
 
 
 class State(StrEnum):
-    """Where a delivery is; see deploy/migrations/0003_deliveries.sql."""
+    """The state of a delivery; see deploy/migrations/0003_deliveries.sql."""
 
     PENDING = "pending"
     SENDING = "sending"
@@ -35,19 +35,19 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LastWords:
-    """What a server said last, or we did; each is None where it is not there."""
+    """The last reply of a server, or our own text; each field is None if there is none."""
 
     code: int | None
     status: str | None
     """The enhanced status code, ``5.1.1``."""
     command: str | None
-    """What it answered: ``RCPT TO`` or ``DATA``."""
+    """The command that it answered: ``RCPT TO`` or ``DATA``."""
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """A delivery as an operator sees it. Times are in UTC; None where there is none, or none that can be."""
+    """A delivery for an operator. Times are in UTC; None if there is none, or one out of range."""
 
     delivery_id: UUID
     petition_id: str
@@ -70,7 +70,7 @@ class Listed:
 
 
 def last_words(words: str) -> LastWords:
-    """The last words of a row in a form that is safe to show."""
+    """A row's ``last_reply`` in a form that is safe to show."""
     reply = read_reply(words)
     text = one_line(words) if reply is None else reply.text
     text = shorten(_ADDRESS.sub("<address>", text), _WORDS)
@@ -88,7 +88,7 @@ async def listed(
     delivery: UUID | None = None,
     limit: int,
 ) -> list[Listed]:
-    """The deliveries of a petition and in a state, or all; at most `limit`, those that changed last first."""
+    """Deliveries, optionally of one petition or in one state; at most `limit`, most recently changed first."""
     rows = await connection.fetch(
         """
         SELECT delivery_id, petition_id, threshold, target_id, left(target_name, 300) AS target_name,
@@ -135,5 +135,5 @@ async def listed(
 
 
 def moment_text(value: datetime | None) -> str:
-    """A time as an operator reads it, in UTC."""
+    """A time for an operator, in UTC."""
     return "an unknown time" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

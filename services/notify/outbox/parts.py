@@ -19,7 +19,7 @@ from shared.postgres import Database
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outbox:
-    """What app.py and other rooms need of it."""
+    """The interface of the outbox to app.py and other rooms."""
 
     store: DeliveryStore
     relay: SmtpRelay
@@ -35,9 +35,9 @@ def new_outbox(
     Args:
         settings: The relay, leases, retries.
         database: Holds the deliveries.
-        catalogue: Who is addressed, and where.
-        feed: Fills it.
-        metrics: Where to count.
+        catalogue: The petitions with their targets.
+        feed: Fills the catalogue.
+        metrics: The metrics of notify.
     """
     store = DeliveryStore(database)
     relay = SmtpRelay(

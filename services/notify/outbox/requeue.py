@@ -1,14 +1,14 @@
-"""SQL of making failed deliveries due again: because what they failed for was put right, or an operator says so.
+"""SQL of requeueing: making failed deliveries due again, after a correction or on an operator's command.
 
 Contract
 --------
-* Only what is ``failed`` becomes due, under the petition's lock: of two processes that find the same rows, one changes them.
-  The address to be used next is written with it, so that one correction is one requeue, whoever dies when.
-* Milestones of one target that are requeued together collect, as those of a surge do: its letter names them all.
-* A mail that a server may have taken goes to the same address only as it was (`maybe_taken`), so that a copy can be
-  recognised. Two such mails to one target go one after the other.
-* No address that had its mail about a milestone, as another target's, or will have it, gets a second one.
-* What became due is counted and logged once, by whichever notify comes first (`note`).
+* Only ``failed`` deliveries become due, under the petition's lock: of two processes that find the same rows, one changes
+  them. The new address is written in the same statement, so one correction is one requeue, also after a crash.
+* Milestones of one target that are requeued together collect, as those of a surge do, and share one mail.
+* A mail that a server may have accepted is sent to the same address only unchanged (`maybe_taken`), so that a copy can be
+  recognised. Two such mails to one target are sent one after the other.
+* An address that got, or will get, a milestone's mail as another target's gets no second one.
+* A requeue is counted and logged once, by the first notify that finds it (`note`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _AGAIN: Final = """
 
 
 async def classify(connection: AnyConnection, petition_id: str | None = None) -> None:
-    """Write down why the rows failed that a version without ``failed_for`` wrote; of one petition, or some of all."""
+    """Set ``failed_for`` in up to 1000 rows of versions without it; of one petition, or of all."""
     rows = await connection.fetch(
         "SELECT delivery_id, last_reply FROM deliveries WHERE state = 'failed' AND failed_for IS NULL"
         " AND ($1::text IS NULL OR petition_id = $1) ORDER BY delivery_id LIMIT 1000 FOR UPDATE SKIP LOCKED",
@@ -54,7 +54,7 @@ async def classify(connection: AnyConnection, petition_id: str | None = None) ->
 
 
 async def correctable(connection: AnyConnection) -> list[Failed]:
-    """What another state of its petition may make due again."""
+    """The failed deliveries that another state of their petition may make due again."""
     rows = await connection.fetch(
         "SELECT petition_id, target_id, email, failed_for, array_agg(DISTINCT target_name) AS target_names FROM deliveries"
         " WHERE state = 'failed' AND failed_for IN ('address', 'target')"
@@ -67,7 +67,7 @@ async def correctable(connection: AnyConnection) -> list[Failed]:
 
 
 async def correct(connection: AnyConnection, petition_id: str, corrections: Iterable[Correction]) -> Retried:
-    """Make due again what these corrections of one petition put right. To be called in a transaction."""
+    """Make the failed deliveries of these corrections due again. Call it in a transaction."""
     await _lock(connection, petition_id)
     done = Retried([], [])
     for correction in corrections:
@@ -95,10 +95,10 @@ async def correct(connection: AnyConnection, petition_id: str, corrections: Iter
 async def retry(
     connection: AnyConnection, petition_id: str, *, delivery: UUID | None = None, by: str | None = None
 ) -> Retried:
-    """Make due again what a server did not take, of a petition, or one delivery of it. To be called in a transaction.
+    """Make deliveries due again that a server refused: those of a petition, or one of it. Call it in a transaction.
 
     Raises:
-        asyncpg.UniqueViolationError: a sender chose a mail to one of the targets at this very moment; try again.
+        asyncpg.UniqueViolationError: a sender chose a mail to one of the targets at the same moment; try again.
     """
     await _lock(connection, petition_id)
     await classify(connection, petition_id)
@@ -113,7 +113,7 @@ async def retry(
 
 
 async def note(connection: AnyConnection) -> list[Requeued]:
-    """What became due again and nobody has counted yet; it counts as counted from now on."""
+    """Requeues that no process has counted yet. They are marked as counted, so each is returned once."""
     rows = await connection.fetch(
         "WITH found AS (SELECT delivery_id FROM deliveries WHERE NOT requeue_noted LIMIT 1000 FOR UPDATE SKIP LOCKED),"
         " noted AS (UPDATE deliveries SET requeue_noted = true FROM found WHERE deliveries.delivery_id = found.delivery_id"
@@ -130,7 +130,7 @@ async def note(connection: AnyConnection) -> list[Requeued]:
 
 
 async def _lock(connection: AnyConnection, petition_id: str) -> None:
-    """One requeue of a petition at a time: two targets that get the same address see each other."""
+    """Allow one requeue of a petition at a time, so that two targets that get the same address are noticed."""
     await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('requeue/' || $1, 0))", petition_id)
 
 
@@ -146,7 +146,7 @@ async def _requeue(
     """Make these failed mails due again, at `email` or at their own addresses.
 
     Returns:
-        What is due, and what is left.
+        The deliveries that are due, and those that are left as they are.
     """
     open_to = {
         row["target_id"]
@@ -192,9 +192,9 @@ async def _requeue(
 
 
 async def _withhold_told(connection: AnyConnection, deliveries: Sequence[UUID]) -> set[UUID]:
-    """Of these deliveries, let those fail again whose address has, or gets, a mail about the milestone as another target's.
+    """Let those of these deliveries fail again whose address got, or will get, the milestone's mail as another target's.
 
-    Of two among them, the one of the lower id stays.
+    Of two among them with the same address, the one with the lower id stays.
     """
     rows = await connection.fetch(
         """
@@ -218,9 +218,9 @@ async def _withhold_told(connection: AnyConnection, deliveries: Sequence[UUID]) 
 async def _move(
     connection: AnyConnection, petition_id: str, mails: Sequence[asyncpg.Record], target: Target
 ) -> tuple[list[UUID], list[Left]]:
-    """Write for `target` the deliveries that failed under the id that it had before. Returns the same as `_requeue`.
+    """Write new deliveries for `target` in place of those that failed under its former id. Returns the same as `_requeue`.
 
-    If it has deliveries about all of these milestones, it is somebody else, who is called the same: nothing is changed.
+    If it already has deliveries for all of these milestones, it is another target of the same name: nothing is changed.
     """
     failed = [mail["delivery_id"] for mail in mails]
     rows = await connection.fetch(

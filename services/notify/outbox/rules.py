@@ -1,4 +1,4 @@
-"""The rules of the outbox: what joins one mail, what may leave the house, and when a mail is tried again. No I/O."""
+"""Rules of the outbox: folding milestones into one mail, checks before sending, and retries. No I/O."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID
 from services.notify.deliveries import NOT_DECIDED, NOT_ITS_ID, Claim, delivery_id
 from shared.runtime.backoff import Backoff, jittered
 
-# ------------------------------------------------------------------------------------------------- one mail, not a burst
+# ---------------------------------------------------------------------------------------------------------------- folding
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Open:
 
 
 def fold(collected: Iterable[Open]) -> dict[UUID, list[UUID]]:
-    """What one surge's milestones become: per petition and target one mail, about the highest, which names the others.
+    """Fold the milestones of one surge: per petition and target one mail, about the highest, which names the others.
 
     Returns:
         For each delivery that becomes a mail, the deliveries folded into it.
@@ -39,12 +39,12 @@ def fold(collected: Iterable[Open]) -> dict[UUID, list[UUID]]:
     return mails
 
 
-# ---------------------------------------------------------------------------------------------- what may leave the house
+# -------------------------------------------------------------------------------------------------- checks before sending
 
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """A delivery that is not sent, because it is not what it says. It is stored as failed, with `words`."""
+    """A delivery that is not sent, because its row fails a check. It is stored as failed, with `words`."""
 
     delivery_id: UUID
     petition_id: str
@@ -53,7 +53,7 @@ class Withheld:
     words: str
 
     def named(self) -> dict[str, object]:
-        """What a log line says of it: ids, numbers and our own words."""
+        """The fields for logs: ids, numbers and our own text."""
         return {
             "delivery_id": str(self.delivery_id),
             "petition_id": self.petition_id,
@@ -64,7 +64,7 @@ class Withheld:
 
 
 def withheld(row: Open, *, decided: bool) -> Withheld | None:
-    """What bars a row from being mailed; None when it is a milestone's delivery.
+    """The reason to withhold a row; None if it is a decided milestone's delivery.
 
     Args:
         row: The delivery.
@@ -80,20 +80,20 @@ def withheld(row: Open, *, decided: bool) -> Withheld | None:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a sender found when it claimed mails."""
+    """The result of a sender's claim."""
 
     mails: list[Claim]
-    """In its hands now; the longest due first."""
+    """The claimed mails; the longest due first."""
     withheld: list[Withheld]
-    """Stored as failed by this claim."""
+    """Rows that this claim stored as failed."""
 
 
-# ---------------------------------------------------------------------------------------------------- trying a mail again
+# ---------------------------------------------------------------------------------------------------------------- retries
 
 
 @dataclass(frozen=True, slots=True)
 class RetryRule:
-    """When a mail that was put off is tried again, and until when."""
+    """When a deferred mail is retried, and when it is given up."""
 
     first: timedelta
     most: timedelta
@@ -104,12 +104,12 @@ class RetryRule:
 
         Args:
             attempts: How often the mail has been tried.
-            jitter: From 0 to 1, at random: the wait is that far between half and all of it, so that mails that were put
-                off together do not come back together.
+            jitter: Random, from 0 to 1: scales the wait from half to all of it, so that mails that were deferred together
+                are not retried together.
         """
         backoff = Backoff(self.first.total_seconds(), self.most.total_seconds())
         return timedelta(seconds=jittered(backoff.after(attempts), jitter))
 
     def gives_up(self, deferred_for: timedelta) -> bool:
-        """Whether a mail that has been put off for this long is put off for the last time."""
+        """Whether a mail that has been deferred for this long is given up."""
         return deferred_for >= self.give_up_after

@@ -1,27 +1,27 @@
-"""The sender: takes mails that are due and hands them to the SMTP server, one after the other.
+"""The sender: claims due mails and sends them to the SMTP server, one after the other.
 
-What a crash does, step by step
+Effects of a crash at each step
 -------------------------------
-* choosing and claiming: one transaction; before its commit nothing is held, after it the lease runs out and another
-  sender takes the mail over, with the same Message-ID and the same milestones;
-* connecting, and a mail up to the end of its content: the server has taken nothing; as above;
-* **between the server's 250 and the row's ``sent``: the mail is out and the table does not know it.** It is sent again
-  when the lease has run out. SMTP has no transaction that could close this window; what is done instead is to make the
-  copy recognisable (same Message-ID, same bytes; many servers drop it) and the window short: the row is written right
-  after the reply, and while PostgreSQL is away the sender does nothing else than try to write it. A server that takes the
-  mail but whose 250 is lost on the way is the same window;
+* choosing and claiming: one transaction; before its commit nothing is held, after it the lease expires and another sender
+  takes the mail over, with the same Message-ID and the same milestones;
+* connecting, and a mail up to the end of its content: the server has accepted nothing; as above;
+* **between the server's 250 and the row's ``sent``: the mail is sent and the table does not know it.** It is sent again
+  when the lease has expired. SMTP has no transaction that could close this window. Instead the copy is recognisable (same
+  Message-ID, same bytes; many servers drop it) and the window short: the row is written right after the reply, and while
+  PostgreSQL is away the sender only retries that write. A 250 that is lost on the way opens the same window;
 * after ``sent``: nothing is left to do.
 
-Before a mail leaves the house, it is checked: tally decided the milestones that it names and the row's id is that of its
-fields (`claiming`), and the petition addresses the target, at the address that it has in the catalogue now. What fails a
-check is stored as failed, "not sent: …". Mails of petitions that are not known are left alone until they are.
+Each mail is checked before it is sent: tally decided the milestones that it names, the row's id is derived from its fields
+(`claiming`), and the petition addresses the target; the address is the one in the catalogue now. A delivery that fails a
+check is stored as failed, "not sent: …". Mails of unknown petitions wait until the petition is known.
 
-Nothing is lost at any step: a row leaves ``pending`` and ``sending`` only by a server's final answer, or when servers have
-put the mail off for longer than the time to give up. What failed for its address is due again at another (`requeue`).
+Nothing is lost at any step: a row leaves ``pending`` and ``sending`` only by a server's final reply, or when the mail has
+been deferred for longer than the time to give up. A delivery that failed for its address is due again with another one
+(`requeue`).
 
-While the SMTP server is away, nothing is claimed, so no delivery spends attempts on that; the sender waits and looks
-again. A connection that breaks in the middle of a mail puts that mail off like a 4xx, because the mail itself may be what
-breaks it, and the others must get past it. So does an exception that nobody expects: it is a bug, and costs its mail.
+While the SMTP server is away, nothing is claimed, so deliveries spend no attempts; the sender waits and tries again. A
+connection that breaks in the middle of a mail defers that mail like a 4xx: the mail itself may be the cause, and must not
+block the others. An unexpected exception, which is a bug, defers its mail too.
 """
 
 from __future__ import annotations
@@ -50,23 +50,23 @@ from shared.runtime.failures import is_transient
 log = structlog.get_logger(__name__)
 
 _AWAY: Final = Backoff(0.5, 30.0)
-"""Waits while the SMTP server or PostgreSQL is away: half a minute at most, so that mail flows soon after its return."""
+"""Waits while the SMTP server or PostgreSQL is away: at most half a minute, so that mail flows soon after its return."""
 
 _FRESH_SECONDS = 2.0
-"""How long the catalogue counts as up to date: reading it to its end takes a tenth of a second, as long as many mails."""
+"""How long the catalogue counts as up to date: reading it to its end takes a tenth of a second, like many mails."""
 
 
 class Sender:
-    """Runs until `stop`; several in several processes share the work.
+    """Sends mails until `stop`. Senders in several processes share the work.
 
     Args:
         store: The deliveries.
         relay: The SMTP server.
         writer: Writes the mails.
-        catalogue: Who is addressed, and where.
-        catch_up: Reads the catalogue up to now, or raises an error that waiting can help.
+        catalogue: The petitions with their targets.
+        catch_up: Reads the catalogue up to now, or raises a transient error.
         settings: Leases, retries.
-        metrics: Where to count.
+        metrics: The metrics of notify.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Sender:
         self._stopping.set()
 
     async def ended(self, within: float) -> bool:
-        """Wait until `run` has ended, at most `within` seconds. Whether it has."""
+        """Wait until `run` has ended, at most `within` seconds. Returns whether it has."""
         try:
             async with asyncio.timeout(within):
                 await self._ended.wait()
@@ -108,7 +108,7 @@ class Sender:
         """Send what is due until stopped.
 
         Raises:
-            Exception: a bug. What was held is taken over by another sender once the lease has run out.
+            Exception: a bug. Another sender takes over its mails once their lease has expired.
         """
         failures = 0
         try:
@@ -140,12 +140,12 @@ class Sender:
     # ------------------------------------------------------------------------------------------------------- one pass
 
     async def _pass(self) -> bool:
-        """Connect, claim, send. Whether there was anything to send."""
+        """Connect, claim, send. Returns whether there was anything to send."""
         unknown = [name for name in await self._store.open_petitions() if self._catalogue.published(name) is None]
         if not await self._store.anything_due(unknown):
             return False
         await self._know_the_addresses()
-        # Connected first, claimed then: what is due while the server is away stays free to be folded into a later mail.
+        # Connect before claiming: deliveries that become due while the server is away can still be folded into a later mail.
         async with self._relay.session() as session:
             lease, stuck = uuid4(), []
             ends = time.monotonic() + self._settings.lease_seconds  # read before the claim, so never too late
@@ -165,8 +165,8 @@ class Sender:
                     if not await self._mails.deliver(session, claim, lease):
                         stuck.append(claim.delivery.delivery_id)
             except Exception as error:
-                # Also after a claim whose commit nobody confirmed. Not after a bug: the lease keeps others from running
-                # into it at once.
+                # Also after a claim whose commit was not confirmed. Not after a bug: the lease keeps other senders from
+                # meeting it at once.
                 if is_transient(error):
                     await self._give_back(lease, stuck)
                 raise
@@ -174,7 +174,7 @@ class Sender:
         return bool(claimed.mails or claimed.withheld)
 
     async def _know_the_addresses(self) -> None:
-        """Read the catalogue up to now, if it was not done a moment ago: a target may have another address, or be gone.
+        """Read the catalogue up to now, unless done a moment ago: a target may have another address, or be removed.
 
         Raises:
             CatalogueBehind: that takes too long; mail waits for it.
@@ -185,7 +185,7 @@ class Sender:
             self._caught_up_at = now
 
     async def _give_back(self, lease: UUID, stuck: list[UUID]) -> None:
-        """What was not tried is due at once for anybody. If PostgreSQL is away: when the lease has run out."""
+        """Give back untried mails to all senders; if PostgreSQL is away, this happens when the lease expires."""
         try:
             await self._store.give_back(lease, keep=stuck)
         except Exception as error:

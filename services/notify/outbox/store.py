@@ -1,11 +1,11 @@
-"""The store of deliveries: which mails are due, what became of them, what failed, and how much is left.
+"""The store of deliveries: due mails, their results, failures, and the backlog.
 
-It holds SQL only; longer statements are in `writing`, `claiming` and `requeue`. Every statement is safe to repeat, and every
-change of a row states what it must have been before.
+It holds SQL only; longer statements are in `writing`, `claiming` and `requeue`. Every statement is idempotent, and every
+change of a row checks its previous state.
 
-Killed before a commit, nothing happened; killed after one, the table says what is left to do. Two senders never hold one
-row: claiming locks (``FOR UPDATE SKIP LOCKED``) and leaves a lease, and a result is written only under the lease it was
-got with. The one exception is ``sent``, which is true whoever says it.
+After a crash before a commit, nothing has changed; after a commit, the table has the remaining work. Two senders never hold
+one row: claiming locks rows (``FOR UPDATE SKIP LOCKED``) and sets a lease, and a result is written only under the lease with
+which it was obtained. The one exception is ``sent``, which is true under any lease.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from shared.runtime.failpoints import failpoint
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What is not finished, in the whole table."""
+    """The unfinished deliveries of the whole table."""
 
     collecting: int
     waiting: int
     sending: int
     oldest_due: timedelta
-    """How long the most overdue of those that could go out now has been due; zero when there is none."""
+    """How long the most overdue delivery that could be sent now has been due; zero if there is none."""
     milestones_waiting: int
-    """Milestones of petitions that are not known."""
+    """Milestones of unknown petitions."""
 
 
 _ONE_MORE: Final = "attempts = least(greatest(attempts, 0), 2147483646) + 1"
@@ -67,7 +67,7 @@ class DeliveryStore:
     # ------------------------------------------------------------------------------------------------------- mails go out
 
     async def open_petitions(self) -> list[str]:
-        """The petitions that have deliveries which are not finished."""
+        """The petitions with unfinished deliveries."""
         async with connected(self._database) as connection:
             rows = await connection.fetch(_OPEN_PETITIONS)
         return [row["petition_id"] for row in rows]
@@ -92,8 +92,8 @@ class DeliveryStore:
 
         Args:
             limit: Most mails to take.
-            lease: The sender's.
-            lease_for: How long it may hold them.
+            lease: The id of the sender's new lease.
+            lease_for: The duration of the lease.
             without: Petitions that are left out.
         """
         try:
@@ -102,12 +102,12 @@ class DeliveryStore:
                 await failpoint("notify.before_claim")
                 return found
         except asyncpg.UniqueViolationError:
-            # deliveries_one_mail_at_a_time: another sender chose a mail to one of these targets at this very moment.
-            # Nothing was changed; the next look finds that mail and leaves its target alone.
+            # deliveries_one_mail_at_a_time: another sender chose a mail to one of these targets at the same moment.
+            # Nothing was changed; the next claim finds that mail and skips its target.
             return Claimed([], [])
 
     async def readdressed(self, delivery_id: UUID, lease: UUID, email: str) -> bool:
-        """The mail goes to another address than its row says. Returns whether the lease still held."""
+        """Record the address to which a mail is sent instead of its row's. Returns whether the lease still held."""
         async with connected(self._database) as connection:
             status: str = await connection.execute(
                 "UPDATE deliveries SET email = $3 WHERE delivery_id = $1 AND lease = $2 AND state = 'sending'",
@@ -118,9 +118,9 @@ class DeliveryStore:
         return status == "UPDATE 1"
 
     async def sent(self, delivery_id: UUID, reply: str, email: str) -> None:
-        """A server took the mail. True whatever the row has become meanwhile: nobody shall send it again.
+        """Record that a server accepted the mail, whatever the row's state is by now, so that it is not sent again.
 
-        Unless its target was corrected meanwhile, and it went to `email`, where the target is not to be found.
+        Not if its target was corrected meanwhile: then it was sent to the wrong address `email`.
         """
         async with connected(self._database) as connection:
             await connection.execute(
@@ -136,14 +136,14 @@ class DeliveryStore:
     async def failed(
         self, delivery_id: UUID, lease: UUID, reply: str, *, cause: Cause, maybe_taken: bool = False
     ) -> bool:
-        """The mail will not be sent, unless its cause is put right. Returns whether the lease still held.
+        """Record that the mail failed. Returns whether the lease still held.
 
         Args:
-            delivery_id: The mail's.
-            lease: The sender's.
-            reply: The last words.
-            cause: Why.
-            maybe_taken: Whether the server may have taken it all the same.
+            delivery_id: The id of the mail's delivery.
+            lease: The id of the sender's lease.
+            reply: The text for ``last_reply``.
+            cause: Why it failed.
+            maybe_taken: Whether the server may have accepted it nevertheless.
         """
         return await self._conclude(
             f"state = 'failed', {_ONE_MORE}, last_reply = $3, finished_at = now(), failed_for = $4,"
@@ -158,7 +158,7 @@ class DeliveryStore:
     async def deferred(
         self, delivery_id: UUID, lease: UUID, reply: str, *, retry_in: timedelta, maybe_taken: bool = False
     ) -> bool:
-        """The mail is to be tried again in a while. Returns whether the lease still held. Arguments as those of `failed`."""
+        """Defer the mail for `retry_in`. Returns whether the lease still held. Other arguments as those of `failed`."""
         return await self._conclude(
             f"state = 'pending', {_ONE_MORE}, last_reply = $3, due_at = now() + $4::interval,"
             " deferred_since = CASE WHEN deferred_since < now() THEN deferred_since ELSE now() END,"
@@ -171,11 +171,11 @@ class DeliveryStore:
         )
 
     async def give_back(self, lease: UUID, *, keep: Sequence[UUID] = ()) -> None:
-        """Let go of everything that is still held under `lease`; it is due at once, for anybody.
+        """Release everything that is still held under `lease`; it is due at once, for any sender.
 
         Args:
-            lease: The sender's.
-            keep: Deliveries that stay held until the lease has run out.
+            lease: The id of the sender's lease.
+            keep: Deliveries that stay held until the lease expires.
         """
         async with connected(self._database) as connection:
             await connection.execute(
@@ -206,24 +206,24 @@ class DeliveryStore:
             return await requeue.correctable(connection)
 
     async def correct(self, petition_id: str, corrections: Sequence[Correction]) -> Retried:
-        """Make due again what these corrections of one petition put right, in one transaction."""
+        """Make the failed deliveries of these corrections of one petition due again, in one transaction."""
         try:
             async with connected(self._database) as connection, connection.transaction():
                 done = await requeue.correct(connection, petition_id, corrections)
                 await failpoint("notify.before_requeue")
                 return done
         except asyncpg.UniqueViolationError:
-            # deliveries_one_mail_at_a_time: a sender chose a mail to one of these targets at this very moment. Nothing was
-            # changed; the next look finds that mail, and leaves what has to wait for it.
+            # deliveries_one_mail_at_a_time: a sender chose a mail to one of these targets at the same moment. Nothing was
+            # changed; the next round finds that mail, and skips what has to wait for it.
             return Retried([], [])
 
     async def note_requeued(self) -> list[Requeued]:
-        """What became due again and no process has counted yet: each is returned once, to one of them."""
+        """Requeues that no process has counted yet: each is returned once, to one process."""
         async with connected(self._database) as connection, connection.transaction():
             return await requeue.note(connection)
 
     async def failed_by_cause(self) -> dict[Cause, int]:
-        """How many deliveries have failed and stay so, by cause; those that moved on to another id are none of them."""
+        """The number of failed deliveries by cause, without those that moved on to another id."""
         async with connected(self._database) as connection:
             rows = await connection.fetch(
                 "SELECT failed_for, count(*) AS number FROM deliveries WHERE state = 'failed' AND failed_for <> 'moved'"
@@ -234,11 +234,11 @@ class DeliveryStore:
     # ----------------------------------------------------------------------------------------------------------- watching
 
     async def backlog(self, without: Sequence[str] = (), unpublished: Sequence[str] = ()) -> Backlog:
-        """What is not finished.
+        """The unfinished deliveries.
 
         Args:
-            without: Petitions that are not known, or not published. Their deliveries wait for them, as milestones do.
-            unpublished: Petitions that somebody has taken out of sight: that their milestones wait is no fault.
+            without: Petitions that are unknown, or not published. Their deliveries wait, as milestones do.
+            unpublished: Petitions that are not published: that their milestones wait is intended.
         """
         async with connected(self._database) as connection:
             row = await connection.fetchrow(
@@ -267,8 +267,8 @@ class DeliveryStore:
         )
 
     async def withhold_strays(self) -> list[Withheld]:
-        """Store as failed what is folded into a row that is no mail to its target: into itself, in a circle, or into
-        nothing. Whether a mail has named such a milestone is not known, so none is sent."""
+        """Store strays as failed: deliveries folded into a row that is not a mail to their target (themselves, a circle, or
+        nothing). It is not known whether a mail has named such a milestone, so none is sent."""
         async with connected(self._database) as connection, connection.transaction():
             rows = await connection.fetch(
                 """

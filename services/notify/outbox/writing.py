@@ -1,4 +1,4 @@
-"""SQL of writing deliveries: each is new, or stays as it is; what stands in its place and may not gives way."""
+"""SQL of writing deliveries: each is new or stays unchanged; invalid rows in its place are removed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of deliveries that were to be written."""
+    """The result of writing deliveries."""
 
     created: list[UUID]
     """Those that are new."""
     replaced: int
-    """How many rows stood in their place and were none of ours: open, with an id that is not that of their fields."""
+    """The number of forged rows that were in their place: open, with an id that is not derived from their fields."""
 
 
 OPEN: Final = "state IN ('pending', 'sending')"
@@ -32,11 +32,11 @@ OPEN: Final = "state IN ('pending', 'sending')"
 _WITHHELD: Final = "(old.state = 'failed' AND old.last_reply = ANY($5::text[]))"
 
 _MAY_BE_OVER: Final = (NOT_DECIDED, NOT_ITS_ID, NO_TARGET)
-"""Why a row was withheld that may be mailed when its milestone comes again. `NO_MAIL` is none: a mail may have named it."""
+"""Reasons after which a withheld row may be mailed if its milestone comes again. Not `NO_MAIL`: a mail may have named it."""
 
 
 async def write(connection: AnyConnection, deliveries: Sequence[Delivery], due_in: timedelta) -> Written:
-    """Write these deliveries, due in a while; one that is there stays as it is. To be called in a transaction."""
+    """Write these deliveries, due in `due_in`; existing ones are not changed. Call it in a transaction."""
     if not deliveries:
         return Written([], 0)
     replaced = await _make_room(connection, deliveries)
@@ -44,11 +44,11 @@ async def write(connection: AnyConnection, deliveries: Sequence[Delivery], due_i
 
 
 async def _make_room(connection: AnyConnection, deliveries: Sequence[Delivery]) -> int:
-    """Remove the rows that stand in the place of these deliveries and may not: those that were withheld before, and open
-    ones whose id or key is another's.
+    """Remove invalid rows in the place of these deliveries: those that were withheld before, and open ones whose id or key
+    is another delivery's.
 
     Returns:
-        How many were open.
+        The number of open rows among them.
     """
     rows = await connection.fetch(
         f"""

@@ -1,1 +1,1 @@
-"""Counting: from facts to counts in Redis, their proof, their announcements, and their repair."""
+"""Counting: from facts to counts in Redis; audits, repairs and announcements of these counts."""

@@ -1,10 +1,10 @@
--- Marks milestones as announced, after Kafka has acknowledged them and PostgreSQL has it.
+-- Marks milestones as announced, after Kafka has acknowledged them and PostgreSQL has recorded it.
 --
 -- KEYS[1]  hash  the tally
 -- ARGV     the thresholds
 --
--- Contract: a milestone that is not recorded here (Redis was lost meanwhile) stays unrecorded; the next step records it
--- again, and PostgreSQL knows that it was announced.
+-- Contract: a milestone that is not recorded here, because Redis lost it meanwhile, stays unrecorded. The next step records
+-- it again, and PostgreSQL knows that it was announced.
 
 for _, threshold in ipairs(ARGV) do
   local name = 'milestone:' .. threshold

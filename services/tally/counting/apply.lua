@@ -1,4 +1,4 @@
--- Applies one step to one petition's tally, all of it or nothing.
+-- Applies one step to one petition's tally, completely or not at all.
 --
 -- KEYS[1]  hash  the tally: count, revision, epoch, updated_at, latest (minute), fence:<lane>, country:<code>,
 --                milestone:<threshold> = "<reached|announced>:<count>:<revision>:<reached at, ms>"
@@ -7,19 +7,19 @@
 --                 minutes: {minute: n}, thresholds: [n, ...], first: whether nothing was ever counted}
 --
 -- Contract: if every fence in `lanes` is stored as expected, the step is applied and every fence moved, in this one call.
--- Otherwise nothing changes. A step that is not the petition's first is not applied to a tally that is not there: what it
--- had counted before would be lost without a sign. A threshold that the count reaches is recorded here, in the same call,
--- as reached and not yet announced; it stays so, and every call returns it, until announced.lua marks it, also when the
--- count has fallen below it since: the process that was given it may have been killed. `highest` is a count that the
--- ledger says there once was: after a rebuild, milestones below it are reached, too.
+-- Otherwise nothing changes. A step that is not the petition's first is not applied where there is no tally: what was
+-- counted before would be lost unnoticed. A threshold that the count reaches is recorded in the same call, as reached and
+-- not yet announced. Every call returns it until announced.lua marks it, even if the count has fallen below it since: the
+-- process that got it may have been killed. `highest` is a count that the petition once had, according to the ledger: after
+-- a rebuild, milestones up to it are reached, too.
 --
--- The time is Redis' own, so that one process's wrong clock is in no tally.
+-- The time is Redis' own, so that a process with a wrong clock cannot put a wrong time into a tally.
 --
--- Returns {0, there, lane, stored, lane, stored, ...}               a fence was not where it was expected, or the tally is
---                                                                   not there (there = 0) and the step not its first
+-- Returns {0, there, lane, stored, lane, stored, ...}               a fence was not where it was expected, or there is no
+--                                                                   tally (there = 0) and the step is not its first
 --         {1, count, revision, threshold, count, revision, ms, ...} applied; then the milestones still to be announced
---         {2, field}                                                a stored value is no number that a tally can have
--- A value of the wrong type is an error of Redis' own. Its caller rebuilds the tally, also when it was applied in part.
+--         {2, field}                                                a stored value is not a valid number
+-- A value of the wrong type raises Redis' own error, possibly after a part of the step; the caller rebuilds the tally.
 
 local tally, by_minute = KEYS[1], KEYS[2]
 local step = cjson.decode(ARGV[1])
@@ -28,7 +28,7 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local day_ahead = math.floor(tonumber(clock[1]) / 60) + 1440
 
--- Lua numbers are doubles; written out plainly they would turn into 1e+15.
+-- Lua numbers are doubles; tostring would write a large one as 1e+15.
 local function whole(number) return string.format('%.0f', number) end
 
 -- Beyond 2^53 a double is not exact.
@@ -77,13 +77,13 @@ if step.changes > 0 then
     if redis.call('HINCRBY', by_minute, minute, change) == 0 then
       redis.call('HDEL', by_minute, minute)
     end
-    -- A minute far ahead would be the newest for ever, and the hour before it would be empty.
+    -- A minute far in the future would stay the newest, and the hour before it would be empty.
     if tonumber(minute) <= day_ahead then latest = math.max(latest, tonumber(minute)) end
   end
   redis.call('HSET', tally, 'latest', whole(latest))
 end
 
--- Whether a milestone was ever reached like that. A rebuild carries marks over, so one that cannot be would stay for ever.
+-- Whether a mark's numbers are possible. A rebuild carries marks over, so an impossible one would stay for ever.
 local function can_be(threshold, at_count, at_revision, at_time)
   at_count, at_revision, at_time = tonumber(at_count), tonumber(at_revision), tonumber(at_time)
   return at_count >= threshold and at_count <= 2^53 and at_revision >= 1 and at_revision <= 2^53
@@ -91,7 +91,7 @@ local function can_be(threshold, at_count, at_revision, at_time)
 end
 
 local reply = {1, count, revision}
--- Of a tally that is not there nothing is known, and it has reached nothing.
+-- Without a tally nothing is known to be counted, so no milestone is reached.
 local height = revision > 0 and math.max(count, before + step.peak, step.highest) or 0
 local names, marks = {}, {}
 for i, threshold in ipairs(step.thresholds) do names[i] = 'milestone:' .. whole(threshold) end
@@ -99,7 +99,7 @@ if #names > 0 then marks = redis.call('HMGET', tally, unpack(names)) end
 for i, threshold in ipairs(step.thresholds) do
   local state, at_count, at_revision, at_time = string.match(marks[i] or '', '^(%l+):(%d+):(%d+):(%d+)$')
   local written = state == 'announced' or (state == 'reached' and can_be(threshold, at_count, at_revision, at_time))
-  if not written then  -- there is none, or one that nobody here has written
+  if not written then  -- there is no mark, or one that this script cannot have written
     state = nil
     if height >= threshold then
       state, at_count, at_revision, at_time = 'reached', whole(height), whole(revision), whole(now)

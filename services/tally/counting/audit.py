@@ -1,7 +1,7 @@
-"""Proving the count: Redis against the ledger, petition by petition, exact under running traffic.
+"""Audits: comparing Redis with the ledger, petition by petition, exactly, also under traffic.
 
-A tally's fences say which ledger rows it has counted. Summing exactly those rows must give its count, its revision and
-its break-downs, at any moment; the rows beyond the fences are what is still under way.
+A tally's fences say which ledger rows it has counted. The sum of exactly those rows must give its count, its revision and
+its break-downs, at any moment; the rows beyond the fences are still under way.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ log = structlog.get_logger(__name__)
 _LEAST_SECONDS: Final = 5.0
 _SHARE: Final = 50
 _UNCOUNTED_SECONDS: Final = 30.0
-"""So long a row may be without its fact while there is no lag: verify publishes right after its commit, but Kafka may be away
-in between, or verify be killed and its partitions go to another instance."""
+"""How long a row may lack its fact while there is no lag: verify publishes right after its commit, but Kafka may be away in
+between, or verify be killed and its partitions move to another instance."""
 _STANDSTILL_SECONDS: Final = 60.0
-"""The same whatever the lag is. Where a fact is only late, counting from the ledger costs one more rebuild than needed."""
+"""The same, at any lag. If a fact is only late, this costs one unneeded rebuild."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class PetitionAudit:
     beyond: int
     """Ledger rows that it has not counted yet."""
     differences: tuple[str, ...]
-    """What else differs: ``revision``, ``epoch``, ``fence 3``, ``country NL``, ``minute 29400123``, ``announced 12 at …``."""
+    """Other differences: ``revision``, ``epoch``, ``fence 3``, ``country NL``, ``minute 29400123``, ``announced 12 at …``."""
     fences: dict[int, int] = field(default_factory=dict)
     """The fences in Redis: per lane, the last position counted."""
 
@@ -82,12 +82,12 @@ async def audit(
 
     Args:
         store: The tallies.
-        ledger: What proves them.
-        petition_ids: Which.
-        announced: What was announced last, read before the tallies are: what stands above them is a difference.
+        ledger: The ledger, which proves the tallies.
+        petition_ids: The petitions to audit.
+        announced: The last snapshots on the topic, read before the tallies: one with a higher version is a difference.
 
     Raises:
-        asyncpg.PostgresError, redis.exceptions.RedisError, OSError: something is away; nothing can be said.
+        asyncpg.PostgresError, redis.exceptions.RedisError, OSError: something is away; there is no result.
     """
     told = announced or {}
     return [await audit_one(store, ledger, petition_id, told.get(petition_id)) for petition_id in sorted(petition_ids)]
@@ -96,11 +96,7 @@ async def audit(
 async def audit_one(
     store: TallyStore, ledger: Ledger, petition_id: str, announced: TallyUpdated | None = None
 ) -> PetitionAudit:
-    """Audit one petition.
-
-    Raises:
-        asyncpg.PostgresError, redis.exceptions.RedisError, OSError: something is away; nothing can be said.
-    """
+    """Audit one petition. Arguments and errors as those of `audit`."""
     try:
         stored = await reading_twice(lambda: store.state(petition_id))
     except DamagedTally as damage:
@@ -111,7 +107,7 @@ async def audit_one(
     differences = [
         *(["revision"] if stored.revision != proved.revision else []),
         *(["epoch"] if stored.epoch != await ledger.epoch(petition_id) else []),
-        # A fence above the last row that was counted up to it drops what comes between.
+        # A fence above the last counted row would drop the facts in between.
         *_different("fence", stored.fences, proved.fences),
         *_different("country", stored.countries, proved.countries),
         *_different("minute", stored.minutes, proved.minutes),
@@ -133,32 +129,32 @@ def _announced_above(stored: TallyState, announced: TallyUpdated | None) -> list
 
 
 Heal = Callable[[str, str], Awaitable[object]]
-"""Counts a petition again from the ledger: its id, and the cause for the metric."""
+"""Rebuilds a petition's tally from the ledger; called with its id, and the cause for the metric."""
 
 
 class AuditLoop:
-    """Audits the petitions that this process counts, and puts right what it finds wrong.
+    """Audits the petitions that this process counts, and rebuilds the tallies that it finds wrong.
 
-    What was found is logged before anything is changed: it is the evidence. Rows that the ledger has and Redis has not
-    counted are usually on their way. They count as lost when the tally has not moved for half a minute and there is no lag,
-    or when it has not moved for a minute: where there is always traffic, there is always some lag. Then the petition is
-    counted again from the ledger, which is right in any case: facts that come after all are at or below its fences.
+    A finding is logged before anything is changed: it is the evidence. Ledger rows that Redis has not counted are usually
+    under way. They count as lost when the tally has not moved for half a minute and there is no lag, or when it has not
+    moved for a minute: with steady traffic there is always some lag. The petition is then rebuilt from the ledger, which
+    is right in any case: facts that come after all are at or below its fences.
 
-    A round takes as long as there is to add up. So rounds follow each other after `_SHARE` times the time that the last
-    one took, at least `_LEAST_SECONDS` and at most `interval_seconds`: a small installation is looked at every few
-    seconds, a large one spends a fiftieth of its time on it.
+    The length of a round depends on the size of the ledger. So the next round starts after `_SHARE` times the duration of
+    the last one, but after at least `_LEAST_SECONDS` and at most `interval_seconds`: a small installation is audited every
+    few seconds, a large one spends a fiftieth of its time on audits.
 
     Args:
         store: The tallies.
-        ledger: What proves them.
-        metrics: Where results go.
-        owns: Every petition, and whether this process counts it.
+        ledger: The ledger, which proves the tallies.
+        metrics: The counting metrics.
+        owns: Returns every petition, and whether this process counts it.
         interval_seconds: The longest time between two rounds; 0 turns audits off.
-        heal: How a wrong tally is put right; None leaves it as it is.
-        compare: Given the petitions of a round: what was announced of them is compared with what is counted.
-        lag: Facts that this process has not read yet; None if that is not known.
-        thresholds: The milestones of a petition.
-        reached: Given a petition and a milestone that it has reached and that was never recorded.
+        heal: Rebuilds a wrong tally; None leaves it as it is.
+        compare: Called with the petitions of a round, so that their announced snapshots are compared with their counts.
+        lag: Returns the number of facts that this process has not read yet; None if it is not known.
+        thresholds: Returns the milestones of a petition.
+        reached: Called with a petition and a milestone that it has reached and that was never recorded.
     """
 
     def __init__(
@@ -180,10 +176,10 @@ class AuditLoop:
         self._compare, self._lag = compare, lag
         self._thresholds, self._reached = thresholds, reached
         self._uncounted: dict[str, tuple[dict[int, int], float]] = {}
-        """Petitions with uncounted rows at the audit before: their fences, and since when these have not moved."""
+        """Petitions with uncounted rows at the previous audit: their fences, and since when these have not moved."""
 
     async def run(self) -> None:
-        """Audit for ever; an audit that cannot be made is counted as such, never as a good one."""
+        """Audit for ever. An audit that cannot be made is counted as ``not_made``, never as ``right``."""
         took = 0.0
         while self._interval > 0:
             await asyncio.sleep(min(self._interval, max(_LEAST_SECONDS, _SHARE * took)))
@@ -206,7 +202,7 @@ class AuditLoop:
         self._compare(mine)
 
     async def _audit(self, petition_id: str) -> PetitionAudit:
-        """Audit a petition, and put it right if it is wrong. Returns how it is left."""
+        """Audit a petition, and rebuild it if it is wrong. Returns the final result."""
         result = await audit_one(self._store, self._ledger, petition_id)
         if not result.right:
             log.error(

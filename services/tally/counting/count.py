@@ -3,12 +3,12 @@
 Contract
 --------
 * A fact is counted only after its row is in the ledger; one that is ahead of its lane's end is set aside (`require_rows`).
-* A step (`step.step`) is computed from the known fences and applied only if the stored ones are the same. Where they are
-  not, the reason is found before anything is tried again: fences that were not known yet, another process, or a tally that
-  lost something and is rebuilt first.
-* Counting a batch again, or a part of it, changes nothing.
+* A step (`step.step`) is computed from the known fences and applied only if the stored ones are the same. If they differ,
+  the reason is found before the retry: fences that were not known yet, another process, or a tally that lost state and is
+  rebuilt first.
+* Counting a batch is idempotent, also for a part of it.
 
-Whoever calls `count` holds `KnownFences.turn`.
+The caller of `count` holds `KnownFences.turn`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from shared.runtime.failures import InvalidRecord, SetAside
 log = structlog.get_logger(__name__)
 
 _ROUNDS = 20
-"""A step is computed again each time that its fences turn out to be elsewhere; that often means two owners at work."""
+"""A step is computed again each time that the stored fences differ; this many times in a row means two owners at work."""
 
 
 class FencesKeepMoving(ConnectionError):
@@ -44,12 +44,12 @@ class FactCounter:
 
     Args:
         store: The tallies.
-        ledger: What proves them.
-        fences: Where this process knows the fences to be.
-        repairs: Rebuild what turns out to be wrong.
-        snapshots: Hear which counts have changed.
-        thresholds: The milestones of a petition, rising.
-        metrics: What was counted, and what had been counted before.
+        ledger: The ledger, which proves the tallies.
+        fences: The fences that this process knows.
+        repairs: Rebuilds tallies that turn out to be wrong.
+        snapshots: Notified of changed counts.
+        thresholds: Returns the milestones of a petition, rising.
+        metrics: The counting metrics.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class FactCounter:
         self._lane_ends: dict[int, int] = {}
 
     async def require_rows(self, batch: Sequence[ReadFact]) -> None:
-        """Refuse facts beyond the end of their lane in the ledger: a fact is published after its row was committed.
+        """Set aside facts beyond the end of their lane in the ledger: a fact is published only after its row is committed.
 
-        A fence that such a fact had moved would drop every later fact of its lane. Facts that nobody decided may also lie
-        before the end; these the audit finds.
+        Such a fact would move the fence, which would then drop every later fact of the lane. A forged fact before the end
+        is not noticed here; the audit finds it.
 
         Raises:
-            SetAside: some are.
+            SetAside: some facts are beyond the end.
         """
         ahead = {fact["lane"] for fact in batch if fact["position"] > self._lane_ends.get(fact["lane"], 0)}
         if not ahead:
@@ -90,11 +90,14 @@ class FactCounter:
             raise SetAside(refused)
 
     async def count(self, grouped: Mapping[str, Sequence[ReadFact]]) -> list[Reached]:
-        """Count facts, by petition. Returns the milestones that are to be announced.
+        """Count facts, grouped by petition.
+
+        Returns:
+            The milestones that are to be announced.
 
         Raises:
-            FencesKeepMoving: another process counts the same petitions; try again.
-            RebuildOvertaken, asyncpg.PostgresError, redis.exceptions.RedisError, OSError: try again.
+            FencesKeepMoving: another process counts the same petitions; transient.
+            RebuildOvertaken, asyncpg.PostgresError, redis.exceptions.RedisError, OSError: transient.
         """
         reached: list[Reached] = []
         for _ in range(_ROUNDS):
@@ -132,7 +135,7 @@ class FactCounter:
     async def _find_out_why(
         self, not_applied: Mapping[str, NotApplied], grouped: Mapping[str, Sequence[ReadFact]]
     ) -> None:
-        """Find out why steps were not applied: fences to be read first, another process, or a tally that is not right."""
+        """Find out why steps were not applied, and rebuild the tallies that are wrong."""
         unknown = await self._unknown_fences(not_applied)
         for petition, found in not_applied.items():
             cause = await self._wrong_because(petition, found, grouped[petition], unknown)
@@ -140,7 +143,7 @@ class FactCounter:
                 await self._repairs.rebuild(petition, cause=cause)
 
     async def _unknown_fences(self, not_applied: Mapping[str, NotApplied]) -> set[str]:
-        """Petitions with a stored fence that is no row of the ledger: nobody has counted up to there."""
+        """Petitions with a stored fence that is not a row of the ledger, so that no correct process can have set it."""
         stored = [
             (petition, lane, fence)
             for petition, found in not_applied.items()
@@ -152,7 +155,7 @@ class FactCounter:
     async def _wrong_because(
         self, petition: str, found: NotApplied, facts: Sequence[ReadFact], unknown: Collection[str]
     ) -> str | None:
-        """Why a petition has to be rebuilt; None if it has not, and its fences are known now."""
+        """The cause for which a petition has to be rebuilt; None if it need not be, and its fences are known now."""
         known = self._fences.of(petition)
         expected = {lane: known[lane] for lane in found.fences if lane in known}
         if petition in unknown:
@@ -163,7 +166,7 @@ class FactCounter:
         if found.missing:
             if any(known.values()) or await self._ledger.has_earlier(petition, first):
                 return "missing"
-            # Nobody knows whether what the ledger has in other lanes was counted and lost, or is still under way.
+            # It cannot be known whether changes in other lanes were counted and lost, or are still under way.
             if await self._ledger.has_other(petition, first):
                 return "first_count"
         else:

@@ -1,7 +1,7 @@
-"""Facts as tally reads them off ``signatures.verified``: the fields of the events, checked by the same rules.
+"""Facts as tally reads them from ``signatures.verified``: the fields of the events, validated by the same rules.
 
-The events are models (`shared.contract.events`), for those who write them and for the contract. Making a model costs 3 µs,
-more than all the rest of counting a fact; these are plain dictionaries with the same keys, checked in a third of that
+Writers and the contract use the event models (`shared.contract.events`). Building a model costs 3 µs, more than all other
+work on a fact; these plain dictionaries with the same keys are validated in a third of that
 (tests/unit/services/tally/counting/test_facts.py).
 """
 

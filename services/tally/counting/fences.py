@@ -1,7 +1,7 @@
-"""Where this process last knew the fences to be, and whose turn it is to move them.
+"""The fences that this process knows, and the lock (`turn`) under which they move.
 
-Contract: a known fence is only a guess that saves asking. `apply.lua` compares it with the stored one, and applies nothing
-where they differ. Who moves fences, counting a batch or rebuilding a tally, holds `turn` meanwhile.
+Contract: a known fence is a guess that saves a round trip. `apply.lua` compares it with the stored one, and applies nothing
+where they differ. Code that moves fences, by counting a batch or rebuilding a tally, holds `turn`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class KnownFences:
         return self._known.get(petition_id, {})
 
     def applied(self, petition_id: str, part: Step) -> None:
-        """A step was applied."""
+        """Note that a step was applied."""
         self._known[petition_id] = part.fences_after(self.of(petition_id))
 
     def learned(self, petition_id: str, fences: Mapping[int, int]) -> None:
-        """These are the stored fences of some lanes."""
+        """Note the stored fences of some lanes."""
         self._known.setdefault(petition_id, {}).update(fences)
 
     def rebuilt(self, petition_id: str, fences: Mapping[int, int]) -> None:
-        """The tally was rebuilt, and has these fences and no others."""
+        """Note that the tally was rebuilt, with these fences and no others."""
         self._known[petition_id] = dict(fences)
 
     def forget(self) -> None:
-        """Partitions changed hands: another process may have moved them since."""
+        """Forget all fences: partitions changed hands, so another process may have moved them."""
         self._known.clear()

@@ -1,8 +1,8 @@
 """A batch through tally: decode → heal → require rows → count (fenced, in Redis) → announce milestones → commit.
 
 The consumer calls `decode` for each record and `TallyHandler.process` for the batch, and commits when that returns. Each
-part of the work is a module of its own: `ownership`, `count`, `healing`, `announcing.milestones`, and the `watch` beside
-the batches. What they share is named where they are put together.
+part of the work has its own module: `ownership`, `count`, `healing`, `announcing.milestones`, and the `watch`, which runs
+beside the batches. `TallyHandler` wires them together.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def decode(record: ConsumerRecord[Any, Any]) -> ReadFact:
     """Read one record of ``signatures.verified``.
 
     Raises:
-        InvalidRecord: it is no fact that this version knows.
+        InvalidRecord: it is not a valid fact of a known type and version.
     """
     _, fact = read_event(record, _FACTS)
     if fact["lane"] > MOST_LANE or fact["position"] > MOST_POSITION:
@@ -63,13 +63,13 @@ class TallyHandler:
     Args:
         catalogue: The petitions.
         store: The tallies.
-        ledger: What proves them.
+        ledger: The ledger, which proves the tallies.
         healer: Rebuilds tallies.
-        milestones: Announces what was reached.
-        snapshots: Announces what the counts are.
-        producer: Knows how many partitions the facts have.
-        metrics: Where to count.
-        announced: The newest snapshot of a petition on the topic, as far as known.
+        milestones: Announces milestones that are reached.
+        snapshots: Announces counts.
+        producer: Knows the number of partitions of ``signatures.verified``.
+        metrics: The counting metrics.
+        announced: Returns the newest known snapshot of a petition on ``tallies.updated``.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class TallyHandler:
         self._milestones, self._snapshots = milestones, snapshots
         milestones.on_unproved = self._on_unproved
         snapshots.on_damaged = self._on_damaged
-        # What others call, where the work is done.
+        # Entry points for other parts of tally, bound to the objects that do the work.
         self.owns = self.ownership.petitions
         self.heal = self._repairs.heal
         self.compare = self._taking_back.compare
@@ -138,12 +138,12 @@ class TallyHandler:
         self.watch = self.watching.run
 
     async def process(self, batch: Sequence[ReadFact]) -> None:
-        """Count a batch and announce what it reached. Repeating it, or a part of it, changes nothing.
+        """Count a batch and announce the milestones that it reached. Idempotent, also for a part of the batch.
 
         Raises:
             SetAside: facts are ahead of the ledger.
             FencesKeepMoving, RebuildOvertaken, asyncpg.PostgresError, aiokafka.errors.KafkaError,
-                redis.exceptions.RedisError, OSError: try again.
+                redis.exceptions.RedisError, OSError: transient; retry the batch.
         """
         grouped = by_petition(batch)
         async with self.fences.turn:
@@ -154,17 +154,19 @@ class TallyHandler:
             reached = await self._counter.count(grouped)
             self.metrics.apply_seconds.observe(time.perf_counter() - started)
         await self._milestones.announce(reached)
-        oldest = min(facts[0]["occurred_at"] for facts in grouped.values())  # the first of each has waited longest
+        oldest = min(
+            facts[0]["occurred_at"] for facts in grouped.values()
+        )  # the first fact of each petition is its oldest
         self.metrics.age_seconds.observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))
 
     async def on_assigned(self, partitions: set[int]) -> None:
-        """New partitions: nothing that was known about fences and witnesses can be relied on."""
+        """Take over partitions. Known fences and witnesses may be outdated, so they are forgotten."""
         self.ownership.assign(partitions)
         self._forget()
         self.watching.assigned(partitions)
 
     async def on_revoked(self, _: set[int]) -> None:
-        """The partitions are another process's now."""
+        """Give up all partitions; other processes own them now."""
         self.ownership.assign(set())
         self._forget()
 
@@ -175,7 +177,7 @@ class TallyHandler:
         self._snapshots.forget()
 
     async def on_petition_change(self, petition: PetitionChanged) -> None:
-        """A petition is new or changed: it may have a milestone that its count has passed already."""
+        """Note a new or changed petition: it may have a milestone that its count has passed already."""
         self._finder.changed([petition.petition_id])
 
     def _on_unproved(self, petition_id: str) -> None:

@@ -1,18 +1,18 @@
 """Healing: noticing that Redis lost state, and rebuilding tallies from the ledger.
 
-Contract: a rebuilt tally is what one snapshot of the ledger says, put in place beside running traffic and only where nothing
-newer was counted meanwhile (`Healer`). What follows from a rebuild in this process, fences, milestones and the snapshot on
-the topic, follows from every rebuild (`Repairs`).
+Contract: a rebuilt tally comes from one snapshot of the ledger, and is swapped in under running traffic only if nothing
+newer was counted meanwhile (`Healer`). Every rebuild also updates what depends on it in this process: fences, milestones
+and the snapshot on the topic (`Repairs`).
 
 Redis loses state without an error: flushed, restarted from an older file, failed over to a replica that lagged. Three
-signs show it: a stored fence below the one this process had moved there (`step.lost_state`), no stored fence in a lane
-where the ledger has changes before the ones to count (the tally was deleted before this process had read its fences), and
-another Redis than the one that a partition's counts were last known to be right in. The last one catches what the others
-cannot: a petition that nobody has signed since.
+signs show it: a stored fence below the one to which this process had moved it (`step.lost_state`); no stored fence in a
+lane where the ledger has changes before those to count (the tally was deleted before this process had read its fences);
+and another Redis than the one in which a partition's counts were last known to be right. The last sign finds what the
+others cannot: petitions without a signature since the loss.
 
-What cannot have been lost but is wrong all the same (a value of the wrong type, a fence that is no row of the ledger, a
-count that is not the sum of its rows) is rebuilt too, one petition at a time. Where the ledger proves less than Redis had,
-a new epoch begins, so that subscribers take the lower revision.
+Tallies that are wrong for other causes (a value of the wrong type, a fence that is not in the ledger, a count that is not
+the sum of its rows) are rebuilt too, one petition at a time. Where the ledger proves less than Redis had, a new epoch
+begins, so that subscribers accept the lower revision.
 """
 
 from __future__ import annotations
@@ -37,32 +37,32 @@ from shared.runtime.failpoints import failpoint
 log = structlog.get_logger(__name__)
 
 _SNAPSHOTS = 20
-"""A rebuild needs a newer snapshot whenever another process counted meanwhile; that many in a row is not chance."""
+"""A rebuild needs a newer snapshot whenever another process counted meanwhile; this many in a row are not chance."""
 
 
 class RebuildOvertaken(ConnectionError):
-    """Redis kept counting past every snapshot, or changed its identity during the rebuild. Transient: try again."""
+    """Redis kept counting past every snapshot, or changed its identity during the rebuild. Transient."""
 
 
 class Healer:
-    """Keeps the counts of the owned partitions right in whatever Redis there is."""
+    """Rebuilds tallies, and notices when Redis was replaced by another one."""
 
     def __init__(self, *, redis: Redis, store: TallyStore, ledger: Ledger, metrics: TallyMetrics) -> None:
         self._redis, self._store, self._ledger, self._metrics = redis, store, ledger, metrics
         self._witnessed: dict[int, str] = {}
 
     def forget(self) -> None:
-        """Partitions changed hands: what others witnessed since has to be read again."""
+        """Forget the witnesses: partitions changed hands, so other processes may have set new ones."""
         self._witnessed.clear()
 
     async def ensure(self, partitions: Collection[int], partition_of: Callable[[str], int]) -> dict[str, TallyState]:
-        """Make sure that this Redis is the one that the partitions' counts were last right in; if not, rebuild them.
+        """Check that this Redis is the one in which the partitions' counts were last right; if not, rebuild them.
 
         Returns:
-            The petitions that were rebuilt, with what they were rebuilt to.
+            The rebuilt petitions, with their new states.
 
         Raises:
-            RebuildOvertaken, asyncpg.PostgresError, redis.exceptions.RedisError, OSError: try again.
+            RebuildOvertaken, asyncpg.PostgresError, redis.exceptions.RedisError, OSError: transient.
         """
         current = await identity(self._redis)
         unread = [partition for partition in partitions if partition not in self._witnessed]
@@ -71,13 +71,13 @@ class Healer:
         suspect = {partition for partition in partitions if self._witnessed.get(partition) != current}
         if not suspect:
             return {}
-        # A partition without a witness was never counted: nothing can be lost, but facts may be on their way already.
+        # A partition without a witness was never counted: nothing can be lost, but facts may be under way already.
         lost = suspect.intersection(self._witnessed)
         rebuilt = {}
         for petition_id in await self._ledger.petitions():
             if (partition := partition_of(petition_id)) in suspect:
                 cause = "another_redis" if partition in lost else "first_count"
-                # Whatever this Redis holds, it is not known to be right: its fences are the ledger's or none.
+                # Nothing in this Redis is known to be right: stored fences that are not in the ledger are given up.
                 rebuilt[petition_id] = await self.rebuild(petition_id, cause=cause, ledger_rules=True)
         if await identity(self._redis) != current:
             raise RebuildOvertaken("Redis was replaced again during the rebuild")
@@ -93,14 +93,14 @@ class Healer:
     async def rebuild(
         self, petition_id: str, *, cause: str, force: bool = False, ledger_rules: bool = False, above: int = -1
     ) -> TallyState:
-        """Replace a petition's tally by what the ledger says, beside running traffic.
+        """Rebuild a petition's tally from the ledger, also under traffic.
 
         Args:
-            petition_id: Whose.
-            cause: For the metric.
-            force: Also where Redis has counted more than the ledger knows. A new epoch begins with it.
-            ledger_rules: Give up stored fences that a snapshot of the ledger does not have although it was taken after
-                they were read: a fact is counted only after its row was committed, so they are none of the ledger's.
+            petition_id: The petition.
+            cause: The cause, for the metric.
+            force: Also where Redis has counted more than the ledger has. This begins a new epoch.
+            ledger_rules: Give up stored fences that are missing in a snapshot of the ledger taken after they were read. A
+                fact is counted only after its row was committed, so such a fence is not from the ledger.
             above: The epoch of a snapshot that is to be taken back: the rebuilt tally gets a higher one.
 
         Returns:
@@ -108,6 +108,7 @@ class Healer:
 
         Raises:
             RebuildOvertaken: the stored tally was ahead of every snapshot.
+            asyncpg.PostgresError, redis.exceptions.RedisError, OSError: transient.
         """
         epoch = 0
         if force or above >= 0:
@@ -125,7 +126,7 @@ class Healer:
             if ledger_rules:
                 seen = swap.above
             if swap.version is not None:
-                # It said more than the ledger proves, and may have been announced. What is rebuilt takes that back.
+                # The stored tally has more than the ledger proves, and may have been announced: the new epoch takes it back.
                 epoch = await self._ledger.raise_epoch(petition_id, above=swap.version[0])
                 log.error(
                     "count_taken_back", petition=petition_id, cause=cause, stored=swap.version, rebuilt=state.version
@@ -135,14 +136,14 @@ class Healer:
 
 
 class Repairs:
-    """Rebuilds tallies in turn with the batches, and remembers which ones were found to be wrong.
+    """Rebuilds tallies under the same lock as the batches, and remembers which ones were found to be wrong.
 
     Args:
         healer: Rebuilds one tally, or all that another Redis has lost.
-        ownership: Which partition a petition is in.
-        fences: Hear where a rebuilt tally's fences are.
-        milestones: Are looked for in what was rebuilt, also if the batch that needed it fails from here on.
-        snapshots: Publish what was rebuilt, whatever was published before.
+        ownership: Knows the partition of a petition.
+        fences: Updated with a rebuilt tally's fences.
+        milestones: Looks for milestones of a rebuilt tally, even if the batch that needed the rebuild fails later.
+        snapshots: Publishes a rebuilt tally, whatever was published before.
     """
 
     def __init__(
@@ -159,7 +160,7 @@ class Repairs:
         self._found: dict[str, str] = {}
 
     def found(self, petition_ids: Iterable[str], cause: str) -> None:
-        """These tallies are wrong, for a cause that the metric names: they are rebuilt in the watch's next round."""
+        """Note wrong tallies, with the cause for the metric: the watch's next round rebuilds them."""
         self._found.update(dict.fromkeys(petition_ids, cause))
 
     def forget(self) -> None:
@@ -171,7 +172,7 @@ class Repairs:
         """Rebuild the tallies of these partitions if this is another Redis than before. The caller holds the turn.
 
         Raises:
-            RebuildOvertaken, asyncpg.PostgresError, redis.exceptions.RedisError, OSError: try again.
+            RebuildOvertaken, asyncpg.PostgresError, redis.exceptions.RedisError, OSError: transient.
         """
         rebuilt = await self._healer.ensure(partitions, await self._ownership.partitioner())
         for petition_id, state in rebuilt.items():
@@ -184,16 +185,16 @@ class Repairs:
         return state
 
     async def heal(self, petition_id: str, cause: str, above: int = -1) -> TallyState:
-        """Rebuild one tally when it is this one's turn: something was found to be wrong with it.
+        """Take the turn and rebuild one tally that was found to be wrong.
 
         Raises:
-            RebuildOvertaken, asyncpg.PostgresError, redis.exceptions.RedisError, OSError: try again.
+            RebuildOvertaken, asyncpg.PostgresError, redis.exceptions.RedisError, OSError: transient.
         """
         async with self._fences.turn:
             return await self.rebuild(petition_id, cause=cause, above=above)
 
     async def rebuild_found(self) -> None:
-        """Rebuild what was found to be wrong. What could not be rebuilt stays to be. Errors as those of `heal`."""
+        """Rebuild the tallies that were found to be wrong; those that fail stay noted. Errors as those of `heal`."""
         for petition_id, cause in list(self._found.items()):
             await self.heal(petition_id, cause)
             self._found.pop(petition_id, None)

@@ -1,8 +1,8 @@
 """Ownership: which petitions this process counts.
 
-Contract: a petition has one owner, the process that Kafka has assigned the partition of its facts to. Everything that is
-done beside the batches (healing, milestones, answers on ``tallies.updated``) is done for owned petitions alone. Kafka is
-asked once, for the number of partitions.
+Contract: a petition has one owner, the process to which Kafka has assigned the partition of its facts. All work beside the
+batches (healing, milestones, answers on ``tallies.updated``) is done for owned petitions only. The number of partitions is
+read from Kafka once.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from shared.kafka.producing.producer import EventProducer
 
 
 class Ownership:
-    """What is assigned to this process.
+    """The partitions that are assigned to this process, and their petitions.
 
     Args:
         catalogue: The petitions.
-        producer: Knows how many partitions the facts have.
+        producer: Knows the number of partitions of ``signatures.verified``.
     """
 
     def __init__(self, *, catalogue: Catalogue, producer: EventProducer) -> None:
@@ -30,7 +30,7 @@ class Ownership:
         self._count: int | None = None
 
     def assign(self, partitions: set[int]) -> None:
-        """From now on these partitions are this process's, and no others."""
+        """Own these partitions from now on, and no others."""
         self._owned = frozenset(partitions)
 
     @property
@@ -49,7 +49,7 @@ class Ownership:
         return partial(_partition, self._count)
 
     def owns(self, petition_id: str) -> bool:
-        """Whether this process counts a petition of the catalogue; not before the number of partitions is known."""
+        """Whether this process counts the petition; False while it or the number of partitions is unknown."""
         return (
             self._count is not None
             and self._catalogue.get(petition_id) is not None
@@ -57,7 +57,7 @@ class Ownership:
         )
 
     async def petitions(self) -> dict[str, bool]:
-        """Every petition of the catalogue, and whether this process counts it. Raises the same as `partitioner`."""
+        """All petitions of the catalogue by id, and whether this process counts them. Errors as those of `partitioner`."""
         partition = await self.partitioner()
         return {petition.petition_id: partition(petition.petition_id) in self._owned for petition in self._catalogue}
 

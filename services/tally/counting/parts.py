@@ -33,16 +33,16 @@ from shared.service import Base
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counting:
-    """What app.py and the reading half need of it.
+    """The interface of the counting half to app.py and the reading half.
 
     Attributes:
         store: The counts, for readers.
         consumer: Reads the facts.
-        parts: What runs and closes; connections first.
-        checks: Readiness checks of all that counting needs besides the catalogue.
-        on_petition_change: Takes a petition that is new or changed.
-        on_overtaken: Takes a petition and the version of a snapshot that came late on ``tallies.updated``.
-        on_announced: Takes a snapshot on ``tallies.updated`` and its record's value.
+        parts: Connections and background tasks; connections first.
+        checks: Readiness checks of everything that counting needs, except the catalogue.
+        on_petition_change: Called with a petition that is new or changed.
+        on_overtaken: Called with a petition's id and the version of a snapshot that came late on ``tallies.updated``.
+        on_announced: Called with a snapshot on ``tallies.updated`` and its record's value.
     """
 
     store: TallyStore
@@ -62,7 +62,7 @@ def new_counting(
     Args:
         base: Settings, metrics, crash switch.
         catalogue: The petitions.
-        announced: The snapshot of a petition that was last seen on ``tallies.updated``.
+        announced: Returns the newest known snapshot of a petition on ``tallies.updated``.
     """
     settings = base.settings
     redis = shared_redis.connect(settings.redis_url.get_secret_value())
@@ -132,7 +132,7 @@ def _new_consumer(base: Base[Settings], handler: TallyHandler, producer: EventPr
         metrics=ConsumerMetrics(base.registry),
         settings=settings,
         on_bug=base.crash.fail,
-        # A fact costs less than fetching, committing and one call of Redis do: larger batches than verify's.
+        # A fact costs less than the fetch, the commit and the Redis call of a batch, so batches are larger than verify's.
         limits=ConsumerLimits(
             max_records=settings.max_records,
             fetch_min_bytes=32 * 1024,
@@ -146,6 +146,6 @@ def _new_consumer(base: Base[Settings], handler: TallyHandler, producer: EventPr
 
 
 async def _flush(snapshots: SnapshotAnnouncer, seconds: float) -> None:
-    with suppress(TimeoutError):  # what is not published now, the next owner of the partitions publishes
+    with suppress(TimeoutError):  # the partitions' next owner publishes the rest
         async with asyncio.timeout(seconds):
             await snapshots.last_flush()

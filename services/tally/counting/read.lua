@@ -1,11 +1,11 @@
--- Reads one petition's tally as it stands, in one piece. Writes nothing.
+-- Reads one petition's tally atomically. Writes nothing.
 --
 -- KEYS[1]  hash  the tally
 -- KEYS[2]  hash  its minutes
--- ARGV[1]  how many minutes, up to the minute of the newest signature
+-- ARGV[1]  how many minutes to return, up to the minute of the newest signature
 --
--- Returns {fields of the tally, {minute, n, minute, n, ...}, now} with the tally's fields as a flat list first, and last
--- the time in milliseconds by Redis' clock.
+-- Returns {{field, value, field, value, ...}, {minute, n, minute, n, ...}, now}, where now is Redis' time in milliseconds
+-- since 1970.
 
 local fields = redis.call('HGETALL', KEYS[1])
 local latest = tonumber(redis.call('HGET', KEYS[1], 'latest') or '0') or 0

@@ -1,6 +1,7 @@
-"""The tallies in Redis or Valkey: every command that tally sends there, and no rule. Each Lua file states its contract.
+"""The tallies in Redis or Valkey: all commands that tally sends there, and no rules. Each Lua file states its contract.
 
-All keys of a petition carry ``{petition id}``, so on a cluster they share a slot and a script may touch them together.
+All keys of a petition contain the hash tag ``{petition id}``, so in a cluster they share a slot, and a script may use them
+together.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from shared.runtime.failures import is_transient
 
 _SHOWN_MINUTES = 60
 _SHADOW_SECONDS = 600
-"""A rebuild that was killed leaves its shadow keys; they go by themselves."""
+"""Time to live of shadow keys: those of a rebuild that was killed expire."""
 
 _DAY_MINUTES = 24 * 60
 _DAY_MILLISECONDS = _DAY_MINUTES * 60_000
@@ -44,8 +45,8 @@ class TallyStore:
     """The tallies in Redis or Valkey.
 
     Args:
-        redis: Where they are.
-        begun: The time from which a petition has no signatures, until it has one; None if that is not known.
+        redis: The connection.
+        begun: Returns the ``updated_at`` of a petition without signatures; None if the petition is not known.
     """
 
     def __init__(self, redis: Redis, *, begun: Callable[[str], datetime | None] = lambda _: None) -> None:
@@ -56,13 +57,16 @@ class TallyStore:
         self._read = redis.register_script(_script("read.lua"))
 
     async def apply(self, steps: Sequence[tuple[str, Step, Sequence[int]]]) -> list[Applied | NotApplied | Damaged]:
-        """Apply steps of several petitions in one round trip; each is atomic by itself.
+        """Apply steps of several petitions in one round trip. Each step is atomic; together they are not.
 
         Args:
             steps: (petition id, step, rising thresholds of the petition's milestones).
 
+        Returns:
+            One result per step, in the same order.
+
         Raises:
-            redis.exceptions.RedisError, OSError: some steps may have been applied; repeating is safe.
+            redis.exceptions.RedisError, OSError: some steps may have been applied; a retry is safe.
         """
         async with self._redis.pipeline(transaction=False) as pipe:
             for petition_id, step, thresholds in steps:
@@ -75,13 +79,13 @@ class TallyStore:
         await self._announced(keys=_keys(petition_id)[:1], args=[str(threshold) for threshold in thresholds])
 
     async def forget_milestone(self, petition_id: str, threshold: int) -> None:
-        """Take back a milestone that was recorded here and not announced; the next step decides it anew."""
+        """Delete the mark of a milestone that was recorded in Redis and not announced; the next step decides it anew."""
         await self._redis.hdel(_keys(petition_id)[0], f"milestone:{threshold}")
 
     async def tallies(self, petition_ids: Sequence[str]) -> dict[str, TallyUpdated]:
-        """The tallies as they stand, in one round trip; a petition without signatures has count 0 and revision 0.
+        """The present tallies by petition id, in one round trip. A petition without signatures has count 0 and revision 0.
 
-        A petition whose tally is damaged is left out.
+        Petitions whose tallies are damaged are left out.
 
         Raises:
             redis.exceptions.RedisError, OSError: Redis is away.
@@ -103,10 +107,10 @@ class TallyStore:
         return found
 
     async def state(self, petition_id: str) -> TallyState:
-        """The whole tally as stored, fences and all minutes included, in one consistent piece.
+        """The whole stored tally, with its fences and all minutes, read in one transaction.
 
         Raises:
-            DamagedTally: what is stored is no tally.
+            DamagedTally: what is stored is not a valid tally.
             redis.exceptions.RedisError, OSError: Redis is away.
         """
         tally, by_minute = _keys(petition_id)
@@ -118,7 +122,7 @@ class TallyStore:
         for key, reply in ((tally, fields), (by_minute, minutes)):
             if _is_damage(reply):
                 raise DamagedTally(f"{key} is no hash")
-        if _number(fields, "latest") > seconds // 60 + _DAY_MINUTES:  # by Redis' clock, as it was written
+        if _number(fields, "latest") > seconds // 60 + _DAY_MINUTES:  # by Redis' clock, which wrote it
             raise DamagedTally("latest is ahead: no minute would be shown")
         return TallyState(
             count=_number(fields, "count"),
@@ -132,17 +136,20 @@ class TallyStore:
     async def swap_in(
         self, petition_id: str, state: TallyState, *, force: bool = False, given_up: Mapping[int, int] | None = None
     ) -> Swap:
-        """Put a rebuilt state in place of the stored one.
+        """Replace the stored tally by a rebuilt one.
 
         Args:
-            petition_id: Whose.
-            state: From one snapshot of the ledger.
-            force: Whatever the stored fences and version say.
-            given_up: Stored fences, by lane, that are known to be none of the ledger's.
+            petition_id: The petition.
+            state: The rebuilt tally, from one snapshot of the ledger.
+            force: Replace it whatever the stored fences and version are.
+            given_up: By lane, stored fences that are known not to be in the ledger, and may be replaced.
 
         Returns:
-            Not done when the stored tally has counted facts that `state` does not include, when its version is higher,
-            or when the rebuilt one did not last until it could be swapped in.
+            The result. The swap is not done if the stored tally has counted facts that `state` does not include, if its
+            version is higher, or if the rebuilt keys expired before the swap.
+
+        Raises:
+            redis.exceptions.RedisError, OSError: Redis is away; a retry is safe.
         """
         tally, by_minute = _keys(petition_id)
         token = secrets.token_hex(8)
@@ -169,7 +176,9 @@ class TallyStore:
         return Swap(outcome == 1, above=dict(zip(rest[::2], rest[1::2], strict=True)))
 
     async def _write_shadow(self, key: str, fields: list[tuple[str, str]]) -> None:
-        async with self._redis.pipeline(transaction=True) as pipe:  # never a shadow key without an end
+        async with self._redis.pipeline(
+            transaction=True
+        ) as pipe:  # so that no shadow key is left without its time to live
             pipe.hset(key, items=[part for field in fields for part in field])
             pipe.expire(key, _SHADOW_SECONDS)
             await pipe.execute()
@@ -193,7 +202,7 @@ def _encode(step: Step, thresholds: Sequence[int]) -> str:
 
 
 def _is_damage(reply: object) -> bool:
-    """Whether a script met a value of the wrong type.
+    """Whether a reply is the error of a command or script that met a value of the wrong type.
 
     Raises:
         redis.exceptions.RedisError, OSError: the reply is another error.
@@ -232,7 +241,7 @@ def _fields(state: TallyState, now: int) -> dict[str, str]:
     fields = {
         "count": state.count,
         "revision": state.revision,
-        # A minute far ahead would be the newest for ever, and the hour before it would be empty.
+        # A minute far in the future would stay the newest, and the hour before it would be empty.
         "latest": max((minute for minute in state.minutes if minute <= now + _DAY_MINUTES), default=0),
         **({"epoch": state.epoch} if state.epoch else {}),
         **{f"fence:{lane}": position for lane, position in state.fences.items()},
@@ -244,12 +253,12 @@ def _fields(state: TallyState, now: int) -> dict[str, str]:
 def _snapshot(
     petition_id: str, fields: Mapping[str, str], minutes: Mapping[str, str], now: int, begun: datetime | None = None
 ) -> TallyUpdated:
-    # Facts of one signer in two lanes, as after partitions were added, may pass each other: a moment of less than nobody.
+    # After partitions were added, a signer's facts in two lanes may overtake each other: the count may briefly be below 0.
     count = max(0, _number(fields, "count"))
     shown = {minute_text(_minute(minute)): _number(minutes, minute) for minute in minutes}
     epoch = _number(fields, "epoch")
     if epoch > now + _DAY_MILLISECONDS:
-        raise DamagedTally("epoch")  # readers would not take it
+        raise DamagedTally("epoch")  # readers would refuse it
     try:
         return TallyUpdated(
             petition_id=petition_id,
@@ -266,7 +275,7 @@ def _snapshot(
 
 
 def _updated_at(milliseconds: int, begun: datetime | None, now: int) -> datetime:
-    """When the count became what it is. One that never changed is as old as its petition."""
+    """The time of the last change of the count; for one that never changed, that of its petition."""
     if milliseconds == 0 and begun is not None:
         return begun.astimezone(UTC)
     return datetime.fromtimestamp((milliseconds or now) / 1000, UTC)

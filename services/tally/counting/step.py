@@ -1,8 +1,8 @@
-"""Counting: what a batch of facts does to one petition's tally. Pure; `apply.lua` carries it out.
+"""Counting: what a batch of facts does to one petition's tally. No I/O; `apply.lua` carries it out.
 
 The *fence* of a (petition, lane) is the position of the last fact that was counted. A fact at or below it is a
-redelivery and changes nothing. Fences and count move together in one Lua call, and only if the fences are still where
-this computation found them, so neither a replay nor a second process can count a fact twice.
+redelivery and changes nothing. Fences and count move together in one Lua call, and only if the stored fences are still
+those that the step was computed from. So neither a replay nor a second process can count a fact twice.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from services.tally.counting.facts import ReadFact
 from shared.contract.events import minute_of
 
 UNKNOWN: Final = -1
-"""An expected fence that no stored fence equals: asks the store for what it has."""
+"""An expected fence that no stored fence equals: the step is not applied, and the store returns its fences."""
 
 Fences = Mapping[int, int]
-"""Lane to the last position counted, 0 for none. A lane that is not there is not known: it may have lost what it counted."""
+"""Lane to the last position counted, 0 for none. A missing lane is not known: Redis may have lost what was counted in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,28 +30,28 @@ class Step:
     """Lane to (fence expected, fence afterwards)."""
     delta: int = 0
     peak: int = 0
-    """The highest that the count gets above where it started, on the way through the facts: a threshold that is crossed
-    and fallen below again within one batch is reached all the same, however the facts were cut into batches."""
+    """The highest rise above the starting count while the facts are counted in order. With it, a threshold that is crossed
+    and fallen below again within one batch is reached, however the facts were cut into batches."""
     changes: int = 0
     countries: dict[str, int] = field(default_factory=dict)
     minutes: dict[int, int] = field(default_factory=dict)
     first: bool = False
-    """Nothing of the petition was counted before, as far as is known. A step that is not the first is not applied where
-    there is no tally: it is lost, and has to be rebuilt."""
+    """Whether nothing of the petition is known to have been counted before. Any other step is not applied where there is
+    no tally: the tally was lost, and has to be rebuilt."""
     highest: int = 0
-    """A count that the petition once had, by the ledger: milestones up to it are reached."""
+    """A count that the petition once had, according to the ledger: milestones up to it are reached."""
 
     def fences_after(self, before: Fences) -> dict[int, int]:
-        """The fences once this step was applied."""
+        """The fences after this step was applied."""
         return {**before, **{lane: after for lane, (_, after) in self.lanes.items()}}
 
 
 def step(facts: Sequence[ReadFact], fences: Fences) -> Step:
-    """What `facts`, in the order of the topic, add to a tally whose fences are `fences`.
+    """Compute what `facts` add to a tally whose fences are `fences`.
 
     Args:
-        facts: Facts of one petition. Within a lane positions rise, except where records were delivered again.
-        fences: The stored fences as far as known. A lane that is not known asks the store, which then applies nothing.
+        facts: Facts of one petition, in the order of the topic. Within a lane positions rise, except at redeliveries.
+        fences: The stored fences, as far as known. With an unknown lane the store applies nothing and returns its fences.
     """
     reached: dict[int, int] = {}
     countries: dict[str, int] = {}
@@ -78,7 +78,7 @@ def step(facts: Sequence[ReadFact], fences: Fences) -> Step:
 
 
 def lost_state(expected: Fences, stored: Fences) -> bool:
-    """Whether Redis has forgotten something: a stored fence is below where this process had moved it."""
+    """Whether Redis has lost state: a stored fence is below where this process had moved it."""
     return any(stored.get(lane, 0) < position for lane, position in expected.items())
 
 

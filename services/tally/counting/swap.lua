@@ -1,21 +1,21 @@
--- Puts a rebuilt tally in the place of the stored one, unless the stored one has counted more.
+-- Replaces the stored tally by a rebuilt one, unless the stored one has counted more.
 --
 -- KEYS[1]  hash  the tally            KEYS[3]  hash  the rebuilt tally
 -- KEYS[2]  hash  its minutes          KEYS[4]  hash  the rebuilt minutes
--- ARGV[1]  "force": swap whatever the stored fences and version say
+-- ARGV[1]  "force": swap whatever the stored fences and version are
 -- ARGV[2]  the rebuilt revision; ARGV[3]  how many minutes were rebuilt; ARGV[4]  the rebuilt epoch
--- ARGV[5]  JSON {lane: position}: stored fences that the ledger does not have, which are given up
+-- ARGV[5]  JSON {lane: position}: stored fences that are not in the ledger, which are given up
 --
 -- Contract: the rebuilt state comes from one snapshot of the ledger. Where a stored fence is above the rebuilt one, facts
--- were counted after that snapshot, or the fence is none of the ledger's; nothing changes, and the caller looks which. A
--- tally's version, (epoch, revision), never falls: the rebuilt one needs a higher epoch where its revision is lower. Nothing
--- changes either when the rebuilt keys are not whole: they go by themselves after a while, and a process that slept so
--- long would put nothing in the place of the tally. Milestones that only Redis knows of yet are carried over. A stored
--- value of the wrong type counts as none.
+-- were counted after that snapshot, or the fence is not in the ledger; nothing changes, and the caller finds out which. A
+-- tally's version, (epoch, revision), never falls: a rebuilt tally with a lower revision needs a higher epoch. Nothing
+-- changes either if the rebuilt keys are incomplete: they expire, and a process that was stopped for so long would replace
+-- the tally by nothing. Milestones that only Redis knows yet are carried over. A stored value of the wrong type is treated
+-- as absent.
 --
 -- Returns {1}                               swapped
---         {0, lane, stored, lane, stored}   stored fences are above the rebuilt ones; none given: the rebuilt keys were not
---                                           whole. Rebuild from a newer snapshot
+--         {0, lane, stored, lane, stored}   these stored fences are above the rebuilt ones; none given: the rebuilt keys
+--                                           were incomplete. Rebuild from a newer snapshot
 --         {2, epoch, revision}              the stored version is higher: rebuild with a higher epoch
 
 local function give_up(reply)
@@ -23,7 +23,7 @@ local function give_up(reply)
   return reply
 end
 
--- The number that a field holds; 0 for what is no number that a tally can have.
+-- The number in a field; 0 if it is not a valid number.
 local function number(text)
   local found = text and string.match(text, '^%d+$') and #text <= 16 and tonumber(text)
   return found and found <= 2^53 and found or 0

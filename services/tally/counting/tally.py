@@ -1,6 +1,6 @@
-"""What a tally is, and what became of a change of it: plain types, beside the rules of counting (`step`).
+"""Plain types for tallies and the results of changing them. No I/O.
 
-Redis holds tallies (`redis_store`), the ledger proves them (`ledger`); both speak in these types. No I/O.
+Redis holds tallies (`redis_store`) and the ledger proves them (`ledger`); both use these types.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class TallyState:
-    """A whole tally: what the ledger says it should be, or what Redis has."""
+    """A whole tally, from the ledger or from Redis."""
 
     count: int
     revision: int
     fences: dict[int, int]
     """Lane to the last position counted."""
     countries: dict[str, int]
-    """Country code to the signatures of that country that stand."""
+    """Country code to the number of verified signatures from there."""
     minutes: dict[int, int]
-    """Minute since 1970 to the signatures submitted in it that stand."""
+    """Minute since 1970 to the number of verified signatures submitted in it."""
     epoch: int = 0
     """See `shared.contract.events.TallyUpdated`."""
     peak: int = field(default=0, compare=False)
-    """The highest count that the ledger ever had, by the times of its rows. Of a state that was read from the ledger."""
+    """The highest count ever, in the order of the ledger rows' times. Only set in a state from the ledger."""
 
     @property
     def version(self) -> tuple[int, int]:
-        """Of two states of one petition, the one with the higher version holds."""
+        """(epoch, revision). Of two states of a petition, the one with the higher version applies."""
         return self.epoch, self.revision
 
 
 class DamagedTally(Exception):
-    """What Redis has of a petition is no tally. The message names the field."""
+    """The value that Redis stores for a petition is not a valid tally. The message names the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Reached:
     reached_at: datetime
 
 
-# ---------------------------------------------------------------------------------------- what became of a step or a swap
+# --------------------------------------------------------------------------------------------- results of steps and swaps
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class NotApplied:
-    """A step was not applied: the fences are elsewhere. Only the lanes of the step are given."""
+    """A step was not applied, because the stored fences or the tally are not as expected."""
 
     fences: dict[int, int]
     missing: bool = field(default=False, compare=False)
@@ -70,14 +70,14 @@ class NotApplied:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """What Redis has of a petition is no tally: a value of the wrong type, or no number. It has to be rebuilt."""
+    """The stored value is not a valid tally: it has the wrong type, or a field is not a number. It has to be rebuilt."""
 
     what: str
 
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """What became of a rebuilt state; true if it was put in place."""
+    """The result of a swap; true if the rebuilt tally replaced the stored one."""
 
     done: bool
     above: dict[int, int] = field(default_factory=dict)

@@ -1,8 +1,8 @@
-"""The watch: once a second it looks after what no batch touches.
+"""The watch: periodic work, once a second, for petitions that no batch touches.
 
-Contract: one round makes sure that this is the Redis of before, rebuilds what was found to be wrong, answers what others
-say on ``tallies.updated``, and announces milestones that a crash, a rebuild or a change of the petition left. Nothing that
-it was to look at is forgotten when a round fails: the next one looks at it.
+Contract: one round checks that Redis is still the same one, rebuilds tallies that were found to be wrong, answers foreign
+snapshots on ``tallies.updated``, and announces milestones that a crash, a rebuild or a change of the petition left behind.
+A round that fails forgets nothing: the next one repeats its work.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from shared.runtime.failures import is_transient
 log = structlog.get_logger(__name__)
 
 _WATCH_SECONDS = 1.0
-"""How long a loss of Redis may go unnoticed while nobody signs."""
+"""Longest time for which a loss of Redis goes unnoticed while there are no signatures."""
 
 _EPOCHS_SINCE: Final = timedelta(days=1)
-"""Epochs that were raised before this process started were published by another one; a day covers a clock that is off."""
+"""Earlier epochs were published by the processes before this one; a day covers clocks that are wrong."""
 
 _TELL_AGAIN_SECONDS = 300.0
-"""An owner before us that woke late may have recorded a milestone and died, or published an older snapshot after ours while
-nobody read along. So once in a while every petition's snapshot goes out again, and what is not announced is looked for, as
-at assignment."""
+"""A zombie may have recorded a milestone and died, or published an older snapshot after ours while no process read along.
+So at this interval every petition's snapshot is published again, and unannounced milestones are looked for, as at
+assignment."""
 
 
 class Watch:
-    """Looks after the petitions that this process owns."""
+    """The periodic work for the petitions that this process owns."""
 
     def __init__(
         self,
@@ -63,11 +63,11 @@ class Watch:
         self.told_all_at = time.monotonic()
 
     def assigned(self, partitions: set[int]) -> None:
-        """These partitions are this process's now: the next round looks at all of its petitions."""
+        """Note newly assigned partitions: the next round looks at all petitions of this process."""
         self._just_assigned = bool(partitions)
 
     async def run(self) -> None:
-        """Look after things for ever; what is away now is tried in the next round.
+        """Run a round every second, for ever. A transient error ends only its round.
 
         Raises:
             Exception: a bug.
@@ -85,11 +85,11 @@ class Watch:
                 log.warning("watch_delayed", cause=type(error).__name__)
 
     async def look_after(self) -> None:
-        """One round.
+        """Run one round.
 
         Raises:
             RebuildOvertaken, asyncpg.PostgresError, aiokafka.errors.KafkaError, redis.exceptions.RedisError, OSError:
-                something is away.
+                transient; the next round repeats the work.
         """
         async with self._fences.turn:
             await self._repairs.ensure(self._ownership.partitions)
@@ -99,14 +99,14 @@ class Watch:
         await self._look_for_milestones()
 
     async def _tell_of_epochs(self) -> None:
-        """An operator's command has begun a new epoch: the topic has to say so."""
+        """Publish the snapshots of petitions for which another process, such as an operator's command, began an epoch."""
         for petition, raised_at in (await self._ledger.epochs_raised_since(self._epochs_seen)).items():
             self._epochs_seen = max(self._epochs_seen, raised_at)
             if self._ownership.owns(petition):
                 self._snapshots.changed([petition])
 
     async def _look_for_milestones(self) -> None:
-        """Of what has changed, or of all petitions: after an assignment, and once in a while."""
+        """Look at the petitions that have changed; after an assignment, and every `_TELL_AGAIN_SECONDS`, at all."""
         if time.monotonic() - self.told_all_at >= _TELL_AGAIN_SECONDS:
             self._snapshots.tell_again()
             self._just_assigned = True

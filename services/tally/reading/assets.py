@@ -1,4 +1,4 @@
-"""The pages' style sheet, script and icon, under addresses that change with their content."""
+"""The pages' style sheet, script and icon, at addresses that change with their content."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def asset_url(name: str) -> str:
 
 
 class Assets(StaticFiles):
-    """Serves the files; a browser keeps one for a year if it asked for exactly the version it got.
+    """Serves the files. A browser may cache one for a year if it asked for exactly the version that it gets.
 
-    While a new release is rolled out, an old instance may be asked for the new version: what it answers must not be
-    kept, or the old file would stand under the new address until next year.
+    During a rollout an old instance may be asked for the new version. Its answer must not be cached, or the old file would
+    stay at the new address for a year.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Assets(StaticFiles):
     def file_response(
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
     ) -> Response:
-        """The file, with how long it may be kept."""
+        """The file, with its ``Cache-Control``."""
         response = super().file_response(full_path, stat_result, scope, status_code)
         asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("v", [""])[0]
         same = asked == _VERSIONS.get(Path(full_path).name)

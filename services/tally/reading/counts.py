@@ -1,4 +1,4 @@
-"""Reads the counts for the API and the pages; while Redis does not answer, gives the newest that are known."""
+"""Reads the counts for the API and the pages; while Redis does not answer, returns the newest known ones."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from shared.redis import reading_twice
 log = structlog.get_logger(__name__)
 
 READ_SECONDS: Final = 0.2
-"""How long a reader waits for Redis, which answers within a few milliseconds. The text of a petition and its form need no
-count, and a count that was announced is at most a quarter of a second older than Redis' own."""
+"""The longest wait of a reader for Redis, which usually answers within a few milliseconds. A petition's text and form need
+no count, and the announced count is at most a quarter of a second older than Redis' own."""
 
 PROBE_SECONDS: Final = 0.5
-"""Between two tries to reach Redis while it does not answer: what a reader waits at most for fresh counts after its return."""
+"""Time between two probes while Redis does not answer, and so the longest wait for fresh counts after its return."""
 
 RETRY_AFTER_SECONDS: Final = 5
-"""How long a client waits when Redis is away: a restart or a failover takes a few seconds, and a retry costs little."""
+"""Retry-After while Redis is away: a restart or a failover takes a few seconds, and a retry costs little."""
 
 
 class TallyReader(Protocol):
-    """Reads live counts; `services.tally.counting.redis_store` has the one on Redis."""
+    """Reads live counts; `services.tally.counting.redis_store` implements it on Redis."""
 
     async def tallies(self, petition_ids: Sequence[str]) -> dict[str, TallyUpdated]:
         """The tally of each petition, in one round trip.
 
-        A petition without a signature yet has count 0, revision 0 and empty break-downs. One whose tally is damaged is
-        left out.
+        A petition without signatures has count 0, revision 0 and empty break-downs. Petitions whose tallies are damaged
+        are left out.
 
         Raises:
             redis.exceptions.RedisError: Redis does not answer.
@@ -46,41 +46,41 @@ class TallyReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What is known of the counts of some petitions."""
+    """The known counts of some petitions."""
 
     tallies: Mapping[str, TallyUpdated]
-    """By petition id. A petition is missing if Redis has no answer for it and nothing was known of it before."""
+    """By petition id. A petition is missing if Redis has no answer for it and no earlier count is known."""
     stale: frozenset[str]
-    """The petitions for which Redis has no answer: their tallies are the newest that were announced or read before."""
+    """The petitions for which Redis has no answer: their tallies are the newest ones announced or read before."""
 
 
 class _Round:
-    """Petitions that are read together, for everyone who asked for one of them meanwhile."""
+    """Petitions that are read together, for all readers that asked for one of them meanwhile."""
 
     def __init__(self) -> None:
         self.petition_ids: set[str] = set()
-        # What it ends with, also if that is an error: each who waits raises its own.
+        # The result, or an error as a value, which each waiting reader raises itself.
         self.outcome: asyncio.Future[dict[str, TallyUpdated] | Exception] = asyncio.get_running_loop().create_future()
 
 
 class CurrentTallies:
-    """The newest tally that this process can know of: Redis', or the one that was announced, if that is newer.
+    """The newest tally that this process knows: the one in Redis, or the announced one if that is newer.
 
-    Redis is older for a moment after it lost state: until a writer has rebuilt it, a petition would show 0 supporters.
-    The announced snapshots (`LiveHub`) carry versions of the same ledger, so the higher version is the right one.
+    After Redis lost state it is older for a moment: until it is rebuilt, a petition would show 0 supporters. The announced
+    snapshots (`LiveHub`) carry versions of the same ledger, so the higher version is right.
 
-    However many ask at once, Redis is asked by one of them: while it answers, whoever comes joins the next round, so that
-    nobody is given a count of before the request. A crowd costs as much as a reader, and no connection each.
+    Concurrent reads are combined: one round asks Redis at a time, and readers that come meanwhile join the next round, so
+    that no reader gets a count from before its request. A crowd costs as much as one reader, and one connection.
 
-    A circuit keeps readers from waiting for a Redis that does not answer. It opens with the first read that fails or takes
-    longer than `read_seconds`; from then on nobody waits, and one task alone tries until Redis answers. That closes it.
+    A circuit breaker keeps readers from waiting for a Redis that does not answer. The first read that fails or takes longer
+    than `read_seconds` opens it; then readers do not wait, and a single task probes Redis. An answer closes it.
 
     Args:
         reader: Reads from Redis.
-        hub: Knows what was announced.
-        metrics: Where it is counted.
-        read_seconds: How long a reader waits for Redis at most.
-        probe_seconds: Between two tries while the circuit is open.
+        hub: Knows the announced snapshots.
+        metrics: The metrics of the read side.
+        read_seconds: The longest wait of a reader for Redis.
+        probe_seconds: Time between two probes while the circuit is open.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class CurrentTallies:
         self._rounds: asyncio.Task[None] | None = None
         self._probes: asyncio.Task[None] | None = None
         self._open = False
-        # What Redis said last of each petition that was asked for: so nobody is given an older count than before.
+        # The last answer of Redis by petition, so that no reader gets an older count than an earlier one.
         self._last: dict[str, TallyUpdated] = {}
 
     async def of(self, petition_ids: Sequence[str]) -> Counts:
-        """What is known of the counts of these petitions, within `read_seconds`."""
+        """The known counts of these petitions, within `read_seconds`."""
         if not petition_ids:
             return Counts({}, frozenset())
         read = await self._from_redis(petition_ids)
@@ -110,18 +110,20 @@ class CurrentTallies:
             return self._known(petition_ids)
         self._last.update(read)
         damaged = [petition_id for petition_id in petition_ids if petition_id not in read]
-        # What Redis has of these is no tally. Until their owner has rebuilt it, the newest that is known is shown.
+        # The stored values of these are not valid tallies. Until their owner has rebuilt them, the newest known are shown.
         self._metrics.damaged.inc(len(damaged))
         counts = self._known(damaged)
         tallies = {petition_id: self._newest(read[petition_id]) for petition_id in petition_ids if petition_id in read}
         return Counts({**tallies, **counts.tallies}, counts.stale)
 
     async def _from_redis(self, petition_ids: Sequence[str]) -> dict[str, TallyUpdated] | None:
-        """What Redis has; None if it does not answer in time."""
+        """The tallies in Redis; None if it does not answer in time."""
         if self._open:
             return None
         coming = self._join(petition_ids)
-        await asyncio.wait([coming.outcome], timeout=self._read_seconds)  # it goes on for the others, and as a probe
+        await asyncio.wait(
+            [coming.outcome], timeout=self._read_seconds
+        )  # the round goes on, for other readers and as a probe
         if not coming.outcome.done():
             self._fail("too_slow", list(coming.petition_ids))
             return None
@@ -146,11 +148,11 @@ class CurrentTallies:
             petition_ids = list(current.petition_ids)
             try:
                 read = await reading_twice(lambda: self._reader.tallies(petition_ids))  # noqa: B023  awaited at once
-            except Exception as error:  # noqa: BLE001  theirs to raise, who wait for it
+            except Exception as error:  # noqa: BLE001  the waiting readers raise it
                 if isinstance(error, RedisError | OSError):
                     self._fail(type(error).__name__, petition_ids)
                 else:
-                    self._close()  # a bug is for a reader to meet, and not for a probe to swallow
+                    self._close()  # a bug must reach a reader, and not be swallowed by a probe
                 current.outcome.set_result(error)
             else:
                 self._close()
@@ -173,7 +175,7 @@ class CurrentTallies:
             log.info("counts_back")
 
     async def _probe(self, petition_ids: Sequence[str]) -> None:
-        """Try until Redis answers. A read that nobody waits for any longer is a try, too."""
+        """Probe Redis until it answers. A read that no reader waits for any longer is a probe, too."""
         while self._open:
             if self._rounds is None or self._rounds.done():
                 await asyncio.sleep(self._probe_seconds)

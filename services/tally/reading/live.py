@@ -1,11 +1,11 @@
-"""The hub between ``tallies.updated`` and the browsers that watch: one per process, in memory.
+"""The hub between ``tallies.updated`` and the browsers' streams: one per process, in memory.
 
 Contract:
-- `LiveHub.publish` never waits. An update is encoded once per form in which someone watches it, whoever many they are.
-- A subscriber holds at most one update per petition, the newest: who is slow sees fewer updates, never older ones, and
-  costs no memory.
-- Nobody is sent the same version of a petition's tally twice, or a lower one after a higher.
-- `LiveHub.close` ends every stream after what it holds has been sent; nobody can subscribe after it.
+- `LiveHub.publish` never waits. An update is encoded once per form that has subscribers, however many these are.
+- A subscription holds at most one update per petition, the newest: a slow subscriber gets fewer updates, never older ones,
+  and costs no memory.
+- No subscriber is sent the same version of a petition's tally twice, or a lower one after a higher.
+- `LiveHub.close` ends every stream after sending what it holds; after it, new subscriptions are refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from shared.contract.catalogue import Catalogue
 from shared.contract.events import PetitionChanged, TallyUpdated
 
 MAX_SUBSCRIBERS: Final = 5_000
-"""Streams of one process. A subscriber costs about 45 KB and an update to it 45 µs of CPU: at this bound that is 225 MB,
+"""Most streams of one process. A subscriber costs about 45 KB and an update to it 45 µs of CPU: at this bound that is 225 MB,
 and one update of a petition that all of them watch takes a quarter of a second."""
 
 
@@ -34,7 +34,7 @@ _NONE: Final[Version] = (0, -1)
 
 
 class Form(Enum):
-    """What a stream carries."""
+    """The content of a stream."""
 
     TALLY = "tally"
     """Whole snapshots of one petition, as on the topic ``tallies.updated``."""
@@ -45,7 +45,7 @@ class Form(Enum):
 
 
 class HubFull(Exception):
-    """This process serves as many streams as it may."""
+    """This process already serves the most streams that it may."""
 
 
 class HubClosed(Exception):
@@ -64,9 +64,9 @@ def compact(value: object) -> str:
 
 
 class Subscription:
-    """One subscriber's place: the newest update of each petition that it has not been sent yet.
+    """One subscriber's stream: it holds the newest update of each petition that was not sent yet.
 
-    `end` must be called when the subscriber has gone.
+    `end` must be called when the subscriber is gone.
     """
 
     def __init__(self, hub: LiveHub, form: Form, key: str) -> None:
@@ -79,7 +79,7 @@ class Subscription:
         self._finished = False
 
     def begin(self, first: bytes, versions: dict[str, Version]) -> None:
-        """Send `first` before anything else; updates up to `versions` (by petition) are in it."""
+        """Send `first` before anything else; it includes updates up to `versions` (by petition)."""
         self._first = first
         self._begun_at = versions
         for petition_id in [p for p, (version, _) in self._waiting.items() if version <= versions.get(p, _NONE)]:
@@ -87,15 +87,14 @@ class Subscription:
         self.wake()
 
     def offer(self, petition_id: str, version: Version, update: bytes) -> bool | None:
-        """Keep an update for sending. The hub gives each subscriber the versions of a petition in rising order.
+        """Queue an update. The hub offers each subscriber the versions of a petition in rising order.
 
         Returns:
-            None when it was in the first event, else whether an older one was still waiting and is replaced.
+            None if the first event included it, else whether it replaces an older one that was still queued.
         """
         if version <= self._begun_at.get(petition_id, _NONE):
             return None
-        # Taken out and put in again: updates leave in the order of their newest, so that the last one sent is the
-        # latest of all and its sum is the one that stands.
+        # Removed and inserted again: the last update sent must be the latest of all, because its sum remains.
         replaced = self._waiting.pop(petition_id, None) is not None
         self._waiting[petition_id] = (version, update)
         self.wake()
@@ -106,12 +105,12 @@ class Subscription:
         self._woken.set()
 
     def finish(self) -> None:
-        """End the stream after what it holds: there is nothing more to watch."""
+        """End the stream after sending what it holds: there is nothing more to watch."""
         self._finished = True
         self.wake()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """What to send, as it comes; ends when the hub closes, or there is nothing more to watch."""
+        """Yield what to send, as it comes; ends when the hub closes, or there is nothing more to watch."""
         while True:
             await self._woken.wait()
             self._woken.clear()
@@ -129,29 +128,29 @@ class Subscription:
         return chunk
 
     def end(self) -> None:
-        """Give the place back. May be called again."""
+        """Release the place in the hub. Idempotent."""
         self._hub.leave(self)
 
 
 class LiveHub:
-    """Passes announced tallies on to everyone who watches, and knows the newest of each petition.
+    """Passes announced tallies on to subscribers, and keeps the newest one of each petition.
 
-    Give it every record of ``tallies.updated`` from the topic's beginning: then it knows the count of every petition
-    that ever had a signature, even while Redis does not.
+    It gets every record of ``tallies.updated`` from the topic's beginning, so it knows the count of every petition that ever
+    had a signature, even while Redis is away.
     """
 
     def __init__(self, catalogue: Catalogue, metrics: ReadMetrics, *, max_subscribers: int = MAX_SUBSCRIBERS) -> None:
         self._catalogue, self._metrics, self._max_subscribers = catalogue, metrics, max_subscribers
         self._newest: dict[str, TallyUpdated] = {}
         # Counts read when an organisation's stream began, as (version, count). They only complete the sum: an update
-        # must not be held back because its version has been *read* by someone.
+        # must not be suppressed because its version was *read* for one stream.
         self._read: dict[str, tuple[Version, int]] = {}
         self._watching: dict[tuple[Form, str], set[Subscription]] = {}
         self._subscribers = 0
         self.closed = False
 
     def publish(self, snapshot: TallyUpdated) -> bool:
-        """Take over an announced tally and pass it on. Returns False for a version that is not above the known one."""
+        """Take over an announced tally and pass it on. Returns False if its version is not above the known one."""
         petition_id = snapshot.petition_id
         known = self._newest.get(petition_id)
         if known is not None and snapshot.version <= known.version:
@@ -175,14 +174,14 @@ class LiveHub:
         return known if known is not None and known.version > read.version else read
 
     def announced(self, petition_id: str) -> TallyUpdated | None:
-        """The newest announced tally of a petition; None if none was announced yet."""
+        """The newest announced tally of a petition; None if there is none yet."""
         return self._newest.get(petition_id)
 
     def subscribe(self, form: Form, key: str) -> Subscription:
-        """A place for one more stream of `form` about a petition or organisation. Follow with `Subscription.begin`.
+        """Open one more stream of `form` about a petition or organisation. Follow with `Subscription.begin`.
 
         Raises:
-            HubFull: all places are taken.
+            HubFull: this process serves the most streams that it may.
             HubClosed: the process is stopping.
         """
         if self.closed:
@@ -195,7 +194,7 @@ class LiveHub:
         return subscription
 
     def leave(self, subscription: Subscription) -> None:
-        """Take back a place; nothing happens if it was taken back before."""
+        """Release a subscription's place. Idempotent."""
         key = (subscription.form, subscription.key)
         watching = self._watching.get(key, set())
         if subscription in watching:
@@ -205,9 +204,9 @@ class LiveHub:
             self._watching.pop(key, None)
 
     def petition_changed(self, petition: PetitionChanged) -> None:
-        """End the streams about a petition that is not published any more, and those of its organisation.
+        """End the streams about a petition that is no longer published, and those of its organisation.
 
-        Who watches the organisation comes back by themselves, and is given its other petitions and their sum.
+        Browsers reconnect to the organisation's stream, and then get its other petitions and their sum.
         """
         if petition.published:
             return
@@ -220,7 +219,7 @@ class LiveHub:
                 subscription.finish()
 
     def close(self) -> None:
-        """End all streams: the process is stopping. May be called again."""
+        """End all streams, because the process is stopping. Idempotent."""
         self.closed = True
         for watching in self._watching.values():
             for subscription in watching:
@@ -273,7 +272,7 @@ def version_text(version: Version) -> str:
 
 
 def read_version(text: str) -> Version | None:
-    """The version that `version_text` made `text` of; None if it did not."""
+    """The version in a text of `version_text`; None if it is not one."""
     found = _VERSION.fullmatch(text)
     return None if found is None else (int(found[1] or 0), int(found[2]))
 

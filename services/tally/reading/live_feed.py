@@ -21,18 +21,20 @@ log = structlog.get_logger(__name__)
 
 
 _NO_VERSION: Final = (0, -1)
-"""Below every version: there is no snapshot."""
+"""A version below all others, for a topic without a valid snapshot."""
 
 
 class LiveFeed:
-    """Whichever instance counts a petition, all of them can show it live.
+    """Feeds the hub of every instance, so that each can show all petitions live, whichever instance counts them.
 
     Args:
-        on_overtaken: called with a petition and a version when that is the last one on the topic although a higher one
-            came before it: a process that had lost its partitions unawares has published late, and a subscriber who
-            begins now would believe it.
-        on_announced: called with every snapshot that was the newest of its petition in a batch, and its record's value:
-            the petition's owner looks whether it was counted.
+        hub: The hub to fill.
+        metrics: The metrics of the read side.
+        on_bug: Ends the process.
+        on_overtaken: Called with a petition and a version if that is the last one on the topic although a higher one came
+            before it: a zombie has published late, and a new subscriber would accept it.
+        on_announced: Called with every snapshot that was the newest of its petition in a batch, and its record's value:
+            the petition's owner compares it with the count.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class LiveFeed:
             known = newest.get(snapshot.petition_id)
             if known is None or snapshot.version >= known[0].version:
                 newest[snapshot.petition_id] = snapshot, record.value or b""
-        # Snapshots are whole: of several in a batch, only each petition's newest one is worth sending.
+        # Snapshots are complete, so only the newest one of each petition in a batch is sent.
         for snapshot, value in newest.values():
             self._hub.publish(snapshot)
             self._on_announced(snapshot, value)
@@ -84,7 +86,7 @@ class LiveFeed:
                 self._on_overtaken(snapshot.petition_id, snapshot.version)
 
     def _read(self, record: ConsumerRecord[Any, Any]) -> TallyUpdated | None:
-        """The snapshot in a record; None, counted and logged, if it is none that tally has written."""
+        """The snapshot in a record; None, counted and logged, if tally cannot have written it."""
         try:
             return read_snapshot(record)
         except NoSnapshot as error:
@@ -95,5 +97,5 @@ class LiveFeed:
         self._metrics.snapshots.labels(kind=kind).inc()
         event = "snapshot_unreadable" if kind == UNREADABLE else "snapshot_foreign"
         log.error(event, partition=record.partition, offset=record.offset)
-        # It is the last record of its key, and the topic is compacted: a reader that begins now would find no other.
+        # It is the last record of its key, and the topic is compacted, so a new reader may find no other.
         self._on_overtaken((record.key or b"").decode("utf-8", "replace"), _NO_VERSION)

@@ -18,21 +18,21 @@ _SLUG: Final = {"type": "string", "pattern": rf"^{SLUG}$"}
 _TALLY_STREAM: Final = """\
 Server-sent events. The first event is the tally as it is, then one comes with every update (at most about four a second).
 `event` is `tally`, `id` is the version (the revision, after the epoch if that is not 0), `data` is a TallyUpdated object
-(`detail=full`) or its `petition_id`, `count`, `revision` and, if it is not 0, `epoch` (`detail=count`). A reader that comes
-back with `Last-Event-ID` is not sent that version again. A slow reader misses updates in between, never the newest. Comments
-keep an idle stream open. At a stop the stream ends; come back after `retry` milliseconds."""
+(`detail=full`) or its `petition_id`, `count`, `revision` and, if it is not 0, `epoch` (`detail=count`). A reader that
+reconnects with `Last-Event-ID` is not sent that version again. A slow reader misses updates in between, never the newest.
+Comments keep an idle stream open. The stream ends when the server stops; reconnect after `retry` milliseconds."""
 
 _ORGANISATION_STREAM: Final = """\
 Server-sent events about all petitions of an organisation in one stream (browsers open few connections to one host). The
 first event is `organisation`: `{"slug", "supporters", "petitions": [{"petition_id", "count", "revision"}]}`. Each update
 is `tally`: `{"petition_id", "count", "revision", "supporters"}`, where `supporters` is the new sum over all petitions. An
-`epoch` stands beside a revision where it is not 0: a higher one stands above every revision of before. The events have no
-id: a reader that comes back is sent the whole again."""
+`epoch` is given with a revision if it is not 0: a higher epoch is newer than every revision of a lower one. The events have
+no id: a reader that reconnects gets the first event again."""
 
 
 @cache
 def document() -> dict[str, Any]:
-    """The document. Do not change what is returned."""
+    """The document. Callers must not change it."""
     _, schemas = models_json_schema(
         [(model, "serialization") for model in (TallyBody, OrganisationBody, TallyUpdated, ProblemDetails)],
         ref_template="#/components/schemas/{model}",
@@ -105,7 +105,7 @@ def _cached(operation: str, summary: str, key: str, body: str) -> dict[str, Any]
         ],
         "responses": {
             "200": {
-                "description": "As it is now; may be kept for a second.",
+                "description": "The present state; may be cached for a second.",
                 "headers": headers,
                 "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}},
             },

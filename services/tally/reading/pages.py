@@ -38,10 +38,10 @@ from shared.contract.events import PetitionChanged
 from shared.web.sign_form import FormUnreadable
 
 CACHE_CONTROL: Final = "public, max-age=1"
-"""The same page for everyone, and as fresh as the API's answers (`services.tally.reading.routes`)."""
+"""The page is the same for all readers, and as fresh as the API's answers (`services.tally.reading.routes`)."""
 
 _NO_STORE: Final = "no-store"
-"""For a page that shows what somebody typed, or names a signature."""
+"""For a page that shows a form's input, or names a signature."""
 
 _MOVED: Final = "public, max-age=3600"
 
@@ -53,7 +53,7 @@ _CONTENT_SECURITY_POLICY: Final = (
 _NOTHING_TYPED: Final[Mapping[str, str]] = dict.fromkeys(FIELDS, "")
 
 _BEHIND_AN_ADDRESS: Final = " .,;:!?)]}>'\"’”»…"
-"""What stands behind an address in a sentence, and is often taken for a part of it."""
+"""Characters that often follow an address in a sentence, and are taken for a part of it."""
 
 _ROBOTS: Final = "User-agent: *\nDisallow: /v1/\nDisallow: /p/*/thanks\n"
 
@@ -71,23 +71,23 @@ _templates.globals.update(asset=asset_url, counted=counted, most=MOST_CHARACTERS
 
 @dataclass(frozen=True, slots=True)
 class PublicAddresses:
-    """Where browsers reach what the pages send them to; without a slash at the end."""
+    """Public base URLs, without a slash at the end."""
 
     ingest: str
-    """The sign form posts there."""
+    """ingest, to which the sign form posts."""
     pages: str
-    """These pages: ingest sends a signed form on to them, whatever host name the form was opened under."""
+    """These pages: ingest redirects a signed form there, whatever host name the form was opened under."""
 
 
 def page_routes(
     catalogue: Catalogue, tallies: CurrentTallies, metrics: ReadMetrics, addresses: PublicAddresses
 ) -> list[BaseRoute]:
-    """The pages of organisations and petitions, and what browsers and search engines ask for beside them.
+    """Routes of the pages of organisations and petitions, the icon and robots.txt.
 
     Args:
         catalogue: The petitions.
         tallies: Their counts.
-        metrics: Where answers are counted.
+        metrics: The metrics of the read side.
         addresses: Where browsers reach ingest and the pages.
     """
     pages = _Pages(catalogue, tallies, metrics, addresses)
@@ -104,19 +104,19 @@ def page_routes(
 
 
 def not_found_page(message: str = "There is nothing at this address. Perhaps a letter is missing in it.") -> Response:
-    """The page for an address that leads nowhere."""
+    """The page for an unknown address."""
     return _message(404, "Not found", message)
 
 
 def not_allowed_page(headers: Mapping[str, str]) -> Response:
-    """The page for an address that takes other methods only; `headers` say which."""
+    """The page for a method that the address does not support; `headers` has ``Allow``."""
     page = _message(405, "That does not work here", "This address shows a page, and takes nothing that is sent to it.")
     page.headers.update(headers)
     return page
 
 
 class _Pages:
-    """The pages, with what they share."""
+    """The endpoints of the pages."""
 
     def __init__(
         self, catalogue: Catalogue, tallies: CurrentTallies, metrics: ReadMetrics, addresses: PublicAddresses
@@ -124,7 +124,7 @@ class _Pages:
         self._catalogue, self._tallies, self._metrics, self._addresses = catalogue, tallies, metrics, addresses
 
     async def organisation(self, request: Request) -> Response:
-        """``/o/{slug}``: an organisation, its supporters in all, its petitions."""
+        """``/o/{slug}``: an organisation, the sum of its supporters, and its petitions."""
         slug = request.path_params["slug"]
         petitions = self._catalogue.of_organisation(slug)
         if not petitions:
@@ -147,7 +147,7 @@ class _Pages:
         )
 
     async def petition(self, request: Request) -> Response:
-        """``/p/{petition_id}``: a petition and the form to sign it. With POST: the form as it was refused."""
+        """``/p/{petition_id}``: a petition and the form to sign it. POST shows a refused form again."""
         if request.method == "POST":
             return await self._refused(request)
         found = await self._view(request, "petition_page")
@@ -162,7 +162,7 @@ class _Pages:
         except FormUnreadable:
             readable = False
         except ClientDisconnect:
-            return Response(status_code=400)  # nobody is there to read it
+            return Response(status_code=400)  # the client is gone
         found = await self._view(request, "refused_page")
         if isinstance(found, Response):
             found.headers["cache-control"] = _NO_STORE
@@ -199,7 +199,7 @@ class _Pages:
     async def thanks(self, request: Request) -> Response:
         """``/p/{petition_id}/thanks``: where ingest sends a browser after the form.
 
-        ``signature`` in the address is the signature's id, by which the signer can ask ingest what became of it.
+        ``signature`` in the query is the signature's id, with which the signer can query its status at ingest.
         """
         found = await self._view(request, "thanks_page")
         if isinstance(found, Response):
@@ -213,7 +213,7 @@ class _Pages:
         return page
 
     async def _view(self, request: Request, what: str) -> PetitionView | Response:
-        """What is shown of the petition in the address; or the answer instead, if there is none."""
+        """The view of the petition in the path; or the 404 page, if there is none."""
         petition_id = request.path_params["petition_id"]
         petition = self._catalogue.published(petition_id)
         if petition is None:
@@ -247,7 +247,7 @@ async def _without_slash(request: Request) -> Response:
 
 
 def _moved(path: str, request: Request) -> Response:
-    """On to another path of the same host. The path begins with a page's own prefix, so it cannot name another host."""
+    """Redirect to another path of the same host. The path begins with a page's prefix, so it cannot name another host."""
     query = request.scope["query_string"].decode("latin-1")
     location = quote(path) + (f"?{query}" if query else "")
     return Response(status_code=308, headers={"location": location, "cache-control": _MOVED})
@@ -262,7 +262,7 @@ async def _robots(_: Request) -> Response:
 
 
 def _meant(slug: str) -> str:
-    """The slug that somebody meant who wrote it in capitals, or copied what stands behind it in a sentence."""
+    """The intended slug of an address in capitals, or with punctuation copied from behind it."""
     return slug.rstrip(_BEHIND_AN_ADDRESS).lower()
 
 
@@ -281,8 +281,8 @@ def _message(status: int, title: str, message: str) -> Response:
 def _html(status: int, template: str, *, forms_to: PublicAddresses | None = None, **context: Any) -> Response:
     """A page; with `forms_to`, its forms may be sent to ingest.
 
-    Chromium applies ``form-action`` to where a form is redirected, too: so the pages' own public address is named, under
-    which ingest shows what comes next. The page may have been opened under another one.
+    Chromium applies ``form-action`` to redirects of a form, too. So the policy names the pages' public address, to which
+    ingest redirects; the page may have been opened under another one.
     """
     allowed: Iterable[str] = ()
     if forms_to is not None:
@@ -300,6 +300,6 @@ def _html(status: int, template: str, *, forms_to: PublicAddresses | None = None
 
 
 def _origin(url: str) -> str:
-    """The origin of `url` for a policy; empty when there is none (a path on the same host)."""
+    """The origin of `url` for a policy; empty if it has none (a path on the same host)."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""

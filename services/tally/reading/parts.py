@@ -19,7 +19,7 @@ from shared.service import Base
 
 
 class Reading:
-    """Made before the counting half, which compares its counts with what `hub` has seen last.
+    """The reading half. It is made before the counting half, which compares its counts with the snapshots of `hub`.
 
     Attributes:
         hub: Holds the newest snapshots and serves the streams.
@@ -36,7 +36,7 @@ class Reading:
         on_overtaken: Callable[[str, tuple[int, int]], None],
         on_announced: Callable[[TallyUpdated, bytes], None],
     ) -> LiveFeed:
-        """What fills the hub; see `LiveFeed` for the arguments."""
+        """The feed that fills the hub; see `LiveFeed` for the arguments."""
         return LiveFeed(
             self.hub,
             self._metrics,
@@ -46,7 +46,7 @@ class Reading:
         )
 
     def routes(self, counts: TallyReader) -> ASGIApp:
-        """The HTTP routes; `counts` are those of now."""
+        """The HTTP routes; `counts` reads the present counts."""
         settings = self._base.settings
         return routes.build(
             self._catalogue,

@@ -1,8 +1,8 @@
-"""What a person is told whose sign form ingest refused.
+"""The texts for a person whose sign form ingest refused.
 
-ingest answers such a form with 307 to the petition's page, and names the refusal in the address: ``refused``, one ``e`` for
-each wrong field (``field:code``), and ``wait``, seconds. A browser then sends the same form again, to the page, which shows
-it as it was filled in. The address says nothing about the signer, and nothing of it is shown: it only chooses from tables.
+ingest answers such a form with 307 to the petition's page, with the refusal in the query: ``refused``, one ``e`` for each
+invalid field (``field:code``), and ``wait`` in seconds. The browser then sends the same form to the page, which shows it
+with its input. The query says nothing about the signer, and is never shown itself: it only selects texts from tables.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ FIELDS: Final[Mapping[str, str]] = {
     "comment": "Why do you sign?",
     "consent": "Consent",
 }
-"""The form's fields, in its order, with what its labels call them."""
+"""The form's fields with their labels, in the order of the form."""
 
 _LONGEST_WAIT_SECONDS: Final = 3_600
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A way to be refused, in words for people."""
+    """The text of a refusal for people."""
 
     status: int
     heading: str
     text: str
     retry_after: int | None = None
-    """Seconds; ingest may name others."""
+    """Seconds to wait, unless ingest names others."""
     comes_back: bool = True
     """Whether it helps to send the form again."""
 
@@ -75,46 +75,46 @@ REFUSALS: Final[Mapping[str, Words]] = {
     "unsupported_content_type": Words(415, "The form could not be read", _FORM_UNREADABLE),
     "unsupported_content_encoding": Words(415, "The form could not be read", _FORM_UNREADABLE),
 }
-"""By the name of the problem (``services.ingest.problems``): what the page says, with the same status."""
+"""By the name of the problem (``services.ingest.problems``): the page's text, with the same status."""
 
 OTHER: Final = Words(400, _NOT_TAKEN, _FORM_UNREADABLE)
-"""For a name that is not in the table: a newer ingest's, or somebody's who made the address up."""
+"""For a name that is not in the table: a newer ingest's, or one that was made up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a form was refused, as the page shows it."""
+    """The refusal of a form, as the page shows it."""
 
     reason: str
-    """The problem's name, or ``other``: a label of metrics."""
+    """The problem's name, or ``other``: a label of a metric."""
     words: Words
     errors: Mapping[str, str] = field(default_factory=dict)
     """A sentence by field, in the form's order."""
     wait: int | None = None
-    """Seconds to wait before it is sent again."""
+    """Seconds to wait before the form is sent again."""
 
     def without(self, name: str) -> Refusal:
-        """The same without an error at a field that this petition's form does not have."""
+        """The same refusal without errors of fields that this petition's form does not have."""
         return replace(self, errors={other: sentence for other, sentence in self.errors.items() if other != name})
 
     @property
     def text(self) -> str:
-        """What the page says of it."""
+        """The texts of the page."""
         return self.words.text if self.errors or self.words is not REFUSALS["invalid_fields"] else OTHER.text
 
     @property
     def links(self) -> list[tuple[str, str, str]]:
-        """``(field, label, sentence)`` of each wrong field."""
+        """``(field, label, sentence)`` of each invalid field."""
         return [(name, FIELDS[name], sentence) for name, sentence in self.errors.items()]
 
     @property
     def first(self) -> str | None:
-        """The first wrong field, where a person goes on."""
+        """The first invalid field, which gets the focus."""
         return next(iter(self.errors), None)
 
 
 def refusal_of(query: QueryParams) -> Refusal:
-    """The refusal that an address names. Whatever it says, only what stands in the tables comes of it."""
+    """The refusal that a query names. Whatever the query holds, only texts from the tables are used."""
     reason = query.get("refused", "")
     words = REFUSALS.get(reason, OTHER)
     found: dict[str, str] = {}

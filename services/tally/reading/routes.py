@@ -1,4 +1,4 @@
-"""The read side's HTTP: the JSON API, the event streams, and `build`, which puts the pages and the files beside them."""
+"""HTTP of the read side: the JSON API, the event streams, and `build`, which adds the pages and the static files."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ from shared.web.problem_answers import EXCEPTION_HANDLERS, http_exception_respon
 from shared.web.problems import Problem, prefers_html
 
 CACHE_CONTROL: Final = "public, max-age=1"
-"""Counts are public, and a second old is as good as new to a reader: with any cache in front, a viral petition costs one
-request a second and address, whoever many ask. Who wants it sooner has the stream."""
+"""Counts are public, and a second old is fresh enough for readers: with any cache in front, a viral petition costs one
+request per second and address. Streams are faster."""
 
 HEARTBEAT_SECONDS: Final = 15.0
-"""Proxies cut connections that are silent for 30 to 60 seconds; it is also how a client that vanished is noticed."""
+"""Proxies cut connections that are silent for 30 to 60 seconds; a heartbeat also detects clients that vanished."""
 
 FAREWELL_SECONDS: Final = 1.0
-"""At a stop, how long streams may take to end by themselves before they are cut."""
+"""The time for streams to end by themselves at a stop, before they are cut."""
 
 RECONNECT_MILLISECONDS: Final = (1_000, 6_000)
-"""How long a browser waits before it comes back, drawn for each: all streams of a process end in the same moment."""
+"""The range of a browser's wait before it reconnects, random because all streams of a process end at the same moment."""
 
 
 def build(
@@ -71,12 +71,12 @@ def build(
     Args:
         catalogue: The petitions.
         reader: Reads counts from Redis.
-        hub: Given every record of ``tallies.updated``; close it when the process stops.
-        metrics: The metrics that `hub` was given too.
+        hub: Gets every record of ``tallies.updated``; the caller closes it when the process stops.
+        metrics: The metrics of the read side, the same as the hub's.
         addresses: Where browsers reach ingest and the pages.
         heartbeat_seconds: Seconds between the comments that keep idle streams open.
-        stall_seconds: A subscriber that takes nothing for so long holds a place that someone else could have.
-        read_seconds: How long a reader waits for Redis.
+        stall_seconds: Seconds without a read after which a subscriber's stream is ended, to free its place.
+        read_seconds: The longest wait of a reader for Redis.
     """
     tallies = CurrentTallies(reader, hub, metrics, read_seconds=read_seconds)
     routes = [
@@ -85,7 +85,7 @@ def build(
         Mount("/static", Assets(), name="static"),
     ]
     app = Starlette(routes=routes, exception_handlers={**EXCEPTION_HANDLERS, HTTPException: _refusal})
-    # A redirect to the address without its last slash would lead to whatever host the request named.
+    # Starlette's redirect to the address without its last slash would use the host that the request names.
     app.router.redirect_slashes = False
     return app
 
@@ -111,7 +111,7 @@ def api_routes(
 
 
 class _Api:
-    """The endpoints, with what they share."""
+    """The endpoints of the JSON API and the streams."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class _Api:
         petition = self._petition(request, "tally")
         counts = await self._counts([petition], "tally")
         tally, stale = counts.tallies[petition.petition_id], bool(counts.stale)
-        # Weak, because it stands for the meaning and not for the bytes: the count's version and the petition's change.
+        # Weak, because it stands for the content and not for the bytes: the count's version and the petition's change.
         change = int(petition.changed_at.timestamp() * 1_000_000)
         etag = f'W/"{version_text(tally.version)}-{change:x}{"-stale" if stale else ""}"'
         return self._cacheable(request, tally_body(petition, tally, stale=stale), etag, "tally", stale=stale)
@@ -141,7 +141,7 @@ class _Api:
         petitions = self._petitions(request, "organisation")
         counts = await self._counts(petitions, "organisation")
         body = organisation_body(petitions, counts.tallies, datetime.now(UTC), stale=counts.stale)
-        # It changes with any count, any petition and the clock (open or not), so its content is its version.
+        # The answer changes with any count, any petition and the clock (open or not), so the ETag is a hash of it.
         digest = hashlib.blake2b(body.model_dump_json().encode(), digest_size=8).hexdigest()
         return self._cacheable(request, body, f'W/"{digest}"', "organisation", stale=body.stale)
 
@@ -164,8 +164,8 @@ class _Api:
     async def organisation_stream(self, request: Request) -> Response:
         """``GET /v1/organisations/{slug}/stream``: all its counts, then each petition's updates with the new sum.
 
-        One stream for all petitions, because browsers open only six connections to a host over HTTP/1.1. Its events
-        have no id: the first one is whole and small, so a reader that comes back needs nothing of before.
+        One stream for all petitions, because browsers open only six connections to a host over HTTP/1.1. Its events have no
+        id: the first one is complete and small, so a reader that reconnects needs no earlier state.
         """
         petitions = self._petitions(request, "organisation_stream")
         slug = request.path_params["slug"]
@@ -205,10 +205,10 @@ class _Api:
         return Form.COUNT if detail == "count" else Form.TALLY
 
     async def _counts(self, petitions: Sequence[PetitionChanged], what: str) -> Counts:
-        """What is known of these petitions' counts.
+        """The known counts of these petitions.
 
         Raises:
-            Problem: 503, nothing is.
+            Problem: 503, no count is known.
         """
         counts = await self._tallies.of([petition.petition_id for petition in petitions])
         if not counts.tallies:
@@ -252,7 +252,7 @@ class _Api:
 
 
 class _LiveResponse(EventSourceResponse):
-    """An event stream that gives its place back when it ends, however it ends."""
+    """An event stream that releases its place when it ends, for whatever reason."""
 
     def __init__(
         self, subscription: Subscription, hub: LiveHub, metrics: ReadMetrics, *, heartbeat: float, stall: float
@@ -260,8 +260,8 @@ class _LiveResponse(EventSourceResponse):
         stopping = anyio.Event()
 
         async def close_hub() -> None:
-            # `chunks` ends a stream neatly once the hub is closed. Nobody else closes it in time: the server waits for
-            # its connections before the service's own stop begins.
+            # `chunks` ends a stream once the hub is closed. The hub is closed here, because the server waits for its
+            # connections before the service's own stop begins.
             await stopping.wait()
             hub.close()
 
@@ -294,7 +294,7 @@ def _retry() -> bytes:
 
 
 def _last_event_id(request: Request) -> tuple[int, int]:
-    """The version that a reader who comes back has already; below all others when it has none that we could have sent."""
+    """The version that a reconnecting reader has; below all others if it has none that we could have sent."""
     return read_version(request.headers.get("last-event-id", "")) or (0, -1)
 
 

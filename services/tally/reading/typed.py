@@ -1,4 +1,4 @@
-"""What somebody has typed into the sign form, read from the form itself, to be shown to them again. It goes nowhere else."""
+"""Reads the input of a refused sign form, to show it again to the person who sent it. It is not used for anything else."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from services.tally.reading.refusals import FIELDS
 from shared.web.sign_form import FormUnreadable, form_fields
 
 FORM_BYTES: Final = 256 * 1024
-"""Several times what ingest takes: also a form that was too large for ingest is shown again, to be shortened."""
+"""Several times ingest's limit: a form that was too large for ingest is shown again, too, so that it can be shortened."""
 
 _READ_SECONDS: Final = 10.0
 
 
 async def typed_of(request: Request) -> Mapping[str, str]:
-    """The fields of a form that was sent as ``urlencoded`` or ``multipart``; every one of `FIELDS`, empty if not given.
+    """The input of a form that was sent as ``urlencoded`` or ``multipart``: all `FIELDS`, empty if not given.
 
     Raises:
-        FormUnreadable: it cannot be shown again: it is too large, too slow, or not what it declares.
-        starlette.requests.ClientDisconnect: it never came to its end.
+        FormUnreadable: the form is too large, too slow, or does not match its Content-Type, and cannot be shown again.
+        starlette.requests.ClientDisconnect: the client disconnected before the end of the form.
     """
     content_type = request.headers.get("content-type", "").encode("latin-1")
     try:

@@ -1,4 +1,4 @@
-"""What the API and the pages show: pure functions from a petition and its tally to bodies and texts. No I/O, no clock."""
+"""Views of the API and the pages: pure functions from a petition and its tally to bodies and texts. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class TallyBody(_Body):
 
 
 class TargetBody(_Body):
-    """Whom a petition addresses. Without the e-mail address: mail goes through Groundswell."""
+    """A target of a petition. Without the e-mail address: mail goes through Groundswell."""
 
     name: str
     kind: TargetKind
@@ -98,7 +98,7 @@ def next_milestone(count: int, thresholds: Sequence[int]) -> int | None:
 
 
 def tally_body(petition: PetitionChanged, tally: TallyUpdated, *, stale: bool = False) -> TallyBody:
-    """The answer of ``GET /v1/petitions/{petition_id}/tally``; `stale`: it is not Redis' own now, but the newest known."""
+    """The answer of ``GET /v1/petitions/{petition_id}/tally``; `stale`: the tally is the newest known, not Redis' present one."""
     return TallyBody(
         petition_id=petition.petition_id,
         title=petition.title,
@@ -119,7 +119,7 @@ def tally_body(petition: PetitionChanged, tally: TallyUpdated, *, stale: bool = 
 
 
 def newest_of(petitions: Sequence[PetitionChanged]) -> PetitionChanged:
-    """The petition that was changed last: an organisation has no state of its own, and this one has its newest name."""
+    """The petition that was changed last. An organisation has no state of its own, so this petition has its newest name."""
     return max(petitions, key=lambda petition: petition.changed_at)
 
 
@@ -168,16 +168,16 @@ def organisation_body(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardView:
-    """What an organisation's page says of a petition beyond the API's body."""
+    """A petition on an organisation's page: what the API's body does not have."""
 
     addressed_to: list[tuple[str, str]]
-    """As `addressed_to` gives it."""
+    """The result of `addressed_to`."""
     badge: str | None
-    """Why it takes no signatures now; None when it does."""
+    """Why the petition takes no signatures now; None if it does."""
 
 
 def card_view(petition: PetitionChanged, moment: datetime) -> CardView:
-    """What ``/o/{slug}`` shows of `petition` at `moment`."""
+    """The view of `petition` on ``/o/{slug}`` at `moment`."""
     badge = None
     match admission_at(petition, moment):
         case Admission.CLOSED:
@@ -192,7 +192,7 @@ def card_view(petition: PetitionChanged, moment: datetime) -> CardView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a petition is on its way to a milestone."""
+    """A petition's progress towards a milestone."""
 
     threshold: int
     to_go: int
@@ -200,28 +200,28 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PetitionView:
-    """What the page of one petition shows."""
+    """The view of a petition's page."""
 
     petition_id: str
     title: str
     organisation: str
     organisation_url: str
     addressed_to: list[tuple[str, str]]
-    """As `addressed_to` gives it."""
+    """The result of `addressed_to`."""
     paragraphs: list[str]
     excerpt: str
     language: str
-    """The language of all these texts; empty: not known."""
+    """The language of the petition's texts; empty: not known."""
     count: int | None
-    """None while it cannot be read and none is known."""
+    """None while it cannot be read and no earlier one is known."""
     as_of: str | None
-    """When the count was this one, if it may have changed since and cannot be read."""
+    """The time of a count that may have changed since and cannot be read; else None."""
     milestones: list[int]
     progress: Progress | None
-    """None when no milestone is left above the count, or there is no count."""
+    """None if there is no milestone above the count, or no count."""
     admission: Literal["open", "not_yet_open", "closed", "paused"]
     paused: str | None
-    """What visitors read in place of the form, while it is paused."""
+    """The text in place of the form while the petition is paused."""
     opens_at: datetime | None
     closes_at: datetime | None
     countries: list[tuple[str, str]]
@@ -235,7 +235,7 @@ class PetitionView:
 def petition_view(
     petition: PetitionChanged, tally: TallyUpdated | None, moment: datetime, *, stale: bool = False
 ) -> PetitionView:
-    """What ``/p/{petition_id}`` shows at `moment`; `stale`: it is not Redis' own now, but the newest known."""
+    """The view of ``/p/{petition_id}`` at `moment`; `stale`: the tally is not Redis' present one, but the newest known."""
     count = None if tally is None else tally.count
     threshold = None if count is None else next_milestone(count, petition.milestones)
     policy = petition.policy
@@ -272,12 +272,12 @@ def grouped(number: int) -> str:
 
 
 def counted(number: int | None, one: str, many: str) -> str:
-    """The word that goes with `number`; without a number, that for many."""
+    """The word that goes with `number`: `one` or `many`; without a number, `many`."""
     return one if number == 1 else many
 
 
 def paragraphs(text: str) -> list[str]:
-    """The text's paragraphs: what blank lines separate. Single line breaks stay inside."""
+    """The text's paragraphs, which blank lines separate. Single line breaks are kept."""
     found: list[str] = []
     lines: list[str] = []
     for line in [*text.splitlines(), ""]:
@@ -290,9 +290,9 @@ def paragraphs(text: str) -> list[str]:
 
 
 def excerpt(text: str, limit: int = EXCERPT_LETTERS) -> str:
-    """The beginning of a text in one line, cut after a whole word, with an ellipsis when a paragraph was cut.
+    """The beginning of a text in one line of at most `limit` characters, with an ellipsis if a paragraph was cut after a word.
 
-    It is the first paragraph, and as many more as it takes to say something (half of `limit`).
+    It is the first paragraph, and as many more as are needed for half of `limit`.
     """
     line = ""
     for paragraph in paragraphs(text):
@@ -302,16 +302,16 @@ def excerpt(text: str, limit: int = EXCERPT_LETTERS) -> str:
     if len(line) <= limit:
         return line
     start = line[: limit - 1]
-    # One letter more tells whether the cut fell behind a word; a text without spaces (Chinese, Thai) is cut anywhere.
+    # The next character shows whether the cut is at the end of a word; a text without spaces (Chinese, Thai) is cut anywhere.
     whole = start if line[limit - 1] == " " else start.rpartition(" ")[0]
     return (whole or start).rstrip(" .,;:!?–-") + "…"
 
 
 def addressed_to(targets: Sequence[Target]) -> list[tuple[str, str]]:
-    """The targets' names as a list in a sentence, each with what stands before it.
+    """The targets' names as a list in a sentence, each with the words before it.
 
     ``The Harbour Council and the Minister for Rivers`` is ``[("", "The Harbour Council"), (" and ", "the Minister …")]``:
-    a name may be in another language, and be written in another direction, than the words between.
+    a name may have another language and direction of writing than the words between the names.
     """
     last = len(targets) - 1
     return [
@@ -320,15 +320,15 @@ def addressed_to(targets: Sequence[Target]) -> list[tuple[str, str]]:
 
 
 def isolated(text: str) -> str:
-    """`text` for a place that takes no markup, such as a title: what is written from right to left keeps its order, and
-    so do the words around it (Unicode Standard Annex #9: FSI and PDI)."""
+    """`text` for a place without markup, such as a title: right-to-left text is isolated, so that it and the words around
+    it keep their order (Unicode Standard Annex #9: FSI and PDI)."""
     if any(unicodedata.bidirectional(letter) in {"R", "AL"} for letter in text):
         return f"\u2068{text}\u2069"
     return text
 
 
 def as_of_text(moment: datetime, now: datetime) -> str:
-    """A moment as the age of a number: ``14:03 UTC``, or with its day if that is another one than that of `now`."""
+    """The time of a number: ``14:03 UTC``, with its day if that is not the day of `now`."""
     utc = moment.astimezone(UTC)
     return f"{utc:%H:%M} UTC" if utc.date() == now.astimezone(UTC).date() else moment_text(moment)
 
@@ -371,7 +371,7 @@ def country_choices(allowed: Sequence[str] | None) -> list[tuple[str, str]]:
 
 
 def _without_accents(name: str) -> str:
-    """So that Åland stands under A and not after Zimbabwe."""
+    """A name as a sort key, so that Åland comes under A and not after Zimbabwe."""
     return "".join(letter for letter in unicodedata.normalize("NFD", name) if not unicodedata.combining(letter)).lower()
 
 

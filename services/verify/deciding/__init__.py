@@ -1,1 +1,1 @@
-"""The rules that decide a signature, and what is published of a decision. No I/O."""
+"""The rules that decide signatures, and the outcome of a batch. No I/O."""

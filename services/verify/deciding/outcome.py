@@ -1,8 +1,8 @@
-"""What becomes of a batch: the types that the store answers with, and what stored rows mean for the commands of the batch.
+"""The outcome of a batch: the types that the store returns, and the meaning of stored rows for the commands of a batch.
 
-Contract: no I/O. The store runs the statements and hands over the rows that they returned; `Gathered` collects what they
-mean, and `Gathered.decided` is the answer. The ledger decides what is decided: a command whose event is in it is a replay,
-whatever became of the row of its signature. A command that contradicts its row of the ledger is named, and set aside.
+Contract: no I/O. The store runs the statements and passes the rows that they returned; `Gathered` collects what they mean,
+and `Gathered.decided` returns the outcome. The ledger is authoritative: a command whose event is in it is a replay, even if
+the row of its signature was changed or deleted. A command that contradicts its ledger row is set aside.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from shared.contract.events import (
 )
 from shared.contract.states import CountChange, Refusal, SignatureState
 
-# A name of the module is looked up in less than half the time that a member of an enumeration takes.
+# A module's name is looked up in less than half the time of an enumeration's member.
 _PENDING: Final = SignatureState.PENDING
 _VERIFIED: Final = SignatureState.VERIFIED
 _REJECTED: Final = SignatureState.REJECTED
@@ -37,14 +37,14 @@ CHANGES: Final[Mapping[type[Command], CountChange]] = {
     WithdrawCommand: SignatureState.WITHDRAWN,
     InvalidateCommand: SignatureState.INVALIDATED,
 }
-"""What each command is in the ledger, if it changes a count."""
+"""The kind of ledger row that each command leads to, if it changes a count."""
 
 UNKNOWN: Final = "unknown"
-"""The state, so to say, of a signature that is not there."""
+"""Stands for the state of a signature that does not exist."""
 
 
 class LedgerRow(NamedTuple):
-    """A row of the ledger, its fields in the order of the table's columns."""
+    """A row of the ledger; the fields are in the order of the table's columns."""
 
     lane: int
     position: int
@@ -66,11 +66,11 @@ class RefusedSignature:
     outcome: Refusal
     reason: str
     submitted_at: datetime
-    """Of the signature as it was first decided: a client's retry comes with a later time, and says the same event."""
+    """Of the command that was decided first. A client's retry has a later time, and must lead to the same event."""
 
 
 class Mismatch(NamedTuple):
-    """A command whose signature is another signer's or petition's than it says. It changes nothing."""
+    """A command whose signature has another signer or petition than the command says. It changes nothing."""
 
     submission: SubmittedCommand
     field: Literal["petition_id", "signer_key"]
@@ -79,24 +79,24 @@ class Mismatch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What became of a batch."""
+    """The outcome of a batch."""
 
     ledger: list[LedgerRow]
-    """Every change of a count that this batch must publish, replayed ones included, by lane and position."""
+    """All changes of counts that this batch must publish, including replayed ones, by lane and position."""
     refused: list[RefusedSignature]
     pending: int
     replays: frozenset[UUID]
     """Event ids of commands that had been decided before."""
     not_applicable: Counter[str]
-    """How many commands changed nothing, by the state of the signature that they are about: ``unknown`` if it is not there,
-    ``duplicate`` if it is a duplicate of one that is not known."""
+    """The number of commands that changed nothing, by the state of their signature: ``unknown`` if there is none,
+    ``duplicate`` if it is a duplicate of an unknown one."""
     mismatched: list[Mismatch] = field(default_factory=list)
     erased: int = 0
-    """Signatures that this batch erased; those that were erased before are replays."""
+    """Signatures that this batch erased; repeated erasures are replays."""
 
 
 class Gathered:
-    """What a transaction has gathered so far. Rows are given as the store's statements return them.
+    """The outcome of a transaction so far. Rows are passed as the store's statements return them.
 
     Args:
         decided: Events that are known to be in the ledger: nothing is written for them.
@@ -108,21 +108,21 @@ class Gathered:
         self.replays: set[UUID] = set(decided)
         """Sign commands that are stored already, and erasures that were carried out."""
         self.unmatched: dict[UUID, str] = {}
-        """Other commands that changed nothing, and the state that kept them from it: replays if the ledger knows them,
-        otherwise not applicable."""
+        """Other commands that changed nothing, and the state of their signature: replays if the ledger has them, otherwise
+        not applicable."""
         self.rejected: set[UUID] = set()
-        """Sign commands that were stored as rejected just now."""
+        """Sign commands that this transaction stored as rejected."""
         self.contradictions: dict[UUID, str] = {}
-        """Sign commands that contradict what is stored under their id, and in what."""
+        """Sign commands that contradict what is stored under their id, with the contradiction."""
         self.mismatched: list[Mismatch] = []
-        """Replays too if the ledger knows them."""
+        """These are replays, too, if the ledger has them."""
         self.erased = 0
         self.pending = 0
 
     # ---------------------------------------------------------------------------------------------------- sign commands
 
     def note_new(self, submission: SubmittedCommand, judgement: Judgement) -> None:
-        """A sign command was stored just now, as it was judged."""
+        """Note a sign command that was stored as judged."""
         command = submission.command
         assert isinstance(command, SignCommand)
         if judgement.state == _REJECTED:
@@ -146,20 +146,22 @@ class Gathered:
             )
 
     def note_duplicate(self, submission: SubmittedCommand) -> None:
-        """A sign command was stored just now as a duplicate of another signature of its signer."""
+        """Note a sign command that was stored as a duplicate of another signature of its signer."""
         self.refused.append(_refused(submission, _DUPLICATE, Reason.ALREADY_SIGNED))
 
     def note_known(self, submission: SubmittedCommand, row: Any) -> None:
-        """A sign command is stored already, as `row` or in the ledger."""
+        """Note a sign command that is stored already, as `row` or in the ledger."""
         if row["in_ledger"]:
-            self.replays.add(submission.event_id)  # whatever became of its row: what was counted is answered
+            self.replays.add(submission.event_id)  # even if its row was changed: what was counted is answered
         elif row["petition_id"] != submission.command.petition_id or (
-            row["signer_key"] != submission.signer_key and row["erased_at"] is None  # an erased one is nobody's
+            row["signer_key"] != submission.signer_key and row["erased_at"] is None  # an erased one has no signer
         ):
             self.contradictions[submission.event_id] = "its signature_id is stored for another signer or petition"
         else:
             self.replays.add(submission.event_id)
-            if row["state"] in (_DUPLICATE, _REJECTED) and row["reason"]:  # without one it was edited: none to tell
+            if (
+                row["state"] in (_DUPLICATE, _REJECTED) and row["reason"]
+            ):  # without a reason the row was edited, and there is nothing to publish
                 self.refused.append(
                     RefusedSignature(submission, SignatureState(row["state"]), row["reason"], row["submitted_at"])  # type: ignore[arg-type]
                 )
@@ -167,17 +169,18 @@ class Gathered:
     # -------------------------------------------------------------------------------------------------- other commands
 
     def note_change(self, submission: SubmittedCommand, row: Any) -> None:
-        """A command has changed a signature, now `row`. The ledger gets what changes the count."""
+        """Note a command that has changed a signature, now `row`; a change of the count goes to the ledger."""
         if row["state"] == _VERIFIED or row["state_before"] == _VERIFIED:
             self.changes.append(_change_of(submission, row))
 
     def note_unchanged(self, change: SubmittedCommand, row: Any, *, erased_here: Collection[UUID] = ()) -> None:
-        """A command has changed nothing: done before, about another signer's or petition's, or not applicable.
+        """Note a command that changed nothing: a replay, a mismatch of signer or petition, or not applicable.
 
         Args:
             change: The command.
-            row: The signature that it names; None if it is not there.
-            erased_here: What one of the commands erased. Another one of the same round has another key, and was forged.
+            row: The signature that it names; None if there is none.
+            erased_here: Signatures that this round erased. Another command to erase one of them in the same round has
+                another key, and was forged.
         """
         if row is None:
             self.unmatched[change.event_id] = UNKNOWN
@@ -192,7 +195,7 @@ class Gathered:
         else:
             self.unmatched[change.event_id] = row["state"]
 
-    # ------------------------------------------------------------------------------------------------------- the whole
+    # ----------------------------------------------------------------------------------------------------- the outcome
 
     def to_look_up(self) -> set[UUID]:
         """Commands that may be in the ledger already."""
@@ -202,7 +205,7 @@ class Gathered:
         """Commands that changed nothing, and may be in the ledger."""
         if not (self.replays or self.unmatched or self.mismatched):  # nearly always
             return set()
-        # A record that took another one's id beside it: what this batch decided is no replay.
+        # A forged record may have the id of another one in this batch: what this batch decided is not a replay.
         decided = {change.submission.event_id for change in self.changes}
         self.unmatched = {event_id: state for event_id, state in self.unmatched.items() if event_id not in decided}
         return self.replays | self.unmatched.keys() | {one.submission.event_id for one in self.mismatched} - decided
@@ -210,15 +213,15 @@ class Gathered:
     def refusals(
         self, batch: Sequence[SubmittedCommand], replayed: Iterable[LedgerRow], duplicates: Mapping[UUID, UUID]
     ) -> dict[int, str]:
-        """Compare commands with the rows that the ledger has of their events.
+        """Compare commands with the ledger's rows of their events.
 
         Args:
             batch: The commands.
             replayed: The rows.
-            duplicates: Of the signatures that commands name, the duplicates, and what they are duplicates of.
+            duplicates: Of the signatures that commands name, the duplicates, each with the original.
 
         Returns:
-            By index, why a command cannot be applied: a row is about something else, or a stored signature is.
+            By index in the batch, why a command cannot be applied: its ledger row or stored signature is of something else.
         """
         rows = {row.event_id: row for row in replayed}
         refused: dict[int, str] = {}
@@ -234,12 +237,12 @@ class Gathered:
     def decided(
         self, batch: Sequence[SubmittedCommand], new: list[LedgerRow], replayed: Sequence[LedgerRow]
     ) -> Decided:
-        """What became of the batch.
+        """The outcome of the batch.
 
         Args:
             batch: The commands.
             new: The rows that were appended to the ledger for it.
-            replayed: The rows that the ledger had of its events before.
+            replayed: The rows of its events that were in the ledger before.
         """
         if not replayed:  # nearly always
             return Decided(
@@ -251,9 +254,9 @@ class Gathered:
                 self.mismatched,
                 self.erased,
             )
-        # A row of a lane that the command did not come in here (it was sent again, and partitions were added meanwhile) is
-        # published by that lane's own reader, in that lane's order. Publishing it here could overtake a row before it,
-        # and the readers' fences would drop that one for ever.
+        # A row may be in another lane than the replayed command (it was sent again after partitions were added). That
+        # lane's own reader publishes it, in the lane's order. Published here, it could overtake an earlier row, which the
+        # readers' fences would then drop for ever.
         here = {(submission.event_id, submission.lane) for submission in batch}
         mine = new + [row for row in replayed if (row.event_id, row.lane) in here]
         ledger = sorted(mine, key=lambda row: (row.lane, row.position))
@@ -294,17 +297,17 @@ def _is_about(row: LedgerRow, submission: SubmittedCommand, duplicates: Mapping[
     named = command.signature_id
     if row.signature_id not in (named, duplicates.get(named)) or row.kind != CHANGES.get(type(command)):
         return False
-    # A change takes its petition from the stored signature. What the command says of it decides nothing.
+    # The petition of a change comes from the stored signature, not from the command.
     return not isinstance(command, SignCommand) or row.petition_id == command.petition_id
 
 
-# ------------------------------------------------------------------------------------------ commands that are there twice
+# ------------------------------------------------------------------------------------------------------ repeated commands
 
 
 def first_of_each(submissions: Sequence[SubmittedCommand]) -> list[SubmittedCommand]:
-    """Of a command that is in the batch more than once (a client's retry), the first; the others say the same.
+    """Drop repetitions of a command in the batch (clients' retries), and keep the first.
 
-    Change commands that say otherwise, of one id, are all kept: a forged one must not stand in for the true one.
+    Change commands of one id with different signers or petitions are all kept: a forged one must not replace the true one.
     """
     first: dict[UUID | tuple[UUID, UUID, str], SubmittedCommand] = {}
     for submission in submissions:
@@ -318,7 +321,7 @@ def first_of_each(submissions: Sequence[SubmittedCommand]) -> list[SubmittedComm
 
 
 def shared_ids(batch: Sequence[SubmittedCommand]) -> dict[int, str]:
-    """Sign commands that share their id with an earlier one of another signer or petition: by index, what to say of it."""
+    """Sign commands with the id of an earlier one of another signer or petition: by index, the reason for setting aside."""
     if len({submission.event_id for submission in batch}) == len(batch):  # nearly always
         return {}
     first: dict[UUID, SubmittedCommand] = {}

@@ -1,7 +1,7 @@
-"""Deciding a signature: the rules, and the order in which a batch of commands must take effect. No I/O.
+"""Deciding a signature: the rules, and the order in which the commands of a batch take effect. No I/O.
 
-Rules look at the event's own time, never at the clock, and at the petition. What is already decided stays decided: the
-store answers a command it has seen before with the stored outcome, so these rules run once per signature.
+Rules depend on the petition and on the command's own time, never on the clock. Decisions are final: the store answers a
+replayed command with the stored outcome, so the rules decide a signature once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Reason(StrEnum):
 
 
 NEEDS_NO_PETITION: Final = frozenset({Reason.ALREADY_SIGNED, Reason.COUNTRY_UNKNOWN, Reason.NAME_INVALID})
-"""Refusals that no newer state of the petition could take back."""
+"""Reasons that a newer state of the petition cannot change."""
 
 REASONS: Final[dict[Reason, str]] = {
     Reason.ALREADY_SIGNED: "This signer's signature on this petition stands, waits for confirmation, or was struck out.",
@@ -54,30 +54,30 @@ REASONS: Final[dict[Reason, str]] = {
 
 
 class SubmittedCommand(NamedTuple):
-    """A command from the topic, with what its place there says.
+    """A command from the topic, with its lane, offset and key.
 
     A tuple, as `Change` is: one is made for every signature, and a frozen dataclass takes a microsecond longer.
     """
 
     event_id: UUID
     signer_key: UUID
-    """Whose command it is: commands of one signer take effect in their order."""
+    """The signer, from the record key. Commands of one signer take effect in their order."""
     lane: int
     offset: int
     moment: datetime
     """When the command was given, in UTC."""
     command: Command
     email_domain: str = ""
-    """Of a sign command: the canonical e-mail's domain. The rest of the address is not needed any more."""
+    """Of a sign command: the domain of the canonical address. The rest of the address is not kept."""
 
     def __repr__(self) -> str:
-        """Without the domain: what an exception shows of it is logged."""
+        """Without the e-mail domain, because exceptions are logged."""
         return f"SubmittedCommand(event_id={self.event_id!r}, lane={self.lane}, offset={self.offset})"
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the rules say of a sign command, before the signer's other signatures are looked at."""
+    """The decision on a sign command before the signer's other signatures are considered."""
 
     state: SignatureState
     """``verified``, ``pending`` or ``rejected``."""
@@ -114,15 +114,15 @@ def _refusal(command: SignCommand, submission: SubmittedCommand, petition: Petit
 
 
 def in_rounds(submissions: Sequence[SubmittedCommand]) -> list[list[SubmittedCommand]]:
-    """Split a batch so that set-based SQL keeps every signer's own order.
+    """Split a batch into rounds, so that set-based SQL keeps the order of each signer's commands.
 
-    Different signers do not affect each other, so their commands can be applied as a set. One signer's sign commands in a
-    row can be too: they are inserted in the order of arrival, and the first stands. A signer who sends a thousand costs
-    no more than a thousand signers. Every other command waits for the signer's commands before it, and those after it
-    wait for it. Almost every batch is one round.
+    Different signers do not affect each other, so their commands can be applied as a set. So can consecutive sign commands
+    of one signer: they are inserted in the order of arrival, and the first counts. A signer who sends a thousand costs no
+    more than a thousand signers. Any other command comes in a round after the signer's earlier commands and before the
+    later ones. Almost every batch is one round.
     """
     rounds: list[list[SubmittedCommand]] = []
-    last: dict[UUID, tuple[int, bool]] = {}  # of each signer: the round of the last command, and whether it was to sign
+    last: dict[UUID, tuple[int, bool]] = {}  # by signer: the last command's round, and whether it is a sign command
     for submission in submissions:
         turn, signs = last.get(submission.signer_key, (0, True))
         if not (signs and is_sign(submission)) and submission.signer_key in last:
@@ -148,10 +148,10 @@ class Change(NamedTuple):
 
 
 def in_lane_order(changes: Sequence[Change]) -> list[Change]:
-    """The order in which changes take their positions: by lane, then as the commands stand in it.
+    """Sort changes by lane and offset of their commands: the order in which they get positions.
 
-    Positions of one lane then rise with the offsets of the commands that caused them, whoever decides them and however
-    the records were cut into batches. The fences of the readers rely on that.
+    So the positions of a lane rise with the offsets of the commands, whichever process decides them and however the
+    records were cut into batches. The readers' fences rely on that.
     """
     return sorted(changes, key=lambda change: (change.submission.lane, change.submission.offset))
 

@@ -1,1 +1,1 @@
-"""What verify publishes of a decision, as records for Kafka."""
+"""The records that verify publishes."""

@@ -1,4 +1,4 @@
-"""What verify publishes, as records: byte for byte the same at every replay."""
+"""The records that verify publishes, byte for byte the same at every replay."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _VERIFIED: Final = SignatureState.VERIFIED
 def fact_record(row: LedgerRow) -> Record:
     """The fact of a ledger row.
 
-    The JSON is put together here, and is what the event's model would make of it: this runs once per signature, and the
-    model costs 8 µs of a signature's 60. No field can need escaping: ids, slugs, codes of two letters, numbers, times.
+    The JSON is written by hand, equal to that of the event's model: this runs once per signature, and the model would take
+    8 µs of a signature's 60. No field can need escaping: ids, slugs, codes of two letters, numbers, times.
     """
     event: type[CountedFact] = SignatureVerified if row.kind == _VERIFIED else SignatureRevoked
     petition_id = row.petition_id
     occurred_at = _iso(row.occurred_at)
-    # A sign command gives the signature its id, and happens when it is signed; what is the same is written out once.
+    # The event of a sign command has the signature's id and time, so these are formatted once.
     signed_at = occurred_at if row.signed_at == row.occurred_at else _iso(row.signed_at)
     event_id = str(row.event_id)
     signature_id = event_id if row.signature_id is row.event_id else str(row.signature_id)
@@ -50,7 +50,7 @@ def _zulu(utc: str) -> str:
 
 
 def rejection_record(refused: RefusedSignature) -> Record:
-    """The event that says that a submission does not count, the same at every replay."""
+    """The ``SignatureRejected`` event of a submission that does not count, the same at every replay."""
     command = refused.submission.command
     assert isinstance(command, SignCommand)
     submitted_at = refused.submitted_at.astimezone(UTC)

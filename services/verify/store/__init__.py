@@ -1,4 +1,4 @@
-"""The signatures and the ledger in PostgreSQL: SQL only. What rows mean is decided in `services.verify.deciding`."""
+"""The signatures and the ledger in PostgreSQL: SQL only. `services.verify.deciding` interprets the rows."""
 
 from services.verify.store.errors import LaneTaken
 from services.verify.store.transaction import VerifyStore

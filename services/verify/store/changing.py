@@ -1,4 +1,4 @@
-"""SQL of changes: confirming, withdrawing, striking out and erasing signatures that are stored."""
+"""SQL of changes: confirming, withdrawing, invalidating and erasing stored signatures."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from services.verify.deciding.rules import SubmittedCommand
 from shared.contract.events import ConfirmCommand, EraseCommand, InvalidateCommand, WithdrawCommand
 from shared.contract.states import SignatureState
 
-# What a change command says of itself is checked against the row that it names: the petition, and whose signature it is. The
-# row of an erased signature is nobody's; a command that was under way when it was erased still has the old key, so any key
-# will do. A command that names a duplicate is about the signature that it is a duplicate of.
+# A change command's petition and signer are checked against the row that it names. The row of an erased signature has no
+# signer, and a command that was under way at the erasure still has the old key, so any key is accepted. A command that names
+# a duplicate applies to the original.
 _CONFIRM = """
 UPDATE signatures s SET state = 'verified', decided_at = now()
 FROM unnest($1::uuid[], $2::text[], $3::uuid[]) WITH ORDINALITY AS w (signature_id, petition_id, signer_key, place)
@@ -40,9 +40,9 @@ FROM standing WHERE s.signature_id = standing.signature_id
 RETURNING standing.place, s.signature_id, s.petition_id, s.country, s.submitted_at, s.state, standing.state_before
 """
 
-# State, country and time stay: they are what the count, its break-downs and a later withdrawal need. The row stays: its id
-# makes a repeated request a replay. Whichever of a signature and its duplicates is named, all of them are erased: each has
-# the signer's key.
+# State, country and time stay: the count, its break-downs and a later withdrawal need them. The row stays: its id makes a
+# repeated request a replay. A signature is erased together with all its duplicates, whichever is named: each has the
+# signer's key.
 _ERASE = """
 WITH named AS (
     SELECT w.place, w.actor, w.reason, w.requested_at, s.petition_id,
@@ -80,7 +80,7 @@ SELECT signature_id, duplicate_of FROM signatures WHERE signature_id = ANY($1::u
 
 
 async def apply_changes(connection: Any, changes: list[SubmittedCommand], gathered: Gathered) -> None:
-    """Carry out commands about signatures of different signers, and gather what became of each."""
+    """Carry out commands about signatures of different signers, and gather the outcome of each."""
     for command_type, statement, arguments in (
         (ConfirmCommand, _CONFIRM, ()),
         (WithdrawCommand, _REVOKE, (SignatureState.WITHDRAWN,)),
@@ -110,7 +110,7 @@ async def _apply_erasures(connection: Any, wanted: list[SubmittedCommand], gathe
 
 
 def _claims_of(changes: Sequence[SubmittedCommand]) -> tuple[list[UUID], list[str], list[UUID]]:
-    """What commands say of themselves, as columns: which signature, of which petition, whose."""
+    """The signature ids, petition ids and signer keys of commands, as columns."""
     return (
         [change.command.signature_id for change in changes],
         [change.command.petition_id for change in changes],
@@ -125,7 +125,7 @@ async def _explain_the_rest(
     gathered: Gathered,
     erased_here: Collection[UUID] = (),
 ) -> None:
-    """Look up what the commands that changed nothing are about."""
+    """Look up the signatures of the commands that changed nothing, and note why."""
     left = [change for place, change in enumerate(wanted, 1) if place not in done]
     if not left:
         return
@@ -138,7 +138,7 @@ async def _explain_the_rest(
 async def duplicates_named(
     connection: Any, batch: Sequence[SubmittedCommand], rows: Sequence[LedgerRow]
 ) -> dict[UUID, UUID]:
-    """Of the signatures that replayed commands name, those that are duplicates, and what they are duplicates of."""
+    """Of the signatures that replayed commands name, the duplicates, each with the original."""
     about = {row.event_id: row.signature_id for row in rows}
     named = {
         one.command.signature_id

@@ -1,4 +1,4 @@
-"""How a transaction fails when another process, or the batch itself, is in its way."""
+"""Errors of a transaction that conflicts with another process, or within the batch."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from shared.runtime.failures import CANNOT_BE_APPLIED, Collision, InvalidRecord,
 class LaneTaken(Collision):
     """Another verify wrote to one of our lanes meanwhile. Everything was rolled back.
 
-    Decided again, what the other one decided is found as decided. If it owns the lane now, our commit of the offsets will
-    be refused and the batch given up. If it never passes, there is no other one, and the consumer splits the batch.
+    A retry finds what the other process decided. If that process owns the lane now, our commit of the offsets is refused
+    and the batch given up. If every retry fails, there is no other process, and the consumer splits the batch.
     """
 
 
 def set_aside(refused: Mapping[int, str]) -> None:
-    """Set commands aside, if there are any: by index in the batch, why each cannot be applied.
+    """Set commands aside, if there are any.
+
+    Args:
+        refused: By index in the batch, why a command cannot be applied.
 
     Raises:
         SetAside: there are some.

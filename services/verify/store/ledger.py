@@ -1,4 +1,4 @@
-"""SQL of the ledger: appending what counts, each change once, and finding what was appended before."""
+"""SQL of the ledger: appending changes of counts, each once, and finding those that were appended before."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from uuid import UUID
 from services.verify.deciding.outcome import LedgerRow
 from services.verify.deciding.rules import Change, in_lane_order
 
-# A join against the lanes, not max() with GROUP BY: each is one step down the primary key, however long the lane is.
-# 2^52 bounds the positions as in 0007_ledger_bounds.sql: what is beyond was written by hand, and is not counted on from.
+# A join against the lanes, not max() with GROUP BY: each lane takes one descent of the primary key, however long it is.
+# 2^52 bounds the positions as in 0007_ledger_bounds.sql: a row beyond was written by hand, and positions do not go on there.
 LAST_POSITIONS = """
 SELECT wanted.lane,
        coalesce((SELECT position FROM ledger
@@ -31,7 +31,11 @@ FROM ledger WHERE event_id = ANY($1::uuid[])
 
 
 async def append(connection: Any, changes: list[Change]) -> list[LedgerRow]:
-    """Give each change the next position of its lane, and append. The primary key refuses a position that is taken."""
+    """Append changes, each at the next position of its lane.
+
+    Raises:
+        asyncpg.UniqueViolationError: a position or event is taken already.
+    """
     if not changes:
         return []
     ordered = in_lane_order(changes)
@@ -60,7 +64,7 @@ async def append(connection: Any, changes: list[Change]) -> list[LedgerRow]:
 
 
 async def replayed(connection: Any, event_ids: set[UUID]) -> list[LedgerRow]:
-    """The rows that the ledger has of these events."""
+    """The ledger's rows of these events."""
     if not event_ids:
         return []
     return [LedgerRow(*row) for row in await connection.fetch(_LEDGER_OF_EVENTS, list(event_ids))]

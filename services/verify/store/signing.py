@@ -1,4 +1,4 @@
-"""SQL of new signatures: each is inserted once, and the indexes decide which of a signer's signatures stands."""
+"""SQL of new signatures: each is inserted once, and the indexes decide which of a signer's signatures counts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ON CONFLICT DO NOTHING
 RETURNING signature_id
 """
 
-# What a duplicate is a duplicate of is decided with it, once and for all.
+# The original of a duplicate is decided together with it, and never changes.
 INSERT_DUPLICATES = """
 INSERT INTO signatures (signature_id, signer_key, petition_id, state, reason, country, submitted_at, duplicate_of)
 SELECT signature_id, signer_key, petition_id, state, reason, country, submitted_at,
@@ -34,7 +34,7 @@ ON CONFLICT DO NOTHING
 RETURNING signature_id
 """
 
-# One row for each signature that is asked for; state is null where it is not stored.
+# One row per wanted signature; state is null where it is not stored.
 STORED_SIGNATURES = """
 SELECT wanted.signature_id, s.signer_key, s.petition_id, s.state, s.reason, s.submitted_at, s.erased_at,
        EXISTS (SELECT FROM ledger WHERE ledger.event_id = wanted.signature_id) AS in_ledger
@@ -46,10 +46,10 @@ LEFT JOIN signatures s ON s.signature_id = wanted.signature_id
 async def apply_signs(
     connection: Any, signs: list[SubmittedCommand], judgements: Mapping[UUID, Judgement], gathered: Gathered
 ) -> None:
-    """Store sign commands of different signatures, in their order, and gather what became of each.
+    """Store sign commands of different signatures, in their order, and gather the outcome of each.
 
     Raises:
-        LaneTaken: another verify has decided one of them at this moment.
+        LaneTaken: another verify has decided one of them at the same moment.
     """
     rows = [_signature_row(submission, judgements[submission.event_id]) for submission in signs]
     inserted = await _insert_signatures(connection, INSERT_SIGNATURES, rows)
@@ -59,18 +59,18 @@ async def apply_signs(
     if len(new) == len(signs):
         return
     left = [submission for submission in signs if submission.event_id not in inserted]
-    # What was not inserted is either known by its id (a replay) or lost against another signature of its signer.
+    # A command that was not inserted is a replay (its id is stored) or a duplicate of its signer's other signature.
     stored = {
         row["signature_id"]: row
         for row in await connection.fetch(STORED_SIGNATURES, [submission.event_id for submission in left])
     }
-    # One that the ledger counts is no duplicate: its row was deleted, and is not to come back.
+    # A signature in the ledger is not a duplicate: its row was deleted, and must not be inserted again.
     known = {number for number, row in stored.items() if row["in_ledger"] or row["state"] is not None}
     verdict = Judgement(SignatureState.DUPLICATE, Reason.ALREADY_SIGNED)
     duplicates = [_signature_row(submission, verdict) for submission in left if submission.event_id not in known]
     recorded = await _insert_signatures(connection, INSERT_DUPLICATES, duplicates)
     if len(recorded) < len(duplicates):
-        # Or, when it does not pass, something in the database refuses rows without an error: a trigger, a policy.
+        # If retries do not help, something in the database drops rows without an error: a trigger, a policy.
         raise LaneTaken("another verify decided a signature of this batch meanwhile, or its row is refused")
     for submission in left:
         if submission.event_id in known:
@@ -80,7 +80,7 @@ async def apply_signs(
 
 
 async def _insert_signatures(connection: Any, statement: str, rows: list[tuple[Any, ...]]) -> set[UUID]:
-    """Insert what does not collide; returns the ids that were inserted."""
+    """Insert the rows that do not conflict. Returns the ids that were inserted."""
     if not rows:
         return set()
     columns = [list(column) for column in zip(*rows, strict=True)]

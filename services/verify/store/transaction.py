@@ -1,10 +1,10 @@
-"""One transaction per batch, set-based, safe to repeat.
+"""One transaction per batch, set-based and idempotent.
 
-Killed before the commit, nothing happened. Killed after it, the same batch comes again and finds every command decided:
-`VerifyStore.apply` then answers with what is stored, positions included.
+After a crash before the commit, nothing has changed. After a crash after it, the batch is redelivered and every command is
+already decided: `VerifyStore.apply` then returns what is stored, including positions.
 
-The ledger decides what is decided. A command whose event is in the ledger is a replay, also when the row of its signature
-was deleted or edited by hand: nothing is written for it. A command that contradicts its row of the ledger is set aside.
+The ledger is authoritative. A command whose event is in the ledger is a replay, even if the row of its signature was deleted
+or edited by hand: nothing is written for it. A command that contradicts its ledger row is set aside.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class VerifyStore:
         submissions = [submission for submission, _ in batch]
         set_aside(shared_ids(submissions))
         decided: set[UUID] = set()
-        while True:  # each time with more events that are known to be in the ledger
+        while True:  # each round knows more events to be in the ledger
             try:
                 return await self._decide(submissions, judgements, decided)
             except _DecidedBefore as found:
@@ -87,11 +87,11 @@ class VerifyStore:
     async def _collided_with(
         self, collision: asyncpg.UniqueViolationError, batch: Sequence[SubmittedCommand], decided: set[UUID]
     ) -> set[UUID]:
-        """The events of the batch that the ledger turns out to have. The transaction that collided is rolled back.
+        """After a collision and rollback, the events of the batch that are in the ledger.
 
         Raises:
-            LaneTaken: it has none of them, so a rival wrote something else.
-            asyncpg.UniqueViolationError: this is not about the ledger.
+            LaneTaken: none is, so another process wrote other events to the lane.
+            asyncpg.UniqueViolationError: the collision is not in the ledger.
         """
         if collision.table_name != "ledger":
             raise collision
@@ -105,14 +105,14 @@ class VerifyStore:
 
 
 def _taken(collision: asyncpg.UniqueViolationError) -> str:
-    """What a collision was about: the constraint, and of the detail only the numbers of a lane and a position."""
+    """A collision for a message: the constraint, and of its detail only the numbers of lane and position."""
     place = _TAKEN_PLACE.match(collision.detail or "")
     where = f", lane {place[1]}, position {place[2]}" if place else ""
     return f"constraint {collision.constraint_name}{where}"
 
 
 class _DecidedBefore(Exception):
-    """The ledger has events that the transaction decided as if they were new. It is rolled back, and done without them."""
+    """The ledger has events that the transaction decided as new. It is rolled back, and repeated without them."""
 
     def __init__(self, event_ids: set[UUID]) -> None:
         super().__init__(f"{len(event_ids)} events")

@@ -1,6 +1,6 @@
-"""What tally tells other services: each milestone once, the newest snapshot of every petition, and what it takes back."""
+"""What tally announces: each milestone once, the newest snapshot of every petition, and snapshots that it takes back."""
 
 from typing import Final
 
 SOURCE: Final = "/groundswell/tally"
-"""The ``ce_source`` of what tally publishes."""
+"""The ``ce_source`` of tally's events."""

@@ -1,8 +1,8 @@
 """Milestones: finding those that are reached and not announced, and announcing each once.
 
 Contract: a milestone is recorded in Redis by the call that reached it, is announced only if the ledger proves it (`proof`),
-and is published once, with one id, whoever dies when. What nobody counted up to just now, such as a milestone that was added
-below the count, is found without counting anything (`MilestoneFinder`).
+and is announced once: a publication that a crash repeats has the same id. Milestones that no batch reached, such as one that
+was added below the present count, are found without counting anything (`MilestoneFinder`).
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class MilestoneFinder:
     """Finds milestones that are reached and not announced, without counting anything.
 
     Args:
-        catalogue: Has the petitions' milestones.
+        catalogue: The petitions and their milestones.
         store: The tallies.
         ledger: The milestones that were recorded.
-        ownership: Which petitions are looked at.
+        ownership: Knows the petitions to look at.
     """
 
     def __init__(self, *, catalogue: Catalogue, store: TallyStore, ledger: Ledger, ownership: Ownership) -> None:
@@ -54,25 +54,25 @@ class MilestoneFinder:
         return petition.milestones if petition is not None else []
 
     def changed(self, petition_ids: Iterable[str]) -> None:
-        """These petitions may have a milestone that their count has passed already."""
+        """Note petitions that may have a milestone that their count has passed already."""
         self._changed.update(petition_ids)
 
     def rebuilt(self, petition_id: str, state: TallyState) -> None:
-        """The petition's tally was rebuilt, and was once as high as its peak."""
+        """Note a rebuilt tally: milestones up to its peak are reached."""
         self._peaks[petition_id] = state.peak
         self._changed.add(petition_id)
 
     def reached(self, petition_id: str, threshold: int) -> None:
-        """The ledger has counted up to a milestone that was never recorded: it is found at the next look.
+        """Note a milestone that the ledger proves and that was never recorded: the next look finds it.
 
-        Whatever Redis has noted of it, it was not announced.
+        It was never announced, whatever Redis has marked it as.
         """
         self._unrecorded.setdefault(petition_id, set()).add(threshold)
         self._changed.add(petition_id)
         self._peaks[petition_id] = max(self._peaks.get(petition_id, 0), threshold)
 
     def take_changed(self) -> set[str]:
-        """The petitions to look at since the last time."""
+        """Return and forget the petitions that were noted since the last call."""
         changed, self._changed = self._changed, set()
         return changed
 
@@ -82,7 +82,7 @@ class MilestoneFinder:
         The caller holds `KnownFences.turn`.
 
         Raises:
-            redis.exceptions.RedisError, OSError: Redis is away; look again.
+            redis.exceptions.RedisError, OSError: Redis is away; transient.
         """
         if not petitions:
             return [], []
@@ -100,13 +100,13 @@ class MilestoneFinder:
             if isinstance(reply, Damaged):
                 damaged.append(petition)
             elif isinstance(reply, Applied):
-                if reply.revision:  # else Redis has lost the tally again
+                if reply.revision:  # 0: Redis has lost the tally again
                     self._peaks.pop(petition, None)
                 reached.extend(reply.unannounced)
         return reached, damaged
 
     async def left_unannounced(self) -> list[Reached]:
-        """What a crash between PostgreSQL and Kafka left, also of petitions that the catalogue does not hold yet."""
+        """Milestones that a crash between PostgreSQL and Kafka left, also of petitions not yet in the catalogue."""
         partition = await self._ownership.partitioner()
         left = await self._ledger.unannounced()
         return [reached for reached in left if partition(reached.petition_id) in self._ownership.partitions]
@@ -115,14 +115,14 @@ class MilestoneFinder:
 class MilestoneAnnouncer:
     """Announces each milestone once.
 
-    Redis has it as reached (from the Lua call that counted), PostgreSQL decides whether it is the first time, Kafka gets
-    the event, then both are marked. Killed before PostgreSQL: the batch comes again and finds the mark in Redis. Killed
-    before Kafka acknowledged, or before the marks: the row without ``announced_at`` is found at the next assignment, and
-    the same event, with the same id, is published again.
+    The Lua call that counted has marked it as reached in Redis; PostgreSQL decides whether it is new; the event goes to
+    Kafka; then both are marked as announced. After a crash before PostgreSQL, the batch is redelivered and finds the mark
+    in Redis. After a crash before Kafka's acknowledgement or before the marks, the next assignment finds the row without
+    ``announced_at``, and publishes the same event with the same id again.
 
-    What is announced leads to mails that nobody can call back. So each milestone is proved by the ledger first: a count in
-    Redis may have been raised by hand, or by a fact that nobody decided. Where it cannot be proved, nothing is announced,
-    Redis forgets the mark, and `on_unproved` is called with the petition, whose tally has to be rebuilt.
+    An announcement leads to mails, which cannot be recalled. So the ledger proves each milestone first: a count in Redis
+    may have been raised by hand, or by a forged fact. A milestone that cannot be proved is not announced, its mark in Redis
+    is deleted, and `on_unproved` is called with the petition, whose tally has to be rebuilt.
     """
 
     def __init__(
@@ -136,10 +136,14 @@ class MilestoneAnnouncer:
     ) -> None:
         self._ledger, self._store, self._producer, self._metrics = ledger, store, producer, metrics
         self._proof, self.on_unproved = MilestoneProof(ledger=ledger, store=store), on_unproved
-        self._announcing = asyncio.Lock()  # the batch and the watch may have found the same milestone
+        self._announcing = asyncio.Lock()  # batch and watch may find the same milestone
 
     async def announce(self, milestones: Iterable[Reached]) -> None:
-        """Announce what has not been announced, lowest threshold first."""
+        """Announce the milestones that have not been announced, lowest threshold first.
+
+        Raises:
+            asyncpg.PostgresError, aiokafka.errors.KafkaError, redis.exceptions.RedisError, OSError: transient.
+        """
         for reached in sorted(milestones, key=lambda item: (item.petition_id, item.threshold)):
             async with self._announcing:
                 await self._announce(reached)

@@ -1,7 +1,7 @@
-"""Whether a milestone was really reached: the ledger is asked before anything is announced.
+"""Proves with the ledger, before an announcement, that a milestone was really reached.
 
-The count in Redis is what is shown, and it is quick. It may also have been raised by hand, or by a fact that nobody decided,
-until the audit puts it right. A wrong number on a page is gone in seconds; a mail that went out stays.
+The count in Redis may have been raised by hand, or by a forged fact, until an audit repairs it. A wrong number on a page is
+gone in seconds; a mail cannot be recalled.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from services.tally.counting.tally import DamagedTally, Reached
 
 
 class MilestoneProof:
-    """Asks the ledger. A milestone is rare, so an exact answer is affordable."""
+    """Proves milestones with the ledger. They are rare, so an exact proof is affordable."""
 
     def __init__(self, *, ledger: Ledger, store: TallyStore) -> None:
         self._ledger, self._store = ledger, store
@@ -20,12 +20,12 @@ class MilestoneProof:
     async def holds(self, reached: Reached) -> bool:
         """Whether the petition's count was ever as high as the threshold.
 
-        Facts of several lanes are not always counted in the order of their own times. Where signatures were taken back
-        around the threshold, the course of the count by those times may therefore miss it by a few. Then the tally itself
-        is proved: if it is the exact sum of the ledger's rows, so was the count that reached the threshold.
+        Facts of several lanes are not always counted in the order of their own times. Where signatures were revoked around
+        the threshold, the count in the order of those times may therefore miss it by a few. Then the tally itself is
+        audited: if it is the exact sum of the ledger's rows, so was the count that reached the threshold.
 
         Raises:
-            asyncpg.PostgresError, redis.exceptions.RedisError, OSError: something is away; nothing can be said.
+            asyncpg.PostgresError, redis.exceptions.RedisError, OSError: something is away; there is no result.
         """
         petition_id, threshold = reached.petition_id, reached.threshold
         ever, now = await self._ledger.ever_counted(petition_id)

@@ -1,7 +1,7 @@
-"""Snapshots: the newest tally of every petition that changed goes to ``tallies.updated``, coalesced.
+"""Snapshots: the newest tally of each changed petition is published to ``tallies.updated``, coalesced.
 
 Contract: at most one snapshot per interval and petition, and never one that is older than what this process has published.
-A crash loses only which petitions had changed; the next owner of a partition publishes all of its petitions.
+A crash only loses the list of changed petitions; the next owner of a partition publishes snapshots of all its petitions.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What this process has last put on the topic about a petition."""
+    """The last snapshot of a petition that this process has published."""
 
     version: tuple[int, int]
     value: bytes | None = None
-    """The record's value; None if this process only knows that the version is there."""
+    """The record's value; None if this process only knows that the version is on the topic."""
 
 
 class SnapshotAnnouncer:
-    """Publishes the newest snapshot of every petition that changed, at most once per interval and petition."""
+    """Publishes the newest snapshot of each changed petition, at most once per interval and petition."""
 
     def __init__(
         self,
@@ -53,20 +53,20 @@ class SnapshotAnnouncer:
         self._published: dict[str, Published] = {}
 
     def changed(self, petition_ids: Iterable[str]) -> None:
-        """These petitions have a new count."""
+        """Note petitions with a new count."""
         self._changed.update(petition_ids)
 
     def forget(self) -> None:
-        """Partitions changed hands: another process may have published since."""
+        """Forget what was published: partitions changed hands, so another process may have published since."""
         self._published.clear()
 
     def rebuilt(self, petition_id: str) -> None:
-        """The petition's tally was put right: whatever was published of it, the next snapshot is published."""
+        """Note a rebuilt tally: its next snapshot is published, whatever was published before."""
         self._published.pop(petition_id, None)
         self._changed.add(petition_id)
 
     def overtaken(self, petition_id: str, version: tuple[int, int]) -> None:
-        """The topic ends with an older snapshot than it should: publish again, if Redis has a newer one than that."""
+        """Note that the topic ends with an older snapshot: publish again, if Redis has a newer version than that."""
         self._published[petition_id] = Published(version)
         self._changed.add(petition_id)
 
@@ -76,14 +76,14 @@ class SnapshotAnnouncer:
         return published is not None and (version < published.version or value == published.value)
 
     def tell_again(self) -> None:
-        """What was published may go out once more, the same or newer."""
+        """Allow every snapshot to be published once more, with the same or a newer version."""
         self._published = {
             petition_id: Published((published.version[0], published.version[1] - 1))
             for petition_id, published in self._published.items()
         }
 
     async def run(self) -> None:
-        """Publish, for ever; failures of Kafka or Redis only delay."""
+        """Publish for ever; failures of Kafka or Redis only delay it."""
         while True:
             await asyncio.sleep(self._interval)
             try:
@@ -95,7 +95,7 @@ class SnapshotAnnouncer:
                 log.warning("snapshots_delayed", cause=type(error).__name__)
 
     async def last_flush(self) -> None:
-        """Publish what is left when the process stops; if that fails, the partitions' next owner does it."""
+        """Publish the remaining snapshots when the process stops; if that fails, the partitions' next owner does it."""
         try:
             await self.flush()
         except Exception as error:
@@ -105,13 +105,13 @@ class SnapshotAnnouncer:
             log.info("snapshots_left_to_next_owner", cause=type(error).__name__)
 
     async def flush(self) -> None:
-        """Publish the snapshots of all petitions that changed since the last time."""
+        """Publish the snapshots of all petitions that changed since the last call."""
         if not self._changed:
             return
         petition_ids, self._changed = sorted(self._changed), set()
         try:
             snapshots = await self._store.tallies(petition_ids)
-            # A lower version than one that went out means that Redis has just lost its state. Healing marks the
+            # A lower version than the published one means that Redis has just lost its state. Healing marks the
             # petition as changed again; until then subscribers keep the right number.
             newer = {
                 petition_id: (tally, _snapshot_record(tally))

@@ -1,9 +1,9 @@
-"""Taking back: what stands on ``tallies.updated`` is what Redis has and the ledger proves, or its owner takes it back.
+"""Taking back: the owner of a petition replaces snapshots on ``tallies.updated`` that the ledger does not prove.
 
-Readers take the snapshot with the higher version. That keeps a late, older one from being believed; it would also keep a
-wrong one for ever: a snapshot that nobody counted, or one from before PostgreSQL was put back to an older state. So the
-owner of a petition reads along. What it has not published itself, and what Redis does not have, is compared with the ledger;
-what the ledger does not prove is answered by a snapshot of a new epoch, which stands above it.
+Readers accept the snapshot with the higher version. So a late, older one is ignored; but a wrong one would also stay for
+ever: a forged snapshot, or one from before PostgreSQL was restored to an older state. So the owner of a petition reads the
+topic too. It compares snapshots that it has not published itself with Redis, and where Redis does not have them, with the
+ledger. One that the ledger does not prove is replaced by a snapshot of a new, higher epoch.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from shared.contract.events import TallyUpdated
 log = structlog.get_logger(__name__)
 
 Rebuild = Callable[[str, str, int], Awaitable[TallyState]]
-"""Rebuilds a petition's tally: its id, the cause, and the epoch that the new one has to be above; -1 for none."""
+"""Rebuilds a petition's tally; called with its id, the cause, and the epoch that the new one must exceed (-1: none)."""
 
 _MOST: Final = 10_000
-"""Most petitions that wait to be compared. A flood of forged snapshots is answered in portions of this size."""
+"""Most petitions that wait for comparison. A flood of forged snapshots is answered in portions of this size."""
 
 
 class TakingBack:
-    """Compares what was announced with what was counted.
+    """Compares announced snapshots with the counts.
 
     Args:
-        ownership: Which petitions are this process's.
+        ownership: Knows the petitions of this process.
         store: The tallies.
-        snapshots: What this process has published itself.
-        announced: The newest snapshot of a petition on the topic, as far as known.
-        rebuild: How a tally is put right.
-        metrics: Counts what was taken back, and what was overtaken.
+        snapshots: Knows what this process has published itself.
+        announced: Returns the newest known snapshot of a petition on the topic.
+        rebuild: Rebuilds a tally.
+        metrics: The counting metrics.
     """
 
     def __init__(
@@ -56,40 +56,40 @@ class TakingBack:
         self._heard: dict[str, TallyUpdated] = {}
 
     def on_overtaken(self, petition_id: str, version: tuple[int, int]) -> None:
-        """The topic ends with `version` after a newer snapshot, or with something that is none: put that right."""
+        """Handle a topic that ends with the older `version` after a newer one, or with an invalid snapshot."""
         if self._ownership.owns(petition_id):
             self._metrics.snapshots_overtaken.inc()
             log.warning("snapshot_overtaken", petition=petition_id, version=version)
             self._snapshots.overtaken(petition_id, version)
 
     def on_announced(self, snapshot: TallyUpdated, value: bytes) -> None:
-        """A snapshot stands on the topic. If this process owns its petition and has not written it, it is compared."""
+        """Handle a snapshot on the topic. If this process owns its petition and has not published it, it is compared."""
         if self._ownership.owns(snapshot.petition_id) and not self._snapshots.is_ours(
             snapshot.petition_id, snapshot.version, value
         ):
             self.heard(snapshot)
 
     def compare(self, petition_ids: Iterable[str]) -> None:
-        """Compare what was last announced of these petitions with what is counted, at the next `put_right`."""
+        """Let the next `put_right` compare the last announced snapshots of these petitions with their counts."""
         for petition_id in petition_ids:
             if (announced := self._announced(petition_id)) is not None:
                 self.heard(announced)
 
     def heard(self, snapshot: TallyUpdated) -> None:
-        """A snapshot stands on the topic that this process did not publish. It is compared with the next `put_right`."""
+        """Note a snapshot that this process did not publish; the next `put_right` compares it."""
         before = self._heard.get(snapshot.petition_id)
         if (before is None and len(self._heard) < _MOST) or (before is not None and snapshot.version >= before.version):
             self._heard[snapshot.petition_id] = snapshot
 
     def forget(self) -> None:
-        """Other petitions are this process's now."""
+        """Forget what was noted: this process owns other petitions now."""
         self._heard.clear()
 
     async def put_right(self) -> None:
-        """Compare what was heard, and take back what was not counted.
+        """Compare the noted snapshots, and take back those that the ledger does not prove.
 
         Raises:
-            RebuildOvertaken, asyncpg.PostgresError, redis.exceptions.RedisError, OSError: try again; nothing is forgotten.
+            RebuildOvertaken, asyncpg.PostgresError, redis.exceptions.RedisError, OSError: transient; nothing is forgotten.
         """
         heard, self._heard = self._heard, {}
         if not heard:
@@ -108,12 +108,12 @@ class TakingBack:
                 await self._answer(announced)
 
     async def _answer(self, announced: TallyUpdated) -> None:
-        # Redis may have lost what was announced. The ledger has not: it is asked first.
+        # Redis may have lost what was announced, so it is first rebuilt from the ledger.
         petition_id = announced.petition_id
         proved = await self._rebuild(petition_id, "announced", -1)
         if agrees(announced, proved.version, proved.count, proved.countries):
             return
-        # Counted meanwhile, or never: the ledger does not hold what was announced, so its owner begins a new epoch.
+        # The ledger does not prove what was announced, so a new epoch takes it back.
         answer = await self._rebuild(petition_id, "taken_back", max(announced.epoch, proved.epoch))
         self._metrics.taken_back.inc()
         log.error(
@@ -125,7 +125,7 @@ class TakingBack:
 
 
 def agrees(announced: TallyUpdated, version: tuple[int, int], count: int, countries: Mapping[str, int]) -> bool:
-    """Whether what was announced is no more than what was counted: older, or the same in every number."""
+    """Whether the ledger or Redis confirms a snapshot: its version is lower, or the same with the same numbers."""
     if announced.version != version:
         return announced.version < version
     return announced.count == max(0, count) and dict(announced.countries) == dict(countries)

@@ -1,11 +1,11 @@
-// Live numbers: replaces the counts that the server wrote with newer ones as they come. The page is whole without it.
+// Live numbers: replaces the counts that the server wrote with newer ones as they come. The page is complete without it.
 "use strict";
 
 (() => {
   const main = document.querySelector("[data-live]");
   if (!main || !window.EventSource) return;
 
-  const exact = new Intl.NumberFormat("en-US"); // 111,236: as the server writes it
+  const exact = new Intl.NumberFormat("en-US"); // 111,236, the server's format
   const grouped = (number) => exact.format(number);
   const word = (number) => (number === 1 ? "supporter" : "supporters");
   const versions = new Map();
@@ -13,7 +13,7 @@
   const find = (name, value) => main.querySelectorAll(value === undefined ? `[${name}]` : `[${name}="${CSS.escape(value)}"]`);
   const write = (elements, text) => elements.forEach((element) => { element.textContent = text; });
 
-  // A higher epoch stands above every revision of before; within an epoch, the higher revision is newer.
+  // A higher epoch is newer than all revisions of lower ones; within an epoch, the higher revision is newer.
   const older = (a, b) => (a.epoch !== b.epoch ? a.epoch < b.epoch : a.revision < b.revision);
 
   function showCount({ petition_id: petition, count, revision, epoch = 0 }) {
@@ -21,7 +21,7 @@
     const known = versions.get(petition);
     if (known && older(version, known)) return;
     versions.set(petition, version);
-    // The page may say how old its counts are: the stream begins with the same ones, and what comes later is new.
+    // The page may show the age of its counts. The stream begins with the same ones; later ones are new.
     if (known ? older(known, version) : [...find("data-count", petition)].some((one) => one.textContent === "–")) {
       main.querySelectorAll("[data-age]").forEach((age) => age.remove());
     }
@@ -64,7 +64,7 @@
       showSupporters(whole.supporters);
     });
     source.addEventListener("error", () => {
-      // A lost connection is taken up again by the browser itself; a refused one (503) is not. Not all at once.
+      // The browser itself reconnects a lost connection, but not a refused one (503). Delays are random, against a rush.
       if (source?.readyState === EventSource.CLOSED) {
         close();
         timer = setTimeout(open, 15_000 + Math.random() * 30_000);
@@ -77,7 +77,7 @@
     source = null;
   }
 
-  // Nobody reads a hidden tab: it gives its place back, and gets the newest count when it is shown again.
+  // A hidden tab releases its stream, and gets the newest count when it is shown again.
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   window.addEventListener("pagehide", close);
   window.addEventListener("pageshow", open);
