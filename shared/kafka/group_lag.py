@@ -51,19 +51,19 @@ class GroupLag:
         self._said: dict[Group, str] = {}  # why it could not be measured, so that the log has it once
         self._lag = Gauge(
             "groundswell_group_lag_records",
-            "Records on the topic that the group has not committed yet, as the brokers say; absent while they do not answer",
+            "Records that the group has not committed yet, according to the brokers; absent while they do not answer",
             ["group", "topic"],
             registry=registry,
         )
         self._committed = Gauge(
             "groundswell_group_committed_offset",
-            "The group's committed offsets, summed over the topic's partitions: unchanged while nothing is committed",
+            "Sum of the group's committed offsets over the topic's partitions; constant while nothing is committed",
             ["group", "topic"],
             registry=registry,
         )
         self._failures = Counter(
             "groundswell_group_lag_failures",
-            "Times that a group's lag could not be measured, by cause; retried after ten seconds",
+            "Failed measurements of a group's lag, by cause; retried after ten seconds",
             ["cause"],
             registry=registry,
         )

@@ -71,7 +71,7 @@ class Readiness:
         # rises, and only this tells.
         failing = Gauge(
             "groundswell_readiness_failing",
-            "1 while /readyz says that something is wrong, by check; needed=no: the service is ready without it",
+            "1 while the readiness check fails, by check; needed=no: the service stays ready without it",
             ["check", "needed"],
             registry=registry,
         )

@@ -83,7 +83,7 @@ class Connections:
         self._waiting: dict[GuardedProtocol, float] = {}
         self._cut = Counter(
             "groundswell_http_connections_cut",
-            "Connections ended because of what their client did or failed to do",
+            "HTTP connections closed because of their client's behaviour, by cause",
             ["cause"],
             registry=registry,
         )
@@ -91,7 +91,7 @@ class Connections:
             self._cut.labels(cause=cause)
         self._malformed = Counter(
             "groundswell_http_requests_malformed",
-            "Requests refused because they can be read in two ways, or in none (shared/web/malformed.py)",
+            "HTTP requests refused because they are malformed or ambiguous, by cause (shared/web/malformed.py)",
             ["cause"],
             registry=registry,
         )
