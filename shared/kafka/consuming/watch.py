@@ -100,7 +100,10 @@ class ConsumerWatch:
             try:
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     await self._measure(client, sorted(client.assignment()))
-            except (KafkaError, TimeoutError) as error:  # Kafka is away, or there was a rebalance; the next round retries
+            except (
+                KafkaError,
+                TimeoutError,
+            ) as error:  # Kafka is away, or there was a rebalance; the next round retries
                 self.lag = None
                 log.debug("lag_unknown", topic=self._topic, cause=type(error).__name__)
                 if time.monotonic() - self._answered > _SILENT_SECONDS:
