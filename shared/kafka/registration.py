@@ -24,24 +24,24 @@ Records: TypeAlias = tuple[ConsumerRecord[Any, Any], ...]
 
 
 class RawSubscriber:
-    """A batch subscriber that hands on the records of each poll as the Kafka client read them.
+    """A batch subscriber that passes on the records of each poll as the Kafka client read them.
 
-    FastStream would decode the whole batch before the handler runs, and one bad record or header would fail all of it.
+    FastStream would decode the whole batch before the handler runs, and one bad record or header would fail the batch.
 
-    Registers itself; make it before the broker starts.
+    The constructor registers the subscriber; call it before the broker starts.
 
     Args:
-        broker: Where it is registered.
-        topic: What to read.
+        broker: The broker at which to register.
+        topic: The topic to read.
         on_records: Takes the records of one poll. The next poll waits until it returns.
         on_bug: Called with what `on_records` raises. FastStream would log it and go on.
-        reader: Who reads, for the AsyncAPI document.
-        group: The consumer group; without one every instance reads all partitions.
-        start: Where to begin when the group has committed nothing, or there is none.
-        max_records: Most records of one poll.
-        batch_timeout_ms: Longest wait of a poll for a first record, and how long FastStream sleeps after an empty one.
+        reader: Name of the reader in the AsyncAPI document.
+        group: The consumer group; without one, every instance reads all partitions.
+        start: Where to begin if there is no group or it has committed nothing.
+        max_records: Maximum records of one poll.
+        batch_timeout_ms: Maximum wait of a poll for a first record; also how long FastStream sleeps after an empty poll.
         listener: Called at every rebalance.
-        options: More options of `aiokafka.AIOKafkaConsumer`.
+        options: Further options of `aiokafka.AIOKafkaConsumer`.
     """
 
     def __init__(

@@ -25,15 +25,16 @@ from shared.kafka.records.record import Record
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """A batch that was given to the sender."""
+    """A batch that was given to the sender and is in flight."""
 
     records: int
-    """How many of the records offered it took, from the first on."""
+    """How many of the given records it holds, from the first on."""
     acknowledged: asyncio.Future[Any]
     told: Callable[[BaseException], BaseException]
-    """What callers are told of an error with which it ended."""
+    """Maps the error with which the batch failed to the error that callers get."""
     arrival: Callable[[Any], int | None] = field(default=lambda _: None)
-    """When the brokers took it, from what `acknowledged` holds; see `shared.contract.bounds.arrival`."""
+    """Maps the result of `acknowledged` to the time at which the broker appended the batch; see
+    `shared.contract.bounds.arrival`."""
 
 
 Send = Callable[[str, int, Sequence[Record]], Awaitable[UnderWay]]
