@@ -58,7 +58,7 @@ class Problem(Exception):
 
 
 class FieldProblem(BaseModel):
-    """A field that must be put right."""
+    """A field that must be corrected."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -76,9 +76,7 @@ class ProblemDetails(BaseModel):
     title: str
     status: Annotated[int, Field(ge=400, le=599)]
     detail: str
-    errors: Annotated[
-        list[FieldProblem], Field(description="One entry per field that must be put right, or be named.")
-    ] = []
+    errors: Annotated[list[FieldProblem], Field(description="One entry per field that is invalid or missing.")] = []
 
 
 def prefers_html(accept: bytes | None) -> bool:
