@@ -5,8 +5,8 @@ import socket
 
 LOOPBACK = "127.0.0.1"
 
-# Below Linux's and macOS's ephemeral ranges (32768 and 49152 upwards): a server that is killed and restarted must get
-# its port back, and an outgoing connection of anybody could have been given an ephemeral one in the meantime.
+# Below the ephemeral ranges of Linux and macOS (from 32768 and 49152): a server that is killed and restarted needs its port
+# again, and an ephemeral one could have been assigned to an outgoing connection meanwhile.
 _FIRST, _LAST = 20_000, 32_000
 _TRIES = 200
 
@@ -14,7 +14,7 @@ _TRIES = 200
 def free_port() -> int:
     """Return a port of 127.0.0.1 on which nothing listens.
 
-    Chosen at random, so that several stacks and test runs that start at the same moment do not meet.
+    Chosen at random, so that stacks and test runs that start at the same moment do not collide.
 
     Raises:
         RuntimeError: no free port was found in `_TRIES` tries.
@@ -38,5 +38,5 @@ def is_free(port: int) -> bool:
         return True
 
 
-# Ports given out by this process, whose servers may not have been started yet.
+# Ports that this process has assigned, whose servers may not have been started yet.
 _given: set[int] = set()
