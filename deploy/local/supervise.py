@@ -59,7 +59,7 @@ class Supervisor:
         self._mending: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> NoReturn:
-        """Start again what ends by itself, until this is cancelled."""
+        """Restart what ends by itself, until cancelled."""
         try:
             while True:
                 for process in self._stack.processes:
@@ -75,7 +75,7 @@ class Supervisor:
         if task is not None:
             if not task.done():
                 return
-            task.result()  # what it raised is a bug of ours, and ends `up` with its traceback
+            task.result()  # an exception is a bug, and ends `up` with its traceback
             del self._mending[process.name]
         if process.ended_by_itself:
             self._stack.note_ready(process, ready=False)

@@ -91,7 +91,7 @@ class MailboxStore:
 
 
 def parse(*, mail_id: int, mail_from: str, rcpt_to: Sequence[str], content: bytes, received_at: str) -> Mail:
-    """Take a message (RFC 5322) apart into what the mailbox shows."""
+    """Parse a message (RFC 5322) into what the mailbox shows."""
     message = email.message_from_bytes(content, policy=email.policy.default)
     return Mail(
         id=mail_id,
@@ -107,5 +107,5 @@ def parse(*, mail_id: int, mail_from: str, rcpt_to: Sequence[str], content: byte
 
 def _body(message: EmailMessage, kind: str) -> str:
     part = message.get_body(preferencelist=(kind,))
-    # SMTP ends lines with CRLF; what was written had the newlines of Python.
+    # SMTP ends lines with CRLF; the sender wrote Python's newlines.
     return "" if part is None else str(part.get_content()).replace("\r\n", "\n")

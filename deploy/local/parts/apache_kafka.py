@@ -147,11 +147,11 @@ def server_properties(
         # 50 each by default; opening them is most of a first start.
         "offsets.topic.num.partitions": "4",
         "transaction.state.log.num.partitions": "4",
-        # A group waits 3 s for more members by default; here nobody else comes, and tests start many groups.
+        # A group waits 3 s for more members by default; here no others join, and tests start many groups.
         "group.initial.rebalance.delay.ms": "0",
-        # Room for sessions of tests that watch a consumer being declared dead.
+        # Allows the short sessions of tests in which a consumer is declared dead.
         "group.min.session.timeout.ms": "1000",
-        # After a crash a broker may register again only when its last session has run out (9 s by default).
+        # After a crash a broker can register again only after its last session has expired (9 s by default).
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "500",
     }

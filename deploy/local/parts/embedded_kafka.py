@@ -120,7 +120,7 @@ class EmbeddedKafka(KafkaBroker):
         ]
 
     def _environ(self) -> Mapping[str, str]:
-        # It reads LISTENER_URL, STORAGE_ENGINE and more from the environment; nothing there is meant for it.
+        # It reads LISTENER_URL, STORAGE_ENGINE and more from the environment, which is not meant for it.
         if self._files is None:
             return {}
         return {

@@ -15,11 +15,11 @@ from deploy.local.parts.process import Process
 
 
 class Valkey(Process):
-    """A Valkey server with an append-only file, so that it has its data again after a restart.
+    """A Valkey server with an append-only file, so that its data survives a restart.
 
     Args:
-        data_dir: where the append-only file is kept; made when it is not there.
-        password: what clients log in with; a new one when none is given.
+        data_dir: the folder of the append-only file; created if missing.
+        password: the clients' password; by default a new one.
     """
 
     def __init__(self, *, data_dir: Path, log_dir: Path, port: int | None = None, password: str | None = None) -> None:
