@@ -41,13 +41,13 @@ async def up(*, broker: BrokerKind, state_dir: Path, as_json: bool, usual_ports:
     Returns:
         The exit code: 0 after a requested stop, 1 if it could not be started.
     """
-    # Wider than any address, whatever the terminal: addresses are there to be copied, not to be cut or broken in two.
+    # Wider than any address, whatever the terminal, so that addresses can be copied without line breaks.
     out, err = Console(width=200), Console(stderr=True)
 
     def report(line: str) -> None:
         err.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    os.umask(0o077)  # what is kept holds personal data and secrets; children inherit it
+    os.umask(0o077)  # files hold personal data and secrets; children inherit the mask
     stop_on_signals()
     try:
         with Place(state_dir, report=report, usual_ports=usual_ports) as here:
