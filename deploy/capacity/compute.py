@@ -69,10 +69,10 @@ class _Computation:
         return max(1, whole(cores / self._demand.utilisation))
 
     def _instances_of_tally(self, counting: float, streaming: float) -> int:
-        """As many as the CPU and the streams need. One of them counts the petition, beside its share of the viewers."""
+        """Return the instances that CPU and streams need. One of them counts the petition and serves its share of viewers."""
         least = max(self._instances(counting + streaming), whole(self._demand.viewers / MAX_STREAMS))
         beside_counting = self._demand.utilisation - counting
-        if beside_counting <= 0:  # one petition is then more than its one writer carries: see the ceilings
+        if beside_counting <= 0:  # one petition then exceeds its single writer: see the ceilings
             return least
         return max(least, whole(streaming / beside_counting))
 

@@ -120,7 +120,7 @@ def spellings_of(email: str) -> tuple[Spelling, ...]:
 
 
 def respelled(random: Random, email: str, way: Spelling) -> str:
-    """`email` in another spelling that reaches the same mailbox; never `email` itself."""
+    """Return another spelling that reaches the same mailbox; never `email` itself."""
     local, _, domain = email.rpartition("@")
     match way:
         case "case":
@@ -129,7 +129,7 @@ def respelled(random: Random, email: str, way: Spelling) -> str:
             return f"{local}+{random.choice(_TAGS)}@{domain}"
         case "gmail dots":
             bare = local.replace(".", "")
-            # Without the dot that stood there, so this is never the address itself.
+            # The existing dot is removed, so this is never the address itself.
             return f"{'.'.join((bare[:1], bare[1:])) if random.random() < 0.5 else bare}@{domain}"
         case "full-width letters":
             wide = local.translate(_FULL_WIDTH)

@@ -20,7 +20,7 @@ _SETTLE_SECONDS: Final = 1.0
 
 
 async def wait_for_quiet(watch: Watch, petitions: Petitions, progress: Progress) -> list[str]:
-    """Wait until nothing is under way any more.
+    """Wait until nothing is in progress.
 
     Returns:
         What is still missing when nothing has moved for `STUCK_SECONDS`; empty when all came to its end.

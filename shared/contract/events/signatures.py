@@ -17,7 +17,7 @@ from shared.contract.states import RefusalText, RevocationText
 class SignCommand(Event):
     """A signer asks to support a petition. The event's id is the signature's id, so a client's retry is a replay.
 
-    Its ``repr`` omits the personal data, because exceptions show it and are logged.
+    Its ``repr`` omits who signs, because exceptions show it and are logged.
     """
 
     TYPE: ClassVar[str] = "groundswell.signature.sign.v1"
