@@ -1,4 +1,4 @@
-"""`groundswell admin-events`: who changed what, from the table `admin_events`."""
+"""`groundswell admin-events`: lists who changed what, from the table `admin_events`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared.runtime.unreachable import why
 _CONNECT_SECONDS = 10.0
 
 _WIDTH = 240
-"""Columns where it is no terminal that reads: lines are not broken for `grep`."""
+"""Columns if the output is not a terminal, so that lines are not wrapped for `grep`."""
 
 _LIST = """
 SELECT event_id, at, actor, role, call, petition_id, signature_id, changed, etag_before, etag_after, version, request_id,
@@ -28,7 +28,7 @@ FROM admin_events WHERE $1::text IS NULL OR petition_id = $1 ORDER BY at DESC, e
 
 
 async def list_events(petition_id: str | None, *, limit: int, as_json: bool) -> int:
-    """Print the newest events, the oldest of them first. Returns the exit code: 1 when they cannot be read."""
+    """Print the newest events, the oldest of them first. Returns the exit code: 1 if they cannot be read."""
     settings = settings_with(DatabaseSettings, "POSTGRES_URL")
     try:
         connection = await asyncpg.connect(settings.postgres_url.get_secret_value(), timeout=_CONNECT_SECONDS)

@@ -1,4 +1,4 @@
-"""`groundswell deliveries`: options and words of `services.notify.operations`, at POSTGRES_URL."""
+"""`groundswell deliveries`: the options and output for `services.notify.operations`, at POSTGRES_URL."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from services.notify.outbox.listing import LastWords, Listed, State, moment_text
 from shared.runtime.settings import DatabaseSettings
 
 _SHOWN: Final = 20
-"""Deliveries that are named one by one to a person; JSON has all."""
+"""Maximum number of deliveries that text output names; JSON has all."""
 
 
 async def show(*, petition_id: str | None, state: State | None, limit: int, as_json: bool) -> int:
-    """List deliveries, those that changed last first. Returns the exit code: 1 when PostgreSQL cannot be asked."""
+    """List deliveries, the last changed first. Returns the exit code: 1 if PostgreSQL is away."""
     try:
         async with operations.connected(_postgres_url()) as connection:
             found = await operations.find(connection, petition_id=petition_id, state=state, limit=limit)
@@ -43,10 +43,10 @@ async def show(*, petition_id: str | None, state: State | None, limit: int, as_j
 async def retry(
     *, petition_id: str | None, delivery: UUID | None, all_failed: bool, actor: str | None, as_json: bool
 ) -> int:
-    """Make failed deliveries due again. Returns the exit code: 1 when it is refused, or PostgreSQL cannot be asked.
+    """Make failed deliveries due again. Returns the exit code: 1 if it is refused or PostgreSQL is away.
 
     Raises:
-        typer.BadParameter: not exactly one of petition, delivery and all is named.
+        typer.BadParameter: not exactly one of petition, delivery and all is given.
     """
     if sum([petition_id is not None, delivery is not None, all_failed]) != 1:
         raise typer.BadParameter("name one of --petition, --delivery and --all-failed")
@@ -70,15 +70,15 @@ async def retry(
 
 
 def _postgres_url() -> str:
-    """POSTGRES_URL, or that of the running local stack.
+    """Return POSTGRES_URL, by default that of the running local stack.
 
     Raises:
-        typer.BadParameter: it is wrong, or not there.
+        typer.BadParameter: it is invalid or missing.
     """
     return settings_with(DatabaseSettings, "POSTGRES_URL").postgres_url.get_secret_value()
 
 
-# -------------------------------------------------------------------------------------------------------- what is said
+# -------------------------------------------------------------------------------------------------------------- output
 
 
 def _say(done: DueAgain, petition_id: str | None) -> None:
@@ -103,7 +103,7 @@ def _deliveries(number: int) -> str:
 
 
 def _visible(email: str) -> str:
-    """An address with all that is in it: blanks, and letters that look like others, are shown by their numbers."""
+    """Return an address with blanks and look-alike letters made visible: a text that is not plain ASCII is JSON-escaped."""
     return email if email.isascii() and email.isprintable() and " " not in email else json.dumps(email)
 
 

@@ -1,4 +1,4 @@
-"""`groundswell erase`: has ingest give the command to erase one signature, and waits until verify has carried it out."""
+"""`groundswell erase`: sends the request to erase one signature to ingest, and waits until verify has carried it out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared.runtime import addresses
 from shared.runtime.settings import EnvironmentSettings, SettingsError, load, unset_when_empty
 
 PATIENCE_SECONDS: Final = 30.0
-"""A command is carried out within a second; a restart of any part of the system takes less than half a minute."""
+"""A command is normally carried out within a second; a restart of any part takes less than half a minute."""
 
 _ANSWER_SECONDS: Final = 15.0
 """ingest answers every request within ten."""
@@ -26,13 +26,13 @@ _POLL_SECONDS: Final = 0.2
 
 
 class EraseSettings(EnvironmentSettings):
-    """Where ingest is, and who asks."""
+    """Settings of the command: ingest's address and the administrator's token."""
 
     ingest_url: Annotated[str | None, BeforeValidator(unset_when_empty)] = Field(
-        None, validation_alias="INGEST_URL", description="Where this machine reaches ingest."
+        None, validation_alias="INGEST_URL", description="URL at which this machine reaches ingest."
     )
     public_ingest_url: Annotated[str | None, BeforeValidator(unset_when_empty)] = Field(
-        None, validation_alias="PUBLIC_INGEST_URL", description="Where browsers reach ingest."
+        None, validation_alias="PUBLIC_INGEST_URL", description="URL at which browsers reach ingest."
     )
     admin_token: Annotated[SecretStr | None, BeforeValidator(unset_when_empty)] = Field(
         None, validation_alias="ADMIN_TOKEN", description="Bearer token of an administrator: the secret alone."
@@ -40,37 +40,37 @@ class EraseSettings(EnvironmentSettings):
     admin_tokens: AdminTokens = Field(
         NamedSecrets(""),
         validation_alias="ADMIN_TOKENS",
-        description="As ingest has them; the first one is used if ADMIN_TOKEN is not set.",
+        description="The same value as for ingest; its first token is used if ADMIN_TOKEN is not set.",
     )
 
     def token(self) -> str | None:
-        """The secret to ask with, if there is one."""
+        """Return the administrator's token, or None."""
         if self.admin_token is not None:
             return self.admin_token.get_secret_value()
         return next((one.secret for one in parse(self.admin_tokens.get_secret_value())), None)
 
 
 class Refused(Exception):
-    """The signature was not erased, or not in time. The message says why."""
+    """The signature was not erased, or not in time; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """A signature that is erased."""
+    """An erased signature."""
 
     signature_id: UUID
     petition_id: str
     status: str
-    """What it counts as, as before: ``verified``, ``withdrawn`` and so on."""
+    """Its state, which does not change: ``verified``, ``withdrawn`` and so on."""
     erased_at: str
     """RFC 3339, in UTC."""
 
 
 def erase(signature_id: UUID, *, actor: str | None, reason: str, as_json: bool) -> int:
-    """Erase a signature, as `deploy.cli` describes it. Returns the exit code: 1 when it is not erased.
+    """Erase a signature, as `deploy.cli` describes it. Returns the exit code: 1 if it is not erased.
 
     Raises:
-        typer.BadParameter: an argument or a setting is wrong.
+        typer.BadParameter: an argument or a setting is invalid.
     """
     settings = _settings()
     url, token = settings.ingest_url or settings.public_ingest_url, settings.token()
@@ -124,11 +124,11 @@ def _host(url: str) -> str:
 
 
 def _give(http: httpx.Client, signature_id: UUID, *, actor: str | None, reason: str) -> None:
-    """Have the command given.
+    """Send the request to ingest.
 
     Raises:
         Refused: ingest refuses it, or does not answer.
-        typer.BadParameter: it calls actor or reason wrong.
+        typer.BadParameter: ingest refuses actor or reason as invalid.
     """
     try:
         words = {"reason": reason} if actor is None else {"actor": actor, "reason": reason}
@@ -151,7 +151,7 @@ def _wait(http: httpx.Client, signature_id: UUID) -> Erased:
     """Wait until the signature's status says that it is erased.
 
     Raises:
-        Refused: it does not within `PATIENCE_SECONDS`.
+        Refused: it is not erased within `PATIENCE_SECONDS`.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
@@ -167,7 +167,7 @@ def _wait(http: httpx.Client, signature_id: UUID) -> Erased:
 
 
 def _status(http: httpx.Client, signature_id: UUID) -> dict[str, Any]:
-    """What ingest says of the signature; empty while it cannot say."""
+    """Return the signature's status from ingest; empty if ingest does not answer 200."""
     try:
         answer = http.get(f"/v1/signatures/{signature_id}")
     except httpx.TransportError:

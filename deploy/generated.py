@@ -1,4 +1,4 @@
-"""Files that are made from the code, and the check that they still say what the code says."""
+"""Files that are generated from the code, and the check that they are up to date."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from shared.runtime.settings import environment_name
 
 ROOT = Path(__file__).resolve().parent.parent
 EVENTS = "docs/events"
-"""The folder in which every file is generated."""
+"""A folder that holds generated files only."""
 
 
 def generated_files() -> dict[str, str]:
-    """Every generated file's path, from the project's root, and what it must hold."""
+    """Return the content of every generated file, by its path from the project's root."""
     return {
         "docs/openapi.json": _json(ingest_document()),
         "docs/openapi-tally.json": _json(tally_document()),
@@ -48,13 +48,13 @@ def generated_files() -> dict[str, str]:
 
 
 def stale() -> list[str]:
-    """The generated files that are missing, say something else than the code, or are about what is no longer there."""
+    """Return the generated files that are missing, differ from the code, or are left over."""
     files = generated_files()
     return [path for path, content in files.items() if _read(ROOT / path) != content] + _left_over(files)
 
 
 def write() -> list[str]:
-    """Write the generated files, and remove what is left over. Returns those that changed."""
+    """Write the generated files and remove left-over ones. Returns the files that changed."""
     changed = []
     files = generated_files()
     for path, content in files.items():
@@ -82,7 +82,7 @@ def _json(document: dict[str, object]) -> str:
 
 
 def _filled(path: str, parts: Mapping[str, Callable[[], str]]) -> str:
-    """The file with what stands between the markers of each part made anew."""
+    """Return the file's text with the content between the markers of each part generated anew."""
     text = (ROOT / path).read_text(encoding="utf-8")
     for name, make in parts.items():
         start, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
@@ -107,7 +107,7 @@ def _example(name: str, language: str) -> str:
 
 
 def _events() -> dict[str, str]:
-    """A JSON Schema for every event, one AsyncAPI document for all topics, and a page that lists them."""
+    """Return a JSON Schema for every event, an AsyncAPI document for all topics, and a page that lists them."""
     return {
         **{f"{EVENTS}/{event.TYPE}.json": _json(event_schema(event)) for topic in TOPICS for event in topic.events},
         f"{EVENTS}/asyncapi.json": _json(system_document(version("groundswell"))),
@@ -116,7 +116,7 @@ def _events() -> dict[str, str]:
 
 
 def event_schema(event: type[Event]) -> dict[str, object]:
-    """The JSON Schema of an event's value, as subscribers may rely on it.
+    """Return the JSON Schema of an event's value, which is a guarantee for subscribers.
 
     A field with a default is not required: records from before it was added lack it.
     """
@@ -160,7 +160,7 @@ def _performance() -> dict[str, Callable[[], str]]:
 
 
 def _decisions() -> str:
-    """The index of docs/adr, from each page's heading (``# 7. Title``) and status line (``**Status:** accepted, …``)."""
+    """Return the index of docs/adr from each page's heading (``# 7. Title``) and status line (``**Status:** accepted``)."""
     rows = []
     for page in sorted((ROOT / "docs" / "adr").glob("[0-9]*.md")):
         heading, _, status, *_ = page.read_text(encoding="utf-8").splitlines()

@@ -1,7 +1,7 @@
-"""What an operator does by command: check settings, migrate, create topics, audit, rebuild. Options, printing, exit codes; the
-work is done in the room that it belongs to.
+"""Commands for operators: check settings, migrate, create topics, audit, rebuild. This module has their options, output and
+exit codes; the work is done elsewhere.
 
-Addresses come from the environment; where a variable is not set and a local stack runs, from that stack.
+Addresses come from the environment, or from a running local stack if a variable is not set.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ SomeSettings = TypeVar("SomeSettings", bound=EnvironmentSettings)
 
 
 def settings_of(service: str) -> type[CommonSettings]:
-    """The settings class of a service."""
+    """Return the settings class of a service."""
     found: type[CommonSettings] = import_module(f"services.{service}.settings").Settings
     return found
 
 
 def use_running_stack() -> None:
-    """Fill what the environment leaves open from the local stack, if one runs: that of `up`, else that of the demo."""
+    """Set missing environment variables from a running local stack: that of `up`, otherwise that of the demo."""
     for state_dir in (STATE_DIR, DEMO_STATE_DIR):
         try:
             state = StackState.read(state_dir)
@@ -67,7 +67,7 @@ def use_running_stack() -> None:
 
 
 def check(services: list[str], *, as_json: bool) -> int:
-    """Validate the settings of services as they would be read now. Returns the exit code: 2 when one is wrong."""
+    """Validate the current settings of services. Returns the exit code: 2 if one is invalid."""
     wrong: dict[str, str] = {}
     values: dict[str, dict[str, str]] = {}
     named: dict[str, dict[str, str]] = {}
@@ -102,7 +102,7 @@ def check(services: list[str], *, as_json: bool) -> int:
 
 
 def _shown(settings: BaseSettings) -> dict[str, str]:
-    """Values by environment name; secrets, and addresses that may hold a password, as stars."""
+    """Return values by environment name; secrets, and URLs that may hold a password, as asterisks."""
     return {
         environment_name(type(settings), field): str(getattr(settings, field)) for field in type(settings).model_fields
     }
@@ -116,7 +116,7 @@ def _warning(exposure: Exposure) -> str:
 
 
 async def migrate(*, as_json: bool) -> int:
-    """Bring the tables up to date. Returns the exit code: 1 when PostgreSQL cannot be reached."""
+    """Apply pending migrations. Returns the exit code: 1 if PostgreSQL cannot be reached."""
     settings = settings_with(DatabaseSettings, "POSTGRES_URL")
     try:
         done = await migrations.migrate(settings.postgres_url.get_secret_value())
@@ -127,7 +127,7 @@ async def migrate(*, as_json: bool) -> int:
 
 
 async def apply(*, partitions: int, replication_factor: int, as_json: bool) -> int:
-    """Create and configure the topics. Returns the exit code: 1 when Kafka cannot be reached."""
+    """Create and configure the topics. Returns the exit code: 1 if Kafka cannot be reached."""
     settings = settings_with(KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS")
     try:
         done = await apply_topics(
@@ -146,10 +146,10 @@ async def apply(*, partitions: int, replication_factor: int, as_json: bool) -> i
 
 
 def settings_with(settings: type[SomeSettings], address: str) -> SomeSettings:
-    """Settings of the environment or of the running local stack, if one of them has the address.
+    """Load settings from the environment or the running local stack, if one of them has the variable `address`.
 
     Raises:
-        typer.BadParameter: neither has it, or a setting is wrong.
+        typer.BadParameter: neither has it, or a setting is invalid.
     """
     use_running_stack()
     if not os.environ.get(address) and f"{address}_FILE" not in os.environ:
@@ -167,7 +167,7 @@ def _loaded(settings: type[SomeSettings]) -> SomeSettings:
 
 
 def failed(message: str, *, as_json: bool) -> int:
-    """Say what a command failed at. Returns its exit code."""
+    """Print why a command failed. Returns its exit code."""
     if as_json:
         typer.echo(json.dumps({"ok": False, "error": message}))
     else:
@@ -176,11 +176,11 @@ def failed(message: str, *, as_json: bool) -> int:
 
 
 def _counts() -> Counts:
-    """Redis and the ledger, by the settings of tally."""
+    """Return Redis and the ledger, from the settings of tally."""
     use_running_stack()
     from services.tally.settings import Settings
 
-    # What is printed is the answer; what the database and the healer have to say goes beside it.
+    # Standard output is for the command's result; logs go to standard error.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     settings = _loaded(Settings)
     return Counts(
@@ -193,7 +193,7 @@ def _no_counts(away: CountsAway) -> typer.BadParameter:
 
 
 async def audit(petitions: list[str], *, as_json: bool) -> int:
-    """Print how Redis compares with the ledger, and with what was announced. Returns the exit code: 1 when anything differs."""
+    """Print how Redis compares with the ledger and with tallies.updated. Returns the exit code: 1 if anything differs."""
     use_running_stack()
     announced = await operations.read_announced(_loaded(KafkaSettings))
     try:
@@ -227,7 +227,7 @@ def _audit_table(results: list[PetitionAudit]) -> Table:
 
 
 async def rebuild(petitions: list[str], *, force: bool, as_json: bool) -> int:
-    """Rebuild tallies from the ledger, and print what they are now. Returns the exit code."""
+    """Rebuild tallies from the ledger and print their new values. Returns the exit code."""
     try:
         async with _counts() as counts:
             rebuilt = await operations.rebuild(counts, petitions, force=force)

@@ -1,4 +1,4 @@
-"""The tables of `docs/performance.md`, made from what `groundswell bench --json` wrote. No figure is typed by hand."""
+"""The tables of `docs/performance.md`, generated from the output of `groundswell bench --json`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLOTS: Final[Mapping[str, str]] = {
     "cpu.svg": "CPU per signature by process, at steady rates",
     "stages.svg": "Where a service's CPU goes, stage by stage",
 }
-"""What `tests.bench.results.plots` draws, in the order of the page."""
+"""The plots of `tests.bench.results.plots`, in the order of the page."""
 
 SHORT: Final[Mapping[str, str]] = {
     "accept.cpu_peer.hot.full": "CPU of ingest per signature",
@@ -31,13 +31,13 @@ SHORT: Final[Mapping[str, str]] = {
     "drain.rate": "rate of verify and tally on a backlog",
     "read.sse_all_updated.10000": "time until the last of 10,000 viewers has a new count",
 }
-"""The figures that say the most, in words. A benchmark that has not measured one leaves it out."""
+"""The most important figures, with their descriptions. Figures that were not measured are omitted."""
 
 Document = Mapping[str, Any]
 
 
 def read_results(path: Path = RESULTS_FILE) -> Document | None:
-    """The newest results; None before the first measurement."""
+    """Return the newest results; None before the first measurement."""
     if not path.exists():
         return None
     document: Document = json.loads(path.read_text(encoding="utf-8"))
@@ -45,7 +45,7 @@ def read_results(path: Path = RESULTS_FILE) -> Document | None:
 
 
 def machine(results: Document | None) -> str:
-    """On what, and of which commit."""
+    """Return the table of the machine and the commit that were measured."""
     if results is None:
         return NOTHING
     rows = [f"| commit | `{results['commit']}` |"]
@@ -56,7 +56,7 @@ def machine(results: Document | None) -> str:
 
 
 def short(results: Document | None) -> str:
-    """The figures that say the most."""
+    """Return the table of the most important figures."""
     if results is None:
         return NOTHING
     figures = {figure["name"]: figure for figure in results["figures"]}
@@ -69,7 +69,7 @@ def short(results: Document | None) -> str:
 
 
 def goals(results: Document | None) -> str:
-    """The figures that have a goal, and whether they reach it."""
+    """Return the figures that have a goal, and whether they reach it."""
     if results is None:
         return NOTHING
     with_goal = [figure for figure in results["figures"] if figure["goal"]]
@@ -88,7 +88,7 @@ def goals(results: Document | None) -> str:
 
 
 def others(results: Document | None) -> str:
-    """The figures without a goal, by scenario."""
+    """Return the figures without a goal, by scenario."""
     if results is None:
         return NOTHING
     rows = [
@@ -101,7 +101,7 @@ def others(results: Document | None) -> str:
 
 
 def plots(directory: Path = BENCH_DIR) -> str:
-    """The plots that are there."""
+    """Return the plots that exist, as Markdown images."""
     drawn = _drawn(directory, PLOTS)
     return "\n\n".join(drawn) or NOTHING
 
@@ -111,7 +111,7 @@ def _drawn(directory: Path, names: Iterable[str]) -> list[str]:
 
 
 def compared(figure: Document) -> str:
-    """With what a figure is compared, and how many times as much or as little that is."""
+    """Return what a figure is compared with, and the ratio."""
     if figure["peer_value"] is None:
         return ""
     ratio = "" if figure["ratio"] is None else f", ratio {figure['ratio']:.2f}"
@@ -119,13 +119,13 @@ def compared(figure: Document) -> str:
 
 
 def spread(figure: Document) -> str:
-    """Least and most of the rounds."""
+    """Return the minimum and the maximum of the rounds."""
     ends = figure.get("spread")
     return "" if ends is None else f"{number(ends[0])} – {number(ends[1])}"
 
 
 def number(value: float) -> str:
-    """Three digits at least, and no more behind the point than help."""
+    """Format a number with at least three significant digits, and no needless decimals."""
     size = abs(value)
     if size >= 100 or value == int(value):
         return f"{value:,.0f}"

@@ -1,7 +1,7 @@
-"""Asks this container's own HTTP server whether it is well: ``python -m deploy.probe INGEST_PORT /livez``.
+"""Health check of this container's own HTTP server: ``python -m deploy.probe INGEST_PORT /livez``.
 
-The images have no curl. Exit status 0 means an answer of 200; 1 means anything else (Docker reserves 2), and what was
-answered is printed, because Docker keeps it: ``docker inspect`` then shows which dependency ``/readyz`` misses.
+The images have no curl. Exit status 0 means an answer of 200, 1 anything else (Docker reserves 2). The answer is printed,
+because Docker keeps it: ``docker inspect`` then shows which dependency is missing according to ``/readyz``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ SHOWN_BYTES = 2_048
 
 
 def probe(port: int, path: str) -> tuple[bool, str]:
-    """Whether ``GET path`` on loopback answers 200, and what it answered.
+    """Return whether ``GET path`` on loopback answers 200, and the answer.
 
-    Proxies in the environment are not asked: they could not reach this container's loopback address.
+    Proxies in the environment are not used: they could not reach this container's loopback address.
     """
     connection = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
     try:

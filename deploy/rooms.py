@@ -1,6 +1,6 @@
 """The rooms in `docs/architecture.md`: what each is for and which others it imports, read from the code.
 
-It runs from a checkout only: grimp is a development dependency.
+Needs a checkout: grimp is a development dependency.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ SERVICES: Final = ("ingest", "verify", "tally", "notify")
 GROUPS: Final = (*SERVICES, "shared")
 
 _LEFT_OUT: Final = {"__main__", "app", "settings", "metrics"}
-"""What every service has: `app` imports all its rooms, and all rooms may import the other two."""
+"""Modules that every service has: `app` imports all its rooms, and all rooms may import the other two."""
 
 Edges = Set[tuple[str, str]]
 
 
 @cache
 def edges() -> frozenset[tuple[str, str]]:
-    """Which rooms import which, as (``ingest.signing``, ``shared.kafka``). A room is a folder of a service or of shared, or
-    a module that lies beside the folders."""
+    """Return which rooms import which, as pairs such as (``ingest.signing``, ``shared.kafka``). A room is a folder of a
+    service or of shared, or a module beside these folders."""
     graph = grimp.build_graph("services", "shared", cache_dir=None)
     found = set()
     for module in graph.modules:
@@ -44,7 +44,7 @@ def _room(module: str) -> str | None:
 
 
 def picture() -> str:
-    """The rooms as a Mermaid flow chart. An arrow that follows from others is left out, see `reduced`."""
+    """Return the rooms as a Mermaid flow chart, without arrows that follow from others (`reduced`)."""
     inside = {edge for edge in edges() if _group(edge[0]) == _group(edge[1])}
     across = {(_group(one), _group(other)) for one, other in edges() - inside}
     lines = ["```mermaid", "flowchart TD"]
@@ -57,7 +57,7 @@ def picture() -> str:
 
 
 def table() -> str:
-    """Every room with the first sentence of its docstring."""
+    """Return a table of every room with the first paragraph of its docstring."""
     lines = ["| room | what is in it |", "|---|---|"]
     for group in GROUPS:
         for room in _rooms(group):
@@ -69,7 +69,7 @@ def table() -> str:
 
 
 def _source(room: str) -> tuple[Path, str]:
-    """Where a room's docstring is, and the room's path from the project's root."""
+    """Return the file of a room's docstring, and the room's path from the project's root."""
     path = room.replace(".", "/") if _group(room) == "shared" else f"services/{room.replace('.', '/')}"
     if (ROOT / path).is_dir():
         return ROOT / path / "__init__.py", path
@@ -81,7 +81,7 @@ def _rooms(group: str) -> list[str]:
 
 
 def reduced(all_edges: Edges) -> set[tuple[str, str]]:
-    """The edges without those that follow from others. Edges within a circle stay."""
+    """Return the transitive reduction of the edges. Edges within a cycle stay."""
     behind = reachable(all_edges)
     return {
         (one, other)
@@ -95,7 +95,7 @@ def reduced(all_edges: Edges) -> set[tuple[str, str]]:
 
 
 def reachable(all_edges: Iterable[tuple[str, str]]) -> Mapping[str, set[str]]:
-    """What can be reached from each node, over one edge or more."""
+    """Return the nodes that can be reached from each node over at least one edge."""
     behind: dict[str, set[str]] = defaultdict(set)
     for one, other in all_edges:
         behind[one].add(other)

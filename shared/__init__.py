@@ -1,4 +1,4 @@
-"""What several services need: events, topics, identity, and the clients of Kafka, PostgreSQL, Redis and HTTP.
+"""Code that several services share: events, topics, identity, and the clients of Kafka, PostgreSQL, Redis and HTTP.
 
-Nothing here knows a service. What only one service needs lives in that service.
+Nothing here depends on a service. Code that only one service needs is in that service.
 """

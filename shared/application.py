@@ -1,4 +1,4 @@
-"""The ASGI application of a service: FastStream's, with health, metrics and the service's own routes."""
+"""The ASGI application of a service: FastStream's, with health checks, metrics and the service's own routes."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ log = structlog.get_logger(__name__)
 _OWN_PATHS = "/v1/"
 
 _BACKOFF: Final = Backoff(0.2, 5.0)
-"""Seconds between two tries to start the consumers."""
+"""Seconds between two attempts to start the consumers."""
 
 
 class Application(AsgiFastStream):
     """FastStream's ASGI application, which matches whole paths only, with the service's own routes behind it.
 
-    It starts while Kafka is away, too: HTTP is served and /readyz says what is missing.
+    It also starts while Kafka is away: HTTP is served, and /readyz says what is missing.
 
     Args:
-        broker: Its subscribers start and stop with the application.
+        broker: The broker whose subscribers start and stop with the application.
         routes: The service's own HTTP routes, if it has any.
-        on_bug: Ends the process; called when the broker cannot be started, and Kafka being away is not the reason.
-        on_stop: Called in this order when open HTTP requests have ended, before the subscribers are stopped.
-        options: FastStream's.
+        on_bug: Ends the process; called if the broker cannot be started for another reason than Kafka being away.
+        on_stop: Called in this order after open HTTP requests have ended and before the subscribers are stopped.
+        options: Options of `AsgiFastStream`.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Application(AsgiFastStream):
         self._broker, self._own_routes, self._on_bug = broker, routes, on_bug
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        # Straight to the service's own API, which no whole path of FastStream's is in.
+        # Bypasses FastStream's routing for the service's API: FastStream has no path under it.
         if self._own_routes is not None and scope["type"] == "http" and scope["path"].startswith(_OWN_PATHS):
             return cast("Coroutine[Any, Any, None]", self._own_routes(scope, receive, send))
         return super().__call__(scope, receive, send)
@@ -65,9 +65,9 @@ class Application(AsgiFastStream):
     async def start_lifespan_context(
         self, run_extra_options: dict[str, Any] | None = None
     ) -> AsyncGenerator[None, None]:
-        """What is around serving: the service's own parts, and inside them the broker.
+        """Run the service's parts, and within them the broker, while HTTP is served.
 
-        FastStream's own one gives up when Kafka is away at the start, and leaves the process serving HTTP after a bug.
+        FastStream's own method fails if Kafka is away at the start, and lets the process serve HTTP after a bug.
         """
         async with self.lifespan_context(), background(self._on_bug, self._start_when_reachable()):
             try:
@@ -85,7 +85,7 @@ class Application(AsgiFastStream):
                 failures += 1
                 wait = _BACKOFF.after(failures)
                 log.warning("kafka_away_at_start", cause=type(error).__name__, wait=wait)
-                # Some subscribers may run by now. Started once more, each would have two consumers, in one group.
+                # Some subscribers may be running. If started again, each would have two consumers in one group.
                 await self._broker.stop()
                 await asyncio.sleep(wait)
             else:
@@ -93,7 +93,7 @@ class Application(AsgiFastStream):
 
 
 def _on_the_loop(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:
-    """`stop` in the form that FastStream needs: it calls plain functions in another thread, where no event can be set."""
+    """Wrap `stop` in a coroutine function: FastStream calls plain functions in a thread, where no asyncio event can be set."""
 
     async def call() -> None:
         stop()

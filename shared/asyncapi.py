@@ -1,8 +1,8 @@
-"""AsyncAPI documents: of a service, the topics it reads and writes; of the whole system, all topics. And their records.
+"""AsyncAPI documents: of a service, with the topics that it reads and writes; of the whole system, with all topics.
 
-FastStream's document says which topics a service reads and writes, as registered in `shared.kafka.registration`. What the
-topics hold is said once, in `shared.contract.topics`; here it becomes one message for each event, with its CloudEvents
-headers, its key and its payload. FastStream has one schema for a topic, and no headers and no key.
+FastStream's document names the topics that a service reads and writes, as registered in `shared.kafka.registration`. Their
+content is defined once, in `shared.contract.topics`; here it becomes one message per event, with CloudEvents headers, key
+and payload. FastStream itself has one schema per topic, without headers and key.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ _DEAD_LETTER: Final = {
 
 
 class TopicsDocument(AsyncAPI):
-    """FastStream's document, with the contents of the topics from `shared.contract.topics`.
+    """FastStream's document, with the content of the topics from `shared.contract.topics`.
 
-    One channel for each topic, also where a service both reads and writes it, and names without blanks and colons: the
-    specification allows only letters, digits, ``.``, ``-`` and ``_`` for the keys of components.
+    It has one channel per topic, also if a service both reads and writes it, and names without blanks and colons: the
+    specification allows only letters, digits, ``.``, ``-`` and ``_`` in the keys of components.
     """
 
     _document: Specification | None = None
 
     def to_specification(self) -> Specification:
-        """The document. It is put together once: subscribers and publishers are known before anybody can ask.
+        """Return the document. It is built once: subscribers and publishers are registered before the first request.
 
         Raises:
-            KeyError: a topic is read or written that `shared.contract.topics` does not have.
+            KeyError: a registered topic is not in `shared.contract.topics`.
         """
         if self._document is None:
             self._document = ApplicationSchema.model_validate(_filled(super().to_specification().to_jsonable()))
@@ -63,8 +63,8 @@ class TopicsDocument(AsyncAPI):
 
 
 def _filled(document: dict[str, Any]) -> dict[str, Any]:
-    """FastStream's document, with what the topics in it hold."""
-    # FastStream calls a single server "development", wherever it stands.
+    """Add the content of the topics to FastStream's document."""
+    # FastStream calls a single server "development", even in production.
     servers = {f"kafka{n}": server for n, server in enumerate(document["servers"].values(), 1)}
     used = sorted(
         {(operation["action"], _address(document, operation)) for operation in document["operations"].values()}
@@ -81,10 +81,10 @@ def _address(document: dict[str, Any], operation: dict[str, Any]) -> str:
 
 
 def system_document(version: str) -> dict[str, Any]:
-    """The document of all topics, for those who subscribe: what Groundswell sends, and where. It names no servers.
+    """Return the document of all topics, for subscribers. It names no servers.
 
     Args:
-        version: of Groundswell.
+        version: The version of Groundswell.
     """
     return {
         "info": {
@@ -104,11 +104,11 @@ def system_document(version: str) -> dict[str, Any]:
 
 
 def _contents(used: Sequence[tuple[str, str]], **of_channels: Any) -> dict[str, dict[str, Any]]:
-    """Channels, operations and components of a document.
+    """Return channels, operations and components of a document.
 
     Args:
-        used: What is done, ``receive`` or ``send``, and with which topic.
-        of_channels: What every channel says besides.
+        used: Pairs of an action, ``receive`` or ``send``, and a topic's name.
+        of_channels: Further fields of every channel.
     """
     topics = [topic for name, topic in _TOPICS.items() if name in {name for _, name in used}]
     return {
@@ -141,7 +141,7 @@ def _operation(action: str, topic: Topic) -> dict[str, Any]:
 
 
 def _messages(topic: Topic) -> dict[str, dict[str, Any]]:
-    """The kinds of records of a topic by name: its events, or dead letters."""
+    """Return the messages of a topic by name: its events, or dead letters."""
     if not topic.events:
         return {f"DeadLetter.{topic.name}": _dead_letter(topic)}
     return {event.__name__: _message(event, topic) for event in topic.events}
@@ -182,9 +182,10 @@ def _key(topic: Topic) -> dict[str, Any]:
 
 
 def _schemas(topics: Iterable[Topic]) -> dict[str, dict[str, Any]]:
-    """The payloads, with what they are made of.
+    """Return the schemas of the payloads and of the models in them.
 
-    What a reader may rely on: a field that was added later, so has a default, is missing in records from before.
+    They are the guarantees for readers: a field with a default was added later and is not required, because older records
+    lack it.
     """
     events = [event for topic in topics for event in topic.events]
     _, schemas = models_json_schema(

@@ -1,4 +1,4 @@
-"""PostgreSQL: the pool that every service uses, its readiness check, and what its errors mean."""
+"""PostgreSQL: the connection pool of every service, its readiness check, and the classification of errors."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ Pool = asyncpg.Pool
 Connection = asyncpg.Connection
 
 _SILENT_SECONDS: Final = 10
-"""A process that has stopped in the middle of a transaction (frozen, or cut off from the network) holds its locks, and
-whoever took its partitions over waits for them. PostgreSQL ends such a transaction after this time: as long as the
-session of a consumer, far longer than any of ours takes between two statements."""
+"""A process that stops within a transaction (frozen, or cut off from the network) holds its locks, and the new owner of its
+partitions waits for them. PostgreSQL ends such a transaction after this time. It equals the default session timeout of a
+consumer, and is far longer than the time between two statements of any transaction here."""
 
 
 _BACKOFF: Final = Backoff(0.1, 5.0)
-"""Seconds between two tries to open the pool."""
+"""Seconds between two attempts to open the pool."""
 
 
 class Database:
-    """A connection pool that may be opened while PostgreSQL is still away.
+    """A connection pool that can be opened while PostgreSQL is away.
 
     Args:
         url: ``postgresql://user:password@host:port/database``.
-        application: Shown in pg_stat_activity.
-        size: Most connections. A service works on one batch at a time, so a few do; more only move the queue into
-            PostgreSQL.
+        application: The name in pg_stat_activity.
+        size: Maximum number of connections. A service processes one batch at a time, so a few suffice; more would only
+            move the queue into PostgreSQL.
     """
 
     def __init__(self, url: str, *, application: str, size: int = 4) -> None:
@@ -48,14 +48,14 @@ class Database:
         """The pool.
 
         Raises:
-            ConnectionError: it could not be opened yet; trying again later can help.
+            ConnectionError: it is not open yet. Transient: retry.
         """
         if self._pool is None:
             raise ConnectionError(self._away)
         return self._pool
 
     async def open(self) -> None:
-        """Connect, trying again for as long as PostgreSQL is away. Run it in the background to serve HTTP meanwhile."""
+        """Connect, and retry while PostgreSQL is away. Run it in the background to serve HTTP meanwhile."""
         failures = 0
         while self._pool is None:
             try:
@@ -63,7 +63,7 @@ class Database:
                     self._url,
                     min_size=1,
                     max_size=self._size,
-                    # A statement that takes this long is stuck behind something; the caller tries again.
+                    # A statement that takes this long is blocked; the caller retries it.
                     command_timeout=30,
                     timeout=5,
                     init=_speak_json,
@@ -83,7 +83,7 @@ class Database:
                 await asyncio.sleep(wait)
 
     async def close(self) -> None:
-        """Close the pool; connections in use are given two seconds."""
+        """Close the pool; connections in use get two seconds."""
         if self._pool is None:
             return
         try:
@@ -93,7 +93,7 @@ class Database:
             self._pool.terminate()
 
     async def check(self) -> str | None:
-        """Readiness: does it answer?"""
+        """Readiness check: PostgreSQL answers a query."""
         if self._pool is None:
             return self._away
         await self.pool.fetchval("SELECT 1")
@@ -116,31 +116,31 @@ _TRANSIENT: tuple[type[Exception], ...] = (
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
     asyncpg.QueryCanceledError,
-    asyncpg.IdleInTransactionSessionTimeoutError,  # this process had stopped for too long, and goes on now
+    asyncpg.IdleInTransactionSessionTimeoutError,  # this process was stopped for too long and runs again
     asyncpg.ReadOnlySQLTransactionError,  # connected to a standby during a failover
     asyncpg.InvalidAuthorizationSpecificationError,  # a password being rotated
 )
 
 _FILE_GROWS = "mdextend", "mdzeroextend"
-"""Functions of PostgreSQL that make a table's file longer. When the disk is full that is a `DiskFullError`; when it is a
-quota or another limit that ends the file, PostgreSQL has no better code for it than "internal error"."""
+"""Functions of PostgreSQL that extend a table's file. If the disk is full they raise a `DiskFullError`; for a quota or
+another limit of the file, PostgreSQL has no better code than "internal error"."""
 
 _ABOUT_THE_DATA: tuple[type[Exception], ...] = (
     asyncpg.IntegrityConstraintViolationError,
-    asyncpg.DataError,  # out of range, too long, characters that the database does not hold
+    asyncpg.DataError,  # out of range, too long, characters that the database cannot store
     asyncpg.ProgramLimitExceededError,  # a value too large for an index
-    asyncpg.CardinalityViolationError,  # a statement met two rows where there can be one
+    asyncpg.CardinalityViolationError,  # a statement found two rows where only one is allowed
     asyncpg.WithCheckOptionViolationError,
-    asyncpg.PLPGSQLError,  # a trigger that somebody added refuses the row
+    asyncpg.PLPGSQLError,  # a trigger that an operator added refuses the row
     asyncpg.TriggeredActionError,
     asyncpg.TriggeredDataChangeViolationError,
     asyncpg.ExternalRoutineError,
-    asyncpg.DataCorruptedError,  # a damaged page: what is on other pages can go on
+    asyncpg.DataCorruptedError,  # a damaged page: rows on other pages are not affected
     asyncpg.IndexCorruptedError,
 )
 
 _ROW_POLICY = "ExecWithCheckOptions"
-"""The function of PostgreSQL that applies row-level security. Its error has the code of a missing privilege."""
+"""The function of PostgreSQL that enforces row-level security. Its error has the code of a missing privilege."""
 
 _LOST_CONNECTION = "connection is closed", "connection was closed", "pool is closing"
 
@@ -149,8 +149,8 @@ def _is_transient(error: BaseException) -> bool:
     if isinstance(error, asyncpg.InterfaceError):
         return any(mark in str(error) for mark in _LOST_CONNECTION)
     if isinstance(error, asyncpg.InternalClientError):
-        # How asyncpg reports that the server said goodbye in the middle of its own exchange. No connection is shared
-        # between tasks here, so there is no other way to "another operation".
+        # asyncpg reports in this way that the server closed the connection during asyncpg's own exchange. Tasks here share
+        # no connection, so "another operation" has no other cause.
         return "another operation" in str(error)
     if isinstance(error, asyncpg.InternalServerError):
         return error.server_source_function in _FILE_GROWS
@@ -166,7 +166,7 @@ def _is_about_the_data(error: BaseException) -> bool:
 
 
 def _details(error: BaseException) -> list[str]:
-    """The code, and which constraint it is about. The message and DETAIL repeat values of the row, so neither is used."""
+    """Return the SQLSTATE and the constraint concerned. Message and DETAIL repeat values of the row, so neither is used."""
     if not isinstance(error, asyncpg.PostgresError):
         return []
     fields = ("constraint_name", "table_name", "column_name", "data_type_name")
@@ -177,7 +177,7 @@ def _details(error: BaseException) -> list[str]:
 
 
 def _why(error: BaseException) -> str | None:
-    # Also "no pg_hba.conf entry": not from here, or not unencrypted.
+    # Includes "no pg_hba.conf entry": not from this host, or not unencrypted.
     return "the login is refused" if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError) else None
 
 

@@ -1,8 +1,8 @@
-"""Redis or Valkey: one client for all, the identity of the data it holds, and what its errors mean.
+"""Redis or Valkey: the client, the identity of the stored data, and the classification of errors.
 
-Redis may lose state without an error: flushed, restarted from an older file, failed over to a replica that lagged. Two
-signs show it. ``run_id`` changes with every start of a server. The incarnation is a key of our own, made at random when
-it is missing, so it changes when everything was deleted.
+Redis may lose state without an error: by a flush, a restart from an older file, a failover to a lagging replica. Two values
+reveal it. ``run_id`` changes with every start of a server. The incarnation is a key of our own, with a random value set
+when it is missing, so it changes after everything was deleted.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ INCARNATION_KEY: Final = "groundswell:incarnation"
 
 
 def connect(url: str) -> Redis:
-    """A client for ``redis://`` or ``rediss://``. It connects when first used and never retries by itself.
+    """Return a client for ``redis://`` or ``rediss://``. It connects on first use and never retries by itself.
 
-    A retry behind our back could run a command on a server that restarted in between; the callers here must know.
+    An automatic retry could run a command on a server that was restarted in between; the callers must notice that.
     """
     return Redis.from_url(
         url,
@@ -41,10 +41,10 @@ def connect(url: str) -> Redis:
 
 
 async def reading_twice(read: Callable[[], Awaitable[_Read]]) -> _Read:
-    """Read, and once more if the connection turns out to be dead.
+    """Call `read`, and once more if its connection is dead.
 
-    A connection that has lain idle since before Redis was restarted is found dead only when it is used. Reading again does
-    no harm, and the pool gives another connection.
+    An idle connection from before a restart of Redis turns out to be dead only when it is used. A read can be repeated, and
+    the pool then gives another connection.
 
     Raises:
         redis.exceptions.RedisError, OSError: Redis does not answer the second time either.
@@ -56,7 +56,7 @@ async def reading_twice(read: Callable[[], Awaitable[_Read]]) -> _Read:
 
 
 async def identity(redis: Redis) -> str:
-    """Which data this is: ``run_id/incarnation``. The same string twice means that nothing was lost in between.
+    """Return the identity of the data: ``run_id/incarnation``. If it is unchanged, nothing was lost in between.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -70,14 +70,14 @@ async def identity(redis: Redis) -> str:
         except ResponseError as error:
             if "WRONGTYPE" not in str(error):
                 raise
-            # Somebody has put another kind of value in its place. Which data this is, nobody knows any more.
+            # The key was overwritten with another type of value, so the identity of the data is unknown.
             await redis.delete(INCARNATION_KEY)
             return await identity(redis)
     return f"{server['run_id']}/{incarnation}"
 
 
 async def check(redis: Redis) -> str | None:
-    """Readiness: does it answer?"""
+    """Readiness check: Redis answers a PING."""
     await redis.ping()
     return None
 
@@ -93,13 +93,13 @@ _TRANSIENT: tuple[type[Exception], ...] = (
     exceptions.TryAgainError,
     exceptions.ClusterDownError,
     exceptions.MasterDownError,
-    exceptions.NoPermissionError,  # the process waits until the right is granted
-    exceptions.NoScriptError,  # restarted between our look for the script and its use; the next try loads it
+    exceptions.NoPermissionError,  # the process waits until the permission is granted
+    exceptions.NoScriptError,  # Redis restarted after we looked for the script; the next try loads it
 )
 
 _TRANSIENT_REPLIES = "MISCONF ", "NOREPLICAS ", "BUSY ", "can't run this command"
-"""Replies that redis-py has no class for: it cannot save (disk full), too few replicas, a script that runs too long, and a
-script's command that the user has no right to."""
+"""Replies for which redis-py has no class: Redis cannot save (disk full), too few replicas, a script that runs too long, a
+command in a script for which the user has no permission."""
 
 
 def _is_transient(error: BaseException) -> bool:

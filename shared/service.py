@@ -1,7 +1,7 @@
-"""What makes a process a service: health, metrics, documents, a graceful stop, and an exit code that tells the truth.
+"""The frame of every service: health checks, metrics, documents, a graceful stop, and an accurate exit code.
 
-A service's `app.py` builds its parts and hands them to `Service`; `run` serves until SIGTERM or SIGINT and returns 0, or
-until a bug throws the crash switch and returns 1.
+A service's `app.py` builds its parts and passes them to `Service`; `run` serves until SIGTERM or SIGINT and returns 0, or
+until a bug triggers the crash switch and returns 1.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SomeSettings = TypeVar("SomeSettings", bound=CommonSettings)
 
 
 def new_registry() -> CollectorRegistry:
-    """A registry of the process's own metrics, with CPU, memory and garbage collection."""
+    """Return a registry of the process's own metrics, with CPU, memory and garbage collection."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -51,7 +51,7 @@ def new_registry() -> CollectorRegistry:
 
 
 def new_broker(settings: CommonSettings, registry: CollectorRegistry, service: str) -> KafkaBroker:
-    """A FastStream broker that never creates topics and reports its consumption to `registry`.
+    """Return a FastStream broker that never creates topics and registers its metrics in `registry`.
 
     Its consumers read past what they cannot unpack (`shared.kafka.fetching.unpacking`).
     """
@@ -62,24 +62,24 @@ def new_broker(settings: CommonSettings, registry: CollectorRegistry, service: s
         security=broker_security(settings),
         allow_auto_create_topics=False,
         consumer_only=True,  # `EventProducer` publishes; the broker's own producer and admin client would only connect
-        # Its own lines, two for every batch, say nothing that the metrics do not; its warnings do.
+        # FastStream's own two lines per batch repeat the metrics; its warnings do not.
         logger=logging.getLogger("groundswell.faststream"),
         log_level=logging.DEBUG,
-        metadata_max_age_ms=30_000,  # a topic or partition that was added is found within half a minute
+        metadata_max_age_ms=30_000,  # finds new topics and partitions within half a minute
         graceful_timeout=settings.drain_seconds,
         middlewares=[KafkaPrometheusMiddleware(registry=registry, app_name=service, metrics_prefix="faststream")],
     )
 
 
 class Base(Generic[SomeSettings]):
-    """What the parts of a service are built on: made before them and given to them.
+    """What all parts of a service use: created before them and passed to them.
 
     Attributes:
         name: ``ingest``, ``verify``, ``tally`` or ``notify``.
         settings: The service's settings.
-        crash: Ends the process; a part gives it the bugs that it meets.
+        crash: Ends the process; parts report bugs to it.
         registry: The metrics that the process serves.
-        broker: Where parts register their subscribers.
+        broker: The broker at which parts register their subscribers.
     """
 
     def __init__(self, name: str, settings: SomeSettings, registry: CollectorRegistry | None = None) -> None:
@@ -102,22 +102,22 @@ class Service:
     A signal or the crash switch stops it in this order:
 
     1. HTTP: no new connections; open requests get `drain_seconds`.
-    2. From here on the rest must end within three times `drain_seconds` and a slack of five seconds, or the process ends
+    2. A timer starts: if the rest does not end within three times `drain_seconds` plus five seconds, the process is ended
        by force with exit code 1.
-    3. Every part's `stop`, in the order of the parts: consumers give up a batch that they hold, and take no other.
-    4. The broker with its subscribers: a batch in hand gets `drain_seconds`, then the consumers leave their groups.
-    5. Every part's `finish`, the last part first, while each `run` still runs.
-    6. Every `run` is cancelled, and has ended.
-    7. Every part's `close`, the last part first: what writes with the producer stands after it, the producer after the
-       connections to databases.
+    3. Every part's `stop`, in the order of the parts: consumers give up a held batch and take no other.
+    4. The broker with its subscribers: the current batch gets `drain_seconds`, then the consumers leave their groups.
+    5. Every part's `finish`, the last part first, while each `run` is still running.
+    6. Every `run` is cancelled and awaited.
+    7. Every part's `close`, the last part first. So parts that use the producer come after it, and the producer comes after
+       the connections to databases.
 
     Args:
-        base: What the parts were built on, with their subscribers registered at its broker.
+        base: The base of the parts, with their subscribers registered at its broker.
         port: The HTTP port.
         parts: See above.
-        checks: Readiness checks by the name of what is away when they fail (`shared.runtime.readiness`).
-        side_checks: The same for what the service's public work does without: `/readyz` names it while it is away, and
-            stays 200, or a load balancer would turn the public work away too.
+        checks: Readiness checks, named after what is away when they fail (`shared.runtime.readiness`).
+        side_checks: The same for what the service's public work does not need: `/readyz` names it while it is away but
+            answers 200, because otherwise a load balancer would stop the public work too.
         routes: The service's own HTTP routes, if it has any.
     """
 
@@ -155,7 +155,7 @@ class Service:
                 version="1.0.0",
                 description=f"Topics of Groundswell's {base.name} service.",
             ),
-            # No try-it-out page: it would let anyone who reaches the port publish.
+            # No try-it-out page: anyone who reaches the port could publish with it.
             asyncapi_path=AsyncAPIRoute("/docs/asyncapi", try_it_out_path=None),
             asgi_routes=[
                 ("/livez", _alive),
@@ -177,7 +177,7 @@ class Service:
         await JSONResponse(body, 503 if status == "not ready" else 200)(scope, receive, send)
 
     async def _watch_readiness(self) -> None:
-        """Keep the metric true also where nobody asks /readyz. Runs until it is cancelled or the server stops."""
+        """Keep the metric current without requests to /readyz. Runs until cancelled or until the server stops."""
         while self._server is None or not self._server.should_exit:
             await self.readiness.look()
             await asyncio.sleep(LOOK_SECONDS)
@@ -187,7 +187,7 @@ class Service:
             self._server.should_exit = True
 
     async def serve(self) -> int:
-        """Serve until a signal or a bug ends it. Returns the exit code."""
+        """Serve until a signal or a bug. Returns the exit code."""
         crash = self.base.crash
         self._server = new_server(self.app, self._connections, self.base.settings, self.port)
         crash.connect(self._stop)
@@ -202,13 +202,13 @@ class Service:
         return 1 if failed else 0
 
     def run(self) -> int:
-        """Serve on a fresh event loop. Returns the exit code."""
+        """Serve on a new event loop. Returns the exit code."""
         process.end_by_exit_code()
         return event_loop.run(self.serve())
 
 
 def main(name: str, settings: type[SomeSettings], build: Callable[[SomeSettings], Service]) -> int:
-    """Load settings, configure logs, build the service and run it. Returns the exit code: 2 for wrong settings."""
+    """Load settings, configure logs, build the service and run it. Returns the exit code: 2 for invalid settings."""
     try:
         loaded = load(settings)
     except SettingsError as error:

@@ -1,1 +1,1 @@
-"""How large an installation must be, computed from measured costs; `docs/capacity.md` explains it."""
+"""Computes the size of an installation from measured costs; `docs/capacity.md` explains it."""

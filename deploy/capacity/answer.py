@@ -1,4 +1,4 @@
-"""What was computed: numbers, how far each part goes, and what nobody has measured."""
+"""The result of a computation: numbers, the ceiling of each part, and costs that were not measured."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from deploy.capacity.demand import Demand
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A computed number, or the names of the costs that it would need and that nobody has measured."""
+    """A computed number, or the names of the costs that it needs and that were not measured."""
 
     value: float | None
     not_measured: tuple[str, ...] = ()
 
 
 def combine(formula: Callable[..., float], *of: Estimate) -> Estimate:
-    """`formula` of the values of `of`, if all are known."""
+    """Apply `formula` to the values of `of`, if all are known."""
     missing = tuple(dict.fromkeys(name for estimate in of for name in estimate.not_measured))
     return Estimate(None, missing) if missing else Estimate(formula(*(estimate.value for estimate in of)))
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One computed number in words. Units are those of `deploy.capacity.show.amount`."""
+    """One computed number with its description. Units are those of `deploy.capacity.show.amount`."""
 
     group: str
     name: str
@@ -36,12 +36,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """How far one part goes.
+    """The capacity of one part.
 
     Attributes:
-        one_core: submissions a second that one core of it carries at the assumed utilisation.
-        most: submissions a second that it carries at most; None where more instances always carry more.
-        beyond: how to get further.
+        one_core: submissions per second that one core of it processes at the assumed utilisation.
+        most: maximum submissions per second; None if more instances always process more.
+        beyond: how to exceed the maximum.
     """
 
     part: str
@@ -52,10 +52,10 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """The answer.
+    """The whole result.
 
     Attributes:
-        remarks: what a reader must know to read the numbers right.
+        remarks: notes that are needed to interpret the numbers.
     """
 
     demand: Demand
@@ -65,7 +65,7 @@ class Capacity:
 
     @property
     def not_measured(self) -> list[str]:
-        """The costs that would be needed and have not been measured."""
+        """Return the needed costs that were not measured."""
         estimates = [line.estimate for line in self.lines]
         estimates += [estimate for each in self.ceilings for estimate in (each.one_core, each.most) if estimate]
         names = {name for estimate in estimates for name in estimate.not_measured}
@@ -73,16 +73,16 @@ class Capacity:
 
     @property
     def first(self) -> Ceiling | None:
-        """What saturates first of all that cannot be had twice; None while one of these has not been measured."""
+        """Return the lowest ceiling of the parts that cannot be scaled out; None while one of them was not measured."""
         return _lowest([(each, each.most) for each in self.ceilings if each.most is not None])
 
     @property
     def first_core(self) -> Ceiling | None:
-        """What fills its first core before all others; None while one has not been measured."""
+        """Return the part that fills its first core before all others; None while one was not measured."""
         return _lowest([(each, each.one_core) for each in self.ceilings])
 
     def of(self, group: str, name: str) -> Estimate:
-        """One of the lines.
+        """Return one of the lines.
 
         Raises:
             KeyError: there is no such line.
@@ -93,7 +93,7 @@ class Capacity:
         raise KeyError(f"{group}: {name}")
 
     def as_json(self) -> dict[str, Any]:
-        """The whole answer; numbers that could not be computed are null."""
+        """Return the whole result; numbers that could not be computed are null."""
         first, first_core = self.first, self.first_core
         return {
             "demand": {field.name: getattr(self.demand, field.name) for field in fields(self.demand)},

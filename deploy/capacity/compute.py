@@ -1,6 +1,6 @@
-"""The arithmetic on measured costs: instances, partitions, bytes, and how far each part goes.
+"""Computes instances, partitions, bytes and ceilings from measured costs.
 
-What would need a cost that has not been measured is not computed: it names that cost instead.
+A number that needs a cost that was not measured is not computed; it names that cost instead.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _MINUTES_A_DAY: Final = 1440
 
 
 def whole(number: float) -> int:
-    """`number` rounded up; what is above a whole number by a rounding error only is that number."""
+    """Round `number` up, except if it exceeds an integer only by a rounding error."""
     return math.ceil(round(number, 9))
 
 
 def capacity(demand: Demand, costs: MeasuredCosts) -> Capacity:
-    """Compute everything about `demand`."""
+    """Compute the capacity for `demand`."""
     return _Computation(demand, costs).result()
 
 
@@ -59,7 +59,7 @@ class _Computation:
         return Estimate(value) if value is not None else Estimate(None, (name,))
 
     def _times(self, name: str, count: float) -> Estimate:
-        """`count` times a cost; of nothing, nothing, whether the cost is known or not."""
+        """Return `count` times a cost; 0 for a count of 0, even if the cost is unknown."""
         return combine(lambda cost: count * cost, self._cost(name)) if count else Estimate(0.0)
 
     def _cores(self, name: str, per_second: float) -> Estimate:
@@ -69,10 +69,10 @@ class _Computation:
         return max(1, whole(cores / self._demand.utilisation))
 
     def _instances_of_tally(self, counting: float, streaming: float) -> int:
-        """As many as the CPU and the streams need. One of them counts the petition, beside its share of the viewers."""
+        """Return the instances that CPU and streams need. One of them counts the petition and serves its share of viewers."""
         least = max(self._instances(counting + streaming), whole(self._demand.viewers / MAX_STREAMS))
         beside_counting = self._demand.utilisation - counting
-        if beside_counting <= 0:  # one petition is then more than its one writer carries: see the ceilings
+        if beside_counting <= 0:  # one petition then exceeds its single writer: see the ceilings
             return least
         return max(least, whole(streaming / beside_counting))
 
@@ -143,7 +143,7 @@ class _Computation:
         ]
 
     def _kept(self, topic: Topic, name: str, records: float, per_second: float) -> Estimate:
-        """Bytes of a topic, one copy: all records, or those that come within its retention."""
+        """Return the bytes of one replica of a topic: all records, or those of its retention time."""
         assert topic.retention is not None
         return self._times(name, min(records, per_second * topic.retention.total_seconds()))
 
@@ -230,5 +230,5 @@ class _Computation:
 
 
 def _partitions(instances: float) -> int:
-    """A number of partitions that gives each instance one, and divides as evenly as `DEFAULT_PARTITIONS` does."""
+    """Return a number of partitions with at least one per instance that divides as evenly as `DEFAULT_PARTITIONS`."""
     return whole(instances / DEFAULT_PARTITIONS) * DEFAULT_PARTITIONS

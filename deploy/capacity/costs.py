@@ -1,13 +1,13 @@
-"""What things cost, as measured: the file that `groundswell capacity` computes from, its shape and its checks.
+"""Measured costs: the file from which `groundswell capacity` computes, its schema and its validation.
 
-The file is JSON, made by ``python -m tests.bench.results.costs`` from what `groundswell bench` has measured:
+The file is JSON, written by ``python -m tests.bench.results.costs`` from the results of `groundswell bench`:
 
     {"machine": {…} or null,
      "costs": {"verify_cpu": {"value": 43.2, "unit": "µs/submission", "source": "drain", "date": "2026-11-22",
                               "commit": "1a2b3c4"}, …}}
 
-It names every cost of `COSTS`, in its unit. What has not been measured yet has null for value, date and commit: nothing
-may be put there by guess.
+It names every cost of `COSTS`, in its unit. A cost that was not measured yet has null for value, date and commit; values must
+not be guessed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Cost:
     """One kind of cost.
 
     Attributes:
-        unit: of the value; a *submission* is what ingest answered 202 to, a *fact* a submission that counts.
-        source: the benchmark's scenario that measures it.
-        what: in words.
+        unit: unit of the value; a *submission* was answered with 202 by ingest, a *fact* is a submission that counts.
+        source: the benchmark scenario that measures it.
+        what: description.
     """
 
     unit: str
@@ -77,11 +77,11 @@ COSTS: Final[Mapping[str, Cost]] = {
 
 
 class CostsError(Exception):
-    """The file of costs is missing or says something impossible. The message says what to do."""
+    """The file of costs is missing or invalid; the message says what to do."""
 
 
 class MeasuredCost(BaseModel):
-    """One cost as it stands in the file."""
+    """One cost in the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -118,17 +118,17 @@ class MeasuredCosts(BaseModel):
         return self
 
     def value(self, name: str) -> float | None:
-        """The value of a cost of `COSTS`, None when it has not been measured."""
+        """Return the value of a cost of `COSTS`, or None if it was not measured."""
         return self.costs[name].value
 
     @property
     def not_measured(self) -> list[str]:
-        """Names of the costs without a value, in the order of `COSTS`."""
+        """Return the names of the costs without a value, in the order of `COSTS`."""
         return [name for name in COSTS if self.value(name) is None]
 
 
 def nothing_measured() -> MeasuredCosts:
-    """A file's content before the first measurement."""
+    """Return the content of the file before the first measurement."""
     return MeasuredCosts(
         machine=None,
         costs={
@@ -142,7 +142,7 @@ def read_costs(path: Path = COSTS_FILE) -> MeasuredCosts:
     """Read a file of costs.
 
     Raises:
-        CostsError: it is not there, is no JSON, or says something impossible.
+        CostsError: it is missing, is not JSON, or is invalid.
     """
     try:
         return MeasuredCosts.model_validate_json(path.read_bytes())
@@ -158,7 +158,7 @@ def read_costs(path: Path = COSTS_FILE) -> MeasuredCosts:
 
 
 def as_json(costs: MeasuredCosts) -> str:
-    """The file's text, in the order of `COSTS`."""
+    """Return the text of the file, in the order of `COSTS`."""
     body = costs.model_dump(mode="json")
     body["costs"] = {name: body["costs"][name] for name in COSTS}
     return json.dumps(body, indent=2, ensure_ascii=False) + "\n"

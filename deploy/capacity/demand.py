@@ -1,4 +1,4 @@
-"""What an installation must carry, and what is assumed about it."""
+"""The load of an installation, and the assumptions about it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Demand:
     """What an installation must carry, and what is assumed about it.
 
     Attributes:
-        rate: submissions a second, all for one petition: the worst case, since a petition has one writer.
-        signatures: signatures that count, over all petitions, kept in PostgreSQL.
+        rate: submissions per second, all for one petition: the worst case, since a petition has one writer.
+        signatures: signatures that count, over all petitions, stored in PostgreSQL.
         viewers: open live streams, all on that one petition.
-        duplicates: part of the submissions that does not count.
-        utilisation: part of a core that may be busy at this rate. The rest is for peaks within a second, for garbage
+        duplicates: fraction of the submissions that does not count.
+        utilisation: fraction of a core that may be busy at this rate. The rest is for peaks within a second, for garbage
             collection, and for catching up after a fault.
-        replication: copies of each Kafka partition.
-        petitions: how many the signatures are spread over, for what is kept per petition.
-        days: how long signatures keep coming, for what is kept per minute.
-        snapshot_interval_ms: as TALLY_SNAPSHOT_INTERVAL_MS.
-        postgres_cores: of the one server that takes the writes.
+        replication: replicas of each Kafka partition.
+        petitions: number of petitions that share the signatures, for what is stored per petition.
+        days: days for which a petition receives signatures, for what is stored per minute.
+        snapshot_interval_ms: the value of TALLY_SNAPSHOT_INTERVAL_MS.
+        postgres_cores: cores of the one server that takes the writes.
     """
 
     rate: float
@@ -41,10 +41,10 @@ class Demand:
     postgres_cores: int = 8
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
+        """Validate the numbers.
 
         Raises:
-            ValueError: says which number, and what it may be.
+            ValueError: a number is out of range; the message says which and what it may be.
         """
         for field in fields(self):
             if not math.isfinite(getattr(self, field.name)):
@@ -66,7 +66,7 @@ class Demand:
 
     @property
     def facts(self) -> float:
-        """Submissions a second that count."""
+        """Submissions per second that count."""
         return self.rate * (1 - self.duplicates)
 
     @property
@@ -76,5 +76,5 @@ class Demand:
 
     @property
     def updates(self) -> float:
-        """Live updates a second of one petition: one per interval, and never more than there are changes."""
+        """Live updates per second of one petition: one per interval, and never more than there are changes."""
         return min(1000 / self.snapshot_interval_ms, self.facts)

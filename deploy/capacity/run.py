@@ -19,11 +19,11 @@ def run(*, costs: Path | None, as_json: bool, **demand: Any) -> None:
     """Compute and print.
 
     Args:
-        costs: the file of measured costs; None: that of the source.
+        costs: the file of measured costs; None: the one in the source tree.
         demand: the fields of `Demand`.
 
     Raises:
-        typer.BadParameter: a number cannot be, or the file of costs is missing or wrong.
+        typer.BadParameter: a number is out of range, or the file of costs is missing or invalid.
     """
     try:
         measured = read_costs(costs or COSTS_FILE)

@@ -1,4 +1,4 @@
-"""The answer for people: tables on a terminal, tables in `docs/capacity.md`."""
+"""The result as text: tables on a terminal, and tables in `docs/capacity.md`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ PAGE_DEMANDS = (
     Demand(rate=10_000, signatures=6_100_000, viewers=100_000),
     Demand(rate=100_000, signatures=6_100_000, viewers=100_000),
 )
-"""What `docs/capacity.md` shows: the largest surge that is known, and three steps beyond."""
+"""The demands in `docs/capacity.md`: the largest known surge, and three steps beyond."""
 
 
 def amount(value: float, unit: str) -> str:
-    """A number with its unit.
+    """Format a number with its unit.
 
     Args:
-        unit: empty for a count, ``cores``, ``/s``, ``B`` and ``B/s`` in powers of 1,000, ``B memory`` in powers of 1,024.
+        value: The number.
+        unit: Empty for a count, ``cores``, ``/s``, ``B`` and ``B/s`` in powers of 1,000, ``B memory`` in powers of 1,024.
     """
     if not unit:
         return f"{value:,.0f}"
@@ -48,7 +49,7 @@ def _scaled(value: float, step: int, names: Sequence[str]) -> str:
 
 
 def _digits(value: float) -> str:
-    """Two digits that count, or all before the point: costs are not known any better."""
+    """Format two significant digits, or the integer part: costs are not known more precisely."""
     if value == 0:
         return "0"
     return f"{value:,.{max(0, 1 - math.floor(math.log10(abs(value))))}f}"
@@ -69,7 +70,7 @@ def _up_to(answer: Capacity, estimate: Estimate | None) -> str:
 
 
 def verdict(answer: Capacity) -> str:
-    """What saturates first, in a sentence or two; or why that cannot be said yet."""
+    """Return the first bottleneck in a sentence or two, or why it is not known yet."""
     first, first_core = answer.first, answer.first_core
     said = []
     if first is None or first.most is None or first.most.value is None:
@@ -91,7 +92,7 @@ def verdict(answer: Capacity) -> str:
 
 
 def assumptions(demand: Demand) -> str:
-    """What was assumed, in a sentence."""
+    """Return the assumptions in a sentence."""
     return (
         f"Assumed: {demand.duplicates:.0%} of the submissions do not count, cores are busy up to"
         f" {demand.utilisation:.0%}, {demand.replication} copies of each Kafka partition, PostgreSQL has"
@@ -138,7 +139,7 @@ def _say(console: Console, sentence: str, style: str | None = None) -> None:
 
 
 def page_tables(costs: MeasuredCosts) -> str:
-    """The tables of `docs/capacity.md`: one column per demand, what saturates first below it."""
+    """Return the tables of `docs/capacity.md`: one column per demand, with the first bottleneck below."""
     answers = [capacity(demand, costs) for demand in PAGE_DEMANDS]
     heads = [f"{_digits(answer.demand.rate)}/s" for answer in answers]
     rows = [
@@ -181,7 +182,7 @@ def _up_to_plain(estimate: Estimate | None) -> str:
 
 
 def page_costs(costs: MeasuredCosts) -> str:
-    """The table of costs of `docs/capacity.md`."""
+    """Return the table of costs of `docs/capacity.md`."""
     rows = []
     for name, cost in COSTS.items():
         measured = costs.costs[name]

@@ -1,5 +1,5 @@
-"""The `groundswell` command: one module for a group of commands. What a command does is imported when it is called, so
-that `groundswell --help` is there at once, and a command of an operator needs nothing of the local stack."""
+"""The `groundswell` command, with one module per group of commands. A command imports its implementation when it is called,
+so that `groundswell --help` is fast and operators' commands do not need the packages of the local stack."""
 
 import typer
 
@@ -10,7 +10,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @app.callback()
 def groundswell() -> None:
-    """Groundswell: petition signatures in, a live count that can be proved out."""
+    """Groundswell: accepts petition signatures and keeps a live count that can be proved."""
 
 
 for group in (local, prepare, counts, administration, deliveries, capacity, checkout):

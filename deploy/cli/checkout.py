@@ -1,4 +1,4 @@
-"""Commands that only a checkout of the source has: `faults`, `bench` and `generated`."""
+"""Commands that need a checkout of the source: `faults`, `bench` and `generated`."""
 
 import os
 import subprocess
@@ -18,25 +18,25 @@ _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_op
 
 @app.command(rich_help_panel=CHECKOUT, context_settings=_PASSED_ON)
 def faults(context: typer.Context) -> None:
-    """Surges through the whole system while everything under it is made to fail: nothing lost, nothing counted twice.
+    """Run surges through the whole system under injected faults, and check that nothing is lost or counted twice.
 
-    `groundswell faults --help` names the options. Needs a checkout of the source: the harness is part of the tests.
+    `groundswell faults --help` lists the options. Needs a checkout of the source: the harness is part of the tests.
     """
     raise typer.Exit(_run("tests.faults", context.args))
 
 
 @app.command(rich_help_panel=CHECKOUT, context_settings=_PASSED_ON)
 def bench(context: typer.Context) -> None:
-    """Measure the whole system against its floors and against what would be built instead, on real parts.
+    """Benchmark the whole system on real parts, compared with its floors and its peers (docs/performance.md).
 
-    `groundswell bench --help` names scenarios and options. Needs a checkout of the source, and `make bench` once for
-    what it measures with.
+    `groundswell bench --help` lists scenarios and options. Needs a checkout of the source; run `make bench` once to
+    install its tools.
     """
     raise typer.Exit(_run("tests.bench", context.args))
 
 
 def _run(module: str, arguments: list[str]) -> int:
-    """Run a module that no installation has; return its exit code."""
+    """Run a module that only a checkout has. Returns its exit code."""
     need_checkout(module.replace(".", "/"))
     need_local_stack()
     command = [sys.executable, "-m", module, *arguments]
@@ -47,11 +47,9 @@ def _run(module: str, arguments: list[str]) -> int:
 
 @app.command(rich_help_panel=CHECKOUT)
 def generated(
-    check_only: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit code 1 when a file is stale.")
-    ] = False,
+    check_only: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 if a file is stale.")] = False,
 ) -> None:
-    """Make the generated files: OpenAPI documents, event schemas, reason codes, tables and pictures in docs/."""
+    """Write the generated files: OpenAPI documents, event schemas, reason codes, tables and pictures in docs/."""
     need_checkout("docs")
     from deploy import generated as files
 

@@ -1,4 +1,4 @@
-"""Commands that prove the counts: `audit` and `rebuild`."""
+"""Commands that prove and restore the counts: `audit` and `rebuild`."""
 
 import asyncio
 from typing import Annotated
@@ -9,12 +9,12 @@ from deploy.cli.options import OPERATION, AsJson
 
 app = typer.Typer()
 
-Petitions = Annotated[list[str] | None, typer.Argument(help="Petition ids; all, if none is named.")]
+Petitions = Annotated[list[str] | None, typer.Argument(help="Petition ids; default: all.")]
 
 
 @app.command(rich_help_panel=OPERATION)
 def audit(petitions: Petitions = None, as_json: AsJson = False) -> None:
-    """Compare the counts in Redis with the ledger, exactly, also under traffic. Exit code 1 when anything differs."""
+    """Compare the counts in Redis with the ledger, exactly, also under traffic. Exit code 1 if anything differs."""
     from deploy import operate
 
     raise typer.Exit(asyncio.run(operate.audit(list(petitions or []), as_json=as_json)))
@@ -24,11 +24,11 @@ def audit(petitions: Petitions = None, as_json: AsJson = False) -> None:
 def rebuild(
     petitions: Petitions = None,
     force: Annotated[
-        bool, typer.Option(help="Also where Redis has counted more than the ledger knows: after PostgreSQL was lost.")
+        bool, typer.Option(help="Also if Redis has counted more than the ledger holds: after a loss of PostgreSQL.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Count again from the ledger and replace what Redis has, beside running traffic."""
+    """Recount petitions from the ledger and replace their counts in Redis, also under traffic."""
     from deploy import operate
 
     raise typer.Exit(asyncio.run(operate.rebuild(list(petitions or []), force=force, as_json=as_json)))

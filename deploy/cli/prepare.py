@@ -1,4 +1,4 @@
-"""Commands before the services start: `check`, `migrate` and `topics apply`."""
+"""Commands to run before the services start: `check`, `migrate` and `topics apply`."""
 
 import asyncio
 from enum import StrEnum
@@ -22,10 +22,10 @@ class Service(StrEnum):
 
 @app.command(rich_help_panel=OPERATION)
 def check(
-    services: Annotated[list[Service] | None, typer.Argument(help="Which services; all, if none is named.")] = None,
+    services: Annotated[list[Service] | None, typer.Argument(help="The services to check; default: all.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Validate the settings that services would start with now. Exit code 2 when one is wrong."""
+    """Validate the current settings of services. Exit code 2 if one is invalid."""
     from deploy import operate
 
     names = [service.value for service in services or Service]
@@ -34,7 +34,7 @@ def check(
 
 @app.command(rich_help_panel=OPERATION)
 def migrate(as_json: AsJson = False) -> None:
-    """Bring the tables of POSTGRES_URL up to date. Safe to run again, and by several at once."""
+    """Apply pending migrations to the database at POSTGRES_URL. Idempotent; safe to run concurrently."""
     from deploy import operate
 
     raise typer.Exit(asyncio.run(operate.migrate(as_json=as_json)))
@@ -46,11 +46,11 @@ app.add_typer(topics, name="topics", rich_help_panel=OPERATION)
 
 @topics.command("apply")
 def topics_apply(
-    partitions: Annotated[int, typer.Option(help="Partitions of topics that are created.")] = 6,
-    replication_factor: Annotated[int, typer.Option(help="Copies of each partition; 3 in production.")] = 1,
+    partitions: Annotated[int, typer.Option(help="Number of partitions of new topics.")] = 6,
+    replication_factor: Annotated[int, typer.Option(help="Replicas of each partition; 3 in production.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Create the topics that are missing on KAFKA_BOOTSTRAP_SERVERS, and set retention and compaction. Repeatable."""
+    """Create missing topics on KAFKA_BOOTSTRAP_SERVERS, and set retention and compaction. Idempotent."""
     from deploy import operate
 
     work = operate.apply(partitions=partitions, replication_factor=replication_factor, as_json=as_json)

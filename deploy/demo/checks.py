@@ -1,4 +1,4 @@
-"""Compares what was seen with what had to come of the surge. Pure; every mismatch gets a name."""
+"""Compares the observed with the expected outcome of the surge. Pure functions; every mismatch is named."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that must be so.
+    """One comparison.
 
     Attributes:
-        group: under which heading it stands.
+        group: its heading in the report.
         name: what was counted.
         expected, got: the two figures.
-        wrong: what exactly does not agree; empty when everything does.
+        wrong: every mismatch; empty if there is none.
     """
 
     group: str
@@ -39,12 +39,12 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Whether it is so."""
+        """Whether there is no mismatch."""
         return self.expected == self.got and not self.wrong
 
 
 def run_checks(surge: Surge, progress: Progress, observed: Observed) -> list[Check]:
-    """All checks of the demo, in the order of the report."""
+    """Run all checks of the demo, in the order of the report."""
     return [
         *_counts(surge, observed),
         *_stored(surge, observed),
@@ -140,7 +140,7 @@ def _dead_letters(surge: Surge, observed: Observed) -> Iterator[Check]:
 
 
 def _distinct(letters: Sequence[Read]) -> list[Read]:
-    """Each once: a redelivery after a crash may write a dead letter again, but where it came from makes it one."""
+    """Return each dead letter once: after a crash one may be written again, with the same source coordinates."""
     places = [
         (letter.headers.get("dlq_source_partition"), letter.headers.get("dlq_source_offset")) for letter in letters
     ]
@@ -148,7 +148,7 @@ def _distinct(letters: Sequence[Read]) -> list[Read]:
 
 
 def outcome_totals(progress: Progress, observed: Observed) -> dict[str, int]:
-    """What became of everything that was sent: the five outcomes of the report."""
+    """Return the numbers of the five outcomes in the report."""
     totals: dict[str, int] = dict.fromkeys(STORED, 0)
     for (_, state, _), number in observed.outcomes.items():
         totals[state] = totals.get(state, 0) + number

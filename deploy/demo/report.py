@@ -1,4 +1,4 @@
-"""What the demo says at its end: a table for people, one JSON object for programs."""
+"""The demo's report: a table for people, one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from deploy.local.state import StackState
 
 @dataclass(slots=True)
 class Report:
-    """How the demo went. Parts that were not reached are empty."""
+    """The result of the demo. Parts that were not reached are empty."""
 
     broker: str
     seconds: float = 0.0
@@ -30,13 +30,13 @@ class Report:
     """By service and part; ``demo`` is this process: it makes the load and looks at everything."""
     checks: Sequence[Check] = ()
     missing: Sequence[str] = ()
-    """What had not come when the demo stopped waiting."""
+    """What was still missing when the demo stopped waiting."""
     progress: Progress | None = None
     observed: Observed | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether everything is as it must be. Nothing checked is not ok."""
+        """Whether all checks passed. Without checks it is False."""
         return bool(self.checks) and not self.missing and all(check.ok for check in self.checks)
 
     def as_json(self, surge: Surge) -> str:
@@ -75,7 +75,7 @@ class Report:
 
 
 def print_checks(console: Console, report: Report) -> None:
-    """The table of expected and found, and every mismatch by name."""
+    """Print the table of expected and observed figures, and every mismatch by name."""
     table = Table(title="Expected and found", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     table.add_column("expected", justify="right", no_wrap=True)
@@ -105,7 +105,7 @@ def _say_wrong(console: Console, line: str) -> None:
 
 
 def print_facts(console: Console, report: Report) -> None:
-    """How it was sent, how long it took, and what it cost."""
+    """Print how the surge was sent, how long it took, and what it cost."""
     progress = report.progress
     if progress is not None:
         answered = progress.answered.total()
@@ -126,7 +126,7 @@ def print_facts(console: Console, report: Report) -> None:
 
 
 def where_to_look(state: StackState, petitions: Petitions) -> Table:
-    """The addresses at which to look around in what the demo left."""
+    """Return a table of the addresses of a stack that is kept after the demo."""
     table = Table(title="Where to look", title_justify="left", show_header=False, box=box.SIMPLE, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

@@ -30,15 +30,15 @@ from deploy.local.stack import Stack
 from deploy.local.up import stop_on_signals
 
 _COALESCE_SECONDS: Final = "3"
-"""How long milestones collect for one mail: minutes in production, but here somebody is waiting. The first milestones of
-the largest petition are less than a hundredth of the surge apart, so some always meet."""
+"""How long milestones collect for one mail: minutes in production, but here a person waits. The first milestones of the
+largest petition are less than a hundredth of the surge apart, so some are always folded into one mail."""
 
 _KNOWN_SECONDS: Final = 30.0
 _DEATH_SECONDS: Final = 1.0
 
 
 class DemoFailed(RuntimeError):
-    """The demo could not do its work; the message says why."""
+    """The demo could not be carried out; the message says why."""
 
 
 async def demo(*, broker: BrokerKind, state_dir: Path, as_json: bool, keep: bool, scale: float) -> int:
@@ -46,14 +46,14 @@ async def demo(*, broker: BrokerKind, state_dir: Path, as_json: bool, keep: bool
 
     Args:
         broker: which Kafka broker.
-        state_dir: where data, logs and `stack.json` go.
+        state_dir: the directory of data, logs and `stack.json`.
         as_json: print one JSON object as the last line of standard output; everything else then goes to standard error.
         keep: leave the stack running after the checks, until Ctrl-C.
-        scale: multiplies all numbers; 1 is the real thing.
+        scale: factor for all numbers; 1 is the full demo.
 
     Returns:
-        The exit code: 0 when every figure is right, 1 when one is not or the demo could not be carried out, 130 when it
-        was interrupted.
+        The exit code: 0 if every figure is right, 1 if one is not or the demo could not be carried out, 130 if it was
+        interrupted.
     """
     console = Console(stderr=as_json)
     report = Report(broker=broker)
@@ -145,7 +145,7 @@ async def _put(ingest: httpx.AsyncClient, petition: DemoPetition, admin_token: s
 
 
 async def _until_known(ingest: httpx.AsyncClient, surge: Surge) -> None:
-    """Wait until ingest tells everybody about every petition."""
+    """Wait until ingest answers requests for every petition."""
     deadline = time.monotonic() + _KNOWN_SECONDS
     for petition in surge.petitions.all:
         while (answer := await ingest.get(f"/v1/petitions/{petition.petition_id}")).status_code != httpx.codes.OK:

@@ -1,4 +1,4 @@
-"""What a stack is made of: parts of its own, and those whose addresses are in the environment."""
+"""The parts of a stack: its own, and external ones whose addresses are in the environment."""
 
 import secrets
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from deploy.local.place import Place
 
 
 class Assembly:
-    """The parts of a stack, none of them started.
+    """The parts of a stack, not started.
 
     Args:
         broker: which Kafka broker, if none is in the environment.
-        data, logs: the folders where the parts keep both.
-        environ: where addresses and secrets are looked for.
-        place: where ports and secrets are kept from one run to the next.
+        data, logs: the folders for the data and logs of the parts.
+        environ: the environment with addresses and secrets.
+        place: keeps ports and secrets from one run to the next.
 
     Attributes:
         kafka, kafka_files, valkey, postgres, mailbox: the parts; None where an external address stands in.
@@ -69,7 +69,7 @@ class Assembly:
                 self.environment.update(part.environment)
 
     def _take_over(self, environ: Mapping[str, str], name: str) -> bool:
-        """Use an address of the environment; say whether there was one."""
+        """Use an address from the environment; return whether there was one."""
         if address := given(environ, name):
             self.environment[name] = address
             self.external.add(name)
@@ -110,7 +110,7 @@ def given(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def stack_secrets(environ: Mapping[str, str], place: Place | None = None) -> dict[str, str]:
-    """Return the secrets of a stack: those in the environment, else those kept in the place, else new, random ones."""
+    """Return the secrets of a stack: from the environment, otherwise from the place, otherwise new, random ones."""
     return {
         name: given(environ, name) or (secrets.token_urlsafe(32) if place is None else place.secret(name))
         for name in ("SIGNER_PEPPER", "ADMIN_TOKEN", "API_KEYS")

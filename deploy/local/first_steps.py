@@ -1,4 +1,4 @@
-"""What to try first on a stack that has just come up: commands to copy, as printed by `groundswell up`."""
+"""First steps on a new stack: commands to copy, as printed by `groundswell up`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PETITION: Final = (
     ' "targets": [{"target_id": "mayor", "name": "The mayor of Quillmere", "kind": "person",'
     ' "email": "mayor@quillmere.example"}], "milestones": [1, 100]}'
 )
-"""With a first milestone that one signature reaches, so that there is a mail to look at."""
+"""Its first milestone is reached by one signature, so that there is a mail to look at."""
 
 SIGNATURE: Final = '{"email": "robin@mail.example", "name": "Robin Example", "country": "NL"}'
 
@@ -24,7 +24,7 @@ _FILE: Final = "env"
 
 
 def commands(state: StackState) -> list[tuple[str, str]]:
-    """Return what to do first, each with a command line, or an address, that does it."""
+    """Return the first steps, each with a command line or an address."""
     petition = f"{state.ingest_url}/v1/petitions/{PETITION_ID}"
     steps = [
         ("Make a petition", f"{_curl('PUT', petition, PETITION, f'Authorization: Bearer {state.admin_token}')}"),

@@ -1,4 +1,4 @@
-"""`groundswell kill`: kills or freezes one process of the running `groundswell up`, and looks on until all is well."""
+"""`groundswell kill`: kills or freezes one process of the running `groundswell up`, and waits for the recovery."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from deploy.local.state import RunningProcess, StackState, is_running
 from deploy.local.victims import VICTIMS, Victim, victim_of, what_to_watch
 
 PATIENCE_SECONDS: Final = 300.0
-"""Longer than `up` waits between two starts, and than a start on a busy machine."""
+"""Longer than the wait of `up` between two starts plus a start on a busy machine."""
 
 _POLL_SECONDS: Final = 0.2
 _ANSWER_SECONDS: Final = 3.0
 
 
 class KillRefused(Exception):
-    """Nothing was killed. The message says why, and what to do."""
+    """Nothing was killed; the message says why and what to do."""
 
 
 class NotRecovered(Exception):
-    """It was killed, and not all is well again in time. The message says what is not."""
+    """The system has not recovered in time; the message says what is still wrong."""
 
 
 @dataclass(slots=True)
 class Outlook:
-    """What is seen of the four services while one process is away.
+    """The readiness of the four services while one process is away.
 
     Attributes:
         seen: every change, with the seconds since the kill.
@@ -49,7 +49,7 @@ class Outlook:
     _last: dict[str, str] = field(default_factory=dict)
 
     def look(self, state: StackState, http: httpx.Client) -> bool:
-        """Ask all services whether they are ready, and say what has changed; return whether all are, with nothing away."""
+        """Read the readiness of all services and report changes; return whether all are `ready`, none `degraded`."""
         now = {service: _readiness(http, url) for service, url in state.services.items()}
         for service, status in now.items():
             if status != self._last.get(service, "ready"):
@@ -58,14 +58,14 @@ class Outlook:
         return all(status == "ready" for status in now.values())
 
     def tell(self, line: str) -> None:
-        """Say what has happened."""
+        """Report an event."""
         self.seen.append(f"{time.monotonic() - self.began:.1f} s: {line}")
         if not self.quiet:
             typer.echo(f"  {self.seen[-1]}")
 
     @property
     def seconds(self) -> float:
-        """Since the kill."""
+        """Seconds since the kill."""
         return time.monotonic() - self.began
 
 
@@ -73,7 +73,7 @@ def kill(name: str, *, freeze: float | None, state_dir: Path, as_json: bool) -> 
     """Kill or freeze one process of `groundswell up`, as `deploy.cli` describes it.
 
     Returns:
-        The exit code: 0 when all is well again, 1 when it is not in time or nothing was killed.
+        The exit code: 0 if the system has recovered, 1 if it has not in time or nothing was killed.
     """
     try:
         report = _kill(name, freeze=freeze, state_dir=state_dir, as_json=as_json)
@@ -137,7 +137,7 @@ def _running_stack(state_dir: Path) -> StackState:
 
 
 def _process_of(victim: Victim, state: StackState) -> RunningProcess:
-    """The process to kill, which `up` started and which still is what it was.
+    """Return the process to kill, started by `up` and still the same.
 
     Raises:
         KillRefused: there is none.
@@ -156,7 +156,7 @@ def _process_of(victim: Victim, state: StackState) -> RunningProcess:
 
 
 def _family(process: RunningProcess) -> list[psutil.Process]:
-    """The process and its children, itself first."""
+    """Return the process and its children, the process first."""
     try:
         parent = psutil.Process(process.pid)
         return [parent, *parent.children(recursive=True)]
@@ -172,7 +172,7 @@ def _strike(process: RunningProcess) -> None:
 
 @contextlib.contextmanager
 def _frozen(process: RunningProcess) -> Iterator[None]:
-    """Freeze a process and its children meanwhile. They go on also when this command is ended, but for SIGKILL."""
+    """Freeze a process and its children. They resume however this command ends, except by SIGKILL."""
     before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     family = _family(process)
     try:
@@ -195,7 +195,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def _wait(
     process: RunningProcess, state_dir: Path, outlook: Outlook, http: httpx.Client, *, is_same: bool
 ) -> RunningProcess:
-    """Wait until the process, or the one in its place, does its work and every service says that nothing is away.
+    """Wait until the process, or its replacement, is ready and every service reports that nothing is away.
 
     Raises:
         NotRecovered: that takes too long, or `up` has ended.
@@ -217,7 +217,7 @@ def _wait(
 
 
 def _readiness(http: httpx.Client, url: str) -> str:
-    """What a service says of itself: `ready`, or what is not."""
+    """Return a service's readiness: `ready`, or what is wrong."""
     try:
         said = http.get(f"{url}/readyz").json()
         away = [f"{check}: {result}" for check, result in said["checks"].items() if result != "ok"]

@@ -1,4 +1,4 @@
-"""What a run of `groundswell up` that was killed may have left running, and its end."""
+"""Ends processes that a killed run of `groundswell up` has left running."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Processes(BaseModel):
 
 
 async def end_leftovers(folder: Path) -> list[str]:
-    """Wait for what a killed run left to end, and end what does not; return the names of those.
+    """Wait for left-over processes to end, and end those that do not; return their names.
 
-    Its guard usually does. A process is known by its id and the time it was started at: an id that belongs to another
-    program by now is left alone.
+    The guard of the killed run usually ends them. A process is identified by its id and start time, so that a program that
+    has got the same id since is not touched.
     """
     try:
         noted = Processes.model_validate_json((folder / PROCESSES).read_text(encoding="utf-8")).processes

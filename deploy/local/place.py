@@ -1,11 +1,11 @@
-"""The place of `groundswell up`: what it keeps from one run to the next, in a folder of its own, until `groundswell reset`.
+"""The place of `groundswell up`: a folder that keeps its data from one run to the next, until `groundswell reset`.
 
-lock            held by the process that runs here, and let go of by its end, however that comes
+lock            held by the running process, and released however it ends
 kept.json       ports, secrets, and which parts have their data here
-processes.json  what is running, or was when the last run was killed
-stack.json      where everything answers, while it runs (`deploy.local.state`)
-env             addresses and tokens as variables of a shell, for `. .groundswell/env`
-data/, logs/    of the parts and services; logs.before/ of the run before
+processes.json  the running processes, or those of the last run if it was killed
+stack.json      all addresses, while it runs (`deploy.local.state`)
+env             addresses and tokens as shell variables, for `. .groundswell/env`
+data/, logs/    of the parts and services; logs.before/ of the previous run
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ PORTS: Final = {
     "postgres": 5432,
     "valkey": 6379,
 }
-"""The usual ports: those that each program has by default."""
+"""The usual ports: the programs' default ports."""
 
 _KEPT: Final = "kept.json"
 _OWN: Final = ("data", "logs", "logs.before", "env", "stack.json", PROCESSES, _KEPT)
-"""What a reset removes. Demo, fault runs and benchmarks have folders beside these, which are theirs."""
+"""What a reset removes. Demo, fault runs and benchmarks have their own folders beside these."""
 
 HIGHEST_PORT: Final = 65_535
 
@@ -50,7 +50,7 @@ Broker = Literal["embedded", "apache", "external"]
 
 
 class Kept(BaseModel):
-    """What stays from run to run.
+    """What is kept from run to run.
 
     Attributes:
         broker: which Kafka broker has its data here; `external`: none.
@@ -70,12 +70,12 @@ class Kept(BaseModel):
 
 
 class Place:
-    """A folder that this process has for itself while it is open; `with Place(folder) as place`.
+    """A folder that this process owns exclusively while it is open; `with Place(folder) as place`.
 
     Args:
-        folder: where. Made when it is not there, and closed to other users.
+        folder: the folder. Created if missing, and private.
         report: called with a line for people.
-        usual_ports: whether to take the ports of `PORTS` where they are free, or any.
+        usual_ports: whether to use the ports of `PORTS` if they are free, or any ports.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Place:
 
     def __enter__(self) -> Self:
         self._lock = claim(self.folder)
-        # PostgreSQL runs as another user where root starts it, and must be able to pass through (not to look around).
+        # If root starts PostgreSQL, it runs as another user, who must be able to traverse the folder but not to list it.
         _make(self.folder, 0o711 if os.geteuid() == 0 else 0o700)
         _make(self.folder / "data", 0o711 if os.geteuid() == 0 else 0o700)
         return self
@@ -101,14 +101,14 @@ class Place:
             self._lock = None
 
     async def prepare(self, *, broker: Broker, parts: Sequence[str]) -> None:
-        """End what a killed run left, and read what it kept, or begin anew.
+        """End what a killed run left running, and read what it kept, or begin anew.
 
         Args:
-            broker: which broker is to run.
-            parts: the parts that are to have their data here.
+            broker: which broker will run.
+            parts: the parts that will have their data here.
 
         Raises:
-            PartFailed: the data here is of other parts, or cannot be read.
+            PartFailed: the existing data belongs to other parts, or cannot be read.
         """
         for name in await end_leftovers(self.folder):
             self._report(f"{name} was left by a run that was killed; it has been ended")
@@ -130,9 +130,9 @@ class Place:
         self._write()
 
     def port(self, name: str) -> int:
-        """Return the port of a part or service: that of the last run; the usual one; the next that is free.
+        """Return the port of a part or service: that of the last run, otherwise the usual one, otherwise the next free one.
 
-        One that another program has meanwhile is replaced for this run, and is ours again once it is free.
+        A port that another program uses now is replaced for this run only.
         """
         kept = self._opened()
         if name not in self._ports:
@@ -158,12 +158,12 @@ class Place:
         return self._opened().postgres_dir
 
     def note_postgres_dir(self, directory: Path) -> None:
-        """Keep where PostgreSQL's data is."""
+        """Store where PostgreSQL's data is."""
         self._opened().postgres_dir = directory
         self._write()
 
     def note_processes(self, processes: Iterable[RunningProcess]) -> None:
-        """Keep what is running, for the next run to end if this one and its guard are killed."""
+        """Store what is running, so that the next run can end it if this one and its guard are killed."""
         write_private(self.folder / PROCESSES, Processes(processes=list(processes)).model_dump_json())
 
     def _opened(self) -> Kept:
@@ -184,10 +184,10 @@ class Place:
 
 
 def claim(folder: Path) -> IO[str]:
-    """Have a folder for this process alone, until the file that is returned is closed or this process ends.
+    """Lock a folder for this process until the returned file is closed or this process ends.
 
     Raises:
-        PartFailed: another process has it.
+        PartFailed: another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = (folder / "lock").open("a")
@@ -207,7 +207,7 @@ def _how_to_stop(folder: Path) -> str:
 
 
 def read_kept(folder: Path) -> Kept | None:
-    """Return what is kept in a folder; None where nothing is.
+    """Return what is kept in a folder, or None.
 
     Raises:
         pydantic.ValidationError: the file is damaged.
@@ -227,7 +227,7 @@ def remove(folder: Path) -> None:
     elsewhere = None if kept is None else kept.postgres_dir
     if elsewhere is not None and elsewhere.parent.name.startswith("groundswell-postgres-"):
         shutil.rmtree(elsewhere.parent, ignore_errors=True)
-    # The ports and secrets last: a reset that is killed half-way can be given again.
+    # Ports and secrets last, so that an interrupted reset can be repeated.
     for name in _OWN:
         path = folder / name
         if path.is_dir():
@@ -237,7 +237,7 @@ def remove(folder: Path) -> None:
 
 
 def is_empty(folder: Path) -> bool:
-    """Say whether `up` keeps nothing in a folder."""
+    """Return whether `up` keeps nothing in a folder."""
     return not any((folder / name).exists() for name in _OWN)
 
 
@@ -254,7 +254,7 @@ def next_free(wanted: int, *, without: set[int]) -> int:
 
 
 def _others(name: str, kept: Kept) -> set[int]:
-    """Ports that are meant for others of the stack."""
+    """Return the ports that are assigned to other parts of the stack."""
     return {port for other, port in {**PORTS, **kept.ports}.items() if other != name}
 
 

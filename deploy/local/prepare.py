@@ -1,4 +1,4 @@
-"""Tables and topics of a stack whose parts are up."""
+"""Creates tables and topics of a stack whose parts are running."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from shared.kafka.apply_topics import apply_topics
 
 
 async def make_tables(postgres_url: str) -> None:
-    """Bring the tables up to date.
+    """Apply pending migrations.
 
     Raises:
         PartFailed: PostgreSQL does not answer, or refuses.

@@ -1,4 +1,4 @@
-"""The whole of Groundswell on one machine: parts, topics, tables and services, up and down together."""
+"""All of Groundswell on one machine: parts, topics, tables and services, started and stopped together."""
 
 import asyncio
 import os
@@ -24,19 +24,19 @@ class Stack:
     """The local stack; `async with Stack(...) as stack` starts it and stops it.
 
     A part whose address is in `environ` (`KAFKA_BOOTSTRAP_SERVERS`, `REDIS_URL`, `POSTGRES_URL`, `SMTP_URL`) is not
-    started; the address is used. So are `SIGNER_PEPPER`, `ADMIN_TOKEN` and `API_KEYS` if they are there; otherwise they
-    are made at random for this stack. Data of the parts is new at every start and removed at the end; logs stay.
+    started; the address is used. `SIGNER_PEPPER`, `ADMIN_TOKEN` and `API_KEYS` are used if set; otherwise they are random.
+    The parts' data is new at every start and removed at the end; logs are kept.
 
-    With a `place`, data, ports and secrets are those of the last stack there, and stay for the next.
+    With a `place`, data, ports and secrets are those of the last stack there, and are kept for the next.
 
     Args:
         broker: which Kafka broker to start.
-        state_dir: where data, logs and `stack.json` go. One stack at a time in one directory.
-        environ: where addresses and secrets are looked for.
-        instances: how many processes of a service, where not one.
+        state_dir: the directory of data, logs and `stack.json`, for one stack at a time.
+        environ: the environment with addresses and secrets.
+        instances: the number of processes of a service, if not one.
         service_environment: further settings of the services.
         report: called with a line for people at every step.
-        place: where everything is kept; it must be open and prepared, and in `state_dir`.
+        place: keeps data, ports and secrets; it must be open and prepared, and in `state_dir`.
 
     Attributes:
         kafka, valkey, postgres, mailbox: the parts; None where an external address stands in.
@@ -89,12 +89,12 @@ class Stack:
 
     @property
     def parts(self) -> list[Process]:
-        """What the stack starts besides the services, in the order of starting."""
+        """The processes that the stack starts besides the services, in the order of starting."""
         parts = (self.kafka_files, self.kafka, self.valkey, self.postgres, self.mailbox)
         return [part for part in parts if part is not None]
 
     def needs(self, process: Process) -> list[Process]:
-        """The parts without which it makes no sense to start `process`."""
+        """The parts that must run before `process` can start."""
         if process in self.service_processes:
             return self.parts
         return [self.kafka_files] if process is self.kafka and self.kafka_files is not None else []
@@ -111,7 +111,7 @@ class Stack:
 
     @property
     def state(self) -> StackState:
-        """What `stack.json` says. The stack must be up."""
+        """The content of `stack.json`. The stack must be running."""
         environment = self.environment
         return StackState(
             broker="external" if self.kafka is None else self.kafka.kind,
@@ -156,7 +156,7 @@ class Stack:
         return self
 
     async def stop(self) -> None:
-        """Stop the services, then the parts they stand on; without a place, remove the data."""
+        """Stop the services, then their parts; without a place, remove the data."""
         self._is_up = False
         StackState.remove(self._state_dir)
         await asyncio.gather(*(service.stop() for service in self.service_processes))
@@ -174,7 +174,7 @@ class Stack:
             self._lock = None
 
     def note_ready(self, process: Process, *, ready: bool) -> None:
-        """Have `stack.json` say whether a process that was started again does its work."""
+        """Note in `stack.json` whether a restarted process is ready."""
         if ready:
             self._not_ready.discard(process.name)
         else:
@@ -182,7 +182,7 @@ class Stack:
         self._note_processes()
 
     async def watch(self) -> NoReturn:
-        """Watch until a process ends that nobody here stopped.
+        """Watch until a process ends by itself.
 
         Raises:
             PartFailed: the report of that process's end.
@@ -201,7 +201,7 @@ class Stack:
 
     def _claim_state_dir(self) -> None:
         self._lock = claim(self._state_dir)
-        for leftover in ("data", "logs"):  # of a stack that was killed
+        for leftover in ("data", "logs"):  # of a killed stack
             shutil.rmtree(self._state_dir / leftover, ignore_errors=True)
 
     def _running(self) -> list[RunningProcess]:
@@ -225,7 +225,7 @@ class Stack:
             self.state.write(self._state_dir)
 
     def _part_groups(self) -> list[list[Process]]:
-        """Parts that can be started side by side; within a group one after the other."""
+        """Groups of parts that are started concurrently; within a group they are started in order."""
         return [[*self.needs(part), part] for part in self.parts if part is not self.kafka_files]
 
     async def _start_parts(self, group: list[Process]) -> None:
@@ -247,7 +247,7 @@ class Stack:
         self._report("tables and topics are there")
 
     async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do `work`, but fail at once when a part dies meanwhile: a service would wait long for a broker that is gone."""
+        """Do `work`, but fail at once if a part dies meanwhile: a service would wait long for a dead broker."""
         tasks = {asyncio.create_task(work), asyncio.create_task(self.watch())}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -260,12 +260,12 @@ class Stack:
 
 
 def _secret(entry: str) -> str:
-    """The secret of an entry of API_KEYS, with or without a name before it."""
+    """Return the secret of an entry of API_KEYS, which may begin with a name."""
     return entry.partition(":")[2] or entry
 
 
 async def _together(*work: Coroutine[Any, Any, None]) -> None:
-    """Do several things at once; when one fails, cancel the others and raise what it raised."""
+    """Run coroutines concurrently; if one fails, cancel the others and raise its exception."""
     try:
         async with asyncio.TaskGroup() as group:
             for one in work:

@@ -1,4 +1,4 @@
-"""`.groundswell/stack.json`: where a running stack is found, for people, the command and tests."""
+"""`.groundswell/stack.json`: the addresses of a running stack, for people, the command and tests."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from deploy.local import STATE_DIR
 
 _FILE = "stack.json"
 _SAME_START_SECONDS = 2.0
-"""The system's idea of when a process was started moves a little when its clock is set."""
+"""The start time of a process, as the system reports it, moves a little when the clock is set."""
 
 
 class RunningProcess(BaseModel):
@@ -21,9 +21,9 @@ class RunningProcess(BaseModel):
         name: `kafka`, `valkey`, `postgres`, `mailbox`, or a service (`verify`, `verify-2`).
         pid: its process id.
         log: its log file.
-        address: where it answers (URL, or `host:port` of Kafka).
-        started: when it was started, seconds since 1970: with `pid` it names this process, and no later one.
-        ready: whether it has done its work since then.
+        address: its address (URL, or `host:port` of Kafka).
+        started: when it was started, seconds since 1970; with `pid` it identifies the process.
+        ready: whether it has been ready since then.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,16 +37,16 @@ class RunningProcess(BaseModel):
 
 
 class StackState(BaseModel):
-    """A stack that is up.
+    """A running stack.
 
     Attributes:
-        broker: which Kafka broker: `external` is one whose address was in the environment.
-        pid: the process that runs the stack; SIGTERM or Ctrl-C there stops it.
-        started: when that was started, seconds since 1970.
-        supervised: whether it starts again what dies (`groundswell up`).
+        broker: which Kafka broker; `external`: its address was in the environment.
+        pid: the process that runs the stack; SIGTERM or Ctrl-C stops it.
+        started: when that process was started, seconds since 1970.
+        supervised: whether it restarts what dies (`groundswell up`).
         kafka_bootstrap_servers, redis_url, postgres_url, smtp_url: the parts, the stack's own or external.
         ingest_url, verify_url, tally_url, notify_url: each service's first instance.
-        mailbox_url: the mailbox page; None when mail goes to an external SMTP server.
+        mailbox_url: the mailbox page; None if mail goes to an external SMTP server.
         admin_token: bearer token of `PUT /v1/petitions/{id}`.
         api_key: partner key of the batch call.
         external: the variables of the parts that are not the stack's own.
@@ -86,7 +86,7 @@ class StackState(BaseModel):
         }
 
     def write(self, state_dir: Path) -> Path:
-        """Write the file, whole or not at all, readable for its owner only: it holds secrets. Return its path."""
+        """Write the file atomically, readable for its owner only because it holds secrets. Returns its path."""
         file = state_dir / _FILE
         write_private(file, json.dumps(self.model_dump(mode="json"), indent=2) + "\n")
         return file
@@ -109,12 +109,12 @@ class StackState(BaseModel):
 
     @staticmethod
     def remove(state_dir: Path) -> None:
-        """Remove the file: its addresses are no longer answered."""
+        """Remove the file, because its addresses are no longer valid."""
         (state_dir / _FILE).unlink(missing_ok=True)
 
 
 def write_private(file: Path, text: str) -> None:
-    """Write a file, whole or not at all, readable for its owner only."""
+    """Write a file atomically, readable for its owner only."""
     fresh = file.with_name(f"{file.name}.tmp")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
@@ -123,10 +123,10 @@ def write_private(file: Path, text: str) -> None:
 
 
 def start_of(pid: int) -> float:
-    """Return when a process that runs was started, seconds since 1970.
+    """Return when a running process was started, seconds since 1970.
 
     Raises:
-        psutil.NoSuchProcess: it does not run.
+        psutil.NoSuchProcess: it is not running.
     """
     import psutil
 
@@ -134,9 +134,9 @@ def start_of(pid: int) -> float:
 
 
 def is_running(pid: int, started: float) -> bool:
-    """Say whether the process that was started then still runs: not just one that has got the same id since.
+    """Return whether the process started then is still running, as opposed to a later one with the same id.
 
-    False without the extra `local`: an operator's installation takes no address from a stack on a laptop.
+    False without the extra `local`: an operator's installation must not use addresses of a local stack.
     """
     try:
         import psutil

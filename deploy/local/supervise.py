@@ -1,4 +1,4 @@
-"""Starts again what dies under `groundswell up`, and says so."""
+"""Restarts and reports what dies under `groundswell up`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _LOG_LINES: Final = 10
 
 
 class Restarts:
-    """How long to wait before a process is started again: not at all at first, then with a backoff.
+    """The wait before a process is restarted: none at first, then a backoff.
 
     Args:
-        first: seconds before the second start in a row.
-        longest: most seconds.
-        steady: who has run for so many seconds has not died again, but anew.
+        first: seconds before the second consecutive restart.
+        longest: maximum wait in seconds.
+        steady: after a run of this many seconds, a death counts as the first again.
     """
 
     def __init__(self, *, first: float = 0.5, longest: float = 30.0, steady: float = 60.0) -> None:
@@ -30,7 +30,7 @@ class Restarts:
         self.deaths = 0
 
     def started(self, at: float) -> None:
-        """Note a start, at `at` seconds of a clock that only goes on."""
+        """Note a start, at `at` seconds of a monotonic clock."""
         self._started = at
 
     def died(self, at: float) -> float:
@@ -42,10 +42,10 @@ class Restarts:
 
 
 class Supervisor:
-    """Watches a stack that is up.
+    """Watches a running stack.
 
     Args:
-        stack: what to watch.
+        stack: the stack.
         report: called with lines for people.
     """
 
@@ -59,7 +59,7 @@ class Supervisor:
         self._mending: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> NoReturn:
-        """Start again what ends by itself, until this is cancelled."""
+        """Restart what ends by itself, until cancelled."""
         try:
             while True:
                 for process in self._stack.processes:
@@ -75,14 +75,14 @@ class Supervisor:
         if task is not None:
             if not task.done():
                 return
-            task.result()  # what it raised is a bug of ours, and ends `up` with its traceback
+            task.result()  # an exception is a bug, and ends `up` with its traceback
             del self._mending[process.name]
         if process.ended_by_itself:
             self._stack.note_ready(process, ready=False)
             self._mending[process.name] = asyncio.create_task(self._mend(process))
 
     async def _mend(self, process: Process) -> None:
-        """Start a process that has died, until it is ready."""
+        """Restart a process that has died, until it is ready."""
         how = process.describe_end(_LOG_LINES)
         while True:
             await self._pause(process, how)
@@ -102,7 +102,7 @@ class Supervisor:
             return
 
     async def _wait_ready(self, process: Process) -> None:
-        """Wait until a process does its work, however long: it may wait for something, or the machine be busy.
+        """Wait without limit until a process is ready: it may wait for something, or the machine may be busy.
 
         Raises:
             PartFailed: it has ended.
@@ -118,7 +118,7 @@ class Supervisor:
                 return
 
     async def _pause(self, process: Process, how: str) -> None:
-        """Report a death, and wait as long as it is too early for another start."""
+        """Report a death and wait until the next restart."""
         restarts = self._restarts[process.name]
         seconds = restarts.died(time.monotonic())
         again = "It is started again."

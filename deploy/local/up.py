@@ -22,32 +22,32 @@ from deploy.local.state import StackState
 from deploy.local.supervise import Supervisor
 
 _DATA_PARTS: Final = {"KAFKA_BOOTSTRAP_SERVERS": "kafka", "REDIS_URL": "redis", "POSTGRES_URL": "postgres"}
-"""Parts whose data belongs together, by the variable that says that another one is used."""
+"""Parts whose data belongs together, by the variable that names an external one."""
 
 _COALESCE: Final = "NOTIFY_COALESCE_SECONDS"
 _COALESCE_SECONDS: Final = "5"
-"""How long milestones collect for one mail. Minutes in production; here somebody looks at the mailbox."""
+"""How long milestones collect for one mail. Minutes in production; here a person watches the mailbox."""
 
 
 async def up(*, broker: BrokerKind, state_dir: Path, as_json: bool, usual_ports: bool = True) -> int:
-    """Start the stack, say where to look, and run until SIGINT or SIGTERM; start again what dies meanwhile.
+    """Start the stack, print its addresses, and run until SIGINT or SIGTERM; restart what dies meanwhile.
 
     Args:
         broker: which Kafka broker.
-        state_dir: where data, logs and `stack.json` go.
+        state_dir: the directory of data, logs and `stack.json`.
         as_json: print `stack.json` as one line on standard output instead of a table.
-        usual_ports: whether to take the usual ports where they are free, or any.
+        usual_ports: whether to use the usual ports if they are free, or any ports.
 
     Returns:
-        The exit code: 0 when it was asked to stop, 1 when it could not be started.
+        The exit code: 0 after a requested stop, 1 if it could not be started.
     """
-    # Wider than any address, whatever the terminal: addresses are there to be copied, not to be cut or broken in two.
+    # Wider than any address, whatever the terminal, so that addresses can be copied without line breaks.
     out, err = Console(width=200), Console(stderr=True)
 
     def report(line: str) -> None:
         err.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    os.umask(0o077)  # what is kept holds personal data and secrets; children inherit it
+    os.umask(0o077)  # files hold personal data and secrets; children inherit the mask
     stop_on_signals()
     try:
         with Place(state_dir, report=report, usual_ports=usual_ports) as here:
@@ -80,7 +80,7 @@ def _settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _print_first_steps(state: StackState, state_dir: Path) -> None:
-    """Print what to try. Not through rich: a line that it broke in two could not be copied."""
+    """Print the first steps. Not through rich, which would wrap lines that are to be copied."""
     for what, command in first_steps.commands(state):
         print(f"\n{what}:\n  {command}")
     print(
@@ -91,7 +91,7 @@ def _print_first_steps(state: StackState, state_dir: Path) -> None:
 
 
 def reset(state_dir: Path, *, yes: bool) -> int:
-    """Remove what `groundswell up` keeps, after asking. Returns the exit code: 1 where it runs, or the answer is no."""
+    """Remove what `groundswell up` keeps, after asking. Returns the exit code: 1 if it is running or the answer is no."""
     if not state_dir.is_dir() or place.is_empty(state_dir):
         typer.echo(f"There is nothing in {state_dir} to remove.")
         return 0
@@ -117,7 +117,7 @@ def reset(state_dir: Path, *, yes: bool) -> int:
 def stop_on_signals() -> None:
     """Make the first SIGINT or SIGTERM cancel the current task, so that it stops its stack in order.
 
-    A second one ends this process at once; what is left of the stack is then ended by its guard.
+    A second one ends this process at once; the guard then ends the rest of the stack.
     """
     task = asyncio.current_task()
     assert task is not None

@@ -1,4 +1,4 @@
-"""What `groundswell kill` can kill, and where its death shows: one entry for a row of the table in `docs/operating.md`."""
+"""What `groundswell kill` can kill, and where the effect shows: one entry per row of the table in `docs/operating.md`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class Victim:
     """A part or service.
 
     Attributes:
-        name: what the command calls it.
+        name: its name in the command.
         process: its process's name in `stack.json`.
-        variable: what names another one to be used instead; None for a service.
+        variable: the variable that names an external one; None for a service.
         sees: what a visitor sees meanwhile.
-        service: whose `/readyz`, metrics and log tell the most.
-        metric: what moves there.
-        log: the event that the log of that service has.
-        aliases: other names that people give it.
+        service: the service whose `/readyz`, metrics and log show the most.
+        metric: the metric that changes there.
+        log: the event in that service's log.
+        aliases: other names for it.
     """
 
     name: str
@@ -122,12 +122,12 @@ VICTIMS: Final = (
 
 
 def victim_of(name: str) -> Victim | None:
-    """Return what people mean by `name`, or None."""
+    """Return the victim with this name or alias, or None."""
     return next((victim for victim in VICTIMS if name in (victim.name, *victim.aliases)), None)
 
 
 def what_to_watch(victim: Victim, state: StackState) -> dict[str, str]:
-    """Return where to look while `victim` is away: by what it is, an address or a file and what to find there."""
+    """Return where to look while `victim` is away: an address or a file and what to find there, by kind."""
     service = state.services[victim.service]
     log = next((process.log for process in state.processes if process.name == victim.service), "its log")
     return {

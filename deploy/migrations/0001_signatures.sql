@@ -1,7 +1,7 @@
--- Written by verify. One row per accepted submission: the one truth about who stands.
+-- Written by verify. One row per accepted submission: the source of truth for the states of signatures.
 --
--- signer_key and signature_id are 16 bytes (uuid), and the unique index on signers holds only rows that stand or wait,
--- so it stays small and hot. petition_id is part of the signer key's hash, so the key alone is unique per petition.
+-- signer_key and signature_id are 16 bytes (uuid), and the unique index on signers holds only rows that could make a later
+-- signature a duplicate, so it stays small and hot. The signer key's hash includes the petition, so the key alone suffices.
 CREATE TABLE signatures (
     signature_id uuid        NOT NULL PRIMARY KEY,
     signer_key   uuid        NOT NULL,
@@ -13,12 +13,12 @@ CREATE TABLE signatures (
     decided_at   timestamptz NOT NULL DEFAULT now()
 );
 
--- What makes a second signature of one signer a duplicate, whoever inserts it and whenever. A signer whose signature was
--- struck out by a moderator cannot sign again; one who withdrew can.
+-- Makes a second signature of one signer a duplicate, whichever process inserts it. A signer whose signature was invalidated
+-- cannot sign again; one who withdrew can.
 CREATE UNIQUE INDEX signatures_one_per_signer ON signatures (signer_key) WHERE state IN ('pending', 'verified', 'invalidated');
 
--- The append-only list of everything that changed a count. (lane, position) as the primary key is what fences a verify
--- that no longer owns its lane: of two that both think they own it, the later one's whole batch rolls back.
+-- The append-only list of all changes of counts. The primary key (lane, position) fences a verify that no longer owns its
+-- lane: if two instances write to one lane, the later one's whole batch rolls back.
 CREATE TABLE ledger (
     lane         integer     NOT NULL,
     position     bigint      NOT NULL,
@@ -33,12 +33,12 @@ CREATE TABLE ledger (
     PRIMARY KEY (lane, position)
 );
 
--- A command is in the ledger at most once; replays are found by it.
+-- A command is in the ledger at most once; this index finds replays.
 CREATE UNIQUE INDEX ledger_event ON ledger (event_id);
 
 -- Rebuild and audit read one petition at a time, lane by lane.
 CREATE INDEX ledger_petition ON ledger (petition_id, lane, position);
 
--- What ingest may know of an outcome: read only.
+-- The part of an outcome that ingest may read.
 CREATE VIEW outcomes AS
 SELECT signature_id, signer_key, petition_id, state, reason, decided_at FROM signatures;

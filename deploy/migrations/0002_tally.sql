@@ -1,6 +1,6 @@
 -- Written by tally.
 
--- Milestones are reached once, ever: also after Redis was lost, also when the count fell below and rose again.
+-- A milestone is reached once, ever: also after a loss of Redis, and also if the count fell below it and rose again.
 CREATE TABLE milestones (
     petition_id  text        NOT NULL,
     threshold    bigint      NOT NULL,
@@ -13,7 +13,7 @@ CREATE TABLE milestones (
 
 CREATE INDEX milestones_unannounced ON milestones (petition_id) WHERE announced_at IS NULL;
 
--- Which Redis the counts of a partition of signatures.verified were last known to be right in: run_id/incarnation.
+-- The Redis in which the counts of a partition of signatures.verified were last known to be right: run_id/incarnation.
 CREATE TABLE redis_witness (
     partition integer NOT NULL PRIMARY KEY,
     identity  text    NOT NULL,

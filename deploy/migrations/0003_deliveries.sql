@@ -1,13 +1,13 @@
 -- Written by notify.
 
--- One row per milestone and target. What the mail says of petition and target is kept as it was when the milestone came,
--- so a mail that is sent again is the same mail.
+-- One row per milestone and target. What the mail says of petition and target is stored as of the milestone's arrival, so a
+-- mail that is sent again is the same mail.
 --
--- A row's way:
+-- The states of a row:
 --   pending   chosen_at empty: collects for due_at; a later milestone of the same petition and target may outgrow it
---   folded    another row's mail names this milestone too (folded_into); what became of it is what became of that row
---   pending   chosen_at set: it is a mail. Nothing is folded into it any more; to be sent at due_at
---   sending   a sender holds it until leased_until; past that, whoever comes next sends it, under the same Message-ID
+--   folded    another row's mail names this milestone too (folded_into), and that row has its outcome
+--   pending   chosen_at set: it is a mail, due at due_at. Nothing is folded into it any more
+--   sending   a sender holds the lease until leased_until; after that the next sender sends it, under the same Message-ID
 --   sent, failed
 CREATE TABLE deliveries (
     delivery_id       uuid        NOT NULL PRIMARY KEY,
@@ -28,12 +28,12 @@ CREATE TABLE deliveries (
     lease             uuid        NULL,
     leased_until      timestamptz NULL,
     attempts          integer     NOT NULL DEFAULT 0,
-    -- How often a sender let its lease run out: it crashed or hung, perhaps because of this mail.
+    -- How often a lease expired: the sender crashed or hung, perhaps because of this mail.
     takeovers         integer     NOT NULL DEFAULT 0,
-    -- When a server first put this mail off. The time to give up counts from here: hours in which the SMTP server could
-    -- not be reached are not the target's.
+    -- When a server first deferred this mail. The time limit for giving up counts from here, so that it does not include
+    -- hours in which the SMTP server could not be reached.
     deferred_since    timestamptz NULL,
-    -- The server's last words. They often repeat the address, so they stay here and never reach a log.
+    -- The server's last reply. It often repeats the address, so it stays here and is never logged.
     last_reply        text        NULL,
     created_at        timestamptz NOT NULL DEFAULT now(),
     finished_at       timestamptz NULL,
@@ -47,12 +47,12 @@ CREATE INDEX deliveries_due ON deliveries (due_at) WHERE state IN ('pending', 's
 CREATE INDEX deliveries_open ON deliveries (petition_id, target_id) WHERE state IN ('pending', 'sending');
 CREATE INDEX deliveries_folded ON deliveries (folded_into) WHERE folded_into IS NOT NULL;
 
--- One mail at a time to one target about one petition: while it is under way or put off, what comes after is collected.
--- Two senders that choose at the same moment meet here.
+-- At most one mail at a time to one target about one petition: while it is being sent or deferred, later milestones collect.
+-- The index decides between two senders that choose at the same moment.
 CREATE UNIQUE INDEX deliveries_one_mail_at_a_time ON deliveries (petition_id, target_id)
     WHERE chosen_at IS NOT NULL AND state IN ('pending', 'sending');
 
--- Milestones of petitions that notify has not heard of. They become deliveries when it has, and stay here until then.
+-- Milestones of petitions that notify does not know yet. They become deliveries once it does.
 CREATE TABLE milestones_waiting (
     petition_id text        NOT NULL,
     threshold   bigint      NOT NULL,

@@ -1,8 +1,8 @@
--- Written by verify. An erased signature keeps its row: its id makes a repeated request a replay, and its state and country
--- are what the count and a later withdrawal need. Its signer_key is a random one that is nobody's.
+-- Written by verify. An erased signature keeps its row: its id makes a repeated request a replay, and the count and a later
+-- withdrawal need its state and country. Its signer_key is replaced by a random one.
 ALTER TABLE signatures ADD COLUMN erased_at timestamptz NULL;
 
--- Who erased what, and why, in operators' words. Nothing here leads to the signer: the old signer key is not kept.
+-- Who erased what and why, as written by operators. Nothing here links to the signer: the old signer key is not kept.
 CREATE TABLE erasures (
     signature_id uuid        NOT NULL,
     petition_id  text        NOT NULL,
@@ -10,7 +10,7 @@ CREATE TABLE erasures (
     reason       text        NOT NULL,
     requested_at timestamptz NOT NULL,
     erased_at    timestamptz NOT NULL,
-    -- Twice only if somebody put the row back by hand meanwhile: then it is a second erasure, not a collision.
+    -- Twice only if the row was restored manually in between: then it is a second erasure, not a collision.
     PRIMARY KEY (signature_id, erased_at)
 );
 

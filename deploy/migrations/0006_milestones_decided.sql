@@ -1,14 +1,14 @@
--- What tally decided, for notify to read. A row that no count can have reached, or of a time that cannot be, is not decided.
+-- tally's decisions, for notify to read. A row with an impossible threshold, count or time does not count as decided.
 CREATE VIEW milestones_decided AS
 SELECT petition_id, threshold, count, revision, reached_at, announced_at FROM milestones
 WHERE threshold >= 1 AND count >= 1 AND revision >= 1
   AND reached_at >= '2000-01-01 00:00:00+00' AND reached_at < '3000-01-01 00:00:00+00';
 
--- A waiting milestone that tally never decided: it becomes no mail, and stays here to be looked at.
+-- Marks a waiting milestone that tally never decided: it does not become a mail and is kept for inspection.
 ALTER TABLE milestones_waiting ADD COLUMN refused_at timestamptz NULL;
 
--- Rows of deliveries that no sender could get past. First what is there is made possible: an update of a row that breaks
--- one of the rules below would fail.
+-- Rules against rows of deliveries that would block every sender. Existing rows are corrected first: an update of a row that
+-- violates a rule would fail.
 UPDATE deliveries SET attempts = greatest(attempts, 0), takeovers = greatest(takeovers, 0)
 WHERE attempts < 0 OR takeovers < 0;
 
@@ -33,7 +33,7 @@ WHERE least(reached_at, due_at, chosen_at, leased_until, deferred_since) < '2000
 ALTER TABLE deliveries
     ADD CONSTRAINT deliveries_tries CHECK (attempts >= 0 AND takeovers >= 0) NOT VALID,
     ADD CONSTRAINT deliveries_not_folded_into_itself CHECK (folded_into <> delivery_id) NOT VALID,
-    -- Also keeps out infinity and years that no program can read.
+    -- Also excludes infinity and years that no program can read.
     ADD CONSTRAINT deliveries_times CHECK (
         least(reached_at, due_at, chosen_at, leased_until, deferred_since) >= '2000-01-01 00:00:00+00'
         AND greatest(reached_at, due_at, chosen_at, leased_until, deferred_since) < '3000-01-01 00:00:00+00') NOT VALID;

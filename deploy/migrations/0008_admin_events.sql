@@ -1,4 +1,4 @@
--- Written by ingest: who changed what, by the name of their token. No personal data: names of fields, and not their values.
+-- Written by ingest: who changed what, by the name of their token. No personal data: names of fields, not their values.
 CREATE TABLE admin_events (
     event_id     uuid        NOT NULL PRIMARY KEY,
     at           timestamptz NOT NULL DEFAULT now(),
@@ -10,14 +10,14 @@ CREATE TABLE admin_events (
     changed      text[]      NOT NULL DEFAULT '{}',
     etag_before  text        NULL,
     etag_after   text        NULL,
-    -- Of a change of the petition itself: its version, and the version that it was made upon (0: none is known).
+    -- For a change of the petition itself: its version, and the version on which it is based (0: unknown).
     version      bigint      NULL,
     follows      bigint      NULL,
     request_id   text        NULL,
-    -- asked      written; Kafka has it or has not. It stays so where the process died in between.
+    -- asked      written; whether Kafka has it is unknown. Final if the process died in between.
     -- done       Kafka has it
-    -- failed     Kafka has not taken it, and never will
-    -- overtaken  another change of the petition went ahead; should this one's record still come, readers pass it over
+    -- failed     Kafka does not have it, and never will
+    -- overtaken  another change of the petition came first; if this one's record still arrives, readers skip it
     outcome      text        NOT NULL DEFAULT 'asked' CHECK (outcome IN ('asked', 'done', 'failed', 'overtaken')),
     finished_at  timestamptz NULL,
     CHECK ((version IS NULL) = (follows IS NULL)),
@@ -25,7 +25,7 @@ CREATE TABLE admin_events (
     CHECK ((outcome = 'asked') = (finished_at IS NULL))
 );
 
--- The arbiter between two who change a petition at once: only one change can follow a version.
+-- Decides between two concurrent changes of a petition: only one change can follow a version.
 CREATE UNIQUE INDEX admin_events_follows ON admin_events (petition_id, follows) WHERE follows IS NOT NULL;
 CREATE UNIQUE INDEX admin_events_version ON admin_events (petition_id, version) WHERE version IS NOT NULL;
 

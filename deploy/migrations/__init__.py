@@ -1,4 +1,4 @@
-"""Schema migrations: numbered SQL files beside this module, each applied once, in order, in a transaction of its own."""
+"""Schema migrations: numbered SQL files beside this module, each applied once, in order, in its own transaction."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _LOCK = 0x67726F756E64  # "ground": two migrations at once wait for each other
 
 
 def migrations() -> list[tuple[str, str]]:
-    """All migrations as (file name, SQL), in order."""
+    """Return all migrations as (file name, SQL), in order."""
     files = (entry for entry in resources.files(__package__).iterdir() if _NAME.match(entry.name))
     return [(entry.name, entry.read_text(encoding="utf-8")) for entry in sorted(files, key=lambda entry: entry.name)]
 
 
 async def migrate(postgres_url: str) -> list[str]:
-    """Apply what has not been applied yet. Safe to run again, and by several at once.
+    """Apply pending migrations. Idempotent, and safe to run concurrently.
 
     Returns:
         The names of the migrations that this call applied.

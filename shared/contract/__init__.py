@@ -1,1 +1,1 @@
-"""What crosses services: events, topics, ids, and the rules about a form or a petition that all of them keep alike."""
+"""What services share: events, topics, ids, and the rules about forms and petitions that all of them apply."""

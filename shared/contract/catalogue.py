@@ -1,6 +1,6 @@
-"""The petition catalogue: what every service knows of the petitions, held in memory, fed by ``petitions.changed``.
+"""The petition catalogue: all petitions in memory, in every service, fed from ``petitions.changed``.
 
-Pure state and rules; `shared.kafka.broadcasting.catalogue_feed` fills it.
+It holds state and rules and does no I/O; `shared.kafka.broadcasting.catalogue_feed` fills it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ class Admission(Enum):
 
 
 def admission_at(petition: PetitionChanged, moment: datetime) -> Admission:
-    """Whether `petition` takes signatures at `moment`: from ``opens_at`` on, up to but not at ``closes_at``, and not while
-    it is paused.
+    """Return whether `petition` takes signatures at `moment`: from ``opens_at`` (inclusive) to ``closes_at`` (exclusive),
+    and not while it is paused.
 
-    What was accepted before a pause counts: whoever judges by a signature's own time lets `Admission.PAUSED` pass.
+    A signature that was accepted before a pause counts: a caller that passes a signature's own time ignores
+    `Admission.PAUSED`.
     """
     if petition.opens_at is not None and moment < petition.opens_at:
         return Admission.NOT_YET_OPEN
@@ -47,29 +48,29 @@ class Catalogue:
         return iter(self._petitions.values())
 
     def get(self, petition_id: str) -> PetitionChanged | None:
-        """The petition, or None when it is unknown."""
+        """Return the petition, or None if it is unknown."""
         return self._petitions.get(petition_id)
 
     def published(self, petition_id: str) -> PetitionChanged | None:
-        """The petition, or None when it is unknown or not to be seen."""
+        """Return the petition, or None if it is unknown or not published."""
         petition = self._petitions.get(petition_id)
         return petition if petition is not None and petition.published else None
 
     def changed_at(self, petition_id: str) -> datetime | None:
-        """When the petition was last changed, or None when it is unknown."""
+        """Return when the petition was last changed, or None if it is unknown."""
         petition = self._petitions.get(petition_id)
         return None if petition is None else petition.changed_at
 
     def apply(self, petition: PetitionChanged) -> None:
-        """Take over a petition's new state. The topic has one order per petition, so the last one applied is newest."""
+        """Store a petition's new state. Records of one petition arrive in order, so the last one applied is the newest."""
         self._petitions[petition.petition_id] = petition
 
     def remove(self, petition_id: str) -> None:
-        """Forget a petition (a tombstone on the compacted topic)."""
+        """Remove a petition (a tombstone on the compacted topic)."""
         self._petitions.pop(petition_id, None)
 
     def of_organisation(self, slug: str) -> list[PetitionChanged]:
-        """The organisation's petitions that are published, by title."""
+        """Return the organisation's published petitions, sorted by title."""
         found = [
             petition
             for petition in self._petitions.values()

@@ -1,7 +1,7 @@
 """Countries by ISO 3166-1 alpha-2 code, with the English names that the form shows. The codes are pycountry's.
 
-Which codes there are decides what counts, so pycountry is pinned to one version, and
-tests/unit/shared/contract/test_countries.py fails when another version adds a code, drops one or renames a country.
+The set of codes decides which signatures count, so pycountry is pinned to one version, and
+tests/unit/shared/contract/test_countries.py fails if another version adds or drops a code or renames a country.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OTHER_NAMES: Final = {
     "VI": "Virgin Islands (U.S.)",
     "VN": "Viet Nam",
 }
-"""Where the form's name is neither pycountry's common name nor its name."""
+"""The form's names of countries where it uses neither pycountry's common name nor its name."""
 
 COUNTRIES: Final[dict[str, str]] = {
     country.alpha_2: getattr(country, "common_name", country.name) for country in pycountry.countries

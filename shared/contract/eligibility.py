@@ -1,8 +1,8 @@
-"""The rules of a petition that depend on the form and the petition alone, so that they can be told to the signer at once.
+"""The rules of a petition that depend only on the form and the petition, so that a refusal reaches the signer at once.
 
-ingest refuses a form by them, verify decides by them again: the petition may have changed in between, and not every command
-comes through a form. Each rule gives None, or the code of `shared.contract.form_errors.FORM_ERRORS` for why it refuses; verify's
-reason codes of the same names are these. Pure.
+ingest applies them to a form, and verify applies them again: the petition may have changed in between, and not every
+command comes through a form. Each rule returns None, or the code of its refusal, one of
+`shared.contract.form_errors.FORM_ERRORS`; verify uses the same codes as reason codes. Pure functions.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ CODES: Final = frozenset(
 """All codes of these rules."""
 
 _PLAIN_NAME: Final = re.compile("[A-VX-Za-vx-z][^:]*")
-"""Most names: they begin with a letter, which is no W, and hold no colon."""
+"""Most names: they begin with a letter other than W and hold no colon."""
 
 
 def email_refusal(policy: Policy, domain: str) -> str | None:
-    """Whether `policy` takes addresses of `domain`, which is a canonical address's."""
+    """Check that `policy` does not block `domain`, the domain of a canonical address."""
     return "email_domain_blocked" if policy.blocks(domain) else None
 
 
 def country_refusal(policy: Policy, country: str) -> str | None:
-    """Whether there is a country of this code, in upper case, and `policy` counts signers from it."""
+    """Check that `country`, an upper-case code, exists and that `policy` counts signers from it."""
     if country in policy.eligible:
         return None
     return "country_not_eligible" if country in COUNTRIES else "country_unknown"
 
 
 def consent_refusal(policy: Policy, *, consent: bool) -> str | None:
-    """Whether the signer has agreed, if `policy` asks for that."""
+    """Check that the signer has given consent if `policy` requires it."""
     return "consent_missing" if policy.require_consent and not consent else None
 
 
 def name_refusal(name: str) -> str | None:
-    """Whether `name` can be somebody's: any script's letters make a name; web addresses are the usual content of signatures
-    that are advertisements."""
+    """Check that `name` can be a person's name: it has a letter of any script and is not a web address, the usual content
+    of advertisements."""
     if _PLAIN_NAME.fullmatch(name):
         return None
     lowered = name.lower()
@@ -52,7 +52,7 @@ def name_refusal(name: str) -> str | None:
 
 
 def refusal(policy: Policy, *, email_domain: str, country: str, consent: bool, name: str) -> str | None:
-    """The first rule's refusal of a signature, None if it may stand."""
+    """Return the code of the first rule that refuses a signature, or None if none does."""
     return (
         email_refusal(policy, email_domain)
         or country_refusal(policy, country)

@@ -1,4 +1,4 @@
-"""What is wrong with fields that pydantic has refused, without the values that were sent."""
+"""Errors of the fields that pydantic has refused, without the values that were sent."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _CODES = {
     "string_type": "not_text",
     "bool_type": "not_true_or_false",
 }
-"""Our codes for what pydantic finds. Its other types are codes as they are: ``missing``, ``json_invalid``, …"""
+"""Our codes for pydantic's types of errors. Its other types are used as codes: ``missing``, ``json_invalid``, …"""
 
 _UUID = "Input should be a valid UUID"
-"""pydantic's own text goes on with a letter of what was sent."""
+"""pydantic's own message goes on with a character of the input."""
 
 
 def field_errors(error: ValidationError) -> list[dict[str, str]]:
-    """One entry per wrong field, without the values that were sent: ``field``, ``code``, and ``problem``, a sentence.
+    """Return one entry per invalid field, without the value that was sent: ``field``, ``code``, and ``problem``, a sentence.
 
-    The code is stable: one of `shared.contract.form_errors.FORM_ERRORS`, that of a rule of ours, or pydantic's type of error.
+    The code is stable: one of `shared.contract.form_errors.FORM_ERRORS`, that of a custom rule, or pydantic's error type.
     """
     return [
         _field_error(".".join(str(part) for part in item["loc"]) or "(body)", item["type"], item["msg"])
@@ -34,6 +34,6 @@ def _field_error(field: str, kind: str, message: str) -> dict[str, str]:
         problem = _UUID
     elif code in FORM_ERRORS and code != "too_long":
         problem = sentence(field, code)
-    else:  # that of a rule of ours, or pydantic's, which says how long a text may be
+    else:  # a custom rule's message, or pydantic's, which says how long a text may be
         problem = message.removeprefix("Value error, ")
     return {"field": field, "code": code, "problem": problem}

@@ -1,7 +1,7 @@
-"""Every error that a signer's form can meet at one of its fields, by a code that is stable and a sentence for people.
+"""Every error of a field of the signer's form: a stable code and a sentence for people.
 
-ingest names the errors of a refused form as pairs of field and code; answers in JSON carry the sentence too, and a page
-that shows the form again takes it from here. A sentence never repeats what was sent.
+ingest names the errors of a refused form as pairs of field and code; JSON answers carry the sentence too, and a page that
+shows the form again takes it from here. A sentence never repeats what was sent.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ FORM_ERRORS: Final[Mapping[str, str]] = {
 
 
 def sentence(field: str, code: str) -> str:
-    """What is wrong at `field`, for people; where a text is too long, with the number of characters it may have."""
+    """Return the sentence for an error of `field`; for a text that is too long it names the maximum length."""
     if code == "too_long" and field in MOST_CHARACTERS:
         return f"This is longer than {MOST_CHARACTERS[field]:,} characters."
     return FORM_ERRORS.get(code, FORM_ERRORS["invalid"])
 
 
 def form_error(field: str, code: str) -> dict[str, str]:
-    """The error as it stands in an answer: ``field``, ``code`` and ``problem``, the sentence."""
+    """Return the error as JSON answers carry it: ``field``, ``code`` and ``problem``, the sentence."""
     return {"field": field, "code": code, "problem": sentence(field, code)}

@@ -1,4 +1,4 @@
-"""E-mail addresses that mails are sent to: whether one can be, and how it goes over the wire."""
+"""Recipient addresses: whether a mail can reach one, and its form on the wire."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from shared.contract.identity import InvalidEmail, canonical_email
 
 
 def wire_address(text: str) -> str:
-    """`text` as it goes over the wire: cleaned, the domain as A-labels, unless the part before the @ needs SMTPUTF8 anyway.
+    """Return `text` in the form that SMTP uses: cleaned, the domain as A-labels unless the local part needs SMTPUTF8.
 
     Raises:
-        InvalidEmail: it is no address.
+        InvalidEmail: it is not an address.
     """
     try:
-        # Which domains exist is the server's to say; a name inside an organisation's own network may be right.
+        # The mail server decides which domains exist: a name inside a private network may be valid.
         parts = validate_email(
             clean_address(text),
             check_deliverability=False,
@@ -29,12 +29,12 @@ def wire_address(text: str) -> str:
 
 
 def mailable(text: str) -> str:
-    """`text`, cleaned, as the address of somebody whom a mail can reach from anywhere.
+    """Return `text`, cleaned, as an address that a mail can reach from anywhere.
 
     Raises:
         InvalidEmail: no mail can reach it. The code says why.
     """
     cleaned = clean_address(text)
-    canonical_email(cleaned)  # it says best what is wrong, and refuses domains of one's own network, too
+    canonical_email(cleaned)  # gives the most precise error, and refuses domains of private networks too
     wire_address(cleaned)
     return cleaned

@@ -1,4 +1,4 @@
-"""The states of a signature: the words of events, tables, status calls and metrics for where it stands."""
+"""The states of a signature, as events, tables, status calls and metrics name them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Literal
 
 
 class SignatureState(StrEnum):
-    """Where a signature stands. A stored or sent value is the member's own text."""
+    """The state of a signature. The member's text is the value that is stored and sent."""
 
     SUBMITTED = "submitted"
-    """ingest has accepted it; verify has not decided it. It is in no table."""
+    """ingest has accepted it; verify has not decided it yet. It is in no table."""
     PENDING = "pending"
-    """It counts once its e-mail address was confirmed."""
+    """It will count once its e-mail address is confirmed."""
     VERIFIED = "verified"
     """It counts."""
     DUPLICATE = "duplicate"
-    """Its signer has signed before."""
+    """Its signer has already signed."""
     REJECTED = "rejected"
     """The petition's rules do not allow it."""
     WITHDRAWN = "withdrawn"
@@ -25,8 +25,8 @@ class SignatureState(StrEnum):
     """A moderator struck it out."""
 
 
-# The same as plain texts, for fields of events: writing a member of an enumeration as JSON takes pydantic a microsecond
-# longer, a tenth of what a rejection costs.
+# The same as plain strings, for fields of events: pydantic takes a microsecond longer to serialise an enum member, a tenth
+# of the cost of a rejection.
 RefusalText = Literal["duplicate", "rejected"]
 RevocationText = Literal["withdrawn", "invalidated"]
 
@@ -34,4 +34,4 @@ Refusal = Literal[SignatureState.DUPLICATE, SignatureState.REJECTED]
 """The states of a submission that never counted."""
 
 CountChange = Literal[SignatureState.VERIFIED, SignatureState.WITHDRAWN, SignatureState.INVALIDATED]
-"""The states that change a count: what a row of the ledger is about."""
+"""The states that change a count; each ledger row is about one of them."""

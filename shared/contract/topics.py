@@ -1,7 +1,7 @@
 """The topics: names, keys, partitions, retention.
 
-Services never create topics: a typo in a name or a broker's default retention would then decide what is kept. What is
-written here is put on the brokers by `shared.kafka.apply_topics`.
+Services never create topics: a typo in a name or a broker's default retention would then decide what is kept.
+`shared.kafka.apply_topics` creates them as defined here.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from shared.contract.events import (
 )
 
 DEFAULT_PARTITIONS: Final = 6
-"""Divides evenly among 1, 2, 3 and 6 instances of a service, of which one does for 10,000 signatures a second. Each more
-makes every batch smaller, and it is batches that cost (docs/performance-notes.md)."""
+"""Divides evenly among 1, 2, 3 and 6 instances of a service, of which one suffices for 10,000 signatures a second. Each
+additional partition makes all batches smaller, and the cost is per batch (docs/performance-notes.md)."""
 
 MAX_RECORD_BYTES: Final = 1_048_588
 """Kafka's own default for one record batch (message.max.bytes)."""
 
 DLQ_MAX_RECORD_BYTES: Final = 2 * MAX_RECORD_BYTES
-"""A dead letter is the record, untouched, and some headers: it must fit even if the record was as large as allowed."""
+"""A dead letter is the unchanged record and some more headers: it must fit even if the record had the maximum size."""
 
 
 _DLQ_SUFFIX: Final = ".dlq"
@@ -41,8 +41,8 @@ _DLQ_SUFFIX: Final = ".dlq"
 Compression = Literal["none", "gzip", "lz4"]
 
 _FOR_EVERYBODY: Final[Compression] = "gzip"
-"""The one compression that every Kafka client can read as it is installed. aiokafka needs another package for lz4, snappy
-and zstd; kafkajs cannot read them at all, and a consumer that cannot read a batch stands still."""
+"""The one compression that every Kafka client can read without additional packages. aiokafka needs one for lz4, snappy
+and zstd; kafkajs cannot read them at all, and a consumer that cannot read a batch makes no progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +51,12 @@ class Topic:
 
     name: str
     key: str
-    """What the record key is, in words."""
+    """Description of the record key."""
     holds: str
-    """What the records say, in words."""
+    """Description of the records."""
     events: tuple[type[Event], ...]
     retention: timedelta | None = None
-    """``None``: compacted, the last record of each key stays for ever."""
+    """``None``: the topic is compacted; the last record of each key is kept for ever."""
     max_record_bytes: int = MAX_RECORD_BYTES
     partitions: int = DEFAULT_PARTITIONS
     internal: bool = False
@@ -64,11 +64,11 @@ class Topic:
 
     @property
     def dlq(self) -> str:
-        """The name of the topic that takes this topic's dead letters."""
+        """The name of this topic's dead-letter topic."""
         return f"{self.name}{_DLQ_SUFFIX}"
 
     def config(self) -> dict[str, str]:
-        """The topic's configuration as Kafka names it."""
+        """Return the topic's configuration, with Kafka's names."""
         if self.retention is None:
             kept = {"cleanup.policy": "compact"}
         else:
@@ -76,11 +76,11 @@ class Topic:
         return {
             **kept,
             "max.message.bytes": str(self.max_record_bytes),
-            # Batches stay as they were sent. A broker that compresses them anew would put them into a form that some
-            # subscribers cannot read.
+            # Batches stay as they were sent: a broker that recompresses them might choose a codec that some subscribers
+            # cannot read.
             "compression.type": "producer",
-            # The time of arrival, by the broker's clock. With the producer's, Kafka refuses what comes from a clock an
-            # hour ahead, and deletes at once what comes from one that is behind by more than the retention.
+            # The time of arrival, by the broker's clock. With the producer's time, Kafka refuses records from a clock that
+            # is an hour ahead, and at once deletes records from one that is behind by more than the retention.
             "message.timestamp.type": "LogAppendTime",
         }
 
@@ -136,7 +136,7 @@ TOPICS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A consumer group of ours: its members share the partitions of one topic."""
+    """A consumer group of Groundswell; its members share the partitions of one topic."""
 
     name: str
     topic: Topic
@@ -149,12 +149,12 @@ NOTIFY_GROUP: Final = Group("groundswell-notify", MILESTONES_REACHED)
 GROUPS: Final = (VERIFY_GROUP, TALLY_GROUP, NOTIFY_GROUP)
 
 CONSUMED: Final = tuple(group.topic for group in GROUPS)
-"""Topics with a consumer group of ours: these have a DLQ. Readers of compacted topics report a bad record and keep the
-last good state; the record stays where it is."""
+"""Topics that a consumer group of Groundswell reads; these have a DLQ. Readers of compacted topics report an invalid
+record and keep the last valid state; the record stays on its topic."""
 
 
 def max_record_bytes(topic: str) -> int:
-    """The largest record that the topic of that name takes."""
+    """Return the maximum record size of a topic, by its name, in bytes."""
     return DLQ_MAX_RECORD_BYTES if topic.endswith(_DLQ_SUFFIX) else MAX_RECORD_BYTES
 
 
@@ -162,12 +162,12 @@ _INTERNAL: Final = frozenset(topic.name for topic in TOPICS if topic.internal)
 
 
 def compression_of(topic: str, *, internal: Compression) -> Compression:
-    """How batches of the topic of that name are compressed; `internal`: how those of internal topics are."""
+    """Return how batches of a topic are compressed, by its name; `internal` is the compression of internal topics."""
     return internal if topic in _INTERNAL else _FOR_EVERYBODY
 
 
 def all_topics() -> tuple[Topic, ...]:
-    """Every topic that must exist, dead-letter topics included."""
+    """Return every topic that must exist, including the dead-letter topics."""
     dead = tuple(
         Topic(
             name=topic.dlq,

@@ -1,4 +1,4 @@
-"""Putting the topics of `shared.contract.topics` on the brokers: the one idempotent step that creates and corrects them."""
+"""Creates and corrects the topics of `shared.contract.topics` on the brokers, in one idempotent step."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ async def apply_topics(
     replication_factor: int = 1,
     security: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """Create what is missing, and set retention and compaction where they differ. Safe to run again at any time.
+    """Create missing topics, and correct their configuration where it differs. Idempotent.
 
-    Partitions are only ever added, and never on a topic keyed by petition: its order per petition would break.
+    Partitions are only added, and never to a topic keyed by petition: its order per petition would break.
 
     Args:
         bootstrap_servers: Brokers, ``host:port``, comma separated.
-        partitions: Of topics that are created.
-        replication_factor: Copies of each partition of topics that are created.
-        security: How to connect, from `shared.kafka.security.client_options`; None: not encrypted, without login.
+        partitions: Number of partitions of new topics, and minimum for ``signatures.submitted``.
+        replication_factor: Replicas of each partition of new topics.
+        security: Connection options, from `shared.kafka.security.client_options`; None: no encryption, no login.
 
     Returns:
-        What was done per topic: ``created``, ``updated``, ``unchanged``, or ``differs: `` and what this broker cannot
+        The result per topic: ``created``, ``updated``, ``unchanged``, or ``differs: `` and what this broker cannot
         change (the embedded one can only create).
 
     Raises:
-        aiokafka.errors.KafkaError: the broker refused; its message says which topic and why.
+        aiokafka.errors.KafkaError: the broker refused; the message says which topic and why.
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, **(security or {}))
     try:
@@ -73,7 +73,7 @@ async def _update(admin: AIOKafkaAdminClient, topic: Topic, partitions: int) -> 
         if too_few:
             await admin.create_partitions({topic.name: NewPartitions(partitions)})
         if different:
-            # This call replaces all that was set for the topic: what an operator has set beside it must stay.
+            # This call replaces the topic's whole configuration, so it includes what an operator has set besides.
             await _set_config(admin, topic, {**overrides, **wanted})
     except IncompatibleBrokerVersion:
         wrong = [f"{have} partitions, not {partitions}"] if too_few else []
@@ -83,11 +83,11 @@ async def _update(admin: AIOKafkaAdminClient, topic: Topic, partitions: int) -> 
 
 
 _SET_FOR_THE_TOPIC: Final = 1
-"""The config_source of a value that was set for the topic itself (DescribeConfigs, version 1 and above)."""
+"""The config_source of a value that is set on the topic itself (DescribeConfigs, version 1 and above)."""
 
 
 async def _current_config(admin: AIOKafkaAdminClient, topic: Topic) -> tuple[dict[str, str], dict[str, str]]:
-    """The topic's configuration, and the part of it that was set for this topic."""
+    """Return the topic's effective configuration, and the part of it that is set on the topic itself."""
     current: dict[str, str] = {}
     overrides: dict[str, str] = {}
     for response in await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic.name)]):

@@ -1,4 +1,4 @@
-"""What the errors of aiokafka mean; see `shared.runtime.failures`."""
+"""Classifies the errors of aiokafka; see `shared.runtime.failures`."""
 
 from __future__ import annotations
 

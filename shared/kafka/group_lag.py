@@ -1,4 +1,4 @@
-"""How far each consumer group is behind, as the brokers know it: also while no member of the group is there to say so."""
+"""Measures each consumer group's lag at the brokers, so that it is known even while the group has no member."""
 
 from __future__ import annotations
 
@@ -24,52 +24,52 @@ from shared.runtime.settings import KafkaSettings
 log = structlog.get_logger(__name__)
 
 MEASURE_SECONDS: Final = 10.0
-"""A question costs each broker a few requests. Prometheus sees a new value at every second look."""
+"""A measurement costs each broker a few requests. Prometheus sees a new value at every second scrape."""
 
 _ANSWER_SECONDS: Final = 8.0
-"""For all questions of one round, so that a Kafka that hangs does not hold the loop."""
+"""Limit for all requests of one round, so that a Kafka that hangs does not block the loop."""
 
 _CLOSE_SECONDS: Final = 2.0
 
 
 class GroupLag:
-    """Asks the brokers where each group stands and where its topic ends, and shows the difference.
+    """Exports the difference between each topic's end offsets and the offsets that its group has committed.
 
-    Every instance that runs this shows the same numbers: take the maximum by group and topic. While the brokers do not
-    answer there is no number, and the failures are counted.
+    Every instance that runs this exports the same values: take the maximum by group and topic. While the brokers do not
+    answer, the values are absent and the failures are counted.
 
     Args:
-        settings: How to reach Kafka.
-        registry: Where the metrics go.
-        groups: The groups to ask about.
+        settings: The Kafka connection.
+        registry: The registry of the metrics.
+        groups: The groups to measure.
     """
 
     def __init__(self, settings: KafkaSettings, registry: CollectorRegistry, groups: Sequence[Group] = GROUPS) -> None:
         self._settings, self._groups = settings, groups
         self._admin: AIOKafkaAdminClient | None = None
-        self._reader: AIOKafkaConsumer | None = None  # of no group: it reads nothing, and knows where topics end
-        self._said: dict[Group, str] = {}  # why it could not be measured, so that the log has it once
+        self._reader: AIOKafkaConsumer | None = None  # without a group; it reads nothing and is asked for end offsets
+        self._said: dict[Group, str] = {}  # the cause of the last failure, so that each is logged once
         self._lag = Gauge(
             "groundswell_group_lag_records",
-            "Records on the topic that the group has not committed yet, as the brokers say; absent while they do not answer",
+            "Records that the group has not committed yet, according to the brokers; absent while they do not answer",
             ["group", "topic"],
             registry=registry,
         )
         self._committed = Gauge(
             "groundswell_group_committed_offset",
-            "The group's committed offsets, summed over the topic's partitions: unchanged while nothing is committed",
+            "Sum of the group's committed offsets over the topic's partitions; constant while nothing is committed",
             ["group", "topic"],
             registry=registry,
         )
         self._failures = Counter(
             "groundswell_group_lag_failures",
-            "Times that a group's lag could not be measured, by cause; retried after ten seconds",
+            "Failed measurements of a group's lag, by cause; retried after ten seconds",
             ["cause"],
             registry=registry,
         )
 
     async def run(self) -> None:
-        """Measure again and again. Runs until it is cancelled."""
+        """Measure every ten seconds. Runs until cancelled."""
         try:
             while True:
                 await self.measure()
@@ -78,12 +78,12 @@ class GroupLag:
             await self._close()
 
     async def measure(self) -> None:
-        """Measure every group once. A group that cannot be measured has no lag until the next round."""
+        """Measure every group once. The metrics of a group that cannot be measured are absent until the next round."""
         unasked = list(self._groups)
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 admin, reader = await self._clients()
-                # All topics: to ask for one by its name may create it.
+                # All topics: a request for one by name may create it.
                 known = {
                     topic["topic"]: [partition["partition"] for partition in topic["partitions"]]
                     for topic in await admin.describe_topics()
@@ -93,14 +93,14 @@ class GroupLag:
                     unasked.pop(0)
         except (KafkaError, OSError, TimeoutError) as error:
             self._unknown(error, unasked)
-            await self._close()  # the next round connects anew, wherever the brokers are then
+            await self._close()  # the next round connects anew: the brokers may have moved
 
     async def _measure(
         self, group: Group, known: Mapping[str, Sequence[int]], admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer
     ) -> None:
         try:
             lag, committed = await self._ask(group, known, admin, reader)
-        except BrokerResponseError as error:  # the brokers answer, and refuse: maybe this group alone
+        except BrokerResponseError as error:  # the brokers refused; it may concern this group only
             self._unknown(error, [group])
         else:
             self._said.pop(group, None)
@@ -111,27 +111,27 @@ class GroupLag:
     async def _ask(
         group: Group, known: Mapping[str, Sequence[int]], admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer
     ) -> tuple[int, int]:
-        """The group's lag, and the sum of its committed offsets. `known`: the partitions of every topic.
+        """Return the group's lag and the sum of its committed offsets. `known` has the partitions of every topic.
 
         Raises:
-            UnknownTopicOrPartitionError: The topic does not exist yet.
-            GroupCoordinatorNotAvailableError: The coordinator answers for no partition: it starts, or has moved.
-            BrokerResponseError: The brokers refuse, an access rule for example.
-            KafkaError, OSError, TimeoutError: The brokers do not answer.
+            UnknownTopicOrPartitionError: the topic does not exist yet.
+            GroupCoordinatorNotAvailableError: the coordinator answers for no partition: it is starting or has moved.
+            BrokerResponseError: the brokers refuse, for example because of an ACL.
+            KafkaError, OSError, TimeoutError: the brokers do not answer.
         """
         topic = group.topic.name
         partitions = [TopicPartition(topic, number) for number in known.get(topic, ())]
         if not partitions:
             raise UnknownTopicOrPartitionError(topic)
-        # Before the ends, so that what is committed meanwhile is not beyond them. The partitions are named because the
+        # Read before the end offsets, so that no committed offset is beyond them. The partitions are named because the
         # embedded broker cannot list them.
         found = await admin.list_consumer_group_offsets(group.name, partitions=partitions)
-        if set(partitions) - found.keys():  # an error of the whole answer comes as an answer about no partition
+        if set(partitions) - found.keys():  # aiokafka returns an error of the whole response as a missing partition
             raise GroupCoordinatorNotAvailableError(group.name)
         committed = {tp: max(0, found[tp].offset) for tp in partitions}  # -1: nothing was ever committed
         starts, ends = await reader.beginning_offsets(partitions), await reader.end_offsets(partitions)
-        # What retention has deleted cannot be read any more, so it is no part of the lag. The embedded broker gives the
-        # offset after its last batch's first record as the end: there the last batch counts as one record.
+        # Records that retention has deleted cannot be read, so they are not part of the lag. The embedded broker's end is
+        # the offset after the first record of its last batch, so there the last batch counts as one record.
         lag = sum(max(0, ends[tp] - max(starts[tp], committed[tp])) for tp in partitions)
         return lag, sum(committed.values())
 
@@ -156,7 +156,11 @@ class GroupLag:
                     await admin.close()
                 if reader is not None:
                     await reader.stop()
-        except (KafkaError, OSError, TimeoutError) as error:  # the sockets are closed with the process at the latest
+        except (
+            KafkaError,
+            OSError,
+            TimeoutError,
+        ) as error:  # the sockets are closed at the latest when the process ends
             log.info("group_lag_client_not_closed", cause=type(error).__name__)
 
     def _unknown(self, error: Exception, groups: Sequence[Group]) -> None:

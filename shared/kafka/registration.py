@@ -1,8 +1,8 @@
-"""The one place that registers with FastStream what a service reads and what it writes.
+"""The one place that registers with FastStream which topics a service reads and writes.
 
-FastStream runs the clients that read: it starts and stops them, polls, and measures. It would also decode records, and
-acknowledge and publish them; none of that is used (docs/adr/0005-one-batch-consumer.md says why). Its AsyncAPI document
-names the topics that are registered here (`shared.asyncapi`).
+FastStream runs the consuming clients: it starts and stops them, polls, and measures. It could also decode, acknowledge and
+publish records; none of that is used (docs/adr/0005-one-batch-consumer.md says why). Its AsyncAPI document names the topics
+that are registered here (`shared.asyncapi`).
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ Records: TypeAlias = tuple[ConsumerRecord[Any, Any], ...]
 
 
 class RawSubscriber:
-    """A batch subscriber that hands on the records of each poll as the Kafka client read them.
+    """A batch subscriber that passes on the records of each poll as the Kafka client read them.
 
-    FastStream would decode the whole batch before the handler runs, and one bad record or header would fail all of it.
+    FastStream would decode the whole batch before the handler runs, and one bad record or header would fail the batch.
 
-    Registers itself; make it before the broker starts.
+    The constructor registers the subscriber; call it before the broker starts.
 
     Args:
-        broker: Where it is registered.
-        topic: What to read.
+        broker: The broker at which to register.
+        topic: The topic to read.
         on_records: Takes the records of one poll. The next poll waits until it returns.
         on_bug: Called with what `on_records` raises. FastStream would log it and go on.
-        reader: Who reads, for the AsyncAPI document.
-        group: The consumer group; without one every instance reads all partitions.
-        start: Where to begin when the group has committed nothing, or there is none.
-        max_records: Most records of one poll.
-        batch_timeout_ms: Longest wait of a poll for a first record, and how long FastStream sleeps after an empty one.
+        reader: Name of the reader in the AsyncAPI document.
+        group: The consumer group; without one, every instance reads all partitions.
+        start: Where to begin if there is no group or it has committed nothing.
+        max_records: Maximum records of one poll.
+        batch_timeout_ms: Maximum wait of a poll for a first record; also how long FastStream sleeps after an empty poll.
         listener: Called at every rebalance.
-        options: More options of `aiokafka.AIOKafkaConsumer`.
+        options: Further options of `aiokafka.AIOKafkaConsumer`.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class RawSubscriber:
     ) -> None:
         self._on_records, self._on_bug = on_records, on_bug
         self.in_hand = False
-        """Whether records were polled that `on_records` has not returned for."""
+        """Whether records were polled for which `on_records` has not returned yet."""
         self._subscriber: Any = broker.subscriber(
             topic.name,
             group_id=group,
@@ -87,14 +87,14 @@ class RawSubscriber:
 
     @property
     def running(self) -> bool:
-        """Whether records that are polled now reach `on_records`. FastStream drops them once a stop has begun."""
+        """Whether polled records reach `on_records`. FastStream drops them once a stop has begun."""
         return bool(self._subscriber.running)
 
     async def _keep_raw(self, records: Records) -> KafkaMessage:
         # The client's positions moved with these records, and nothing else has run since (tests/integration/
-        # test_registration.py): whoever looks at positions sees that they are in hand.
+        # test_registration.py), so no code sees the new positions without `in_hand`.
         self.in_hand = True
-        # FastStream's metrics measure the body; nothing else looks at it.
+        # FastStream's metrics measure the body; nothing else uses it.
         body = [record.value or b"" for record in records]
         return KafkaMessage(body=body, raw_message=records, consumer=self._subscriber.consumer)
 
@@ -112,6 +112,6 @@ class RawSubscriber:
 
 
 def document_writes(broker: FastStreamBroker, *topics: str) -> None:
-    """Register the topics that a service writes, for its AsyncAPI document. `EventProducer` does the writing."""
+    """Register the topics that a service writes, for its AsyncAPI document. `EventProducer` writes them."""
     for topic in topics:
         broker.publisher(topic, title=topic)

@@ -1,4 +1,4 @@
-"""How every Kafka client here connects: encrypted or not, logged in or not, as the settings say."""
+"""Connection options of all Kafka clients: encryption and authentication, from the settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PROBE_SECONDS: Final = 3.0
 
 
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
-    """Keyword arguments that any aiokafka client takes besides ``bootstrap_servers``."""
+    """Return the keyword arguments of an aiokafka client's connection, except ``bootstrap_servers``."""
     options: dict[str, Any] = {
         "security_protocol": settings.kafka_security_protocol,
         "ssl_context": _context(settings),
@@ -35,7 +35,7 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
 
 
 def broker_security(settings: KafkaSettings) -> BaseSecurity | None:
-    """The same for a FastStream broker. None: neither encrypted nor logged in."""
+    """Return the same for a FastStream broker. None: no encryption and no login."""
     context = _context(settings)
     if not settings.kafka_logs_in:
         return None if context is None else BaseSecurity(ssl_context=context)
@@ -49,10 +49,10 @@ def broker_security(settings: KafkaSettings) -> BaseSecurity | None:
 
 
 async def why_unreachable(settings: KafkaSettings) -> str | None:
-    """Why no broker can be worked with, or None when one can now.
+    """Return why no broker can be used, or None if one can be used now.
 
-    aiokafka tells its log, and its caller only that there is no connection. So each broker is asked once more, in the
-    steps that can go wrong: name, TCP, TLS, login, first question.
+    aiokafka writes the reason to its log and raises only that there is no connection. So each broker is tried once more,
+    through all steps that can fail: name resolution, TCP, TLS, login, first request.
     """
     reasons = await asyncio.gather(
         *(_why(settings, host, port) for host, port, _ in collect_hosts(settings.kafka_bootstrap_servers))
@@ -74,7 +74,7 @@ async def _why(settings: KafkaSettings, host: str, port: int) -> str | None:
                 connection.close()
     except TimeoutError:
         return f"no answer within {_PROBE_SECONDS:g} s"
-    except KafkaConnectionError as error:  # TCP was there, or it would be an OSError
+    except KafkaConnectionError as error:  # after TCP was connected; before that it would be an OSError
         told = why(error)
         ended = "the broker ends the connection; is KAFKA_SECURITY_PROTOCOL what this listener speaks?"
         return ended if told == type(error).__name__ else told

@@ -1,1 +1,1 @@
-"""What every process has: settings, logs, failpoints, readiness, TLS, an event loop."""
+"""The runtime of every process: settings, logs, failpoints, readiness, TLS, event loop."""

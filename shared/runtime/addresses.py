@@ -1,6 +1,6 @@
-"""The addresses of PostgreSQL and Redis: what is wrong with one, and whether its password could be read on the way.
+"""Validates the URLs of PostgreSQL and Redis, and finds those whose password would be sent unencrypted.
 
-No message repeats any part of an address but the host: a password that was not escaped may stand anywhere in it.
+Messages repeat no part of a URL except the host: a password that was not escaped may be anywhere in it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _PRIVATE_NAMES: Final = ("localhost", "internal", "local", "lan", "home.arpa", "
 
 
 def is_near(host: str) -> bool:
-    """Whether `host` can only be on this machine or in a network of one's own.
+    """Return whether `host` can only be on this machine or in a private network.
 
-    Addresses are looked up nowhere: a name without a dot (a container, a machine of the same network) and names under
-    the endings for such networks count as near.
+    Names are not resolved: a name without a dot (a container, a machine in the same network) and names under the suffixes
+    for private networks count as near.
     """
     try:
         return not ipaddress.ip_address(host.strip("[]")).is_global
@@ -31,12 +31,12 @@ def is_near(host: str) -> bool:
 
 
 def far(hosts: Iterable[str]) -> list[str]:
-    """Those of `hosts` that are not near."""
+    """Return those of `hosts` that are not near (`is_near`), except Unix sockets."""
     return [host for host in hosts if host and not host.startswith("/") and not is_near(host)]
 
 
 def without_port(address: str) -> str:
-    """``host`` of ``host:port``, ``[v6]:port`` or a bare host."""
+    """Return the host of ``host:port``, ``[v6]:port`` or a bare host."""
     address = address.strip()
     if address.startswith("["):
         return address.partition("]")[0].removeprefix("[")
@@ -47,10 +47,10 @@ def without_port(address: str) -> str:
 
 
 def require_postgres_url(url: str) -> None:
-    """Refuse an address that asyncpg would refuse only when it connects, or take for less than was meant.
+    """Refuse a URL that asyncpg would refuse only on connecting, or that would be less secure than intended.
 
     Raises:
-        ValueError: what is wrong.
+        ValueError: the URL is invalid; the message says why.
     """
     parts = _split(url, ("postgresql", "postgres"))
     options = _options(parts)
@@ -78,7 +78,7 @@ def _postgres_authorities(options: dict[str, str]) -> bool:
 
 
 def postgres_exposes_password_to(url: str) -> list[str]:
-    """The hosts far away to which the password may go over a connection that is not encrypted."""
+    """Return the hosts outside private networks to which the password may be sent unencrypted."""
     parts = _split(url, ("postgresql", "postgres"))
     options = _options(parts)
     if options.get("sslmode", os.environ.get("PGSSLMODE")) in _ENCRYPTING:
@@ -93,10 +93,10 @@ def postgres_exposes_password_to(url: str) -> list[str]:
 
 
 def require_redis_url(url: str) -> None:
-    """Refuse an address that redis-py would refuse only when it connects.
+    """Refuse a URL that redis-py would refuse only on connecting.
 
     Raises:
-        ValueError: what is wrong.
+        ValueError: the URL is invalid; the message says why.
     """
     from redis.asyncio.connection import ConnectionPool, SSLConnection
     from redis.exceptions import RedisError
@@ -116,7 +116,8 @@ def require_redis_url(url: str) -> None:
 
 
 def redis_exposes_password_to(url: str) -> list[str]:
-    """The hosts far away to which the password may go unencrypted, or to whoever answers in their place."""
+    """Return the hosts outside private networks to which the password may be sent unencrypted or unverified (TLS without a
+    check of the certificate)."""
     parts = _split(url, ("redis", "rediss", "unix"))
     options = _options(parts)
     checked = options.get("ssl_cert_reqs", "required") == "required"

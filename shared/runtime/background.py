@@ -1,4 +1,4 @@
-"""Work beside a service's main work: begun together, ended together, and its failures are told at once."""
+"""Background tasks: started together, cancelled together, with failures reported at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CANCEL_AGAIN_SECONDS = 0.5
 
 @asynccontextmanager
 async def background(fail: Callable[[BaseException], None], *work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `work` beside the body and cancel it at the end. An exception in it is a bug: it goes to `fail`, at once."""
+    """Run `work` while the body runs, and cancel it at the end. An exception in it is a bug and goes to `fail` at once."""
 
     def ended(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -33,8 +33,8 @@ async def background(fail: Callable[[BaseException], None], *work: Coroutine[Any
 async def _end(tasks: set[asyncio.Task[None]]) -> None:
     """Cancel tasks until all of them have ended.
 
-    Once is not enough: before Python 3.12 a cancellation that meets `asyncio.wait_for` at the moment of its result is lost
-    (python/cpython issue 86296), and drivers use that. A loop in which it was lost would go on for ever.
+    Once is not enough: before Python 3.12 a cancellation is lost if it meets `asyncio.wait_for` at the moment of its result
+    (python/cpython issue 86296), and drivers use that function. A loop that loses it would run for ever.
     """
     while tasks:
         for task in tasks:
@@ -43,12 +43,12 @@ async def _end(tasks: set[asyncio.Task[None]]) -> None:
 
 
 def where(task: asyncio.Task[Any]) -> str:
-    """Where a task waits: its name, then the lines that wait for one another, the innermost last. No values."""
+    """Return where a task waits: its name and the chain of awaiting lines, the innermost last. Without values."""
     waiting: Any = task.get_coro()
     places = []
     while waiting is not None:
         kind = next((kind for kind in ("cr", "ag", "gi") if hasattr(waiting, f"{kind}_frame")), None)
-        if kind is None:  # a step of an asynchronous generator, which it does not name; or the future at the end
+        if kind is None:  # a step of an asynchronous generator, which does not name it, or the final future
             waiting = next((one for one in gc.get_referents(waiting) if isinstance(one, AsyncGeneratorType)), None)
             continue
         frame = getattr(waiting, f"{kind}_frame")

@@ -1,11 +1,11 @@
-"""The event loop of every service: uvloop, with one difference from asyncio taken out.
+"""The event loop of every service: uvloop, without one of its differences from asyncio.
 
-Writing to a connection that the other side has reset raises an `OSError` in asyncio, which every client library takes for
-what it is. uvloop raises `RuntimeError` (its issue 506), which redis-py and aiokafka pass on: one reset connection would
-look like a bug, and end the process.
+A write to a connection that the peer has reset raises an `OSError` in asyncio, which every client library handles. uvloop
+raises `RuntimeError` (its issue 506), which redis-py and aiokafka pass on: a reset connection would look like a bug and end
+the process.
 
-Measured 2026-11-30, five rounds in turns: an HTTP exchange costs 54 to 61 µs of CPU on uvloop, and 85 to 108 µs on asyncio's
-own loop. tests/unit/shared/runtime/test_event_loop.py holds uvloop's behaviour against this.
+Measured 2026-11-30, five interleaved rounds: an HTTP exchange costs 54 to 61 µs of CPU on uvloop, and 85 to 108 µs on
+asyncio's own loop. tests/unit/shared/runtime/test_event_loop.py tests uvloop's behaviour as described here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` on a fresh uvloop event loop, as `asyncio.run` does on one of asyncio."""
+    """Run `main` on a new uvloop event loop, as `asyncio.run` does on asyncio's own."""
     for name in ("write", "writelines"):
         original = getattr(asyncio.StreamWriter, name)
         if not hasattr(original, "__wrapped__"):

@@ -1,22 +1,22 @@
-"""Failpoints: named points in our own code where a fault run kills, stops, delays or fails a process.
+"""Failpoints: named points in the code where a fault run kills, stops, delays or fails a process.
 
-A crash between a database's commit and Kafka's acknowledgement takes microseconds of luck to hit from outside. With a
-point there, a fault run hits it every time. `docs/adr/0009-failpoints.md` says why they live in production code.
+The moment between a database's commit and Kafka's acknowledgement lasts microseconds and is rarely hit from outside. With a
+failpoint there, a fault run hits it every time. `docs/adr/0009-failpoints.md` says why they are in production code.
 
 Contract
 --------
 **Off** unless the environment variable ``GROUNDSWELL_FAILPOINTS`` names a directory. That is decided once, when this
-module is imported, and costs an empty coroutine at each point. It is for fault runs only: a process that starts with it
-logs a warning, and one whose directory is not there does not start.
+module is imported; off, each point costs an empty coroutine. The variable is for fault runs only: a process that starts
+with it logs a warning, and does not start if the directory does not exist.
 
 **On**, a point looks for a file of its name in that directory; ``<name>@<service>`` is only for processes of that
-service. The file holds an action. Exactly one process claims it, by renaming it to ``<file>.hit.<pid>``, and does it:
+service. The file holds an action. Exactly one process claims it, by renaming it to ``<file>.hit.<pid>``, and performs it:
 
 =============  ==========================================================================================
 ``kill``       SIGKILL to itself: a crash
-``stop``       SIGSTOP to itself: a zombie, until somebody sends SIGCONT
-``sleep 2.5``  wait so many seconds at this point; the rest of the process goes on
-``block 2.5``  the same with the whole process standing still, as in a long garbage collection
+``stop``       SIGSTOP to itself: a zombie, until it receives SIGCONT
+``sleep 2.5``  wait this many seconds at this point; the rest of the process runs on
+``block 2.5``  the same, but the whole process is blocked, as in a long garbage collection
 ``fail``       raise a `ConnectionError`: a transient failure
 ``raise``      raise `FailpointRaised`: a bug
 =============  ==========================================================================================
@@ -76,19 +76,19 @@ POINTS: Final[dict[str, str]] = {
 
 
 class FailpointRaised(Exception):
-    """What the action ``raise`` raises. No handler knows it, so it is treated as a bug."""
+    """Raised by the action ``raise``. No handler expects it, so it is treated as a bug."""
 
 
 class FailpointsMisconfigured(Exception):
-    """The environment variable is set, and the directory that it names cannot be used."""
+    """The environment variable is set, but its directory cannot be used."""
 
 
 async def _off(name: str, /) -> None:
-    """What `failpoint` is in production."""
+    """`failpoint` in production."""
 
 
 class _Armed:
-    """What `failpoint` is in a fault run."""
+    """`failpoint` in a fault run."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -103,7 +103,7 @@ class _Armed:
     def _claim(self, file: str) -> str | None:
         claimed = self.directory / f"{file}.hit.{os.getpid()}"
         try:
-            (self.directory / file).rename(claimed)  # atomic: of several processes one has it
+            (self.directory / file).rename(claimed)  # atomic: only one process succeeds
         except FileNotFoundError:
             return None
         return claimed.read_text(encoding="utf-8").strip()
@@ -118,7 +118,7 @@ async def _act(name: str, action: str) -> None:
         case ["sleep", seconds]:
             await asyncio.sleep(float(seconds))
         case ["block", seconds]:
-            time.sleep(float(seconds))  # noqa: ASYNC251  standing still is the fault
+            time.sleep(float(seconds))  # noqa: ASYNC251  blocking is the fault
         case ["fail"]:
             raise ConnectionError(f"failpoint {name}")
         case ["raise"]:
@@ -131,14 +131,14 @@ _named = os.environ.get(VARIABLE)
 _armed = _Armed(Path(_named)) if _named else None
 
 failpoint: Final[Callable[[str], Awaitable[None]]] = _armed or _off
-"""``await failpoint("verify.committed")``: nothing, unless a fault run has armed that point (see above)."""
+"""``await failpoint("verify.committed")`` does nothing unless a fault run has armed that point (see above)."""
 
 
 def announce(service: str) -> None:
-    """Say once, at the start of a process of `service`, that failpoints are on. Nothing when they are off.
+    """Log at the start of a process of `service` that failpoints are on. Does nothing if they are off.
 
     Raises:
-        FailpointsMisconfigured: the directory is not there. Somebody has set the variable without knowing what it does.
+        FailpointsMisconfigured: the directory does not exist; the variable was probably set by mistake.
     """
     if _armed is None:
         return

@@ -1,15 +1,15 @@
-"""What a failure means. Four kinds, everywhere:
+"""Classification of errors. There are four kinds:
 
-* **invalid** input: `InvalidRecord`; the record goes to the dead-letter topic, the rest of the batch goes on;
-* **transient**: something this process depends on is away or busy; hold the position and try again. A `Collision` is
-  transient only for a number of tries;
-* **about the data**: a store refuses what is in the batch, and will refuse it again. `SetAside` names the records; for
-  other errors (`is_about_the_data`) the consumer finds them by splitting the batch. They go to the dead-letter topic;
-* **bug**: everything else; crash loudly, commit nothing.
+* **invalid** input: `InvalidRecord`; the record becomes a dead letter, the rest of the batch is processed;
+* **transient**: a dependency of this process is away or busy; hold the position and retry. A `Collision` is transient only
+  for a number of tries;
+* **about the data**: a store refuses something in the batch, and will refuse it again. `SetAside` names the records; for
+  other errors (`is_about_the_data`) the consumer finds them by splitting the batch. They become dead letters;
+* **bug**: everything else; end the process and commit nothing.
 
-What the errors of a driver mean is decided where the driver is used: that module has a `DriverErrors` named ``ERRORS``.
-`_DECIDED_IN` says which module. It is imported when an error of its driver is first judged, so no part has to register
-itself, and Kafka's part of the code needs none of PostgreSQL's.
+The errors of a driver are classified where the driver is used: that module has a `DriverErrors` named ``ERRORS``.
+`_DECIDED_IN` names the module. It is imported when an error of its driver is first classified, so that no module has to
+register itself, and Kafka's code does not depend on PostgreSQL's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Final
 
 
 class InvalidRecord(ValueError):
-    """A record that no retry will make readable.
+    """A record is invalid, and no retry helps.
 
     ``reason`` is a short code for headers and metrics; ``detail`` says where the record is wrong, without its content.
     """
@@ -34,13 +34,13 @@ class InvalidRecord(ValueError):
 
 
 class SetAside(Exception):
-    """Records of a batch that can be read and cannot be applied. `process` raises it when it knows which they are.
+    """Some records of a batch can be read but not applied. `process` raises it if it knows which.
 
-    Nothing of the batch needs to be done yet. The consumer writes these records to the dead-letter topic and calls
+    Nothing of the batch needs to have been done. The consumer writes these records to the dead-letter topic and calls
     `process` again with the others.
 
     Args:
-        refused: By the record's index in the batch that `process` was given, why it cannot be applied.
+        refused: Why each record cannot be applied, by its index in the batch that `process` received.
     """
 
     def __init__(self, refused: Mapping[int, InvalidRecord]) -> None:
@@ -51,14 +51,14 @@ class SetAside(Exception):
 
 
 class Collision(ConnectionError):
-    """A rival wrote what this process wanted to write. Transient, and expected to pass within a few tries.
+    """Another process wrote what this process tried to write. Transient, and expected to end within a few tries.
 
-    When it does not, the cause is in the data: the consumer then splits the batch, as for `is_about_the_data`.
+    If it does not, the cause is in the data: the consumer then splits the batch, as for `is_about_the_data`.
     """
 
 
 CANNOT_BE_APPLIED: Final = "cannot_be_applied"
-"""Reason of a dead letter: the record can be read, and a store refuses it each time."""
+"""Reason of a dead letter: the record can be read, but a store refuses it every time."""
 
 CANNOT_BE_READ: Final = "cannot_be_read"
 """Reason of a dead letter: reading the record raises an unexpected error, which is a bug of this version."""
@@ -66,25 +66,25 @@ CANNOT_BE_READ: Final = "cannot_be_read"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverErrors:
-    """What the errors of one driver mean."""
+    """Classifies the errors of one driver."""
 
     is_transient: Callable[[BaseException], bool]
-    """Whether waiting can help."""
+    """Whether a retry can help."""
     is_about_the_data: Callable[[BaseException], bool] = lambda _: False
-    """Whether a store refuses something in the batch, so that waiting cannot help and leaving it out can."""
+    """Whether a store refuses something in the batch, so that only leaving it out can help."""
     details: Callable[[BaseException], list[str]] = lambda _: []
-    """What an error is about, besides its type, without any value of the data."""
+    """Details of an error besides its type, without any value of the data."""
     why: Callable[[BaseException], str | None] = lambda _: None
-    """Why the server cannot be worked with, in words that may be shown; None where the error's type says as much."""
+    """Why the server cannot be used, in words that may be shown; None if the error's type says as much."""
 
 
 _DECIDED_IN: Final = {"aiokafka": "shared.kafka.failures", "asyncpg": "shared.postgres", "redis": "shared.redis"}
-"""By the driver's package, the module that decides what its errors mean. An error of any other package is a bug, unless it
+"""The module that classifies a driver's errors, by the driver's package. An error of any other package is a bug, unless it
 is an `OSError`."""
 
 
 def errors_of_driver(error: BaseException) -> DriverErrors | None:
-    """What decides about `error`, if it comes from a driver; an exception of ours counts as what it is derived from."""
+    """Return what classifies `error`, if it comes from a driver; our own exceptions count as what they are derived from."""
     for cls in type(error).__mro__:
         module = _DECIDED_IN.get(cls.__module__.partition(".")[0])
         if module is not None:
@@ -94,27 +94,28 @@ def errors_of_driver(error: BaseException) -> DriverErrors | None:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether waiting can help: the network, Kafka, PostgreSQL or Redis is away, busy, full, or changing its leader."""
+    """Return whether a retry can help: the network, Kafka, PostgreSQL or Redis is away, busy, full, or changing its
+    leader."""
     if isinstance(error, asyncio.CancelledError):
         return False
     driver = errors_of_driver(error)
     if driver is not None:
         return driver.is_transient(error)
-    # An error about a file is not about a connection: waiting makes no file appear.
+    # An error about a file is not transient: it does not concern a connection.
     return isinstance(error, OSError) and error.filename is None
 
 
 def is_about_the_data(error: BaseException) -> bool:
-    """Whether a store refuses something in the batch, so that waiting cannot help and leaving it out can."""
+    """Return whether a store refuses something in the batch, so that only leaving it out can help."""
     driver = errors_of_driver(error)
     return driver is not None and driver.is_about_the_data(error)
 
 
 def without_content(error: BaseException) -> str:
-    """What kind of error it is and what it is about, without any value: messages of drivers repeat values of the data."""
+    """Describe an error by its type and details, without any value: messages of drivers repeat values of the data."""
     parts = [type(error).__name__]
     if isinstance(error, Collision):
-        parts.append(str(error))  # ours, and made without content
+        parts.append(str(error))  # our own message, which never has content
     elif (driver := errors_of_driver(error)) is not None:
         parts += driver.details(error)
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""The parts of a service: what each does while the service runs, and how it ends."""
+"""The parts of a service: what each runs, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from shared.runtime.crash import CrashSwitch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One part, by what the service calls. `shared.service.Service` says when; each may be left out.
+    """The callbacks of one part, all optional. `shared.service.Service` says when each is called.
 
     Attributes:
-        run: Runs beside the other parts until it is cancelled. What it raises is a bug.
-        stop: Begins to end, without waiting: takes nothing new, gives up what is held.
-        finish: Waits, within a time of its own, for what was begun. Every `run` still runs.
-        close: Writes down what is left and closes connections. No `run` runs any more.
+        run: Runs concurrently with the other parts until cancelled. Any exception is a bug.
+        stop: Begins to stop, without waiting: takes nothing new and gives up what is held.
+        finish: Waits, within its own time limit, for what was begun. Every `run` is still running.
+        close: Writes what is left and closes connections. No `run` is running any more.
     """
 
     run: Callable[[], Coroutine[Any, Any, None]] | None = None
@@ -30,9 +30,9 @@ class Part:
 
 @asynccontextmanager
 async def running(parts: Sequence[Part], crash: CrashSwitch) -> AsyncIterator[None]:
-    """Run the parts beside the body. Afterwards the last part finishes first and closes first.
+    """Run the parts while the body runs. Afterwards the last part finishes first and closes first.
 
-    A part that fails to finish or to close keeps no other from it; its exception is raised at the end.
+    If a part fails to finish or to close, the others still do; its exception is raised at the end.
     """
     async with AsyncExitStack() as stack:
         for part in parts:

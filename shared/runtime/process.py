@@ -1,4 +1,4 @@
-"""What is set for the whole process, and how it ends when its stop hangs."""
+"""Process-wide configuration, and the forced end of a process whose stop hangs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from shared.runtime.background import where
 log = structlog.get_logger(__name__)
 
 _SLACK_SECONDS: Final = 5.0
-"""A stop may take its drain budget for HTTP requests, for the batch in hand, and for what the producer has not sent; beyond
-that and this slack it hangs."""
+"""A stop may take the drain budget three times: for HTTP requests, for the current batch, and for the producer's unsent
+records. If it takes more than that and this slack, it hangs."""
 
 
 class StopLimit:
-    """Ends the process by force if its stop hangs: a deployment that waits for it must not hang too.
+    """Ends the process by force if its stop hangs, so that a deployment that waits for it does not hang too.
 
-    Nothing is lost by that which a crash would not lose: what is not finished was not committed.
+    It is as safe as a crash: what is not finished was not committed.
 
     Args:
-        drain_seconds: What each of the three stages of a stop may take.
+        drain_seconds: Time limit of each of the three stages of a stop.
     """
 
     def __init__(self, drain_seconds: float) -> None:
@@ -34,12 +34,12 @@ class StopLimit:
         self._force: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """The stop begins."""
+        """Start the timer: the stop begins."""
         seconds = 3 * self._drain_seconds + _SLACK_SECONDS
         self._force = asyncio.get_running_loop().call_later(seconds, self._stop_hangs)
 
     def end(self) -> None:
-        """All is closed."""
+        """Cancel the timer: everything is closed."""
         if self._force is not None:
             self._force.cancel()
 
@@ -51,10 +51,10 @@ class StopLimit:
 
 
 def collect_seldom() -> None:
-    """Let the garbage collector run less often: reference counts already free what requests and batches leave.
+    """Let the garbage collector run less often: reference counting already frees what requests and batches leave behind.
 
-    With its defaults it walks over what is open, thousands of requests, after every 700 new objects: a tenth of the time of
-    a busy ingest, and pauses of 30 ms. What modules and frameworks have made by now stays for good.
+    By default it traverses everything that is open, thousands of requests, after every 700 new objects: a tenth of the time
+    of a busy ingest, and pauses of 30 ms. Objects that exist now, of modules and frameworks, are never collected.
     """
     gc.collect()
     gc.freeze()
@@ -62,9 +62,9 @@ def collect_seldom() -> None:
 
 
 def end_by_exit_code() -> None:
-    """Let a clean stop end with its own exit code.
+    """Make a clean stop end with the process's own exit code.
 
-    uvicorn raises the signal again once it has stopped; without this, SIGTERM would end the process with code 143.
+    uvicorn raises the signal again after it has stopped; without this, SIGTERM would end the process with code 143.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

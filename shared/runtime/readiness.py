@@ -1,7 +1,8 @@
-"""Whether a service is ready: what it needs, what it does without for a while, and what of all that is away.
+"""Readiness: the checks of what a service needs, and of what it can do without for a while.
 
-`/readyz` answers 503 only where a load balancer should send its requests elsewhere. A part that all instances share and
-that a service's public work does without is named, and the answer stays 200: taking every instance away helps nobody.
+`/readyz` answers 503 only if a load balancer should send requests elsewhere. If a dependency is away that all instances
+share and that the service's public work does not need, `/readyz` names it and answers 200 (degraded): taking every instance
+out of the load balancer would help nobody.
 """
 
 from __future__ import annotations
@@ -20,26 +21,26 @@ OK: Final = "ok"
 Status = Literal["ready", "degraded", "not ready"]
 
 _CHECK_SECONDS = 2.0
-"""A dependency that has not answered by then is away as far as a load balancer is concerned."""
+"""A dependency that has not answered within this time counts as away."""
 
 LOOK_SECONDS: Final = 5.0
-"""How often a process asks itself whether it is ready, for the metric: as often as Prometheus looks."""
+"""How often a process checks its own readiness for the metric: as often as Prometheus scrapes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Work stands still, and what other checks are about may be why.
+    """A check's result: work makes no progress, possibly because of what other checks find.
 
     Attributes:
-        what: What stands still, in a few words.
-        on: The names of the checks of all that this work needs. Those that fail are named.
+        what: What makes no progress, in a few words.
+        on: The names of the checks of everything that this work needs. The result names those that fail.
     """
 
     what: str
     on: tuple[str, ...]
 
     def said(self, away: set[str]) -> str:
-        """In words, given the checks that fail."""
+        """Return the result as text, given the names of the failing checks."""
         causes = [name for name in self.on if name in away]
         if not causes:
             return self.what
@@ -48,18 +49,18 @@ class Waiting:
 
 
 Check = Callable[[], Awaitable[str | Waiting | None]]
-"""A readiness check: None when all is well, else what is wrong, in a few words."""
+"""A readiness check: returns None if all is well, otherwise what is wrong, in a few words."""
 
 
 class Readiness:
-    """The checks of one service, and what they last said, as metrics.
+    """The checks of one service, and their last results as a metric.
 
-    Each check is named after what is away when it fails, not after who noticed.
+    A check is named after the dependency that is away when it fails, not after the part that notices.
 
     Args:
-        needed: Checks of what the service cannot do its public work without.
+        needed: Checks of what the service needs for its public work.
         done_without: Checks of what it can do without for a while.
-        registry: Where the metric goes.
+        registry: The registry of the metric.
     """
 
     def __init__(
@@ -67,11 +68,11 @@ class Readiness:
     ) -> None:
         self._needed, self._checks = frozenset(needed), {**needed, **done_without}
         self._checking: dict[str, asyncio.Future[str | Waiting | None]] = {}
-        # A load balancer that follows /readyz sends nothing to a service that is not ready: then no count of refusals
-        # rises, and only this tells.
+        # A load balancer that follows /readyz sends nothing to a service that is not ready: then no counter of refusals
+        # rises, and only this metric shows it.
         failing = Gauge(
             "groundswell_readiness_failing",
-            "1 while /readyz says that something is wrong, by check; needed=no: the service is ready without it",
+            "1 while the readiness check fails, by check; needed=no: the service stays ready without it",
             ["check", "needed"],
             registry=registry,
         )
@@ -79,10 +80,10 @@ class Readiness:
             name: failing.labels(check=name, needed="yes" if name in self._needed else "no") for name in self._checks
         }
         for check in self._failing.values():
-            check.set(1)  # until the first look
+            check.set(1)  # until the first check
 
     async def look(self) -> dict[str, str]:
-        """The result of every check: ``ok`` or what is wrong."""
+        """Run all checks and return their results by name: ``ok`` or what is wrong."""
         names = list(self._checks)
         found = await asyncio.gather(*(self._checked(name) for name in names))
         away = {name for name, said in zip(names, found, strict=True) if isinstance(said, str) and said != OK}
@@ -95,15 +96,16 @@ class Readiness:
         return results
 
     def status(self, results: Mapping[str, str]) -> Status:
-        """``ready``: all is well. ``degraded``: ready, with something away. ``not ready``: without what it needs."""
+        """Return ``ready`` if all is well, ``degraded`` if only something is away that the service can do without, otherwise
+        ``not ready``."""
         wrong = {name for name, said in results.items() if said != OK}
         if wrong & self._needed:
             return "not ready"
         return "degraded" if wrong else "ready"
 
     async def _checked(self, name: str) -> str | Waiting:
-        # A dependency that hangs can make its driver hang even when it is cancelled: asyncpg then waits for the server's
-        # leave. So nothing here waits for that end, and whoever asks meanwhile does not start another check to hang.
+        # If a dependency hangs, its driver may hang even when cancelled: asyncpg then waits for the server. So the
+        # cancellation is not awaited, and further requests join the running check instead of starting another.
         running = self._checking.get(name)
         if running is None or running.done():
             running = self._checking[name] = asyncio.ensure_future(self._checks[name]())
@@ -113,12 +115,12 @@ class Readiness:
             running.cancel()
         if not done or running.cancelled():
             return f"no answer within {_CHECK_SECONDS:g} s"
-        if error := running.exception():  # whatever a driver raises: the dependency does not answer
+        if error := running.exception():  # any exception of a driver means that the dependency does not answer
             return f"away: {why(error)}"
         return running.result() or OK
 
 
 def _note(check: asyncio.Future[str | Waiting | None]) -> None:
-    """Look at how a check ended, or asyncio would report an exception that came after the answer was given."""
+    """Retrieve a check's exception: asyncio would log one that is raised after the timeout as never retrieved."""
     if not check.cancelled():
         check.exception()

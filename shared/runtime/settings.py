@@ -1,7 +1,7 @@
-"""Settings that every service has, and how settings are read.
+"""The settings that all services share, and how settings are read.
 
-Values come from the environment; any of them may instead come from a file named by ``<NAME>_FILE`` (how containers and
-orchestrators hand over secrets). Settings are frozen: what was checked at start is what runs.
+Values come from environment variables. Instead of any variable, ``<NAME>_FILE`` may name a file that holds the value, as
+container orchestrators provide secrets. Settings are frozen: a service runs with the values that were validated at start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shared.runtime import addresses, tls
 
 
 def environment_name(settings: type[BaseSettings], field: str) -> str:
-    """The environment variable that sets `field` of `settings`."""
+    """Return the name of the environment variable that sets `field` of `settings`."""
     info = settings.model_fields[field]
     if isinstance(info.validation_alias, str):
         return info.validation_alias
@@ -28,10 +28,10 @@ def environment_name(settings: type[BaseSettings], field: str) -> str:
 
 
 class FileSource(PydanticBaseSettingsSource):
-    """Reads ``<NAME>_FILE`` variables: the value is the named file's content without the final line break."""
+    """Reads values from files: ``<NAME>_FILE`` names a file, whose content without final line breaks is the value."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """The value of one field, or None when no file is named for it.
+        """Return the value of one field, or None if no file is named for it.
 
         Raises:
             ValueError: the named file cannot be read.
@@ -47,7 +47,7 @@ class FileSource(PydanticBaseSettingsSource):
             raise ValueError(f"{name}_FILE names {path}, which cannot be read: {error}") from error
 
     def __call__(self) -> dict[str, Any]:
-        """The values of all fields that have a file."""
+        """Return the values of all fields for which a file is named."""
         found = {}
         for field_name, field in self.settings_cls.model_fields.items():
             value, key, _ = self.get_field_value(field, field_name)
@@ -58,20 +58,20 @@ class FileSource(PydanticBaseSettingsSource):
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """A password that somebody on the way could read."""
+    """A password that is sent unencrypted over a network that others may read."""
 
     variable: str
     """The variable to change."""
     hosts: tuple[str, ...]
-    """Where the password goes."""
+    """The hosts to which the password is sent."""
     advice: str
-    """What to set instead."""
+    """The value to set instead."""
 
 
 class EnvironmentSettings(BaseSettings):
     """Settings from arguments, the environment and files, frozen."""
 
-    # Nobody may print a secret, and an error about one must not either.
+    # Error messages must not show input: it may be a secret.
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True)
 
     @classmethod
@@ -83,16 +83,16 @@ class EnvironmentSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then ``<NAME>_FILE``."""
+        """Order of precedence: arguments, the environment, ``<NAME>_FILE``."""
         return init_settings, env_settings, FileSource(settings_cls)
 
     def exposures(self) -> list[Exposure]:
-        """Passwords that go unencrypted to hosts outside this machine and networks of one's own."""
+        """Return the passwords that are sent unencrypted to hosts outside this machine and private networks."""
         return []
 
 
 def unset_when_empty(value: Any) -> Any:
-    """None for an empty text, which is what Compose makes of ``${NAME:-}``."""
+    """Return None for an empty string: Compose expands ``${NAME:-}`` to one if the variable is not set."""
     return None if value == "" else value
 
 
@@ -101,49 +101,49 @@ Certificates = Annotated[str, AfterValidator(tls.certificates)]
 
 
 class KafkaSettings(EnvironmentSettings):
-    """What every Kafka client needs to connect."""
+    """Settings of every Kafka client."""
 
     kafka_bootstrap_servers: str = Field(
         "127.0.0.1:9092",
         validation_alias="KAFKA_BOOTSTRAP_SERVERS",
-        description="Kafka brokers to start from, `host:port`, comma separated.",
+        description="Kafka brokers for the first connection: `host:port`, comma-separated.",
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT",
         validation_alias="KAFKA_SECURITY_PROTOCOL",
-        description="What the listener speaks. `SSL`: encrypted (TLS 1.2 or newer, the broker's certificate and name are"
-        " checked). `SASL_PLAINTEXT`: login with a password, not encrypted. `SASL_SSL`: both.",
+        description="Protocol of the brokers' listener. `SSL`: encrypted (TLS 1.2 or newer; the broker's certificate and"
+        " host name are verified). `SASL_PLAINTEXT`: authentication by password, not encrypted. `SASL_SSL`: both.",
     )
     kafka_sasl_mechanism: Annotated[
         Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None, BeforeValidator(unset_when_empty)
     ] = Field(
         None,
         validation_alias="KAFKA_SASL_MECHANISM",
-        description="How to log in: `SCRAM-SHA-512`, `SCRAM-SHA-256` or `PLAIN`. Required with SASL. `PLAIN` shows the"
-        " brokers the password itself.",
+        description="Authentication mechanism: `SCRAM-SHA-512`, `SCRAM-SHA-256` or `PLAIN`. Required with SASL. `PLAIN`"
+        " sends the password itself to the brokers.",
     )
     kafka_sasl_username: Annotated[str | None, BeforeValidator(unset_when_empty)] = Field(
-        None, validation_alias="KAFKA_SASL_USERNAME", description="Who logs in. Required with SASL."
+        None, validation_alias="KAFKA_SASL_USERNAME", description="User name. Required with SASL."
     )
     kafka_sasl_password: Annotated[SecretStr | None, BeforeValidator(unset_when_empty)] = Field(
-        None, validation_alias="KAFKA_SASL_PASSWORD", description="The password. Required with SASL."
+        None, validation_alias="KAFKA_SASL_PASSWORD", description="Password. Required with SASL."
     )
     kafka_ssl_ca: Annotated[Certificates | None, BeforeValidator(unset_when_empty)] = Field(
         None,
         validation_alias="KAFKA_SSL_CA",
-        description="Certificates (PEM) of the authorities that may have signed the brokers' certificates, usually as"
-        " `KAFKA_SSL_CA_FILE=<path>`. Empty: those that this machine trusts.",
+        description="Certificates (PEM) of the authorities that are trusted to sign the brokers' certificates, usually as"
+        " `KAFKA_SSL_CA_FILE=<path>`. Empty: those that the machine trusts.",
     )
     kafka_ssl_certificate: Annotated[Certificates | None, BeforeValidator(unset_when_empty)] = Field(
         None,
         validation_alias="KAFKA_SSL_CERTIFICATE",
-        description="Our own certificate and its chain (PEM), for brokers that ask for one;"
+        description="Client certificate and its chain (PEM), for brokers that require one, usually as"
         " `KAFKA_SSL_CERTIFICATE_FILE=<path>`.",
     )
     kafka_ssl_key: Annotated[SecretStr | None, BeforeValidator(unset_when_empty)] = Field(
         None,
         validation_alias="KAFKA_SSL_KEY",
-        description="Its private key (PEM, not encrypted); `KAFKA_SSL_KEY_FILE=<path>`.",
+        description="Private key of the client certificate (PEM, not encrypted), usually as `KAFKA_SSL_KEY_FILE=<path>`.",
     )
 
     @property
@@ -153,7 +153,7 @@ class KafkaSettings(EnvironmentSettings):
 
     @property
     def kafka_logs_in(self) -> bool:
-        """Whether clients log in with a password."""
+        """Whether clients authenticate with a password."""
         return self.kafka_security_protocol in ("SASL_PLAINTEXT", "SASL_SSL")
 
     @model_validator(mode="after")
@@ -194,7 +194,7 @@ class KafkaSettings(EnvironmentSettings):
         return self
 
     def exposures(self) -> list[Exposure]:
-        """Also Kafka's, where it is not encrypted."""
+        """Add Kafka's password if its connection is not encrypted."""
         servers = self.kafka_bootstrap_servers.split(",")
         hosts = addresses.far(addresses.without_port(server) for server in servers)
         if self.kafka_security_protocol != "SASL_PLAINTEXT" or not hosts:
@@ -203,7 +203,7 @@ class KafkaSettings(EnvironmentSettings):
 
 
 def _all_or_none(values: Mapping[str, object], *, needed: bool, protocol: str, otherwise: str) -> list[str]:
-    """What is missing of settings that are needed, or there of settings that would not be used. Names only."""
+    """Return an error if a required setting is missing, or if one is set that would not be used. Names only."""
     wrong = [name for name, value in values.items() if (value is None) == needed]
     if not wrong:
         return []
@@ -214,59 +214,60 @@ def _all_or_none(values: Mapping[str, object], *, needed: bool, protocol: str, o
 
 
 class CommonSettings(KafkaSettings):
-    """What every service needs to reach Kafka, to log, and to stop."""
+    """Settings of every service: Kafka, logging, HTTP, shutdown."""
 
     kafka_idempotence: bool = Field(
         True,
         validation_alias="KAFKA_IDEMPOTENCE",
-        description="Idempotent producer. Off only for the embedded broker, which has none.",
+        description="Use an idempotent producer. Disable it only for the embedded broker, which does not support it.",
     )
     kafka_compression: Literal["none", "lz4", "gzip"] = Field(
         "lz4",
         validation_alias="KAFKA_COMPRESSION",
-        description="Compression of `signatures.submitted.v1`, which only Groundswell reads. All other topics are compressed"
-        " with gzip, which every Kafka client can read.",
+        description="Compression of `signatures.submitted.v1`, which only Groundswell reads. All other topics use gzip,"
+        " which every Kafka client can read.",
     )
     kafka_session_timeout_ms: int = Field(
         10_000,
         ge=1_000,
         validation_alias="KAFKA_SESSION_TIMEOUT_MS",
-        description="A consumer that is silent this long loses its partitions. Ten seconds: longer than a slow garbage"
-        " collection or a short network cut, short enough that a dead instance's signatures wait no longer.",
+        description="Milliseconds without a heartbeat after which a consumer loses its partitions. The default is longer"
+        " than a slow garbage collection or a short network failure; the signatures of a dead instance wait this long.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", validation_alias="LOG_LEVEL", description="Least severe level that is logged."
+        "info", validation_alias="LOG_LEVEL", description="Lowest level that is logged."
     )
     log_format: Literal["json", "console"] = Field(
-        "json", validation_alias="LOG_FORMAT", description="One JSON object a line, or text for a person."
+        "json", validation_alias="LOG_FORMAT", description="`json`: one JSON object per line. `console`: readable text."
     )
     drain_seconds: float = Field(
         10.0,
         gt=0,
         validation_alias="DRAIN_SECONDS",
-        description="Seconds that a stop or a rebalance may spend on finishing the batch in hand. What is not finished"
-        " by then is not committed, and is done again by whoever reads on.",
+        description="Seconds that a stop or a rebalance waits for the current batch to finish. A batch that is not finished"
+        " by then is not committed; the next owner of its partitions repeats it.",
     )
-    host: str = Field("127.0.0.1", description="Address that HTTP binds to.")
+    host: str = Field("127.0.0.1", description="Address on which the HTTP server listens.")
     max_connections: int = Field(
         16_000,
         ge=1,
-        description="Most HTTP connections at once. One more takes the place of the one that has sent no request for the"
-        " longest. Every connection is an open file: the process's hard limit (`ulimit -Hn`) must allow as many.",
+        description="Maximum number of open HTTP connections. At the limit, a new connection replaces the one that has gone"
+        " longest without a complete request. Each connection is an open file: the process's hard limit (`ulimit -Hn`)"
+        " must allow as many.",
     )
     http_head_seconds: float = Field(
         10.0,
         gt=0,
         validation_alias="HTTP_HEAD_SECONDS",
-        description="Seconds that a client may take from connecting, or from the last answer, until its request's head is"
-        " whole; then it is cut off.",
+        description="Seconds that a client may take, from connecting or from the last response, to send the complete head"
+        " of a request. Then the connection is closed.",
     )
     http_stall_seconds: float = Field(
         30.0,
         gt=0,
         validation_alias="HTTP_STALL_SECONDS",
-        description="Seconds for which a client may take nothing of a live stream; of any other answer, twice as long."
-        " Then it is cut off.",
+        description="Seconds for which a client may read nothing of a live stream; twice as long for any other response."
+        " Then the connection is closed.",
     )
 
 
@@ -277,11 +278,11 @@ def _long_enough(secret: SecretStr) -> SecretStr:
 
 
 Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
-"""A secret of at least 16 characters; printed and logged as stars."""
+"""A secret of at least 16 characters; printed and logged as asterisks."""
 
 
 class SettingsError(Exception):
-    """The environment does not hold a whole, valid configuration. The message names each variable and what to do."""
+    """The environment holds no complete, valid configuration. The message names each variable and what to do."""
 
 
 def _postgres_url(url: SecretStr) -> SecretStr:
@@ -290,34 +291,34 @@ def _postgres_url(url: SecretStr) -> SecretStr:
 
 
 class DatabaseSettings(EnvironmentSettings):
-    """What it takes to connect to PostgreSQL."""
+    """Settings of a PostgreSQL connection."""
 
     postgres_url: Annotated[SecretStr, AfterValidator(_postgres_url)] = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"),
         validation_alias="POSTGRES_URL",
-        description="`postgresql://user:password@host:port/database`. Encrypted and with the server's certificate and"
-        " name checked: add `?sslmode=verify-full&sslrootcert=<path of the authorities' certificates>`. Without"
-        " `sslmode` it is encrypted where the server offers that.",
+        description="`postgresql://user:password@host:port/database`. To encrypt the connection and verify the server's"
+        " certificate and host name, add `?sslmode=verify-full&sslrootcert=<path of the authorities' certificates>`."
+        " Without `sslmode` the connection is encrypted if the server offers it.",
     )
 
     def exposures(self) -> list[Exposure]:
-        """Also PostgreSQL's, where a connection that is not encrypted would do."""
+        """Add PostgreSQL's password if an unencrypted connection is allowed."""
         hosts = addresses.postgres_exposes_password_to(self.postgres_url.get_secret_value())
         found = [Exposure("POSTGRES_URL", tuple(hosts), "sslmode=verify-full&sslrootcert=…")] if hosts else []
         return [*super().exposures(), *found]
 
 
 class PostgresSettings(DatabaseSettings, CommonSettings):
-    """For services that use PostgreSQL."""
+    """Settings of services that use PostgreSQL."""
 
 
 class SignerSettings(CommonSettings):
-    """For services that make signer keys."""
+    """Settings of services that compute signer keys."""
 
     signer_pepper: Secret = Field(
         validation_alias="SIGNER_PEPPER",
-        description="Secret under which signer keys are made. The same for ingest and verify, for ever: with another"
-        " one, everybody could sign again.",
+        description="Secret from which signer keys are computed. It must be the same for ingest and verify and must never"
+        " change: after a change, every signer could sign again.",
     )
 
     @property
@@ -327,13 +328,13 @@ class SignerSettings(CommonSettings):
 
 
 class ConsumerSettings(CommonSettings):
-    """For services that have a consumer group."""
+    """Settings of services that have a consumer group."""
 
     dlq_ratio_limit: float = Field(
         0.5,
         gt=0,
         le=1,
-        description="Consumption stops when more than this part of the last 1,000 records could not be read or applied.",
+        description="Consumption stops when more than this fraction of the last 1,000 records could not be read or applied.",
     )
 
 
@@ -341,10 +342,10 @@ SomeSettings = TypeVar("SomeSettings", bound=BaseSettings)
 
 
 def load(settings: type[SomeSettings]) -> SomeSettings:
-    """Read settings from the environment.
+    """Read `settings` from the environment.
 
     Raises:
-        SettingsError: a variable is missing or wrong, or a file that one names cannot be read.
+        SettingsError: a variable is missing or invalid, or a file that it names cannot be read.
     """
     try:
         return settings()
@@ -356,8 +357,8 @@ def load(settings: type[SomeSettings]) -> SomeSettings:
 
 
 def _line(settings: type[BaseSettings], error: dict[str, Any]) -> str:
-    """One wrong setting, for the person who starts the service. Never its value: it may be a secret."""
-    if not error["loc"]:  # of several settings together: the message names them
+    """Describe one invalid setting to the operator, without its value: it may be a secret."""
+    if not error["loc"]:  # about several settings together: the message names them
         return f"  {error['msg'].removeprefix('Value error, ')}."
     place = str(error["loc"][0])
     for field, info in settings.model_fields.items():

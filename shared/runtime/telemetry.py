@@ -1,6 +1,6 @@
-"""Logs: structured, one event a line, and never personal data: log ids, counts, codes and error types, not contents.
+"""Logs: structured, one event per line, without personal data: log ids, counts, codes and error types, not content.
 
-That is kept by whoever writes a line. What nobody writes knowingly, the text of an exception, goes through `_censored`.
+The code that logs is responsible for that. The text of exceptions, which it does not control, passes through `_censored`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import structlog
 from shared.runtime.settings import CommonSettings
 
 _REPEATS_SECONDS: Final = 10.0
-"""aiokafka reports every attempt, and there are hundreds a second while the brokers are away."""
+"""aiokafka logs every attempt to connect, hundreds a second while the brokers are away."""
 
 _ADDRESS: Final = re.compile(r"""[^\s"'<>()\[\]{},;@/\\]+@[^\s"'<>()\[\]{},;@/\\]+""")
-"""An e-mail address; also ``user:password@host`` of an URL."""
+"""An e-mail address, or ``user:password@host`` in a URL."""
 
 
 def configure_logging(settings: CommonSettings, service: str) -> None:
-    """Send structlog's and the standard library's logs to standard error in one form."""
+    """Write structlog's and the standard library's logs to standard error in one format."""
     level = logging.getLevelName(settings.log_level.upper())
     steps: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -46,7 +46,7 @@ def configure_logging(settings: CommonSettings, service: str) -> None:
     last: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
-        # Plain: the default for a terminal prints every local variable of a traceback, and with them what people typed.
+        # Plain, because the default for a terminal prints all local variables of a traceback, which may be personal data.
         else [
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         ]
@@ -63,8 +63,8 @@ def configure_logging(settings: CommonSettings, service: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     structlog.contextvars.bind_contextvars(service=service)
-    # One line a batch from FastStream and one a request from uvicorn would be thousands a second in a surge, and say
-    # nothing that the metrics do not. aiokafka's own messages about the group are repeated by ours.
+    # FastStream's line per batch and uvicorn's line per request would be thousands a second in a surge, and the metrics say
+    # the same. Our own log events cover aiokafka's messages about the group.
     for noisy, least in (
         ("groundswell.faststream", logging.ERROR),
         ("uvicorn.access", logging.WARNING),
@@ -77,12 +77,12 @@ def configure_logging(settings: CommonSettings, service: str) -> None:
 
 
 class OncePerWindow(logging.Filter):
-    """Lets the same message of a library through once in so many seconds, and then says how many were left out.
+    """Passes the same message of a library once per window, with the number of messages suppressed since.
 
     Args:
-        library: name of its logger; loggers below it are meant too.
-        seconds: length of the window.
-        clock: monotonic seconds.
+        library: Name of its logger; includes loggers below it.
+        seconds: Length of the window.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(self, library: str, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -92,7 +92,7 @@ class OncePerWindow(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not super().filter(record):
-            return True  # not of this library
+            return True  # another library
         message, now = (record.name, record.levelno, str(record.msg)), self._clock()
         began, left_out = self._seen.get(message, (now - self._seconds, 0))
         if now - began < self._seconds:
@@ -105,7 +105,7 @@ class OncePerWindow(logging.Filter):
 
 
 def _censored(render: structlog.typing.Processor) -> structlog.typing.Processor:
-    """`render` without what reads like an address or like credentials: PostgreSQL's driver and others quote values."""
+    """Wrap `render` to remove what looks like an address or credentials: PostgreSQL's driver and others quote values."""
 
     def censored(logger: Any, method: str, event: structlog.typing.EventDict) -> str:
         return _ADDRESS.sub("[removed]", str(render(logger, method, event)))

@@ -1,4 +1,4 @@
-"""TLS as a client: whom we trust, and who we are.
+"""TLS for clients: trusted authorities and client certificates.
 
 Certificates and keys are PEM text, so that each may come from the environment or from a file named by ``<NAME>_FILE``.
 """
@@ -14,10 +14,10 @@ _CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-
 
 
 def certificates(pem: str) -> str:
-    """The certificates in `pem`, without what people write between them (OpenSSL refuses comments beyond ASCII).
+    """Return the certificates in `pem`, without the text between them (OpenSSL refuses comments that are not ASCII).
 
     Raises:
-        ValueError: there is none, or one that cannot be read.
+        ValueError: there is no certificate, or one that cannot be read.
     """
     found = "\n".join(_CERTIFICATE.findall(pem))
     if not found:
@@ -32,16 +32,15 @@ def certificates(pem: str) -> str:
 def client_context(
     *, authorities: str | None = None, certificate: str | None = None, key: str | None = None
 ) -> ssl.SSLContext:
-    """A context that checks the server's certificate and name, with TLS 1.2 or newer.
+    """Return a context that verifies the server's certificate and host name, with TLS 1.2 or newer.
 
     Args:
-        authorities: Certificates, as from `certificates`, of which one must have signed the server's. None: those that
-            this machine trusts.
-        certificate: Our own certificate and those between it and its authority, for a server that asks for one.
+        authorities: Certificates of the trusted authorities, as from `certificates`. None: those that this machine trusts.
+        certificate: The client certificate and its chain, for a server that requires one.
         key: Its private key, not encrypted.
 
     Raises:
-        ValueError: certificate and key do not fit, or cannot be read.
+        ValueError: certificate and key do not match, or cannot be read.
     """
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cadata=authorities)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -51,9 +50,9 @@ def client_context(
 
 
 def _identify(context: ssl.SSLContext, certificate: str, key: str) -> None:
-    if "ENCRYPTED" in key:  # OpenSSL would ask for the password on the terminal, and wait
+    if "ENCRYPTED" in key:  # OpenSSL would prompt for the password on the terminal and wait
         raise ValueError("the key is encrypted; give it decrypted, in a file that only the service may read")
-    # Python takes a certificate of our own from a file only. This one has mode 0600 and is gone at once.
+    # Python loads a client certificate from a file only. This one has mode 0600 and is deleted at once.
     with tempfile.NamedTemporaryFile("w", prefix="groundswell-", suffix=".pem", encoding="ascii") as file:
         try:
             file.write(f"{key}\n{certificate}\n")

@@ -1,7 +1,7 @@
-"""Why something cannot be reached, in words that may be shown.
+"""Why a server cannot be reached, in words that may be shown.
 
-Drivers quote values in their messages, so those are shown nowhere. A certificate that is not accepted and a login that is
-refused are what somebody has to mend; they are told apart from everything that ends by itself.
+Messages of drivers are not shown, because they quote values. An operator must fix a certificate that is not accepted or a
+login that is refused, so these are distinguished from errors that end by themselves.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from shared.runtime.failures import errors_of_driver
 
 
 def why(error: BaseException) -> str:
-    """What is wrong, in a few words: the error's type where nothing better is known."""
+    """Return what is wrong, in a few words; the error's type if nothing better is known."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"the certificate is not accepted: {cause.verify_message.rstrip('.')}"

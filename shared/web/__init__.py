@@ -1,1 +1,1 @@
-"""What every HTTP server here has in common: problems, forms, slow and silent clients, answers in one piece."""
+"""Shared by all HTTP servers: problem details, the sign form, limits of connections, answers in one write."""

@@ -1,11 +1,11 @@
-"""A server that lets newcomers in while it is busy.
+"""A server that accepts new connections while it is busy.
 
-libuv, which uvloop is built on, takes one new connection per turn of its loop (libuv pull request 3696, since 1.46). Left
-alone it takes the next one a moment later; but where thousands of clients ask at once, a turn serves them all and lasts a
-tenth of a second. The benchmark `overload` found clients that had waited a minute to be let in, only to be told to come
-again. Here whoever waits at the door is let in at every turn.
+libuv, on which uvloop is built, accepts one connection per iteration of its loop (libuv pull request 3696, since 1.46). An
+idle loop accepts the next one a moment later; but when thousands of clients send requests, an iteration serves them all and
+takes a tenth of a second. In the benchmark `overload`, clients waited a minute to be accepted and were then refused with
+Retry-After. Here every iteration accepts all waiting connections.
 
-Measured 2026-11-30, five rounds in turns: 200 newcomers beside 1,500 busy connections all had an answer after 2.6 to 11.3
+Measured 2026-11-30, five interleaved rounds: 200 new connections beside 1,500 busy ones all had an answer after 2.6 to 11.3
 seconds; with uvicorn's own server none had one after 40 in four of the rounds. tests/unit/shared/web/test_accepting.py runs
 both.
 """
@@ -21,7 +21,7 @@ from typing import Final
 import uvicorn
 
 _AT_ONCE: Final = 256
-"""Most newcomers of a turn: those who were let in before them want to be served too."""
+"""Maximum connections accepted per iteration, so that those accepted before are served too."""
 
 
 class PromptServer(uvicorn.Server):
@@ -38,13 +38,13 @@ class PromptServer(uvicorn.Server):
             self._doorkeepers += [Doorkeeper(listening.fileno(), self._protocol) for listening in server.sockets]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, and finish what is in work; see `uvicorn.Server.shutdown`."""
+        """Stop listening and finish running requests; see `uvicorn.Server.shutdown`."""
         for doorkeeper in self._doorkeepers:
             doorkeeper.close()
         await super().shutdown(sockets)
 
     def _protocol(self) -> asyncio.Protocol:
-        """What uvicorn makes for each connection."""
+        """Create the protocol of a connection, as uvicorn does."""
         made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn itself does
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
@@ -52,25 +52,25 @@ class PromptServer(uvicorn.Server):
 
 
 class Doorkeeper:
-    """Lets in all who wait at a listening socket, beside the event loop's own server.
+    """Accepts all connections that wait at a listening socket, in addition to the event loop's own server.
 
-    The loop's server comes first in every turn, so where one client arrives at a time there is nothing left to do here.
+    The loop's server comes first in every iteration, so at low traffic nothing is left to accept here.
 
     Args:
-        listening: File descriptor of the socket, which does not block.
-        protocol: Makes the protocol of a connection.
+        listening: File descriptor of the socket, which is non-blocking.
+        protocol: Creates the protocol of a connection.
     """
 
     def __init__(self, listening: int, protocol: Callable[[], asyncio.Protocol]) -> None:
         self._protocol = protocol
         self._loop = asyncio.get_running_loop()
-        self._socket = socket.socket(fileno=os.dup(listening))  # the loop watches its own one
+        self._socket = socket.socket(fileno=os.dup(listening))  # a duplicate, because the loop watches the original
         self._socket.setblocking(False)
         self._entering: set[asyncio.Task[None]] = set()
         self._loop.add_reader(self._socket, self._let_in)
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Stop accepting connections."""
         self._loop.remove_reader(self._socket)
         self._socket.close()
 
@@ -78,7 +78,7 @@ class Doorkeeper:
         for _ in range(_AT_ONCE):
             try:
                 newcomer, _address = self._socket.accept()
-            except OSError:  # nobody is left, or one has gone again; what keeps coming up, the loop's server reports
+            except OSError:  # none is left, or a client has gone; the loop's server reports persistent errors
                 return
             entering = self._loop.create_task(self._serve(newcomer))
             self._entering.add(entering)  # the loop itself keeps no task
@@ -88,5 +88,5 @@ class Doorkeeper:
         newcomer.setblocking(False)
         try:
             await self._loop.connect_accepted_socket(self._protocol, newcomer)
-        except OSError:  # it has gone meanwhile
+        except OSError:  # the client has gone
             newcomer.close()

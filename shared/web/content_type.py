@@ -1,6 +1,6 @@
-"""What a Content-Type says: the kind of the body, and the charset of its text.
+"""Parses Content-Type: the media type and the charset.
 
-Ours, because python_multipart's `parse_options_header` takes three times as long, and this is read for every signature.
+python_multipart's `parse_options_header` takes three times as long, and this is parsed for every signature.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ _CHARSET: Final = re.compile(rb";\s*charset\s*=\s*(?:\"([^\"]*)\"|([^\s;]*))", r
 
 
 def media_type(content_type: bytes) -> bytes:
-    """The type without its parameters, in lower case."""
+    """Return the media type without its parameters, in lower case."""
     return content_type.partition(b";")[0].strip().lower()
 
 
 def charset(content_type: bytes) -> bytes | None:
-    """The charset that is declared, in lower case; None when there is none."""
+    """Return the declared charset, in lower case, or None."""
     if b";" not in content_type:
         return None
     found = _CHARSET.search(content_type)

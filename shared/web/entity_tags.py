@@ -1,4 +1,4 @@
-"""Conditional requests: whether a header names the state that is there (RFC 9110, sections 8.8.3 and 13.1)."""
+"""Conditional requests: whether a precondition matches the current state (RFC 9110, sections 8.8.3 and 13.1)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _TAG: Final = re.compile(r'\s*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|\Z)')
 
 
 def matches(condition: str, etag: str | None, *, weakly: bool = False) -> bool:
-    """Whether an ``If-Match`` field, or ``If-None-Match``, names the state.
+    """Return whether an ``If-Match`` or ``If-None-Match`` field matches the current state.
 
     Args:
-        condition: ``*``, or entity tags. What is neither names nothing.
-        etag: Of the state; None if there is none.
-        weakly: As ``If-None-Match`` compares (RFC 9110, section 8.8.3.2); ``If-Match`` does not.
+        condition: ``*`` or entity tags. Anything else matches nothing.
+        etag: The entity tag of the current state; None if there is no state.
+        weakly: Use weak comparison, as ``If-None-Match`` does and ``If-Match`` does not (RFC 9110, section 8.8.3.2).
     """
     if etag is None or not condition:
         return False

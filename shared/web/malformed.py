@@ -1,9 +1,9 @@
-"""Requests that can be read in two ways, or in none. They are refused, because a proxy in front may have read them in the
-other way: then it let through what it should not have, or the two disagree about where the next request begins.
+"""Refuses malformed and ambiguous requests. A proxy in front may have read such a request differently: then it let through
+what it should have blocked, or the two disagree about where the next request begins (request smuggling).
 
-The parser (llhttp) refuses by itself: Content-Length beside Transfer-Encoding, two Content-Length or one that is no plain
+The parser (llhttp) itself refuses: Content-Length beside Transfer-Encoding, two Content-Length or one that is not a plain
 number, codings that do not end in chunked, folded lines, bare CR and LF, a blank before the colon, control characters.
-Here stands what it lets pass. Sources: RFC 9110 (HTTP Semantics), RFC 9112 (HTTP/1.1).
+This module refuses what the parser accepts. Sources: RFC 9110 (HTTP Semantics), RFC 9112 (HTTP/1.1).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ONCE: Final = frozenset(
         b"x-api-key",
     }
 )
-"""Fields of which one value decides, so that it matters which of two is taken. All others are lists, or nobody reads them."""
+"""Fields that must occur once: with two values it would matter which one is used. All others are lists, or are not used."""
 
 CAUSES: Final = {
     "unreadable": "This is not a well-formed request of HTTP/1.1.",
@@ -45,7 +45,8 @@ CODE: Final = "malformed_request"
 DETAIL: Final = "The request can be read in more than one way."
 
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)(?::[0-9]{0,5})?")
-"""RFC 3986 section 3.2.2, without the marks that no name has: a comma would be two hosts that a proxy has joined."""
+"""RFC 3986 section 3.2.2, without the sub-delimiters, which no host name has: a comma would mean that a proxy has joined
+two hosts."""
 
 _KEPT: Final = "groundswell.fields"
 
@@ -53,19 +54,19 @@ Fields = list[tuple[bytes, bytes]]
 
 
 def refusal(cause: str) -> Problem:
-    """The answer to a request that is refused for one of `CAUSES`. It ends the connection: what follows on it cannot be
-    trusted to be the next request."""
+    """Return the answer to a request that is refused for one of `CAUSES`. It closes the connection, because what follows
+    may not be the next request."""
     return Problem(400, CODE, CAUSES[cause], headers={"connection": "close"})
 
 
 def cause_to_refuse(scope: MutableMapping[str, Any]) -> str | None:
-    """Why a request must be refused, as one of `CAUSES`; None for nearly all. 0.9 microseconds with ten
-    fields, of which half is the dictionary that endpoints then need not make (`fields_of`).
+    """Return why a request must be refused, one of `CAUSES`, or None. Takes 0.9 microseconds with ten fields; half of it is
+    for the dictionary that endpoints use too (`fields_of`).
 
-    Repeated fields that are lists become one, in the scope too (RFC 9110 section 5.3): the services look at one value.
+    Repeated list fields are joined, in the scope too (RFC 9110 section 5.3), because services read one value.
 
     Args:
-        scope: ASGI's. What `fields_of` returns is kept in it.
+        scope: The ASGI scope. It keeps the result of `fields_of`.
     """
     fields: Fields = scope["headers"]
     values = dict(fields)
@@ -76,10 +77,10 @@ def cause_to_refuse(scope: MutableMapping[str, Any]) -> str | None:
         fields[:] = values.items()
     scope[_KEPT] = values
     host = values.get(b"host")
-    if scope["http_version"] != "1.1":  # 0.9 where the request names none
+    if scope["http_version"] != "1.1":  # 0.9 if the request names none
         if scope["http_version"] != "1.0":
             return "version"
-        if b"transfer-encoding" in values:  # HTTP/1.0 has none: section 6.1 of RFC 9112 calls the framing faulty
+        if b"transfer-encoding" in values:  # not in HTTP/1.0: RFC 9112 section 6.1 calls the framing faulty
             return "transfer_encoding"
     elif host is None:
         return "host"
@@ -91,16 +92,16 @@ def cause_to_refuse(scope: MutableMapping[str, Any]) -> str | None:
 
 
 def fields_of(scope: Mapping[str, Any]) -> Mapping[bytes, bytes]:
-    """The fields of a request by their names, which are in lower case. `cause_to_refuse` has seen to it that none is there
-    twice; where it did not look, the last one counts."""
+    """Return the fields of a request by lower-case name. After `cause_to_refuse` no name is repeated; without it, the last
+    value applies."""
     kept: Mapping[bytes, bytes] | None = scope.get(_KEPT)
     return dict(scope["headers"]) if kept is None else kept
 
 
 def is_ambiguous(target: bytes) -> bool:
-    """Whether others would see another path in what stands between method and version: a fragment, a slash that is encoded,
-    or an address of another kind. It is not in ASGI's scope as it came."""
-    if 37 not in target and 35 not in target and target[:1] == b"/":  # no % and no #: nearly all
+    """Return whether a proxy may see another path in a request target: it has a fragment or an encoded slash, or is a URL of
+    another scheme. The ASGI scope does not have the original target."""
+    if 37 not in target and 35 not in target and target[:1] == b"/":  # no % and no #: nearly all targets
         return False
     path = target.partition(b"?")[0].lower()
     if b"#" in target or b"%2f" in path:

@@ -1,4 +1,4 @@
-"""The answers to requests that are refused: `shared.web.problems.Problem` as a response of Starlette."""
+"""Turns a `shared.web.problems.Problem` into a Starlette response."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared.web.problems import PROBLEM_JSON, Problem
 
 
 def answer_to(problem: Problem) -> Response:
-    """The answer to send."""
+    """Return the response for `problem`."""
     headers = {"x-content-type-options": "nosniff", **problem.headers}
     if problem.retry_after is not None:
         headers["retry-after"] = str(problem.retry_after)
@@ -20,17 +20,17 @@ def answer_to(problem: Problem) -> Response:
 
 
 async def problem_response(_: Request, error: Exception) -> Response:
-    """Starlette's exception handler for `Problem`."""
+    """Handle a `Problem`; a Starlette exception handler."""
     assert isinstance(error, Problem)
     return answer_to(error)
 
 
 async def http_exception_response(_: Request, error: Exception) -> Response:
-    """Starlette's own refusals (404, 405) as problem details."""
+    """Return Starlette's own errors (404, 405) as problem details."""
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     return answer_to(Problem(error.status_code, code, str(error.detail), headers=error.headers))
 
 
 EXCEPTION_HANDLERS: dict[Any, Any] = {Problem: problem_response, HTTPException: http_exception_response}
-"""Give these to `starlette.applications.Starlette(exception_handlers=...)`."""
+"""For `starlette.applications.Starlette(exception_handlers=...)`."""

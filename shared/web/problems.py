@@ -1,6 +1,7 @@
-"""Errors of every HTTP service as RFC 9457 problem details, and who gets a page instead.
+"""Errors of all HTTP services as RFC 9457 problem details, and which clients get an HTML page instead.
 
-Plain types: rules raise a `Problem` without knowing of a web framework. `shared.web.problem_answers` makes the answers.
+Plain types, so that rules raise a `Problem` without depending on a web framework. `shared.web.problem_answers` turns them
+into answers.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ PROBLEM_JSON = "application/problem+json"
 class Problem(Exception):
     """A request is refused: what went wrong and what to do (RFC 9457).
 
-    The one error on the way from a rule to the answer.
+    Rules raise only this error to refuse a request.
 
     Args:
         status: The HTTP status.
         code: A stable, short name of the problem; the last part of its ``type``.
-        detail: A sentence for the person or program that made the request.
+        detail: A sentence for the client.
         errors: For 422: one entry per field, ``{"field": ..., "code": ..., "problem": ...}``.
         retry_after: For 429 and 503: seconds to wait.
+        headers: Additional header fields of the answer.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Problem(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """The problem details object."""
+        """Return the problem details object."""
         body: dict[str, Any] = {
             "type": f"urn:groundswell:problem:{self.code}",
             "title": self.code.replace("_", " ").capitalize(),
@@ -56,7 +58,7 @@ class Problem(Exception):
 
 
 class FieldProblem(BaseModel):
-    """A field that must be put right."""
+    """A field that must be corrected."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -74,22 +76,19 @@ class ProblemDetails(BaseModel):
     title: str
     status: Annotated[int, Field(ge=400, le=599)]
     detail: str
-    errors: Annotated[
-        list[FieldProblem], Field(description="One entry per field that must be put right, or be named.")
-    ] = []
+    errors: Annotated[list[FieldProblem], Field(description="One entry per field that is invalid or missing.")] = []
 
 
 def prefers_html(accept: bytes | None) -> bool:
-    """Whether an Accept header (RFC 9110, section 12.5.1) asks for HTML more than for JSON, as browsers do.
+    """Return whether an Accept field (RFC 9110, section 12.5.1) prefers HTML to JSON, as browsers do.
 
-    Of several ranges that match, the most specific one holds. Names are in any case. A range whose weight cannot be read
-    counts as not wanted.
+    The most specific matching range applies. Media types are case-insensitive. A range with an invalid weight has weight 0.
 
     Args:
-        accept: The header's value; several of them joined by commas; None when there is none.
+        accept: The field's value, or several joined by commas; None if there is none.
     """
     if accept is None or b"text/" not in (accept := accept.lower()):
-        return False  # nearly every program
+        return False  # nearly every client that is not a browser
     html = json = 0.0
     html_rank = json_rank = -1
     for part in accept.split(b","):

@@ -1,4 +1,4 @@
-"""The HTTP server of a service: uvicorn, with our rules for connections."""
+"""The HTTP server of a service: uvicorn with limits of connections."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from shared.web.accepting import PromptServer
 from shared.web.connections import Connections, raise_open_files, uvicorn_options
 
 _OWN_FILES = 200
-"""Open files besides the clients' connections: those to Kafka, PostgreSQL and Redis, logs, libraries."""
+"""Open files other than HTTP connections: those to Kafka, PostgreSQL and Redis, logs, libraries."""
 
 
 def new_server(app: ASGIApp, connections: Connections, settings: CommonSettings, port: int) -> uvicorn.Server:
-    """A server that is not listening yet. It raises this process's limit of open files where it may."""
+    """Return a server that is not listening yet, and raise this process's limit of open files as far as allowed."""
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -23,7 +23,7 @@ def new_server(app: ASGIApp, connections: Connections, settings: CommonSettings,
         access_log=False,
         server_header=False,
         date_header=True,
-        interface="asgi3",  # uvicorn takes an application that is no coroutine function for an older kind
+        interface="asgi3",  # uvicorn would take an application that is not a coroutine function for ASGI 2
         timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
         backlog=4096,
         **uvicorn_options(connections),

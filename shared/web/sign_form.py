@@ -1,11 +1,11 @@
-"""The sign form as browsers send it: its fields as text, decoded by the charset that it declares and never by guess.
+"""The sign form as browsers send it: its fields as text, decoded with the declared charset, which is never guessed.
 
-ingest reads it to take the signature, and the pages to show it again when it was refused.
+ingest reads it to accept the signature; the pages read it to show a refused form again.
 
-Browsers send a form in the encoding of its page. Which one that is, they say in a field named ``_charset_`` if the form has
-one (HTML Standard, "Constructing the entry list"; RFC 7578 section 4.6); other clients say it in the Content-Type, of the
-request or of a part. Where nothing is declared it is UTF-8. Starlette reads no ``_charset_`` and no charset of a part, and
-takes what it cannot decode for Latin-1; so only the parser of multipart bodies is a library's here (python_multipart).
+Browsers send a form in the encoding of its page. They name it in a field ``_charset_`` if the form has one (HTML Standard,
+"Constructing the entry list"; RFC 7578 section 4.6); other clients name it in the Content-Type of the request or of a part.
+Without a declaration it is UTF-8. Starlette ignores ``_charset_`` and the charset of a part, and decodes invalid input as
+Latin-1; so only the parser of multipart bodies comes from a library (python_multipart).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MULTIPART: Final = b"multipart/form-data"
 
 
 class FormUnreadable(Exception):
-    """The body is no such form, or not in the charset that it declares. Its text says what to do, for the sender."""
+    """The body is not such a form, or not in the declared charset. The message tells the sender what to do."""
 
 
 _MOST_FIELDS: Final = 50
@@ -40,7 +40,7 @@ _CODECS: Final[Mapping[str, str]] = {
     "utf8": "utf-8",
     "us-ascii": "utf-8",
     "ascii": "utf-8",
-    # A browser that is told ISO 8859-1 or -9 uses the encoding of Windows, which has more (Encoding Standard).
+    # For ISO 8859-1 and -9, browsers use the Windows code pages, which have more characters (Encoding Standard).
     "iso-8859-1": "cp1252",
     "latin1": "cp1252",
     "iso-8859-9": "cp1254",
@@ -57,15 +57,15 @@ _CODECS: Final[Mapping[str, str]] = {
     "big5": "big5hkscs",
     "euc-kr": "cp949",
 }
-"""Charsets by the names that forms use, and Python's codec for each. No others: some of Python's codecs take time that grows
-with the square of the length, and some are no encodings of text."""
+"""Python's codec for each charset, by the names that forms use. No others are accepted: some of Python's codecs take
+quadratic time, and some are not text encodings."""
 
 
 def form_fields(content_type: bytes, body: bytes) -> dict[str, str] | None:
-    """The fields of a form; of a name that is there twice, the last. None: the Content-Type is no form's.
+    """Return the fields of a form, or None if the Content-Type is not a form's. The last value of a repeated name applies.
 
     Raises:
-        FormUnreadable: it cannot be read.
+        FormUnreadable: the form cannot be read.
     """
     kind = media_type(content_type)
     if kind == FORM:
@@ -76,13 +76,14 @@ def form_fields(content_type: bytes, body: bytes) -> dict[str, str] | None:
 
 
 def urlencoded(body: bytes, declared: bytes | None) -> dict[str, str]:
-    """The fields of ``application/x-www-form-urlencoded``; of a name that is there twice, the last.
+    """Return the fields of ``application/x-www-form-urlencoded``. The last value of a repeated name applies.
 
     Args:
+        body: The request's body.
         declared: The charset of the Content-Type.
 
     Raises:
-        FormUnreadable: it cannot be read.
+        FormUnreadable: the form cannot be read.
     """
     named = declared
     if b"_charset_=" in body:
@@ -121,14 +122,14 @@ def _multipart(content_type: bytes, body: bytes) -> dict[str, str]:
 
 
 def submission_fields(fields: Mapping[str, str]) -> dict[str, object]:
-    """A form says everything in text: empty means not given, and a box that is ticked is there at all."""
+    """Convert a form's fields to those of a submission: an empty text is omitted, and a ticked box becomes true."""
     given: dict[str, object] = {name: text for name, value in fields.items() if (text := value.strip())}
     given["consent"] = str(given.get("consent", "")).lower() in _TICKED
     return given
 
 
 class _NoForm(Exception):
-    """What is being read is no form of a signer."""
+    """The multipart body is not a sign form."""
 
 
 @dataclass(slots=True)
@@ -142,16 +143,16 @@ class _Part:
 
 @dataclass(slots=True)
 class _Parts:
-    """Takes what the parser finds: bytes of a body that is all there, so that names and values come in few pieces."""
+    """Collects the parser's results. The body is complete, so that names and values come in few pieces."""
 
     found: list[_Part] = field(default_factory=list)
     whole: bool = False
-    """Whether the form came to its end."""
+    """Whether the form is complete."""
     _header: bytes = b""
     _value: bytes = b""
 
     def callbacks(self) -> MultipartCallbacks:
-        """As the parser wants them."""
+        """Return the parser's callbacks."""
         return {
             "on_part_begin": self._begin,
             "on_part_data": self._data,
@@ -202,10 +203,10 @@ def _decoded(data: bytes, named: bytes | None) -> str:
 
 
 def _codec(named: bytes | None) -> str:
-    """Python's codec for a charset.
+    """Return Python's codec for a charset.
 
     Raises:
-        FormUnreadable: it is none of those that are read.
+        FormUnreadable: the charset is not supported.
     """
     if not named:
         return "utf-8"

@@ -1,1 +1,1 @@
-"""What the demo sends: people who sign petitions, what they send wrong, and poison; the same at every run."""
+"""What the demo sends: signatures, invalid submissions and poison records, the same in every run."""

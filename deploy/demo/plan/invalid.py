@@ -1,4 +1,4 @@
-"""Submissions that break one rule each, which ingest must notice: rules of every form, and rules of the petition."""
+"""Submissions that ingest must refuse. Each breaks one rule, of the form or of the petition."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Invalid:
     reason: str
     """``invalid_<field>``, or the code of the petition's rule (`shared.contract.eligibility.CODES`)."""
     spoil: Callable[[Random, Fields], Fields]
-    """Gets what a valid signer fills in, gives the fields to change."""
+    """Takes the fields of a valid submission and returns those to change."""
     needs: Callable[[Policy], object] = lambda _: True
-    """Whether a petition with this policy has the rule that is broken."""
+    """Whether a petition with this policy has the broken rule."""
 
 
 _MALFORMED: Final = (
@@ -79,7 +79,7 @@ INVALID: Final[tuple[Invalid, ...]] = (
         },
     ),
 )
-"""In turn, these make up the invalid part of the surge."""
+"""The invalid part of the surge uses these in turn."""
 
 
 def applies_to(kind: Invalid, petition: DemoPetition) -> bool:

@@ -1,7 +1,7 @@
-"""The demo's signers: invented names, addresses that nobody else has, and other spellings of the same address.
+"""The demo's signers: invented names, unique addresses, and other spellings of the same address.
 
-Names are put together from syllables. Every address carries the signer's number, so that no two signers ever share a
-mailbox; the public providers are there because only they have spelling rules to fold (nothing is ever sent to a signer).
+Names are composed of syllables. Every address contains the signer's number, so that no two signers share a mailbox. Public
+providers are used because only they have spelling rules to fold (no mail is ever sent to a signer).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _COUNTRIES: Final[dict[str, int]] = {
     "BR": 8, "AR": 4, "CL": 3, "MX": 4, "JP": 6, "KR": 4, "IN": 8, "ZA": 5, "KE": 3, "GH": 3, "MA": 3, "TR": 6,
     "GR": 7, "HR": 5, "SI": 4, "SK": 5, "HU": 8, "RO": 9, "BG": 5, "EE": 3, "LV": 3, "LT": 4, "IS": 2, "MT": 1,
 }  # fmt: skip
-"""Where signers are from, with weights."""
+"""The signers' countries, with weights."""
 
 Provider = Literal["dots", "tags", "own"]
 """What a mail provider folds: ``dots`` also plus-tags, ``tags`` plus-tags only, ``own`` neither."""
@@ -75,7 +75,7 @@ class Person:
 
 
 def people(random: Random, *, first_number: int, count: int, countries: Sequence[str] | None) -> list[Person]:
-    """`count` signers, numbered from `first_number` on; of these `countries` only, if given."""
+    """Return `count` signers, numbered from `first_number`; from `countries` only, if given."""
     domains = random.choices(list(_DOMAINS), [weight for _, weight in _DOMAINS.values()], k=count)
     known = list(countries) if countries else list(_COUNTRIES)
     homes = random.choices(known, [_COUNTRIES[country] for country in known], k=count)
@@ -104,7 +104,7 @@ def _ascii(name: str) -> str:
 
 
 def spellings_of(email: str) -> tuple[Spelling, ...]:
-    """The ways in which the mailbox's provider lets `email` be spelled otherwise."""
+    """Return the kinds of other spellings of `email` that its provider accepts."""
     domain = email.rpartition("@")[2]
     provider, _ = _DOMAINS[domain]
     ways: list[Spelling] = ["case", "full-width letters"]
@@ -120,7 +120,7 @@ def spellings_of(email: str) -> tuple[Spelling, ...]:
 
 
 def respelled(random: Random, email: str, way: Spelling) -> str:
-    """`email` in another spelling that reaches the same mailbox; never `email` itself."""
+    """Return another spelling that reaches the same mailbox; never `email` itself."""
     local, _, domain = email.rpartition("@")
     match way:
         case "case":
@@ -129,7 +129,7 @@ def respelled(random: Random, email: str, way: Spelling) -> str:
             return f"{local}+{random.choice(_TAGS)}@{domain}"
         case "gmail dots":
             bare = local.replace(".", "")
-            # Without the dot that stood there, so this is never the address itself.
+            # The existing dot is removed, so this is never the address itself.
             return f"{'.'.join((bare[:1], bare[1:])) if random.random() < 0.5 else bare}@{domain}"
         case "full-width letters":
             wide = local.translate(_FULL_WIDTH)

@@ -11,7 +11,7 @@ from typing import Any
 from shared.contract.events import PetitionState, Target
 
 FEWEST_SUPPORTERS = 3
-"""Of the smallest petition when the demo is scaled down: enough for a signer, a repeat, and a milestone."""
+"""The minimum for a petition when the demo is scaled down: enough for a signer, a repeat, and a milestone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Petitions:
     open: tuple[DemoPetition, ...]
     """The organisation's seven."""
     closed: DemoPetition
-    """Of another organisation; takes no signatures any more."""
+    """A closed petition of another organisation."""
     unknown: tuple[str, ...]
     """Ids of petitions that do not exist."""
 
@@ -81,7 +81,7 @@ def load_petitions(scale: float = 1.0) -> Petitions:
 
 
 def scaled(count: int, scale: float, least: int) -> int:
-    """`count` times `scale`, but never fewer than `least` (nor than `count` itself allows)."""
+    """Return `count` times `scale`, but at least `least` (or `count`, if that is less)."""
     return max(min(count, least), round(count * scale))
 
 
@@ -97,7 +97,7 @@ def _petition(entry: dict[str, Any], scale: float) -> DemoPetition:
 
 
 def _unwrapped(text: str) -> str:
-    """Paragraphs as one line each: the file wraps them for its reader, a page wraps them for its own."""
+    """Join the lines of each paragraph: the file is wrapped for editing, and a page wraps by itself."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
 
 

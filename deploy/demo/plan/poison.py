@@ -1,6 +1,6 @@
-"""Poison: records that are no commands, written straight into ``signatures.submitted``, and where each must end.
+"""Poison: invalid records, written directly to ``signatures.submitted``, with the reasons that their dead letters must have.
 
-Some are harmless rubbish. Others are whole signatures that would be counted if one check were missing.
+Some are harmless garbage. Others are complete signatures that would be counted if a check were missing.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _KINDS: Final[tuple[tuple[str, _Spoil], ...]] = (
     ("not_a_cloud_event", lambda draft: (draft.key, draft.value, [])),
     ("not_a_cloud_event", lambda draft: (draft.key, draft.value, _with(draft.headers, "ce_specversion", b"0.3"))),
     ("not_a_cloud_event", lambda draft: (draft.key, draft.value, _with(draft.headers, "ce_id", b"\xff\xfe"))),
-    # Another event, and a type that nobody knows.
+    # Another event, and an unknown type.
     (
         "unknown_type",
         lambda draft: (draft.key, draft.value, _with(draft.headers, "ce_type", SignatureVerified.TYPE.encode())),

@@ -1,4 +1,4 @@
-"""One signature as the demo sends it, and the outcome that it must have."""
+"""A submission of the demo, and its expected outcome."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, Final, Literal
 from deploy.demo.plan.people import Person
 
 Outcome = Literal["verified", "duplicate", "rejected", "refused"]
-"""What may come of a submission: ingest refuses it, or accepts it and verify decides. Of a signer's several submissions
-whichever arrives first is verified, so ``verified`` and ``duplicate`` hold for them together, not one by one."""
+"""The outcome of a submission: ingest refuses it, or accepts it and verify decides. Of several submissions of one signer the
+first to arrive is verified, so ``verified`` and ``duplicate`` apply to them as a group, not to each."""
 
 _COMMENTS: Final = (
     "It would make my way home so much shorter.",
@@ -29,10 +29,10 @@ class Submission:
     """One body for one petition.
 
     Attributes:
-        petition_id: the petition in the address; it may be closed or unknown.
+        petition_id: the petition in the URL; it may be closed or unknown.
         body: the JSON object.
-        outcome: what must come of it.
-        reason: why, unless it is verified.
+        outcome: the expected outcome.
+        reason: the expected reason, unless it is verified.
     """
 
     petition_id: str
@@ -42,7 +42,7 @@ class Submission:
 
 
 def fields(random: Random, person: Person) -> dict[str, Any]:
-    """What `person` fills in: consent always, a postcode often, a comment now and then."""
+    """Return the form fields of `person`: consent always, a postcode often, a comment sometimes."""
     found: dict[str, Any] = {"email": person.email, "name": person.name, "country": person.country, "consent": True}
     if random.random() < 0.4:
         found["postcode"] = random.choice(_POSTCODES)

@@ -1,8 +1,8 @@
-"""The surge: what the demo sends, and what must come of every single piece of it. Pure, and the same for the same seed.
+"""The surge: everything that the demo sends, with the expected outcomes. Pure, and deterministic for a seed.
 
-Into the signers, each of whom must be counted once, are mixed and shuffled: repeats of signers in other spellings of
-their address, submissions that break a rule, and submissions for petitions that are closed or never were. Some requests
-are sent twice with the same Idempotency-Key, as a browser with a bad connection would; that is one submission, not two.
+Each signer must be counted once. Shuffled among them are repeats of signers with other spellings of their address,
+submissions that break a rule, and submissions for closed or unknown petitions. Some requests are sent twice with the same
+Idempotency-Key, as a browser with a bad connection would; those are one submission, not two.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ SEED: Final = 20_261_122
 REPEATS: Final = 0.08
 INVALIDS: Final = 0.02
 ELSEWHERE: Final = 0.01
-"""Repeats, invalid submissions, and those for closed or unknown petitions, as parts of the number of signers."""
+"""Repeats, invalid submissions, and those for closed or unknown petitions, as fractions of the number of signers."""
 
 POISON: Final = 200
 SINGLES: Final = 24_000
-"""Submissions that go one by one, each as an HTTP request of its own; the others go as lines of batches."""
+"""Submissions that are sent as single HTTP requests; the others are lines of batches."""
 
 FORMS: Final = 0.25
-"""Part of the single ones that are HTML forms; half of these are sent as by a browser without JavaScript, which asks for
+"""Fraction of the single ones that are HTML forms; half of these are sent as by a browser without JavaScript, which asks for
 HTML and is redirected."""
 
 RETRIES: Final = 0.05
-"""Part of the single ones, and of the batches, that are sent twice."""
+"""Fraction of the single ones, and of the batches, that are sent twice."""
 
 BATCH_LINES: Final = 500
-"""Half of what the batch call takes: shorter requests leave ingest's event loop free for the single ones sooner."""
+"""Half of the limit of the batch call: shorter requests block ingest's event loop less for the single ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Single:
-    """A submission that is a request of its own."""
+    """A submission that is sent as a single request."""
 
     submission: Submission
     sent_as: Literal["json", "form", "browser"]
     """As JSON, as a form by a script, or as a form by a browser without JavaScript."""
     retried: Literal["no", "after", "at once"]
-    """Whether it is sent a second time: after the first was answered, or while it is still under way."""
+    """Whether it is sent a second time: after the first was answered, or while the first is still in flight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What must come of the surge."""
+    """The expected outcome of the surge."""
 
     outcomes: Mapping[tuple[str, Outcome, str], int]
     """How many submissions, by (petition id, outcome, reason); the reason of verified ones is empty."""
@@ -98,8 +98,8 @@ class Surge:
     """Everything that is sent, in its order.
 
     Args:
-        scale: multiplies all numbers (for tests; the percentages stay).
-        seed: another one gives other people in another order, and the same outcome.
+        scale: factor for all numbers (for tests; the percentages stay).
+        seed: determines people and order, but not the outcome.
     """
 
     def __init__(self, *, scale: float = 1.0, seed: int = SEED) -> None:

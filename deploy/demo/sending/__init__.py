@@ -1,1 +1,1 @@
-"""Sends the plan to ingest and Kafka, and keeps what was answered."""
+"""Sends the plan to ingest and Kafka, and records the answers."""

@@ -1,7 +1,7 @@
 """A lean HTTP/1.1 client for the load: one keep-alive connection per worker, one request at a time on it.
 
-The demo shares two cores with the system that it drives. httpx spends about a millisecond on a request, ten times what
-ingest spends on answering it; this spends some 40 µs, most of it in the socket.
+The demo shares two cores with the system that it drives. httpx takes about a millisecond per request, ten times as long as
+ingest takes to answer it; this client takes some 40 µs, most of it in the socket.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from urllib.parse import urlsplit
 import httptools
 
 _ANSWER_SECONDS = 60.0
-"""Longer than ingest ever holds a request: an answer that is not there by then never comes."""
+"""Longer than ingest ever takes for a request: a later answer never comes."""
 
 
 class ConnectionLost(ConnectionError):
-    """The connection ended before the answer was there; the request may have been carried out."""
+    """The connection ended before the answer; the request may have been carried out."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """What the server said."""
+    """The server's answer."""
 
     status: int = 0
     headers: dict[bytes, bytes] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Answer:
 
     @property
     def retry_after(self) -> float:
-        """Seconds that the server asks to wait; one if it does not say."""
+        """Seconds of Retry-After; one if there is none."""
         text = self.headers.get(b"retry-after", b"")
         return float(text) if text.isdigit() else 1.0
 

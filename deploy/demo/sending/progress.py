@@ -1,4 +1,4 @@
-"""What the sender has done so far: written by it, read by the live table and, in the end, by the checks."""
+"""The sender's progress: written by it, read by the live table and finally by the checks."""
 
 from __future__ import annotations
 

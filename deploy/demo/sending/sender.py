@@ -1,4 +1,4 @@
-"""Sends the surge: single requests, batches and poison, side by side."""
+"""Sends the surge: single requests, batches and poison, concurrently."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from deploy.demo.sending.requests import line, problem, refusal_reason, request_
 from shared.contract.topics import SIGNATURES_SUBMITTED
 
 _SINGLE_WORKERS: Final = 96
-"""Requests in flight: enough for ingest to fill its Kafka batches, far below what it sheds load at (2,000)."""
+"""Requests in flight: enough for ingest to fill its Kafka batches, far below the number at which it sheds load (2,000)."""
 _BATCH_WORKERS: Final = 2
 _GIVE_UP_SECONDS: Final = 60.0
-"""How long one request is tried again. A stack that answers nothing for a minute will not."""
+"""How long one request is retried. A stack that does not answer for a minute will not answer later."""
 _AGAIN_SECONDS: Final = 0.5
 _POISON_SECONDS: Final = 0.05
 
@@ -30,7 +30,7 @@ _NOT_NOW: Final = frozenset({307, 429, 503})
 
 
 class SendFailed(RuntimeError):
-    """A request got no answer however often it was sent."""
+    """A request got no answer in spite of retries."""
 
 
 class Sender:
@@ -44,7 +44,7 @@ class Sender:
         self, surge: Surge, *, ingest_url: str, api_key: str, bootstrap_servers: str, security: Mapping[str, Any]
     ) -> None:
         self._surge, self._url, self._bootstrap, self._security = surge, ingest_url, bootstrap_servers, security
-        # With a partner's key, or ingest would take this machine for one client in a great hurry.
+        # With a partner's key, because otherwise ingest's rate limit per client address would apply.
         self._headers = {"X-API-Key": api_key}
         self.progress = Progress(surge.submissions)
 
@@ -189,7 +189,7 @@ class Sender:
     # ---------------------------------------------------------------------------------------------------- poison
 
     async def _send_poison(self) -> None:
-        """Keep pace with the submissions, so that poison lies among signatures from the first to the last."""
+        """Send poison in step with the submissions, so that it is spread among the signatures."""
         if not self._surge.poison:
             return
         producer = AIOKafkaProducer(

@@ -1,1 +1,1 @@
-"""Looks at the running system from outside until it is quiet, and shows it."""
+"""Observes the running system from outside until it is quiet, and displays it."""

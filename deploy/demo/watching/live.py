@@ -1,4 +1,4 @@
-"""The live view: a table that follows the surge, or a line every few seconds where no terminal is."""
+"""The live view: a table that follows the surge, or a line every few seconds without a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is seen of the system from outside. `watch` fills these in, `checks` compares them with what was expected."""
+"""Observations of the system from outside. `watch` collects them, `checks` compares them with the expected ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PetitionDrift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """The whole system at one moment, after everything has come to rest."""
+    """The whole system at one moment, after it has become quiet."""
 
     outcomes: Outcomes
     tallies: Mapping[str, int]

@@ -1,4 +1,4 @@
-"""Waits until everything that was sent has come to its end, and says what is missing when it does not."""
+"""Waits until everything that was sent has been processed, and reports what is missing if that does not happen."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from deploy.demo.watching.observed import Outcomes, ReceivedMail
 from deploy.demo.watching.watch import Watch
 
 STUCK_SECONDS: Final = 45.0
-"""Without any change for so long, nothing more is coming. A rebalance, a lease and a mail's first retry are shorter."""
+"""Without any change for this time, no more will come. A rebalance, a lease and a mail's first retry are shorter."""
 MOST_SECONDS: Final = 240.0
 _LOOK_SECONDS: Final = 0.5
 _SETTLE_SECONDS: Final = 1.0
-"""After all is there: time for what should *not* come, a second mail or a count too many, to show."""
+"""After everything has arrived: time for unwanted effects to show, such as a second mail or too high a count."""
 
 
 async def wait_for_quiet(watch: Watch, petitions: Petitions, progress: Progress) -> list[str]:
-    """Wait until nothing is under way any more.
+    """Wait until nothing is in progress.
 
     Returns:
         What is still missing when nothing has moved for `STUCK_SECONDS`; empty when all came to its end.
@@ -41,7 +41,8 @@ async def wait_for_quiet(watch: Watch, petitions: Petitions, progress: Progress)
 
 
 async def _missing(watch: Watch, petitions: Petitions, progress: Progress) -> list[str]:
-    """What is under way, by what ingest accepted and not by what is expected: too much must not look like not enough."""
+    """Return what is still in progress, compared with what ingest accepted. Expected numbers are not used, so that too much
+    does not look like too little."""
     outcomes, tallies = await watch.outcomes(), await watch.tallies()
     milestones, mails = watch.milestones(), await watch.mails()
     announced = {

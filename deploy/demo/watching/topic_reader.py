@@ -1,4 +1,4 @@
-"""Reads topics from outside, as any subscriber may: everything that is put on them from now on."""
+"""Reads topics from outside, as any subscriber may: all records that are written from now on."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ async def reading(
         enable_auto_commit=False,
         bootstrap_servers=bootstrap_servers,
         **security,
-        # One long fetch instead of many: these topics are quiet, and the broker has better things to do.
+        # One long fetch instead of many, to save the broker work: these topics have little traffic.
         fetch_max_wait_ms=500,
     )
     await consumer.start()
     try:
         found = Topics()
-        # "Latest" would be looked up with the first fetch, and miss what is written before that.
+        # "latest" would be resolved at the first fetch, and records written before that would be missed.
         for partition, end in (await consumer.end_offsets(list(consumer.assignment()))).items():
             consumer.seek(partition, end)
         task = asyncio.create_task(_read(consumer, found))

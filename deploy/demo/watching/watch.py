@@ -1,4 +1,4 @@
-"""Looks at the running system from outside: PostgreSQL, tally's API, /metrics, topics, the mailbox, the audit."""
+"""Observes the running system from outside: PostgreSQL, tally's API, /metrics, topics, the mailbox, the audit."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ async def run(settings: MailboxSettings) -> None:
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn stops on these by itself and then raises them again, for the handlers that were there before: with
-        # nobody there, a graceful stop would end as "killed by SIGTERM".
+        # uvicorn stops on these signals and then raises them again for the previous handlers: without a handler, a graceful
+        # stop would end as "killed by SIGTERM".
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)
     async with smtp:
         await pages.serve()

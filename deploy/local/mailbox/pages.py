@@ -13,7 +13,7 @@ from starlette.templating import Jinja2Templates
 from deploy.local.mailbox.smtp import Refusals
 from deploy.local.mailbox.store import Mail, MailboxStore
 
-# A mail's own HTML is somebody else's: no scripts, no requests, and (sandbox) no access to this page.
+# A mail's HTML is untrusted: no scripts, no requests, and (sandbox) no access to this page.
 _MAIL_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 
 

@@ -1,4 +1,4 @@
-"""The SMTP side: takes every mail, except for recipients it was asked to defer or refuse."""
+"""The SMTP side: accepts every mail, except for recipients that are configured to be deferred or refused."""
 
 import re
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ _ASKED_IN_ADDRESS = re.compile(r"(?:defer(?P<defer>4\d\d)|refuse(?P<refuse>5\d\d
 class Refusals:
     """Which recipients are answered with an SMTP error, so that senders can be tested without a faulty server.
 
-    Two ways to ask for it. An address whose local part is `defer` + a 4xx code or `refuse` + a 5xx code always gets
-    that code: `defer451@example.org`, `refuse550+anything@example.org`. Any other address gets the reply set for it
-    by `replace` (on HTTP: `PUT /refusals`) until the next `replace`: mail that is deferred first and taken later.
+    There are two ways. An address whose local part is `defer` + a 4xx code or `refuse` + a 5xx code always gets that code:
+    `defer451@example.org`, `refuse550+anything@example.org`. Any other address gets the reply set by `replace` (HTTP:
+    `PUT /refusals`) until the next `replace`, for mail that is deferred first and accepted later.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Refusals:
         return self._replies
 
     def replace(self, replies: Mapping[str, str]) -> None:
-        """Set the replies, instead of all set before.
+        """Replace all replies.
 
         Raises:
             ValueError: a reply is not a 4xx or 5xx code followed by a text.
@@ -39,7 +39,7 @@ class Refusals:
         self._replies = {address.lower(): reply for address, reply in replies.items()}
 
     def reply_to(self, address: str) -> str | None:
-        """Return the error reply for a recipient, or None when its mail is taken."""
+        """Return the error reply for a recipient, or None if its mail is accepted."""
         if reply := self._replies.get(address.lower()):
             return reply
         if asked := _ASKED_IN_ADDRESS.match(address):

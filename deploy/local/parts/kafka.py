@@ -1,4 +1,4 @@
-"""What both Kafka brokers of the embedded stack have in common: their address and their readiness."""
+"""Base of both Kafka brokers of the local stack: their address and their readiness."""
 
 import abc
 import contextlib
@@ -20,14 +20,14 @@ BrokerKind = Literal["embedded", "apache"]
 SECURITY_VARIABLES: Final = tuple(
     environment_name(KafkaSettings, field) for field in KafkaSettings.model_fields if field != "kafka_bootstrap_servers"
 )
-"""What says how to connect to a Kafka that is not the stack's own."""
+"""The variables of a connection to an external Kafka."""
 
 
 def security_of(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Options with which aiokafka clients connect as services with this environment do.
+    """Return the options with which aiokafka clients connect like services with this environment.
 
     Raises:
-        ValueError: the settings do not fit together.
+        ValueError: the settings are inconsistent.
     """
     given: dict[str, Any] = {name: environment[name] for name in SECURITY_VARIABLES if name in environment}
     return client_options(KafkaSettings(**given))
@@ -37,12 +37,12 @@ class KafkaBroker(Process, abc.ABC):
     """One Kafka broker on loopback.
 
     Attributes:
-        port: where clients connect; the same over restarts.
+        port: the port for clients; the same over restarts.
     """
 
     kind: ClassVar[BrokerKind]
     idempotence: ClassVar[bool]
-    """Whether the broker has the idempotent producer (`enable_idempotence=True`)."""
+    """Whether the broker supports the idempotent producer (`enable_idempotence=True`)."""
 
     port: int
 
@@ -53,7 +53,7 @@ class KafkaBroker(Process, abc.ABC):
 
     @property
     def url(self) -> str:
-        """The same, under the name that every part has."""
+        """The same, under the name that all parts use."""
         return self.bootstrap_servers
 
     @property
@@ -68,7 +68,7 @@ class KafkaBroker(Process, abc.ABC):
 
 
 async def answers(bootstrap_servers: str) -> bool:
-    """Ask a broker for its metadata; true when it names a live broker."""
+    """Request metadata from a broker; return whether it names a live broker."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=2000)
     try:
         with _quiet("aiokafka"):
@@ -82,7 +82,7 @@ async def answers(bootstrap_servers: str) -> bool:
 
 @contextlib.contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Silence a logger for a while: that a broker which is starting refuses connections is no error."""
+    """Silence a logger temporarily: a broker that is starting refuses connections, which is not an error."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -16,7 +16,7 @@ class MailCatcher(Process):
     """An SMTP server that keeps every mail and shows it on a page.
 
     Args:
-        data_dir: where the mails are kept over restarts.
+        data_dir: the folder in which the mails are kept over restarts.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class MailCatcher(Process):
         return {"SMTP_URL": self.url}
 
     async def messages(self, to: str | None = None) -> list[Mail]:
-        """Return the mails caught so far, the oldest first; of one recipient when `to` is given."""
+        """Return the mails caught so far, the oldest first; only those to one recipient if `to` is given."""
         async with self._client() as client:
             response = await client.get("/messages", params={"to": to} if to else None)
             return [Mail.model_validate(mail) for mail in response.raise_for_status().json()]
@@ -55,7 +55,7 @@ class MailCatcher(Process):
     async def refuse(self, replies: Mapping[str, str]) -> None:
         """Answer these recipients with an SMTP error ("451 try later") from now on, and all others with 250.
 
-        An empty mapping takes all mail again. Forgotten when the catcher restarts.
+        An empty mapping accepts all mail again. A restart of the catcher resets it.
         """
         async with self._client() as client:
             (await client.put("/refusals", json=dict(replies))).raise_for_status()
@@ -77,7 +77,7 @@ class MailCatcher(Process):
         }
 
     async def _is_ready(self) -> bool:
-        # SMTP listens before HTTP does (deploy.local.mailbox.app), so the page stands for both.
+        # SMTP listens before HTTP does (deploy.local.mailbox.app), so an answer of the page suffices.
         try:
             async with self._client() as client:
                 return (await client.get("/messages")).is_success

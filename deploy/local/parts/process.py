@@ -1,4 +1,4 @@
-"""One process of the stack: its start, its log, its end, and the controls that fault tests need."""
+"""One process of the stack: start, log, end, and the controls that fault tests need."""
 
 import abc
 import asyncio
@@ -21,27 +21,27 @@ _LOG_TAIL_BYTES = 64 * 1024
 
 
 class PartFailed(RuntimeError):
-    """A part of the stack could not be started, or ended by itself. The message ends with the tail of its log."""
+    """A part could not be started, or ended by itself. The message ends with the tail of its log."""
 
 
 class Process(abc.ABC):
     """A child process that is started, watched and ended.
 
-    Subclasses say what to run (`_command`), what to prepare before (`_prepare`) and when it answers (`_is_ready`).
+    Subclasses define what to run (`_command`), how to prepare it (`_prepare`) and when it is ready (`_is_ready`).
     `start`, `stop`, `kill` and `restart` may be called in any order and from any event loop; data directory and port
     stay the same over a restart. When this Python process ends in any way, the guard ends the child too.
 
     Attributes:
-        name: what the part is called in reports and in the name of its log file.
-        log_file: where its standard output and error go, over all restarts.
+        name: the part's name in reports and in the name of its log file.
+        log_file: the file of its standard output and error, over all restarts.
     """
 
     stop_signal: signal.Signals = signal.SIGTERM
     """The signal that asks for a graceful end."""
 
     start_seconds: float = 180.0
-    """How long a start may take before it counts as failed. Generous: a laptop may be busy with everything else, and a
-    process that ends is noticed at once."""
+    """How long a start may take before it counts as failed. It is generous because a laptop may be busy, and a process that
+    ends is noticed at once."""
 
     def __init__(self, *, name: str, log_file: Path) -> None:
         self.name = name
@@ -49,16 +49,16 @@ class Process(abc.ABC):
         self._child: subprocess.Popen[bytes] | None = None
         self._cpu_seconds: dict[int, float] = {}  # by pid, as last seen
         self._is_wanted = False
-        self._why_not_ready = ""  # what the part answered when it was last asked
+        self._why_not_ready = ""  # the part's last answer
         self.on_launch: Callable[[], None] = lambda: None
         """Called each time the process has been started."""
 
-    # What a subclass says -------------------------------------------------------------------------------------------
+    # For subclasses -------------------------------------------------------------------------------------------------
 
     @property
     @abc.abstractmethod
     def url(self) -> str:
-        """Where it answers; stays the same over restarts."""
+        """Its address; the same over restarts."""
 
     @property
     @abc.abstractmethod
@@ -71,7 +71,7 @@ class Process(abc.ABC):
 
     @abc.abstractmethod
     async def _is_ready(self) -> bool:
-        """Ask the part, once, whether it does its work. Not answering is `False`, not an error."""
+        """Return whether the part is ready, with a single request. No answer is `False`, not an error."""
 
     async def _prepare(self) -> None:  # noqa: B027  most parts prepare nothing
         """Make directories and files before the process starts. Called before every start."""
@@ -88,11 +88,11 @@ class Process(abc.ABC):
         """Return the user to run as; empty for the user that runs this."""
         return {}
 
-    # What everybody may do ------------------------------------------------------------------------------------------
+    # Public ---------------------------------------------------------------------------------------------------------
 
     @property
     def running(self) -> bool:
-        """Whether the process is there (it may be paused)."""
+        """Whether the process exists (it may be paused)."""
         return self._child is not None and self._child.poll() is None
 
     @property
@@ -102,12 +102,12 @@ class Process(abc.ABC):
 
     @property
     def ended_by_itself(self) -> bool:
-        """Whether it has ended although nobody here stopped or killed it."""
+        """Whether it has ended without being stopped or killed by this object."""
         return self._is_wanted and not self.running
 
     @property
     def exit_code(self) -> int | None:
-        """How the process last ended (negative: the signal that ended it); None while it runs or was never started."""
+        """The last exit code (negative: the signal that ended it); None while it runs or if it was never started."""
         return None if self._child is None else self._child.poll()
 
     async def start(self) -> Self:
@@ -147,23 +147,23 @@ class Process(abc.ABC):
         self._is_wanted = True
         try:
             Guard.watch(self._child.pid)
-        except OSError:  # somebody killed the guard: better no part than one that nobody would end
+        except OSError:  # the guard was killed: without it nothing would end the part, so it is not started
             await self.kill()
             raise
         self.on_launch()
 
     async def wait_ready(self) -> None:
-        """Wait until the process does its work.
+        """Wait until the process is ready.
 
         Raises:
-            PartFailed: it has ended, or is not ready `start_seconds` from now.
+            PartFailed: it has ended, or is not ready within `start_seconds`.
         """
         deadline = time.monotonic() + self.start_seconds
         while True:
             if not self.running:
                 raise PartFailed(self.describe_end())
             with contextlib.suppress(TimeoutError):
-                # Not wait_for: in Python 3.11 it can swallow the cancellation by which a Ctrl-C arrives.
+                # Not wait_for: in Python 3.11 it can lose the cancellation that a Ctrl-C causes.
                 async with asyncio.timeout(5.0):
                     if await self._is_ready():
                         return
@@ -189,7 +189,7 @@ class Process(abc.ABC):
         if self.running:
             self.cpu_seconds()  # the last chance to ask
             self.send_signal(self.stop_signal)
-            self.resume()  # a paused process acts on no signal but SIGKILL
+            self.resume()  # a paused process reacts only to SIGKILL
             if await self.wait(timeout_seconds) is None:
                 await self.kill()
         self._note_end()
@@ -204,7 +204,7 @@ class Process(abc.ABC):
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
         await self.wait()
-        # Children are reaped by init, a moment later, and tell nobody here.
+        # init reaps the children a moment later, without notice to this process.
         while any(_is_alive(member) for member in family):  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)
 
@@ -220,7 +220,7 @@ class Process(abc.ABC):
                 member.suspend()
 
     def resume(self) -> None:
-        """Let a paused process go on."""
+        """Resume a paused process."""
         for member in self._family():
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.resume()
@@ -241,7 +241,7 @@ class Process(abc.ABC):
     def cpu_seconds(self) -> float:
         """Return the CPU time, user and system, that the process has used so far, over all its restarts.
 
-        A process that ended by itself, or was killed by others, counts up to the last time this was asked.
+        For a process that ended by itself or was killed by others, the time up to the last call of this method counts.
         """
         for member in self._family():
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -16,12 +16,12 @@ SERVICES: Final[tuple[ServiceName, ...]] = get_args(ServiceName)
 
 
 class ServiceProcess(Process):
-    """`python -m services.<name>`; ready when `/readyz` says so, and a consumer that it has consumes.
+    """`python -m services.<name>`; ready when `/readyz` says so and its consumer, if it has one, consumes.
 
     Args:
         service: which service.
-        environment: variables that point it at the parts and hold the secrets, over this process's own environment.
-        instance: 1, 2, … when there are several; it tells their logs and reports apart.
+        environment: addresses of the parts and secrets; they override this process's own environment.
+        instance: 1, 2, … if there are several; it distinguishes their logs and reports.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ServiceProcess(Process):
 
     @property
     def url(self) -> str:
-        """Address of its HTTP side."""
+        """Its HTTP address."""
         return f"http://{LOOPBACK}:{self.port}"
 
     @property
@@ -62,7 +62,7 @@ class ServiceProcess(Process):
 
     async def _is_ready(self) -> bool:
         try:
-            # Plain HTTP on loopback. Reading the certificates for HTTPS would take 30 ms of CPU, at every question.
+            # Plain HTTP on loopback: loading certificates for HTTPS would take 30 ms of CPU per request.
             async with httpx.AsyncClient(base_url=self.url, verify=False, trust_env=False) as client:  # noqa: S501  no TLS
                 answer = await client.get("/readyz")
         except httpx.TransportError as error:

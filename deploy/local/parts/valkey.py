@@ -15,11 +15,11 @@ from deploy.local.parts.process import Process
 
 
 class Valkey(Process):
-    """A Valkey server with an append-only file, so that it has its data again after a restart.
+    """A Valkey server with an append-only file, so that its data survives a restart.
 
     Args:
-        data_dir: where the append-only file is kept; made when it is not there.
-        password: what clients log in with; a new one when none is given.
+        data_dir: the folder of the append-only file; created if missing.
+        password: the clients' password; by default a new one.
     """
 
     def __init__(self, *, data_dir: Path, log_dir: Path, port: int | None = None, password: str | None = None) -> None:
@@ -47,14 +47,14 @@ class Valkey(Process):
         settings = {
             "bind": LOOPBACK,
             "port": str(self.port),
-            # Loopback is every user's and every page's of a browser; a password keeps both out of the counts.
+            # Every user and every page in a browser can reach loopback; a password protects the counts from both.
             "requirepass": self._password,
             "dir": f'"{self._data_dir.resolve()}"',
             "appendonly": "yes",
-            # A crash of Valkey alone loses nothing (the kernel has the writes); a crash of the machine up to a second,
-            # from which tally recovers. `always` would pay an fsync per batch for that.
+            # A crash of Valkey alone loses nothing (the kernel has the writes); a crash of the machine loses up to a second,
+            # from which tally recovers. `always` would cost an fsync per batch.
             "appendfsync": "everysec",
-            # The append-only file is enough; snapshots would fork and write beside it.
+            # The append-only file is enough; snapshots would fork and write in addition.
             "save": '""',
         }
         config = self._data_dir / "valkey.conf"

@@ -1,14 +1,14 @@
-"""The files of the embedded broker's topics: a small object store that speaks as much of S3 as Tansu asks for.
+"""Persistent topics for the embedded broker: a small object store with as much of S3 as Tansu needs.
 
-The embedded broker keeps its topics in memory or in an S3 bucket; it cannot write files. Under `groundswell up` it is
-given this bucket, which is a folder of this machine. What a producer has an acknowledgement for is then in a file:
-topics, records and the offsets of consumer groups are there again after the broker, or everything, was killed.
+The embedded broker keeps its topics in memory or in an S3 bucket; it cannot write files. Under `groundswell up` it uses this
+bucket, which is a folder on this machine. Everything that was acknowledged to a producer is then in a file: topics, records
+and the offsets of consumer groups survive a kill of the broker or of the whole stack.
 """
 
 from typing import Final
 
 BUCKET: Final = "topics"
-"""The one bucket that there is."""
+"""The only bucket."""
 
 TOKEN_HEADER: Final = "x-amz-security-token"  # noqa: S105  its name
-"""What carries the token: S3's session token, which its clients send as it is."""
+"""The header with the token: S3's session token, which clients send unchanged."""

@@ -1,7 +1,7 @@
-"""As much of Amazon S3's HTTP API as the broker uses: GET, PUT with conditions, DELETE, and listings by prefix.
+"""The part of Amazon S3's HTTP API that the broker uses: GET, conditional PUT, DELETE, and listings by prefix.
 
-https://docs.aws.amazon.com/AmazonS3/latest/API/ has the whole of it. Addresses are `/<bucket>/<key>`; there is one
-bucket. Requests come signed, which is not checked: every one carries the token instead, as S3's session token.
+Reference: https://docs.aws.amazon.com/AmazonS3/latest/API/. Addresses are `/<bucket>/<key>`; there is one bucket. The
+signatures of requests are not verified; every request must carry the token, as S3's session token.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from deploy.local.topic_files.objects import KeyRefused, Listed, Objects, Outdat
 from deploy.local.topic_files.settings import TopicFilesSettings
 
 _MOST_LISTED: Final = 5000
-"""Objects of one listing. S3 has 1,000; the broker takes more, and lists all batches of a partition at every fetch."""
+"""Maximum objects of one listing. S3 has 1,000; the broker accepts more, and lists all batches of a partition per fetch."""
 
 _DELETED_KEY: Final = re.compile(r"<Key>(.*?)</Key>", re.DOTALL)
 
@@ -46,7 +46,7 @@ async def run(settings: TopicFilesSettings) -> None:
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn stops on these by itself and then raises them again, for the handlers that were there before.
+        # uvicorn stops on these signals and then raises them again for the previous handlers.
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)
     await server.serve()
 
@@ -135,7 +135,7 @@ def _list(objects: Objects, request: Request) -> Response:
 
 
 def _contents(listed: Sequence[Listed], prefix: str, delimiter: str | None) -> list[str]:
-    """The entries of a listing; with a delimiter, what lies deeper is named by its common prefix."""
+    """Return the entries of a listing; with a delimiter, deeper keys are grouped by their common prefix."""
     entries: dict[str, str] = {}
     for found in listed:
         folder, cut, _ = found.key.removeprefix(prefix).partition(delimiter) if delimiter else (found.key, "", "")

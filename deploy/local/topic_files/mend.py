@@ -1,8 +1,8 @@
-"""What a killed broker leaves half done in its topic files.
+"""Repairs what a killed broker leaves incomplete in its topic files.
 
-To append a batch, Tansu first moves the partition's end (`watermark.json`) and then writes the batch. Killed between
-the two, it leaves an end behind which there is nothing: a consumer that reads up to the end would wait for
-ever. No producer got an answer for those records, so the end goes back to where the last batch ends.
+To append a batch, Tansu first moves the partition's end offset (`watermark.json`) and then writes the batch. If it is killed
+in between, the end offset is beyond the last record, and a consumer that reads up to it waits for ever. These records were
+never acknowledged, so the end offset is set back to the end of the last batch.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ from deploy.local.topic_files.objects import Objects
 
 _LAST_OFFSET_DELTA: Final = struct.Struct(">i")
 _LAST_OFFSET_DELTA_AT: Final = 23
-"""Where a record batch has the distance from its first to its last offset, in bytes:
-https://kafka.apache.org/documentation/#recordbatch"""
+"""Position of lastOffsetDelta in a record batch, in bytes: https://kafka.apache.org/documentation/#recordbatch"""
 
 _WATERMARK: Final = "/watermark.json"
 
 
 def mend(objects: Objects) -> list[str]:
-    """Put back the ends of partitions behind which there is nothing; return a line for each. No broker may run."""
+    """Set back end offsets that are beyond the last record; return a line for each. No broker may run."""
     partitions = [key.removesuffix(_WATERMARK) for key in objects.keys("clusters/") if key.endswith(_WATERMARK)]
     return [f"{partition}: {lost} records" for partition in partitions if (lost := _mend(objects, partition)) > 0]
 
 
 def _mend(objects: Objects, partition: str) -> int:
-    """Put one partition's end back; return by how many records."""
+    """Set back one partition's end offset; return by how many records."""
     marks = json.loads(objects.get(partition + _WATERMARK) or b"{}")
     batches = objects.keys(f"{partition}/records/")
     end = _end_of(objects, batches[-1]) if batches else int(marks.get("low") or 0)
@@ -39,7 +38,7 @@ def _mend(objects: Objects, partition: str) -> int:
 
 
 def _end_of(objects: Objects, batch: str) -> int:
-    """The offset that follows a batch's last record."""
+    """Return the offset after a batch's last record."""
     (delta,) = _LAST_OFFSET_DELTA.unpack_from(objects.get(batch) or b"", _LAST_OFFSET_DELTA_AT)
     first = batch.rpartition("/")[2].removesuffix(".batch")
     return int(first) + int(delta) + 1

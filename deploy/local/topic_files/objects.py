@@ -1,4 +1,4 @@
-"""Objects in a folder: a file each, replaced whole, listed in the order of their keys."""
+"""Objects in a folder: one file each, replaced atomically, listed in the order of their keys."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Final
 
 _UNFINISHED: Final = ".unfinished"
-"""The folder for what is being written. No key begins with a dot."""
+"""The folder for unfinished writes. No key begins with a dot."""
 
 
 class KeyRefused(ValueError):
-    """A key that is no path below the folder."""
+    """The key is not a path below the folder."""
 
 
 class Outdated(Exception):
-    """The object is not, or no longer, as the writer has last seen it."""
+    """The object does not have the version that the writer expects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class Listed:
 class Objects:
     """The objects of one bucket.
 
-    Nothing is synced to the disk, as Kafka does not either: a killed process loses nothing, a power failure may lose
-    the last seconds.
+    Writes are not synced to the disk, as in Kafka: a killed process loses nothing, a power failure may lose the last
+    seconds.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +48,7 @@ class Objects:
         self._keys = sorted(self._listed)
 
     def get(self, key: str) -> bytes | None:
-        """Return an object's content, or None where there is none.
+        """Return an object's content, or None if it does not exist.
 
         Raises:
             KeyRefused: see there.
@@ -59,7 +59,7 @@ class Objects:
             return None
 
     def modified(self, key: str) -> datetime:
-        """Return when an object that is there was last written."""
+        """Return when an existing object was last written."""
         return self._listed[key].modified
 
     def put(self, key: str, content: bytes, *, must_be_new: bool = False, must_match: str | None = None) -> str:
@@ -98,7 +98,7 @@ class Objects:
             del self._keys[bisect.bisect_left(self._keys, key)]
 
     def find(self, prefix: str, *, after: str = "", at_most: int) -> tuple[list[Listed], bool]:
-        """Return the objects whose keys begin with `prefix` and stand behind `after`, and whether there are more."""
+        """Return the objects whose keys begin with `prefix` and are greater than `after`, and whether there are more."""
         first = bisect.bisect_right(self._keys, after) if after >= prefix else bisect.bisect_left(self._keys, prefix)
         found: list[Listed] = []
         for key in self._keys[first : first + at_most + 1]:

@@ -12,8 +12,8 @@ class TopicFilesSettings(BaseSettings):
     Attributes:
         host: address to listen on.
         port: port to listen on.
-        folder: where the objects are kept, one file each.
-        token: what every request must carry. Loopback is every user's; the token is the broker's alone.
+        folder: the folder of the objects, one file each.
+        token: the token that every request must carry. Every user can reach loopback; only the broker has the token.
     """
 
     model_config = SettingsConfigDict(env_prefix="TOPIC_FILES_", frozen=True)

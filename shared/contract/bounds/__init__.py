@@ -1,7 +1,7 @@
-"""Bounds of everything that enters the system, once for all services: what one service accepts, no later one refuses.
+"""Limits of all input, the same for all services: what one service accepts, no later one refuses.
 
-`times` has them for moments, `numbers` for numbers and lists, `texts` for texts: their lengths, and the form in which they
-are checked, stored and published, which is one and the same.
+`times` has the limits of times, `numbers` those of numbers and lists. `texts` has the lengths of texts, and the one form in
+which they are validated, stored and published.
 """
 
 from __future__ import annotations

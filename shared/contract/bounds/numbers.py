@@ -1,4 +1,4 @@
-"""Bounds of numbers, and of how many of something there may be."""
+"""Limits of numbers, and of how many items a list may have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MOST_LANE: Final = 2**31 - 1
 """PostgreSQL's integer."""
 
 MOST_POSITION: Final = 2**52
-"""Lua and JavaScript count in doubles, which are exact up to 2**53: the positions after the largest one are exact too."""
+"""Numbers in Lua and JavaScript are doubles, exact up to 2**53: the positions after the largest one are exact too."""
 
 MOST_BIGINT: Final = 2**63 - 1
 """PostgreSQL's bigint."""

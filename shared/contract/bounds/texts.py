@@ -1,8 +1,8 @@
-"""Texts: how long they may be, and the one form in which they are checked, stored and published.
+"""Texts: how long they may be, and the one form in which they are validated, stored and published.
 
-A text is cleaned first and judged then: blanks at its ends go (those of all scripts, and those without a width), line
+A text is cleaned before it is validated: blanks at its ends are stripped (of all scripts, and those of zero width), line
 breaks become ``\\n``, and characters take their composed form (NFC). Its length is what the signer sees: a line break is
-one, and so is a letter with its accents. Cleaning a cleaned text changes nothing.
+one character, and so is a letter with its accents. Cleaning is idempotent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Final
 from shared.contract.bounds.invisible import BLANKS, shows_nothing
 
 MOST_CHARACTERS: Final[Mapping[str, int]] = {"email": 320, "name": 200, "country": 2, "postcode": 20, "comment": 2_000}
-"""Most characters of each field of a signer's form. E-mail: 64 (local part) + 1 + 255 (domain), RFC 5321 section 4.5.3.1."""
+"""Maximum length of each field of a signer's form, in characters. E-mail: 64 (local part) + 1 + 255 (domain), RFC 5321
+section 4.5.3.1."""
 
 MOST_TITLE: Final = 300
 MOST_TEXT: Final = 50_000
@@ -27,21 +28,21 @@ MOST_ACTOR: Final = 100
 MOST_REASON: Final = 500
 
 MOST_BYTES_A_CHARACTER: Final = 12
-"""What one character takes at most in a body: percent-encoded as UTF-8, or as two escapes of JSON."""
+"""Maximum bytes of one character in a body: percent-encoded UTF-8, or two JSON escapes."""
 
 SLUG: Final = r"[a-z0-9][a-z0-9-]{0,63}"
-"""Ids that people choose, as a regular expression. They are part of URLs, topic keys and Redis keys, so they hold nothing
-that needs escaping in any of them."""
+"""Ids that people choose, as a regular expression. They are part of URLs, record keys and Redis keys, so they hold nothing
+that needs escaping in any of these."""
 
 _SLUG: Final = re.compile(SLUG)
 
 NOT_IN_A_LINE: Final = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
-"""What no text of one line may hold, as a class of characters in a regular expression: control characters (C0, C1), line
-and paragraph separators, and the bidirectional overrides that make text read as another. Zero-width joiners are not
-among them: Persian and Indic names need them."""
+"""Characters that a one-line text may not hold, as the content of a character class in a regular expression: control
+characters (C0, C1), line and paragraph separators, and the bidirectional overrides that make a text read as another.
+Zero-width joiners are not among them: Persian and Indic names need them."""
 
 NOT_IN_A_TEXT: Final = r"\x00-\x08\x0b\x0c\x0e-\x1f" + NOT_IN_A_LINE.removeprefix(r"\x00-\x1f")
-"""What no text of several lines may hold: the same without tab and line breaks."""
+"""Characters that a text of several lines may not hold: the same without tab and line breaks."""
 
 COUNTRY_CODE: Final = r"[A-Z]{2}"
 """The form of a country's code (ISO 3166-1 alpha-2), as a regular expression."""
@@ -49,17 +50,17 @@ COUNTRY_CODE: Final = r"[A-Z]{2}"
 _COUNTRY_CODE: Final = re.compile(COUNTRY_CODE)
 _NOT_IN_LINE: Final = re.compile(rf"[{NOT_IN_A_LINE}]")
 _NOT_IN_TEXT: Final = re.compile(rf"[{NOT_IN_A_TEXT}]")
-_LINE_BREAK: Final = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")  # Word's, and those of Unicode, too
+_LINE_BREAK: Final = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")  # including those of Word and of Unicode
 
 
 _MORE_BLANKS: Final = frozenset(BLANKS)
 
 
 class Unfit(ValueError):
-    """A text that is not accepted.
+    """A text that is refused.
 
     Attributes:
-        code: why, as in `shared.contract.form_errors.FORM_ERRORS`.
+        code: The reason, one of `shared.contract.form_errors.FORM_ERRORS`.
     """
 
     def __init__(self, code: str) -> None:
@@ -68,39 +69,41 @@ class Unfit(ValueError):
 
 
 def is_slug(text: str) -> bool:
-    """Whether `text` can be an id that people choose; see `SLUG`."""
+    """Return whether `text` is a valid slug; see `SLUG`."""
     return _SLUG.fullmatch(text) is not None
 
 
 def is_country_code(text: str) -> bool:
-    """Whether `text` has the form of a country's code; see `COUNTRY_CODE`."""
+    """Return whether `text` has the form of a country code; see `COUNTRY_CODE`."""
     return _COUNTRY_CODE.fullmatch(text) is not None
 
 
 def clean_line(text: str, most: int) -> str:
-    """A text of one line in the form that is stored.
+    """Return a one-line text in the form that is stored.
 
     Args:
-        most: Characters that it should have at most. NFC makes a few texts longer (U+0958 becomes two characters): where
-            only that makes one too long, it stays as typed.
+        text: The text as typed.
+        most: Its maximum length in characters. NFC makes a few texts longer (U+0958 becomes two characters): a text that
+            is too long only because of that is not composed.
     """
-    if text.isascii() and text.isprintable():  # nearly every line, and there is nothing to normalise
+    if text.isascii() and text.isprintable():  # nearly every line; there is nothing to normalise
         return text.strip()
     return _composed(_stripped(text), most)
 
 
 def clean_text(text: str, most: int) -> str:
-    """A text of several lines in the form that is stored; see `clean_line`."""
+    """Return a text of several lines in the form that is stored; see `clean_line`."""
     if text.isascii() and text.isprintable():
         return text.strip()
     return _composed(_LINE_BREAK.sub("\n", _stripped(text)), most)
 
 
 def checked_line(text: str, most: int, *, required: bool = False) -> str:
-    """The same as `clean_line`, if it is accepted.
+    """Clean a one-line text as `clean_line` does, and validate it.
 
     Raises:
-        Unfit: it holds line breaks or control characters, is longer than `most`, or is required and shows nothing.
+        Unfit: it holds line breaks or control characters, is longer than `most`, or is required and has no visible
+            character.
     """
     if text.isascii() and text.isprintable():
         line = text.strip()
@@ -118,10 +121,10 @@ def checked_line(text: str, most: int, *, required: bool = False) -> str:
 
 
 def checked_text(text: str, most: int, *, required: bool = False) -> str:
-    """The same as `clean_text`, if it is accepted.
+    """Clean a text of several lines as `clean_text` does, and validate it.
 
     Raises:
-        Unfit: it holds control characters, is longer than `most`, or is required and shows nothing.
+        Unfit: it holds control characters, is longer than `most`, or is required and has no visible character.
     """
     if text.isascii() and text.isprintable():
         text = text.strip()
@@ -137,15 +140,16 @@ def checked_text(text: str, most: int, *, required: bool = False) -> str:
 
 
 def clean_address(text: str) -> str:
-    """An e-mail address in the form that is stored: letters and signs of full width become plain ones, as mail servers
-    want them (NFKC); the case stays."""
+    """Return an e-mail address in the form that is stored: full-width characters become plain ones, as mail servers
+    require (NFKC); the case is kept."""
     if text.isascii() and text.isprintable():
         return text.strip()
     return unicodedata.normalize("NFKC", text.strip(BLANKS)).strip(BLANKS)
 
 
 def clean_code(text: str) -> str:
-    """A code of letters, such as a country's, in upper case. What is no code stays something else: ß would become SS."""
+    """Return a code of letters, such as a country code, in upper case. A text that is not ASCII keeps its case: ß would
+    become SS."""
     code = clean_address(text)
     return code.upper() if code.isascii() else code
 

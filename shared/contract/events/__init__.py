@@ -1,8 +1,8 @@
 """Every event that Groundswell puts on a topic, as strict, versioned models.
 
-Events travel as CloudEvents 1.0 in Kafka binary mode: the attributes are ``ce_*`` headers (`shared.kafka.records.headers`), the
-value is the model's JSON. A model's ``TYPE`` is its CloudEvents type; the number at its end is raised only when old
-readers could no longer read the new form. Fields may be *added* without that: readers ignore what they do not know.
+Events are CloudEvents 1.0 in Kafka binary mode: the attributes are ``ce_*`` headers (`shared.kafka.records.headers`), the
+value is the model's JSON. A model's ``TYPE`` is its CloudEvents type; the number at its end rises only when old readers
+cannot read the new form. Adding fields does not raise it: readers ignore fields that they do not know.
 
 Only the commands on ``signatures.submitted`` carry personal data.
 """

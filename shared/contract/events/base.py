@@ -1,4 +1,4 @@
-"""What all events are, and the types of their fields."""
+"""The base class of all events, and the types of their fields."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ Slug = Annotated[str, StringConstraints(pattern=rf"^{SLUG}$")]
 PetitionId = Slug
 
 CountryCode = Annotated[str, StringConstraints(pattern=rf"^{COUNTRY_CODE}$")]
-"""ISO 3166-1 alpha-2, upper case; the code's existence is verify's rule (``country_unknown``), not its shape."""
+"""ISO 3166-1 alpha-2, upper case. This type validates the form only; whether the country exists is verify's rule
+(``country_unknown``)."""
 
 EmailText = Annotated[str, StringConstraints(min_length=3, max_length=MOST_CHARACTERS["email"])]
 """An e-mail address, in any spelling."""
 
 
 def cleaned_by(clean: Callable[[str], str]) -> BeforeValidator:
-    """Puts a text into the form that is stored: a record on the topic may be older than these rules. What
-    would be left empty stays as it is, so that no petition of before is lost; a new one is refused (see ingest)."""
+    """Return a validator that puts a text into the form that is stored: a record on the topic may be older than these
+    rules. A text that would become empty is kept, so that no older petition is lost; ingest refuses a new one."""
 
     def cleaned(value: object) -> object:
         return (clean(value) or value) if isinstance(value, str) else value
@@ -35,12 +36,16 @@ def cleaned_by(clean: Callable[[str], str]) -> BeforeValidator:
 
 
 def line(most: int) -> BeforeValidator:
-    """Makes a text one line of at most so many characters, as `cleaned_by` does."""
+    """Return a validator that cleans a one-line text of at most `most` characters, as `cleaned_by` does."""
     return cleaned_by(lambda text: clean_line(text, most))
 
 
 def country_code(value: object) -> object:
-    """Puts a country's code into upper case, and refuses what is none."""
+    """Put a country code into upper case.
+
+    Raises:
+        PydanticCustomError: it does not have the form of a country code.
+    """
     code = clean_code(value) if isinstance(value, str) else value
     if isinstance(code, str) and not is_country_code(code):
         raise PydanticCustomError("not_a_country_code", "must be a country code of two letters")
@@ -55,7 +60,7 @@ def _in_calendar(moment: datetime) -> datetime:
 
 
 PetitionTime = Annotated[AwareDatetime, AfterValidator(_in_calendar)]
-"""A time of a petition: in UTC from here on, so that nothing later can fail to convert it."""
+"""A time of a petition, converted to UTC, so that no later conversion can fail."""
 
 _LANGUAGE: Final = r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$"
 
@@ -72,15 +77,15 @@ Language = Annotated[
     AfterValidator(_well_formed),
     Field(json_schema_extra={"pattern": _LANGUAGE}),
 ]
-"""A well-formed language tag (RFC 5646, section 2.1; 35 letters are what section 4.4.1 asks readers to take). Whether its
-parts are registered is checked where a petition is changed: the registry grows, and readers must not disagree about it."""
+"""A well-formed language tag (RFC 5646, section 2.1; section 4.4.1 requires readers to accept 35 characters). Whether its
+parts are registered is checked only when a petition is changed: the registry grows, and readers must not disagree."""
 
 
 class Event(BaseModel):
-    """The common ground of all events: immutable, strict types, unknown fields ignored."""
+    """Base class of all events: immutable, strict types, unknown fields ignored."""
 
-    # An error's text would repeat what was sent, and errors reach logs. The docstrings of fields are their descriptions in
-    # the published schemas.
+    # Error messages must not show input, because they reach logs. The docstrings of fields are their descriptions in the
+    # published schemas.
     model_config = ConfigDict(
         frozen=True, strict=True, extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True
     )

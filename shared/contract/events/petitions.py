@@ -1,4 +1,4 @@
-"""The state of a petition, as its topic holds it and as ingest takes it."""
+"""The state of a petition, on its topic and in the request that changes it."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Pause(Event):
 
 
 MOST_VERSION: Final = 2**53 - 1
-"""The largest integer that every reader of JSON has exactly."""
+"""The largest integer that every JSON reader represents exactly (RFC 8259, section 6)."""
 
 
 class PetitionState(Event):
@@ -131,7 +131,7 @@ class PetitionState(Event):
     milestones: list[Annotated[int, Field(ge=1, le=MOST_SUPPORTERS)]] = Field(
         default_factory=list, max_length=MOST_MILESTONES
     )
-    """Counts at which the targets are told, rising."""
+    """Counts at which the targets get a mail, in ascending order."""
     opens_at: PetitionTime | None = None
     """When signing begins; ``null``: it has begun."""
     closes_at: PetitionTime | None = None
@@ -141,8 +141,8 @@ class PetitionState(Event):
     paused: Pause | None = None
     """Signatures that were accepted before count; no others are accepted."""
     published: bool = True
-    """Without it the petition is shown nowhere, takes no signatures, and no mail goes to its targets. What was accepted
-    counts."""
+    """If false, the petition is shown nowhere, takes no signatures, and its targets get no mail. Signatures that were
+    accepted before count."""
     language: Language | None = None
     """The language of the texts: title, text, and the names of organisation and targets; ``null``: not known."""
 
@@ -168,9 +168,9 @@ class PetitionChanged(PetitionState):
     changed_at: PetitionTime
     """When ingest accepted the change."""
     version: Annotated[int, Field(ge=0, le=MOST_VERSION)] = 0
-    """Rises with every change: milliseconds since 1970 by PostgreSQL's clock, and at least one above the version before. A
-    record whose version is below one that stood before it came late, from a process that was overtaken: pass it over. 0:
-    not known, and the order of the topic decides; so it is with one more than a day after its record's own time."""
+    """Rises with every change: milliseconds since 1970 by PostgreSQL's clock, and at least one above the previous version.
+    Ignore a record whose version is below that of an earlier record: its writer was overtaken. 0: unknown, the order of the
+    topic decides; a version that lies more than a day after its record's timestamp is treated as 0."""
     mailbox_rules: Annotated[int, Field(ge=1)] = 1
-    """Which version of the mail providers' rules (shared/contract/mailboxes) says what two spellings of one address are. The
-    petition keeps the one that it was made with: a signer's key must not change while it runs."""
+    """Version of the mail providers' rules (shared/contract/mailboxes) that decide which spellings are one address. A
+    petition keeps the version that it was created with: signer keys must not change while it runs."""

@@ -17,7 +17,7 @@ from shared.contract.states import RefusalText, RevocationText
 class SignCommand(Event):
     """A signer asks to support a petition. The event's id is the signature's id, so a client's retry is a replay.
 
-    Its ``repr`` leaves out who signs: that is what an exception shows of it, and exceptions are logged.
+    Its ``repr`` omits who signs, because exceptions show it and are logged.
     """
 
     TYPE: ClassVar[str] = "groundswell.signature.sign.v1"
@@ -43,7 +43,7 @@ class SignCommand(Event):
 
 
 class ChangeCommand(Event):
-    """What the commands about an existing signature have in common."""
+    """Base class of the commands about an existing signature."""
 
     signature_id: UUID
     """The signature that is changed."""
@@ -74,7 +74,7 @@ class InvalidateCommand(ChangeCommand):
 class EraseCommand(ChangeCommand):
     """An operator erases what links the signature to its signer. Its state stays, and so does the count.
 
-    Who asked and why is written by operators. It is stored, so it may hold nothing that PostgreSQL refuses (NUL).
+    Operators write `actor` and `reason`. Both are stored, so they may hold nothing that PostgreSQL refuses (NUL).
     """
 
     TYPE: ClassVar[str] = "groundswell.signature.erase.v1"

@@ -12,10 +12,10 @@ from shared.contract.events.base import Event, PetitionId
 
 
 class TallyUpdated(Event):
-    """The live count of a petition. Whole, not a difference: a reader that missed some is right again with the next.
+    """The live count of a petition. A complete snapshot, not a difference: a reader that missed some needs only the next.
 
-    Apply a snapshot only if its version, ``(epoch, revision)``, is above the one you have. An epoch that lies more than a
-    day after the record's own time is none that tally has written.
+    Apply a snapshot only if its version, ``(epoch, revision)``, is above the one you have. An epoch more than a day after
+    the record's own time was not written by tally.
     """
 
     TYPE: ClassVar[str] = "groundswell.tally.updated.v1"
@@ -27,8 +27,8 @@ class TallyUpdated(Event):
     revision: Annotated[int, Field(ge=0)]
     """How many changes this count includes: it rises by one per change, also when the count falls."""
     epoch: Annotated[int, Field(ge=0)] = 0
-    """0, or the time (milliseconds since 1970) at which tally took back what stood on the topic with a higher revision: a
-    snapshot that nobody had counted, or changes that the ledger has lost."""
+    """0, or the time (milliseconds since 1970) at which tally took back a snapshot with a higher revision that it could not
+    prove: a count that tally had not made, or changes that the ledger has lost."""
     countries: dict[str, int]
     """Standing signatures by the signer's country, ISO 3166-1 alpha-2."""
     minutes: dict[str, int]
@@ -41,7 +41,7 @@ class TallyUpdated(Event):
 
     @property
     def version(self) -> tuple[int, int]:
-        """``(epoch, revision)``: of two snapshots of one petition, the one with the higher version holds."""
+        """``(epoch, revision)``: of two snapshots of one petition, the one with the higher version is valid."""
         return self.epoch, self.revision
 
 
@@ -63,5 +63,5 @@ class MilestoneReached(Event):
 
 
 def minute_of(moment: datetime) -> int:
-    """The minute that `moment` lies in, as whole minutes since 1970-01-01 UTC."""
+    """Return the minute of `moment`, as whole minutes since 1970-01-01 UTC."""
     return math.floor(moment.timestamp() / 60)

@@ -1,1 +1,1 @@
-"""Mail providers' rules about spellings that reach one mailbox."""
+"""Mail providers' rules about which spellings reach the same mailbox."""

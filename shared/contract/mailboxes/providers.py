@@ -1,8 +1,8 @@
-"""Which spellings of an address a mail provider delivers to one mailbox, as its documentation says.
+"""Which spellings of an address a mail provider delivers to one mailbox, according to its documentation.
 
-The rules are data, in one file for each version: ``providers_1.toml``, ``providers_2.toml``. They are part of every signer
-key, so a petition keeps the version it was made with, and a version that was released is never changed: a change is a
-new file with the next number (docs/adr/0003-canonical-email.md).
+The rules are data, one file per version: ``providers_1.toml``, ``providers_2.toml``. Every signer key depends on them, so
+a petition keeps the version that it was created with, and a released version never changes: a change is a new file with
+the next number (docs/adr/0003-canonical-email.md).
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ class MailboxRules:
     """The rules of one domain."""
 
     domain: str
-    """What the domain is written as: the provider's first one, if a name is one mailbox under all of its domains."""
+    """The domain in canonical addresses: the provider's first one if a name is the same mailbox under all its domains."""
     tags: bool = False
     """``name+anything`` reaches ``name``."""
     subdomains: bool = False
     """``anything@name.domain`` reaches ``name@domain``."""
     replaced: tuple[tuple[str, str], ...] = ()
-    """Characters that make no difference in a name, and what they are written as: "" where they are ignored. Pairs,
-    because `str.replace` takes a tenth of the time of `str.translate`."""
+    """Characters that are equivalent in a name, with their replacement: "" if they are ignored. Pairs, because
+    `str.replace` takes a tenth of the time of `str.translate`."""
 
 
 def rules_of(text: str) -> dict[str, MailboxRules]:
-    """The rules in a file's text, by domain.
+    """Return the rules in a file's text, by domain.
 
-    A rule's value in the file is the list of its sources, so that there is none without.
+    A rule's value in the file is the list of its sources, so that no rule lacks one.
 
     Raises:
-        ValueError: it is not TOML, or a rule has no source, or two providers have one domain.
+        ValueError: the text is not TOML, a rule has no source, or two providers have the same domain.
     """
     found: dict[str, MailboxRules] = {}
     for provider in tomllib.loads(text)["providers"]:
@@ -63,7 +63,11 @@ def rules_of(text: str) -> dict[str, MailboxRules]:
 
 
 def _has_source(provider: Mapping[str, Any], rule: str) -> bool:
-    """Whether the provider has the rule, which then has a source."""
+    """Return whether the provider has the rule.
+
+    Raises:
+        ValueError: the rule has no source.
+    """
     if rule not in provider:
         return False
     value = provider[rule]
@@ -85,6 +89,6 @@ VERSIONS: Final[Mapping[int, Mapping[str, MailboxRules]]] = _load()
 """Every version of the rules, by domain."""
 
 LATEST: Final = max(VERSIONS)
-"""What a new petition gets."""
+"""The version for new petitions."""
 
 NEWEST_FIRST: Final = tuple(sorted(VERSIONS, reverse=True))

@@ -1,1 +1,1 @@
-"""A whole topic, read by every process on its own."""
+"""Topics that every process reads in full."""

@@ -1,4 +1,4 @@
-"""Reading a whole topic in every process: no consumer group, no commits, each instance sees every record."""
+"""Reads a whole topic in every process: without a consumer group or commits, each instance gets every record."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from shared.kafka.registration import FastStreamBroker, RawSubscriber, Records
 
 
 class BroadcastReader:
-    """Hands every batch of records of a topic, raw, to `on_records`.
+    """Passes every batch of raw records of a topic to `on_records`.
 
-    `on_records` must not raise for what a record says: there is no position that could be held. What it raises all the
-    same is a bug and goes to `on_bug`.
+    `on_records` must not raise because of a record's content: there is no position that could be held. Any exception is a
+    bug and goes to `on_bug`.
 
-    What the Kafka client cannot unpack is passed over and logged; `on_unreadable` counts it.
+    Records that the Kafka client cannot unpack are skipped and logged; `on_unreadable` counts them.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class BroadcastReader:
 
     @property
     def consumer(self) -> AIOKafkaConsumer | None:
-        """The running client, or None before the broker has started or while it has no partitions."""
+        """The running client; None before the broker has started and while the client has no partitions."""
         consumer = self._subscriber.consumer if self._subscriber is not None else None
         return consumer if consumer is not None and consumer.assignment() else None
 
     async def done(self, partition: int) -> int:
-        """The offset up to which `on_records` has finished with a partition.
+        """Return the offset up to which `on_records` has finished with a partition.
 
-        It passes offsets that hold no record: marks of transactions, what compaction took, what could not be unpacked.
+        It includes offsets without a record: transaction markers, compacted records, records that could not be unpacked.
 
         Raises:
             aiokafka.errors.IllegalStateError: the partition is not assigned.
@@ -68,11 +68,11 @@ class BroadcastReader:
         if consumer is None or subscriber is None:
             return handled
         position = await consumer.position(TopicPartition(self._topic.name, partition))
-        # The position is behind records that were polled. They may be in hand, or dropped because of a stop.
+        # The position is after the polled records. They may still be in hand, or dropped because of a stop.
         return max(handled, position) if subscriber.running and not subscriber.in_hand else handled
 
     async def take(self, records: Records) -> None:
-        """Hand over the records of one poll, without those that could not be unpacked."""
+        """Pass on the records of one poll, without those that could not be unpacked."""
         readable = tuple(record for record in records if not self._is_unreadable(record))
         if readable:
             await self._on_records(readable)

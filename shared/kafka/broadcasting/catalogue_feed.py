@@ -1,4 +1,4 @@
-"""Fills a `Catalogue` from ``petitions.changed``: every instance reads the whole compacted topic, then follows it."""
+"""Fills a `Catalogue` from ``petitions.changed``: every instance reads the whole compacted topic and then follows it."""
 
 from __future__ import annotations
 
@@ -29,44 +29,44 @@ _CATCH_UP_SECONDS = 5.0
 _COMPLETE_POLL_SECONDS = 0.1
 
 _LOOK_SECONDS = 0.05
-"""Offsets without a record can be passed without anybody being told, so `catch_up` looks again after so long."""
+"""How often `catch_up` checks the position: no event announces that the client has passed offsets without a record."""
 
 
 class CatalogueBehind(ConnectionError):
-    """The catalogue does not hold yet what is on the topic. Transient: hold and try again."""
+    """The catalogue has not caught up with the topic. Transient: retry."""
 
 
 class KeyMismatch(ValueError):
-    """A record whose key is not the id of the petition in it."""
+    """A record's key is not the id of the petition in its value."""
 
 
 class _Said(NamedTuple):
-    """What the newest record of a petition in one partition says; ``petition`` is None after a tombstone."""
+    """The content of a petition's newest record in one partition; ``petition`` is None after a tombstone."""
 
     timestamp: int
     petition: PetitionChanged | None
     version: int
-    """The highest that stood in the partition so far."""
+    """The highest version in the partition so far."""
 
 
 class CatalogueFeed:
     """Reads ``petitions.changed`` without a consumer group, from its beginning, and applies each record.
 
-    A record that cannot be read, or used, is counted and logged, and the petition's last good state stays. It is not moved
-    to a dead-letter topic: it stays on the compacted topic, every instance would move it again at every start. No record
-    keeps a service from starting.
+    A record that cannot be read or applied is counted and logged, and the petition keeps its last valid state. It does not
+    become a dead letter: it stays on the compacted topic, so every instance would move it again at every start. No record
+    prevents a service from starting.
 
-    The key and the value must name the same petition: compaction and the order of changes go by the key. The headers
-    ``ce_subject`` and ``content-type`` are for those who route events; nothing here depends on them, and a change is not
-    refused for them.
+    The key and the value must name the same petition: compaction and the order of changes depend on the key. The headers
+    ``ce_subject`` and ``content-type`` serve to route events; they are not used here, and no change is refused because of
+    them.
 
-    Order is per partition, so of a petition's records only those in the partition of its key follow each other. One that
-    stands elsewhere was written before partitions were added, or by a producer of another opinion: the newest of these
-    serves as long as there is none in the petition's own partition, in whatever order the partitions are read.
+    Order is per partition, so only a petition's records in the partition of its key are ordered. A record in another
+    partition was written before partitions were added, or by a producer with another partitioner. The newest such record
+    applies only while the petition's own partition has none, whatever the order in which partitions are read.
 
-    Within a partition a record whose version is below one before it is passed over (`docs/adr/0014`): its writer was
-    overtaken before it wrote. Should such a record be the last one, compaction would leave that one alone; `overtaken` says
-    so until the newest state has been written again.
+    Within a partition, a record with a lower version than an earlier one is skipped (`docs/adr/0014`): its writer was
+    overtaken. If such a record is the last one, it is the one that compaction keeps; `overtaken` returns the petition until
+    its newest state has been written again.
     """
 
     def __init__(
@@ -88,30 +88,30 @@ class CatalogueFeed:
         self._at_start: dict[int, int] | None = None
         self._said: dict[str, dict[int, _Said]] = {}
         self._overtaken: set[str] = set()
-        self._partitions = 0  # as many as the topic had when its records were last put in order
+        self._partitions = 0  # of the topic, when `_note_partitions` last looked
         self._complete = asyncio.Event()
         self._applied = asyncio.Event()
         self._unreadable = Counter(
             "groundswell_catalogue_unreadable_records",
-            "Records of petitions.changed that could not be read or used; the petition keeps its last good state",
+            "Records of petitions.changed that could not be read or applied; the petition keeps its last valid state",
             registry=registry,
         )
         self._unreadable_batches = Counter(
             "groundswell_catalogue_unreadable_batches",
-            "Batches of petitions.changed that could not be unpacked and were passed over",
+            "Batches of petitions.changed that could not be unpacked and were skipped",
             registry=registry,
         )
         self._misplaced = Counter(
             "groundswell_catalogue_misplaced_records",
-            "Records of petitions.changed that stand in another partition than their key's, and lose against one there",
+            "Records of petitions.changed outside their key's partition, ignored in favour of a record in it",
             registry=registry,
         )
         self._overtaken_records = Counter(
             "groundswell_catalogue_overtaken_records",
-            "Records of petitions.changed with a lower version than one before them, which are passed over",
+            "Records of petitions.changed skipped because their version is lower than that of an earlier record",
             registry=registry,
         )
-        petitions = Gauge("groundswell_catalogue_petitions", "Petitions this process knows", registry=registry)
+        petitions = Gauge("groundswell_catalogue_petitions", "Petitions in this process's catalogue", registry=registry)
         petitions.set_function(lambda: len(catalogue))
 
     def subscribe(self, broker: FastStreamBroker) -> None:
@@ -120,16 +120,16 @@ class CatalogueFeed:
 
     @property
     def complete(self) -> bool:
-        """Whether everything has been applied that was on the topic when this process started."""
+        """Whether all records have been applied that were on the topic when this process started."""
         return self._complete.is_set()
 
     def overtaken(self) -> list[PetitionChanged]:
-        """The newest states that are not the last record of their petition: another one came late, and was passed over."""
+        """Return the newest states that are not their petition's last record: a later record was skipped as overtaken."""
         found = (self._catalogue.get(petition_id) for petition_id in self._overtaken)
         return [petition for petition in found if petition is not None]
 
     async def check(self) -> str | None:
-        """Readiness: has everything been read that was on the topic when this process started?"""
+        """Readiness check: all records have been applied that were on the topic when this process started."""
         if self.complete:
             return None
         consumer = self._reader.consumer
@@ -144,7 +144,7 @@ class CatalogueFeed:
         return None
 
     async def look_until_complete(self) -> None:
-        """Notice that the catalogue is complete, also while nobody asks for readiness. Kafka may be away meanwhile.
+        """Poll until the catalogue is complete, independent of readiness requests, also while Kafka is away.
 
         Raises:
             Exception: a bug.
@@ -158,19 +158,19 @@ class CatalogueFeed:
             await asyncio.sleep(_COMPLETE_POLL_SECONDS)
 
     async def catch_up(self) -> None:
-        """Wait until everything has been applied that is on the topic now.
+        """Wait until all records have been applied that are on the topic now.
 
-        After this, a petition that another service knew when it wrote an event is known here too.
+        After that, every petition that another service knew when it wrote an event is known here too.
 
         Raises:
-            CatalogueBehind: not caught up within five seconds; Kafka is away or slow, trying again later can help.
+            CatalogueBehind: not caught up within five seconds: Kafka is away or slow. Retry later.
         """
         consumer = self._reader.consumer
         if consumer is None:
             raise CatalogueBehind("petitions.changed is not being read yet")
         try:
             async with asyncio.timeout(_CATCH_UP_SECONDS):
-                ends = await self._ends(consumer)  # the client would ask a Kafka that is away for 40 seconds
+                ends = await self._ends(consumer)  # without the timeout, 40 seconds while Kafka is away
                 while await self._behind(ends):
                     self._applied.clear()
                     await self._more_applied()
@@ -187,7 +187,7 @@ class CatalogueFeed:
 
     @staticmethod
     async def _ends(consumer: AIOKafkaConsumer) -> dict[int, int]:
-        """The offset after the last record, by partition."""
+        """Return the end offsets, by partition."""
         ends = await consumer.end_offsets(list(consumer.assignment()))
         return {tp.partition: end for tp, end in ends.items()}
 
@@ -199,7 +199,7 @@ class CatalogueFeed:
         for record in records:
             try:
                 await self._apply(record)
-            except Exception as error:  # noqa: BLE001  whatever one record does, the service goes on and starts again
+            except Exception as error:  # noqa: BLE001  no record may stop the service or prevent its next start
                 self._unreadable.inc()
                 log.error(
                     "petition_unreadable",
@@ -235,7 +235,7 @@ class CatalogueFeed:
         await self._take_over(key, petition)
 
     async def _note_partitions(self) -> None:
-        """Partitions may have been added: then other records are the ones that stand where their key says."""
+        """Apply the records that are decisive after partitions were added: keys may belong to other partitions now."""
         consumer = self._reader.consumer
         partitions = len(consumer.partitions_for_topic(PETITIONS_CHANGED.name) or ()) if consumer is not None else 0
         if partitions == self._partitions:
@@ -247,7 +247,7 @@ class CatalogueFeed:
                 await self._take_over(key, petition)
 
     def _decisive(self, key: str) -> int:
-        """The partition whose record of `key` counts."""
+        """Return the partition whose record of `key` applies."""
         said = self._said[key]
         home = partition_of(key.encode(), self._partitions) if self._partitions else None
         return home if home in said else max(said, key=lambda partition: said[partition].timestamp)
@@ -266,11 +266,11 @@ class CatalogueFeed:
 
 
 def _read(record: ConsumerRecord[Any, Any]) -> PetitionChanged:
-    """The petition in a record.
+    """Return the petition in a record.
 
     Raises:
         NotACloudEvent: the headers are not those of this event.
-        pydantic.ValidationError: the value is not this event, or a time in it is none of the calendar in UTC.
+        pydantic.ValidationError: the value is not this event, or a time in it is outside the calendar in UTC.
     """
     _, event_type = read_attributes(record.headers)
     if event_type != PetitionChanged.TYPE:
@@ -279,10 +279,10 @@ def _read(record: ConsumerRecord[Any, Any]) -> PetitionChanged:
 
 
 def _of_the_present(petition: PetitionChanged, record: ConsumerRecord[Any, Any]) -> PetitionChanged:
-    """The petition, changed when its record arrived if it says another day, and without a version that lies further ahead.
+    """Correct an implausible time of change to the record's arrival, and a version too far ahead to 0.
 
-    The state holds. But where the latest change of several petitions is looked for, one from a clock in the year 2101 would
-    be it for ever, and above such a version there would be no room for the next one.
+    The rest of the state is valid. But a change from a clock in the year 2101 would be the latest of all petitions for
+    ever, and the next change of this petition could not have a higher version.
     """
     changes: dict[str, object] = {}
     if not fit(record, COMMAND_AHEAD, petition.changed_at):

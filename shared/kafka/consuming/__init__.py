@@ -1,1 +1,1 @@
-"""A consumer group's part of a topic: batches, what is held, set aside, committed."""
+"""Consuming a topic in a consumer group: batches that are held, set aside and committed."""

@@ -1,25 +1,25 @@
-"""The batch consumer: one piece over a batch subscriber (`RawSubscriber`) that owns the failure rules, and nothing else.
+"""The batch consumer: it adds the failure rules to a batch subscriber (`RawSubscriber`), and nothing else.
 
 Contract
 --------
 `process` gets the valid records of one poll, in order within each partition. When it returns, its effects are durable
-and all that it published is acknowledged; only then are the offsets committed, explicitly, as ``{partition: last + 1}``.
-Killed anywhere before that, the records come again: `process` must be idempotent.
+and everything it published is acknowledged; only then are the offsets committed, explicitly, as ``{partition: last + 1}``.
+If the process is killed before that, the records are redelivered: `process` must be idempotent.
 
 * **invalid** (`decode` raises `InvalidRecord`, or the Kafka client cannot unpack it: `shared.kafka.fetching.unpacking`): the
-  record goes to the dead-letter topic, awaited, before the offset passes it; its neighbours are not affected. The same
-  for a record that makes `decode` raise anything else: that is a bug, but of one record only.
-* **transient** (`is_transient`): the position is held and the same batch is tried again with backoff; the consumer stays
-  in its group, its readiness check fails meanwhile, and it gives the batch up only when its partitions are taken away or
-  the service stops.
-* **about the data** (`SetAside`, `is_about_the_data`, and a `Collision` that does not pass): the records that cannot be
-  applied go to the dead-letter topic, awaited, and the rest of the batch goes on (`shared.kafka.consuming.isolation`).
+  record becomes a dead letter, acknowledged before the offset passes it; the other records are not affected. The same
+  applies to a record for which `decode` raises anything else: that is a bug, but it concerns one record only.
+* **transient** (`is_transient`): the position is held and the same batch is retried with backoff. Meanwhile the consumer
+  stays in its group and its readiness check fails. It gives the batch up only when its partitions are revoked or the
+  service stops.
+* **about the data** (`SetAside`, `is_about_the_data`, and a `Collision` that persists): the records that cannot be applied
+  become dead letters, acknowledged, and the rest of the batch is processed (`shared.kafka.consuming.isolation`).
 * **bug** (anything else): nothing is committed and the process ends with exit code 1.
 
-When too many records go to the dead letters, consumption stops with its position held (`shared.kafka.consuming.losses`).
+When too many records become dead letters, consumption stops with its position held (`shared.kafka.consuming.losses`).
 
-A rebalance or a stop waits for the batch in hand, but no longer than the drain budget; what is unfinished then is left
-uncommitted, and whoever reads on does it again.
+A rebalance or a stop waits for the current batch, at most for the drain budget. A batch that is unfinished then is not
+committed, and the next owner repeats it.
 """
 
 from __future__ import annotations
@@ -59,44 +59,44 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerLimits:
-    """How much a consumer takes at once, and when it refuses to go on."""
+    """How much a consumer reads at once, and when it stops."""
 
     max_records: int = 2_000
-    """Most records of a batch: the sweet spot of PostgreSQL's set-based inserts is 100 to 2,000 rows."""
+    """Maximum records of a batch: PostgreSQL's set-based inserts are most efficient with 100 to 2,000 rows."""
     batch_timeout_ms: int = 20
-    """Longest wait for a first record. It is also how long FastStream sleeps after an empty poll, so it bounds latency
-    when little arrives."""
+    """Maximum wait for a first record. FastStream also sleeps for this time after an empty poll, so it bounds the latency
+    at low traffic."""
     fetch_min_bytes: int = 16 * 1024
-    """The brokers answer when there is so much, some hundred signatures, …"""
+    """The brokers answer a fetch when this much is available, some hundred signatures, …"""
     fetch_max_wait_ms: int = 20
-    """… or after so long: a moment's patience takes a third off what a signature costs at 1,000 a second
+    """… or after this time. The wait saves a third of the cost of a signature at 1,000 a second
     (docs/performance-notes.md)."""
     dlq_ratio_limit: float = 0.5
-    """Most of the last `dlq_window` records that may go to the dead letters, as a part of them."""
+    """Maximum fraction of the last `dlq_window` records that may become dead letters."""
     dlq_window: int = 1_000
     dlq_run: int = 50
-    """Most records in a row that may go there by errors that nobody foresaw, with none between them that went well. A
-    client that repeats one bad request is below it; a constraint that refuses everything is found within a minute."""
+    """Maximum number of consecutive records that may become dead letters because of unforeseen errors. A client that
+    repeats one invalid request stays below it; a constraint that refuses everything is found within a minute."""
 
 
 class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
     """See the module's contract.
 
     Args:
-        topic: What to read; dead letters go to its DLQ.
+        topic: The topic to read; dead letters go to its DLQ.
         group: The consumer group.
         decode: Reads one record, or raises `InvalidRecord`.
-        process: Works on a batch; see the contract.
-        producer: For dead letters.
-        metrics: Where to count.
-        settings: The session timeout and the drain budget.
+        process: Processes a batch; see the contract.
+        producer: Publishes dead letters.
+        metrics: The consumer's metrics.
+        settings: Provides the session timeout and the drain budget.
         on_bug: Ends the process.
-        limits: How much at once.
-        on_assigned: Told which partitions this process owns now, before their first batch. It runs while the group
-            waits, so it only changes memory; whatever it raises is a bug.
-        on_revoked: Told which partitions are given away, after their last batch; the same rules.
-        waits_for: The names of the readiness checks of all that `process` needs besides Kafka. While a batch is held,
-            /readyz says which of them are away.
+        limits: Batch sizes, waits, and when to stop.
+        on_assigned: Called with all partitions that this process owns now, before their first batch. The group waits for
+            it, so it may only change memory; any exception is a bug.
+        on_revoked: Called with the partitions that were revoked, after their last batch; the same rules apply.
+        waits_for: The names of the readiness checks of everything that `process` needs besides Kafka. While a batch is
+            held, /readyz says which of them are away.
     """
 
     def __init__(
@@ -154,8 +154,8 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             batch_timeout_ms=self._limits.batch_timeout_ms,
             session_timeout_ms=self._settings.kafka_session_timeout_ms,
             heartbeat_interval_ms=self._settings.kafka_session_timeout_ms // 5,
-            # How long the group waits in a rebalance for a member that finishes its batch. The client would take the
-            # session timeout, and the drain budget would be cut short: the group goes on without the member.
+            # How long the group waits in a rebalance for a member to finish its batch. aiokafka's default is the session
+            # timeout, which would cut the drain budget short: the group would go on without the member.
             rebalance_timeout_ms=int(self._settings.drain_seconds * 1000) + self._settings.kafka_session_timeout_ms,
             max_partition_fetch_bytes=4 * 1024 * 1024,
             fetch_min_bytes=self._limits.fetch_min_bytes,
@@ -180,13 +180,13 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         log_unreadable(record)
 
     def drain(self) -> None:
-        """The service stops: finish the batch in hand if that is possible at once, hold nothing any longer."""
+        """Begin to stop: the current batch may finish, but nothing is held or retried."""
         self._holding.stopping.set()
         for task in self._tasks:
             task.cancel()
 
     def why_not_consuming(self) -> str | None:
-        """Why this consumer does not consume, where Kafka's silence is not the reason; None when it does."""
+        """Return why this consumer does not consume, other than Kafka being away; None if it consumes."""
         if self._stopped_for_good:
             return self._stopped_for_good
         if self._holding.why:
@@ -196,19 +196,19 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         return self._watch.stalled
 
     async def check(self) -> str | Waiting | None:
-        """Readiness: does it consume? That Kafka does not answer is said by `check_brokers`."""
+        """Readiness check: it consumes. `check_brokers` reports whether Kafka answers."""
         why = self.why_not_consuming()
         if why is None or self._stopped_for_good:
             return why
         return Waiting(why, self._waits_for)
 
     async def check_brokers(self) -> str | None:
-        """Readiness: do the brokers answer, the producer and this consumer?"""
+        """Readiness check: the brokers answer both the producer and this consumer."""
         return await self._producer.check() or self._watch.away
 
     @property
     def lag(self) -> int | None:
-        """Records of the assigned partitions that are not committed yet; None while that is not known."""
+        """Records of the assigned partitions that are not committed yet; None while unknown."""
         return self._watch.lag
 
     @property
@@ -219,7 +219,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
     # ------------------------------------------------------------------------------------------------------ rebalance
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """Wait for the batch in hand, at most the drain budget, then let go of everything."""
+        """Wait for the current batch, at most for the drain budget, then give up the partitions."""
         self._holding.handed_over.set()
         await failpoint("consumer.revoking")
         try:
@@ -227,8 +227,8 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
                 async with self._in_hand:
                     pass
         except TimeoutError:
-            # From here on the batch in hand is a zombie's: it may finish, the fences keep it harmless, and the epoch
-            # keeps it from committing.
+            # From here on the current batch is a zombie's. It may finish: fences make it harmless, and the epoch prevents
+            # it from committing.
             log.warning("batch_outlived_rebalance", topic=self._topic.name, seconds=self._settings.drain_seconds)
         self._holding.epoch += 1
         self._assigned = None
@@ -237,7 +237,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             await self._call(self._after_revoked, {tp.partition for tp in revoked})
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """Take over partitions."""
+        """Start to work on the assigned partitions."""
         self._holding.handed_over.clear()
         self._assigned = {tp.partition for tp in assigned}
         self._watch.take_over()
@@ -263,7 +263,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         if self._holding.stopping.is_set():
             return  # not committed, so it comes again
         if self._stopped_for_good:
-            self._consumer.pause(*self._consumer.assignment())  # or it would read to the end, and drop all of it
+            self._consumer.pause(*self._consumer.assignment())  # or it would read to the end and drop every record
             return
         async with self._in_hand:
             epoch, started = self._holding.epoch, time.perf_counter()
@@ -276,7 +276,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             except asyncio.CancelledError:
                 if not self._holding.stopping.is_set():
                     raise
-                # The broker's client ends what outlasts the drain budget, as it should: that is no error to be logged.
+                # FastStream cancels a batch that outlasts the drain budget. This is intended and not logged as an error.
                 self._metrics.abandoned.inc()
                 log.info("batch_abandoned", topic=self._topic.name, records=len(records), reason="the service stops")
             except Exception as bug:  # noqa: BLE001  the rule for bugs: crash, commit nothing
@@ -296,11 +296,11 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
         self._on_bug(bug)
 
     async def _still_ours(self, records: Records) -> Records:
-        """The records that the consumer still stands behind: a rebalance may have run since they were polled.
+        """Return the records of partitions that were not reassigned since the poll: a rebalance may have run meanwhile.
 
-        The consumer's own position decides, not our note of the assignment, which may be older or newer than the poll.
-        Where it is behind the records, or gone, the partition was reset to the committed offset: whoever owns it now
-        reads them again. To drop records that the position is beyond would lose them at the next commit.
+        The client's position decides, not `_assigned`, which may be older or newer than the poll. If the position is not
+        after a partition's records, or gone, the partition was reset to the committed offset, and its owner reads them
+        again. If it is after them, they must be processed: otherwise the next commit would lose them.
         """
         last = {record.partition: record for record in records}
         current = set()
@@ -339,7 +339,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
                 lost[place] = True
             except MemoryError:
                 raise
-            except Exception as bug:  # noqa: BLE001  one record that meets a bug must not hold its partition for ever
+            except Exception as bug:  # noqa: BLE001  one record that triggers a bug must not block its partition for ever
                 letters.append(DeadLetter(record, self._unread(record, bug)))
                 lost[place] = True
         self._losses.note_read(lost)
@@ -354,7 +354,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
             partition=record.partition,
             offset=record.offset,
             cause=without_content(bug),
-            # The exception's own text may repeat the record's content. Lines of code do not.
+            # The exception's message may repeat the record's content. The traceback's lines of code do not.
             traceback="".join(traceback.format_tb(bug.__traceback__)),
         )
         return InvalidRecord(CANNOT_BE_READ, without_content(bug))
@@ -401,12 +401,12 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[T]):
     async def _commit(self, records: Records, epoch: int) -> None:
         if epoch != self._holding.epoch:
             raise BatchAbandoned("the partitions were handed over meanwhile")
-        last = {record.partition: record for record in records}  # within a partition they are in order
+        last = {record.partition: record for record in records}  # records of a partition are in order
         ends = {TopicPartition(record.topic, partition): record.offset + 1 for partition, record in last.items()}
         try:
             await self._consumer.commit({tp: OffsetAndMetadata(end, "") for tp, end in ends.items()})
         except (CommitFailedError, IllegalStateError) as error:
-            # The group has moved on without us. Effects are done and idempotent; the new owner repeats them.
+            # The partitions have a new owner, which repeats the batch. Its effects are durable and idempotent.
             self._metrics.commit_failures.inc()
             raise BatchAbandoned(f"commit refused: {type(error).__name__}") from error
         self._watch.committed(ends)

@@ -1,4 +1,4 @@
-"""Dead letters: records that cannot be read go, untouched, to ``<topic>.dlq`` with the reason in their headers."""
+"""Dead letters: records that cannot be read or applied, copied unchanged to ``<topic>.dlq`` with the reason in headers."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from shared.runtime.failures import InvalidRecord
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record and why it could not be read."""
+    """A record and why it could not be read or applied."""
 
     record: ConsumerRecord[Any, Any]
     error: InvalidRecord
 
 
 def dead_letter_headers(letter: DeadLetter) -> Headers:
-    """The record's own headers, then ours: ``dlq_reason``, ``dlq_exception``, where it came from, and when it was moved.
+    """Return the record's own headers, then ours: ``dlq_reason``, ``dlq_exception``, source coordinates, time of the move.
 
     The exception's text never holds the record's content: `InvalidRecord` is made without it.
 
-    A header whose name is not UTF-8 is not among the record's own: no client of this language could read the letter then.
-    `dlq_raw_headers` has all of them as they were packed.
+    Headers whose name is not UTF-8 are omitted, because no Python client could read the dead letter. ``dlq_raw_headers``
+    has all of the record's headers, encoded as in the record.
     """
     record = letter.record
     return [
@@ -53,10 +53,11 @@ def _unreadable_headers(record: ConsumerRecord[Any, Any]) -> Headers:
 
 
 def dead_letter(letter: DeadLetter, dlq_topic: str) -> Record:
-    """The record to write: the one that could not be read, with its reason.
+    """Return the record to write to the dead-letter topic: the original with the reason.
 
-    Records are limited in their compressed size, so one may be larger than any limit once it is unpacked. Such a record
-    cannot be written back; its letter says where it stands, and there it stays until the source's retention ends.
+    Kafka limits the compressed size, so a record may be larger than any limit once it is decompressed. Such a record cannot
+    be written again: its dead letter gives its source coordinates only, and it stays there until the source's retention
+    ends.
     """
     headers = dead_letter_headers(letter)
     record = Record(letter.record.key, letter.record.value, headers)
@@ -67,9 +68,9 @@ def dead_letter(letter: DeadLetter, dlq_topic: str) -> Record:
 
 
 async def publish_dead_letters(producer: EventProducer, dlq_topic: str, letters: Sequence[DeadLetter]) -> None:
-    """Publish and wait for every acknowledgement; a redelivery publishes again, with the same source coordinates.
+    """Publish dead letters and wait for all acknowledgements. A redelivery publishes them again, with the same coordinates.
 
     Raises:
-        aiokafka.errors.KafkaError: some letter was not acknowledged.
+        aiokafka.errors.KafkaError: a dead letter was not acknowledged.
     """
     await producer.publish_in_order(dlq_topic, [dead_letter(letter, dlq_topic) for letter in letters])

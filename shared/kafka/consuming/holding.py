@@ -1,4 +1,4 @@
-"""Doing a step of a batch until it succeeds, for as long as the batch is ours."""
+"""Retries a step of a batch until it succeeds, as long as this process owns the batch's partitions."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from shared.runtime.failures import Collision, is_transient
 log = structlog.get_logger(__name__)
 
 _SLOW_SECONDS = 10.0
-"""A step of a batch that takes longer than this waits for something that is away. aiokafka's commit and its idempotent
-producer try for as long as it takes, without an error that would tell."""
+"""A step of a batch that takes longer is reported as held: aiokafka's commit and its idempotent producer retry without
+limit and without an error."""
 
 BACKOFF_FIRST, BACKOFF_MOST = 0.1, 5.0
-"""Seconds before the second try, and the longest wait between two tries."""
+"""Seconds before the first retry, and the maximum wait between two tries."""
 
 MOST_COLLISIONS: Final = 10
-"""After so many collisions in a row a step fails. A rival's rows are committed when we collide with them, so the next try
-sees them: two or three collisions are usual. Ten take about 16 seconds, longer than a session, so the group has said by
-then who owns the partition."""
+"""A step fails after this many collisions in a row. The other writer's rows are committed when we collide with them, so the
+next try sees them: two or three collisions are usual. Ten take about 16 seconds, longer than a session timeout, so the
+group has decided by then who owns the partition."""
 
 
 class BatchAbandoned(Exception):
-    """The batch in hand was given up: its partitions were taken away or the service stops. Nothing was committed."""
+    """The current batch was given up: its partitions were revoked or the service stops. Nothing was committed."""
 
 
 class Holding:
-    """Tries steps again while their failures are transient; says meanwhile what is held.
+    """Retries steps while their errors are transient, and reports what is held.
 
     Args:
-        topic: Its name, for the log.
-        metrics: Where to count.
+        topic: The topic's name, for the log.
+        metrics: The consumer's metrics.
     """
 
     def __init__(self, topic: str, metrics: ConsumerMetrics) -> None:
@@ -46,22 +46,22 @@ class Holding:
         self.stopping = asyncio.Event()
         self.handed_over = asyncio.Event()
         self.epoch = 0
-        """Rises with every revocation: a batch of an older epoch may not commit."""
+        """Rises with every revocation. A batch of an older epoch must not commit."""
 
     @property
     def why(self) -> str | None:
-        """What is held and by what; None when nothing is."""
+        """What is held and why; None if nothing is."""
         return self._step or self._around
 
     async def until_done(
         self, step: Callable[[], Awaitable[None]], what: str, epoch: int, *, most_collisions: int = MOST_COLLISIONS
     ) -> None:
-        """Do `step` until it succeeds, as long as its failures are transient and the partitions are ours.
+        """Run `step` until it succeeds, as long as its errors are transient and this process owns the partitions.
 
         Raises:
-            BatchAbandoned: the partitions are handed over, or the service stops.
-            Collision: `most_collisions` in a row.
-            Exception: what `step` raised, when it is not transient.
+            BatchAbandoned: the partitions are revoked, or the service stops.
+            Collision: `step` collided `most_collisions` times.
+            Exception: an error of `step` that is not transient.
         """
         backoff, failures, collisions = Backoff(BACKOFF_FIRST, BACKOFF_MOST), 0, 0
         while True:
@@ -88,10 +88,10 @@ class Holding:
                 slow.cancel()
 
     async def pause(self, seconds: float, epoch: int) -> None:
-        """Wait, with jitter.
+        """Wait for `seconds`, with jitter.
 
         Raises:
-            BatchAbandoned: at once, when the partitions are handed over or the service stops.
+            BatchAbandoned: at once when the partitions are revoked or the service stops.
         """
         waits = [asyncio.create_task(self.stopping.wait()), asyncio.create_task(self.handed_over.wait())]
         try:
@@ -106,17 +106,17 @@ class Holding:
         self.still_ours(epoch)
 
     def still_ours(self, epoch: int) -> None:
-        """Check that the batch may go on.
+        """Check that this process still owns the batch's partitions and does not stop.
 
         Raises:
-            BatchAbandoned: it may not.
+            BatchAbandoned: the check fails.
         """
         if self.stopping.is_set() or self.handed_over.is_set() or epoch != self.epoch:
             self._say(None)
             raise BatchAbandoned("the service stops" if self.stopping.is_set() else "the partitions are handed over")
 
     def say_around(self, why: str | None) -> None:
-        """Say what is held while several steps are done; None when they are done."""
+        """Set what is held during several steps; None after they are done."""
         self._around = why
         self._tell()
 

@@ -1,9 +1,9 @@
-"""Applying a batch without the records that cannot be applied.
+"""Applies a batch except for the records that cannot be applied.
 
-`process` says which they are (`SetAside`), or it fails with an error about the data (`is_about_the_data`) or with more
-collisions than a rival explains. Then the batch is split in halves, in order, until the record is found that fails alone.
-It is tried a few times more, set aside, and the rest goes on. Effects are idempotent, so a part may be repeated; each
-record is applied or set aside before those after it.
+`process` names these records (`SetAside`), or it fails with an error about the data (`is_about_the_data`) or with more
+collisions than a second writer explains. In the latter cases the batch is halved repeatedly, in order, until the record is
+found that fails alone. That record is retried a few times and then set aside, and the rest is applied. Effects are
+idempotent, so a part may be repeated; each record is applied or set aside before those after it.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 TRIES_ALONE: Final = 4
-"""A record that fails alone is tried so often before it is set aside: what it collided with may be a rival's doing, and
-gone a moment later."""
+"""How often a record that fails alone is tried before it is set aside: what it conflicts with may come from another writer
+and be gone a moment later."""
 
 
 Item: TypeAlias = tuple[ConsumerRecord[Any, Any], T]
-"""A record, and what was read from it. A plain tuple: one is made for every record."""
+"""A record and its decoded value. A plain tuple, because one is made for every record."""
 
 
 class _Part(NamedTuple, Generic[T]):
-    """Records of a batch that are tried together."""
+    """Records of a batch that are applied together."""
 
     items: Sequence[Item[T]]
     tries: int = 0
-    """How often a record that is alone has failed."""
+    """How often a single record has failed."""
 
 
 class Isolation(Generic[T]):
     """See the module's contract.
 
     Args:
-        topic: Its name, for the log.
-        process: Works on a batch.
-        set_aside: Writes dead letters, and returns when they are durable. With `found_alone`, nobody named the record
-            beforehand: it was found by splitting.
-        holding: Tries again what fails in passing.
-        metrics: Where to count.
+        topic: The topic's name, for the log.
+        process: Processes a batch.
+        set_aside: Writes dead letters and returns when they are durable. Its last argument, `found_alone`, says that the
+            record was found by splitting, not named by `process`.
+        holding: Retries after transient errors.
+        metrics: The consumer's metrics.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class Isolation(Generic[T]):
         self._holding, self._metrics = holding, metrics
 
     async def apply(self, batch: Sequence[Item[T]], epoch: int) -> int:
-        """Apply what can be applied, and set the rest aside. Returns how many were applied.
+        """Apply the records that can be applied and set the others aside. Returns how many were applied.
 
         Raises:
-            BatchAbandoned: the partitions are handed over, or the service stops.
-            Exception: a bug. What was applied or set aside before it is not committed, and will come again.
+            BatchAbandoned: the partitions are revoked, or the service stops.
+            Exception: a bug. What was applied or set aside before it is not committed and is redelivered.
         """
         applied, waiting = 0, [_Part(batch)]
         try:
@@ -102,12 +102,12 @@ class Isolation(Generic[T]):
 
     async def _do(self, part: _Part[T], epoch: int, *, whole: bool) -> None:
         values = [value for _, value in part.items]
-        # A part of several records is split on at once. Time is given to the whole batch, and to a record that is alone.
+        # A part of several records is split again at once; only the whole batch and a single record are retried.
         most = MOST_COLLISIONS if whole or len(values) == 1 else 1
         await self._holding.until_done(lambda: self._process(values), "batch", epoch, most_collisions=most)
 
     async def _without(self, named: SetAside, items: Sequence[Item[T]], epoch: int) -> list[Item[T]]:
-        """Set the named records aside; the others are returned."""
+        """Set the named records aside and return the others."""
         letters = [DeadLetter(record, named.refused[i]) for i, (record, _) in enumerate(items) if i in named.refused]
         if len(letters) != len(named.refused):
             raise IndexError("SetAside names records that are not in the batch") from named
@@ -115,14 +115,14 @@ class Isolation(Generic[T]):
         return [item for i, item in enumerate(items) if i not in named.refused]
 
     async def _narrowed(self, part: _Part[T], error: Exception, epoch: int) -> list[_Part[T]]:
-        """What to try next instead of a part that failed with `error`."""
+        """Return the parts that replace one that failed with `error`."""
         items, tries = part.items, part.tries + 1
         if len(items) > 1:
             self._metrics.splits.inc()
             log.warning("batch_split", topic=self._topic, records=len(items), cause=without_content(error))
             half = len(items) // 2
             return [_Part(items[:half]), _Part(items[half:])]
-        if tries < TRIES_ALONE and not isinstance(error, Collision):  # collisions have had their tries
+        if tries < TRIES_ALONE and not isinstance(error, Collision):  # `_do` has retried after collisions
             await self._holding.pause(Backoff(BACKOFF_FIRST, BACKOFF_MOST).after(tries), epoch)
             return [_Part(items, tries)]
         letter = DeadLetter(items[0][0], InvalidRecord(CANNOT_BE_APPLIED, without_content(error)))
@@ -131,5 +131,5 @@ class Isolation(Generic[T]):
 
 
 def needs_splitting(error: Exception) -> bool:
-    """Whether a batch that failed so is split: trying it again as it is would fail again."""
+    """Return whether a batch that failed with `error` is split: retrying it unchanged would fail again."""
     return isinstance(error, Collision) or is_about_the_data(error)

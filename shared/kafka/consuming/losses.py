@@ -1,4 +1,4 @@
-"""When too many records go to the dead letters: draining a topic into them is a loss, too."""
+"""Decides when too many records have become dead letters: moving a whole topic to its DLQ would be a loss too."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 
 class Losses:
-    """What became of the last records of a topic.
+    """Tracks which of a topic's last records were lost.
 
     Args:
-        topic: Its name, for the messages.
-        ratio: Most of the last `window` records that may be lost, as a part of them. 1 allows all.
-        window: How many records the ratio is about; before there were so many it does not apply.
-        run: Most records in a row that may be lost without anybody knowing why, with none between them that went well.
-            It finds within seconds what the ratio would find late where little arrives: a constraint that refuses all.
+        topic: The topic's name, for the messages.
+        ratio: Maximum fraction of the last `window` records that may be lost. 1 allows all.
+        window: Number of records to which the ratio applies; it does not apply before that many were read.
+        run: Maximum number of consecutive records that may be lost because of unforeseen errors. At low traffic it detects
+            within seconds what the ratio would detect late: a constraint that refuses everything.
     """
 
     def __init__(self, topic: str, *, ratio: float, window: int, run: int) -> None:
@@ -23,26 +23,26 @@ class Losses:
         self._in_a_row = 0
 
     def note_read(self, lost: Iterable[bool]) -> None:
-        """Records were read: of each, in order, whether that failed."""
+        """Note for each record that was read, in order, whether it could not be decoded."""
         self._lost.extend(lost)
 
     def note_refused(self, count: int) -> None:
-        """Records that had been read are lost after all."""
-        # Which of them it was does not change the sum, so these are the newest ones.
+        """Note that `count` records that could be decoded are lost after all."""
+        # Only the sum matters, so the newest ones are marked.
         kept = [place for place, lost in enumerate(self._lost) if not lost]
         for place in kept[max(0, len(kept) - count) :]:
             self._lost[place] = True
 
     def note_unexplained(self) -> None:
-        """A record is lost by an error that nobody foresaw."""
+        """Note a record that is lost because of an unforeseen error."""
         self._in_a_row += 1
 
     def note_applied(self) -> None:
-        """Records were applied."""
+        """Note that records were applied."""
         self._in_a_row = 0
 
     def too_many(self) -> str | None:
-        """What to tell the operator when consumption has to stop; None when it can go on."""
+        """Return a message for the operator if consumption must stop; None if it can go on."""
         lost = sum(self._lost)
         if len(self._lost) == self._window and lost > self._ratio * self._window:
             return self._stopped(

@@ -1,4 +1,4 @@
-"""What runs beside a batch consumer: it keeps the place in the group, measures the lag, and notices when nothing moves."""
+"""Background tasks of a batch consumer: it keeps its membership in the group, measures lag, and detects stalls."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from shared.kafka.consuming.metrics import ConsumerMetrics
 log = structlog.get_logger(__name__)
 
 _KEEPALIVE_SECONDS = 30.0
-"""aiokafka takes a consumer out of its group after max_poll_interval_ms (5 minutes) without a poll. A poll for no
-partition, ten times as often as needed, says that a batch that is held is not a consumer that is stuck."""
+"""aiokafka removes a consumer from its group after max_poll_interval_ms (5 minutes) without a poll. A poll for no
+partition, ten times as often as needed, keeps a consumer that holds a batch in its group."""
 
 _MEASURE_SECONDS = 2.0
 _ANSWER_SECONDS = 2.0
 
 _SILENT_SECONDS = 5.0
-"""Kafka is away once it has answered no measurement for so long: two in a row, so that one slow answer does not count."""
+"""Kafka is away if no measurement was answered for this time: two in a row, so that one slow answer does not count."""
 
 _STALLED_SECONDS = 10.0
-"""Records that wait this long while no batch is in hand are not being delivered: a batch is packed in a way that this
-process cannot read, or the client's background tasks have died. FastStream logs such errors and polls on for ever."""
+"""Records that wait this long without a current batch are not being delivered: the process cannot unpack a batch, or the
+client's background tasks have died. FastStream logs such errors and polls on for ever."""
 
 
 class ConsumerWatch:
     """Watches one consumer.
 
     Args:
-        topic: For the logs.
-        client: The running client; None before the broker has started and after it has stopped.
-        busy: Whether a batch is in hand, or consumption was stopped on purpose.
-        metrics: Where the lag is shown.
+        topic: The topic's name, for the log.
+        client: Returns the running client; None before the broker has started and after it has stopped.
+        busy: Returns whether a batch is in hand, or consumption was stopped on purpose.
+        metrics: The consumer's metrics.
     """
 
     def __init__(
@@ -50,34 +50,34 @@ class ConsumerWatch:
         self._topic, self._client, self._busy, self._metrics = topic, client, busy, metrics
         self._committed: dict[TopicPartition, int] = {}
         self._owning = False
-        self._assignment = 0  # rises when partitions are let go: what was asked before says nothing any more
+        self._assignment = 0  # rises when partitions are revoked: answers to earlier requests are then obsolete
         self._moved = (time.monotonic(), 0)  # when the positions last moved, and their sum
         self._answered = time.monotonic()
         self.away: str | None = None
-        """What is wrong while Kafka does not answer. An idle consumer would not notice it for minutes."""
+        """The error while Kafka does not answer; None otherwise. An idle consumer would not notice for minutes."""
         self.stalled: str | None = None
-        """What is wrong while records wait that are not delivered."""
+        """The error while records wait and are not delivered; None otherwise."""
         self.lag: int | None = None
-        """Records that are not committed yet, of all partitions, as last measured; None while that is not known."""
+        """Uncommitted records of all assigned partitions, as last measured; None while unknown."""
 
     def committed(self, ends: Mapping[TopicPartition, int]) -> None:
-        """Note what was committed."""
+        """Note the committed offsets."""
         self._committed.update(ends)
 
     def take_over(self) -> None:
-        """The client's partitions are this process's now."""
+        """Start to measure: this process owns the client's partitions now."""
         self._owning, self._answered = True, time.monotonic()
 
     def let_go(self) -> None:
-        """The partitions are somebody else's: show no lag for them, although the client knows them a while longer."""
+        """Stop measuring: the partitions were revoked, although the client still lists them for a while."""
         self._owning, self.lag = False, None
-        self.away = self.stalled = None  # nobody measures any more; what was found was about another assignment
+        self.away = self.stalled = None  # these concerned the previous assignment
         self._assignment += 1
         self._committed.clear()
         self._metrics.lag.clear()
 
     async def keep_alive(self) -> None:
-        """Poll for nothing while a batch is in hand. Runs until it is cancelled."""
+        """Poll for no partition while a batch is in hand. Runs until cancelled."""
         nothing = TopicPartition("", 0)
         while True:
             await asyncio.sleep(_KEEPALIVE_SECONDS)
@@ -87,11 +87,11 @@ class ConsumerWatch:
             try:
                 await client.getmany(nothing, timeout_ms=0)
             except (KafkaError, ConsumerStoppedError) as error:
-                # The client reports its troubles with the group to whoever polls next.
+                # The client raises its errors with the group at the next poll.
                 log.warning("group_trouble", topic=self._topic, cause=type(error).__name__)
 
     async def measure(self) -> None:
-        """Measure lag and progress again and again. Runs until it is cancelled."""
+        """Measure lag and progress every two seconds. Runs until cancelled."""
         while True:
             await asyncio.sleep(_MEASURE_SECONDS)
             client = self._client()
@@ -100,7 +100,10 @@ class ConsumerWatch:
             try:
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     await self._measure(client, sorted(client.assignment()))
-            except (KafkaError, TimeoutError) as error:  # Kafka is away, or a rebalance came: measured again soon
+            except (
+                KafkaError,
+                TimeoutError,
+            ) as error:  # Kafka is away, or there was a rebalance; the next round retries
                 self.lag = None
                 log.debug("lag_unknown", topic=self._topic, cause=type(error).__name__)
                 if time.monotonic() - self._answered > _SILENT_SECONDS:
@@ -110,8 +113,8 @@ class ConsumerWatch:
 
     async def _measure(self, client: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
         assignment = self._assignment
-        # Asked of the brokers: what the client remembers of the ends grows old while a batch is held. The embedded broker
-        # answers with the start of the last batch, so what the client remembers may be nearer.
+        # From the brokers, because the client's high-water marks become stale while a batch is held. The embedded broker
+        # answers with the start of the last batch, so the client's mark may be closer.
         ends = dict(await client.end_offsets(partitions))
         for tp in client.assignment() & set(partitions):  # a rebalance may have taken some while the brokers answered
             ends[tp] = max(ends[tp], client.highwater(tp) or 0)
@@ -128,10 +131,10 @@ class ConsumerWatch:
 
     @staticmethod
     async def _starts(client: AIOKafkaConsumer, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """Where the group stands in partitions in which it has not committed through this process yet."""
+        """Return the group's committed offsets of partitions in which this process has committed nothing yet."""
         committed = {tp: await client.committed(tp) for tp in partitions}
         never = [tp for tp, offset in committed.items() if offset is None]
-        # In one question: each waits behind the fetch that is under way.
+        # In one request: each request waits for the running fetch.
         beginnings = dict(await client.beginning_offsets(never)) if never else {}
         return {tp: beginnings[tp] if offset is None else offset for tp, offset in committed.items()}
 

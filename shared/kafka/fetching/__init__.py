@@ -1,1 +1,1 @@
-"""Between the brokers and the consumers: reading past what the Kafka client cannot unpack."""
+"""Fetched batches, before consumers see them: reads past batches and records that the Kafka client cannot unpack."""

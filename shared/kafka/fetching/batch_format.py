@@ -1,6 +1,6 @@
 """A batch and its records as the brokers store them: https://kafka.apache.org/documentation/#messageformat
 
-Only what it takes to read on where the Kafka client fails (`shared.kafka.fetching.unpacking`).
+Only as much as is needed to read on where the Kafka client fails (`shared.kafka.fetching.unpacking`).
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _LOG_APPEND_TIME: Final = 0x08
 
 
 def checksum_is_right(raw: bytes) -> bool:
-    """Whether the bytes of a batch, in any of Kafka's formats, agree with its checksum."""
+    """Return whether the bytes of a batch, in any of Kafka's formats, match its checksum."""
     magic = raw[_MAGIC_AT]
     try:
         if magic < 2:
             return bool(LegacyRecordBatch(raw, magic).validate_crc())
         return bool(struct.unpack_from(">I", raw, _CRC_AT)[0] == calc_crc32c(raw[_CRC_FROM:]))
-    except Exception:  # noqa: BLE001  too short to have any
+    except Exception:  # noqa: BLE001  too short to have a checksum
         return False
 
 
 class BatchHead(NamedTuple):
-    """What the head of a batch of the present format says."""
+    """The head of a batch in the current format (magic 2)."""
 
     base: int
     codec: int
@@ -55,7 +55,7 @@ class BatchHead(NamedTuple):
 
     @classmethod
     def of(cls, raw: bytes) -> BatchHead | None:
-        """The head; None of a batch in a format from before Kafka 0.11."""
+        """Return the head; None for a batch in a format from before Kafka 0.11."""
         if raw[_MAGIC_AT] < 2 or len(raw) < _HEAD.size:
             return None
         base, _, _, _, _, attributes, last_delta, first_time, last_time, _, _, _, records = _HEAD.unpack_from(raw)
@@ -68,16 +68,16 @@ class BatchHead(NamedTuple):
         return self.base + self.last_delta + 1
 
     def time_of(self, delta: int) -> tuple[int, int]:
-        """A record's timestamp and the kind of it, as a `ConsumerRecord` has them."""
+        """Return a record's timestamp (milliseconds since 1970) and its type, as in a `ConsumerRecord`."""
         return (self.last_time, 1) if self.by_log else (self.first_time + delta, 0)
 
 
 def unpack(raw: bytes, head: BatchHead) -> bytes:
-    """The records of a batch, one after the other, uncompressed.
+    """Return the records of a batch, concatenated and decompressed.
 
     Raises:
-        UnknownCodec: the head names no compression that Kafka has.
-        BaseException: whatever the codec raises, also of Rust.
+        UnknownCodec: the head names a compression that Kafka does not have.
+        BaseException: whatever the codec raises, including panics of Rust.
     """
     if head.codec not in _CODECS:
         raise UnknownCodec
@@ -85,7 +85,7 @@ def unpack(raw: bytes, head: BatchHead) -> bytes:
 
 
 class UnknownCodec(Exception):
-    """A batch in a compression that Kafka does not have."""
+    """A batch names a compression that Kafka does not have."""
 
 
 @dataclass(slots=True)
@@ -102,10 +102,10 @@ class RecordParts:
 
     @classmethod
     def of(cls, body: bytearray) -> RecordParts:
-        """What can be read of a record, given its bytes; `problem` says what could not."""
+        """Read as much as possible of a record's bytes; `problem` says what could not be read."""
         parts = cls()
         try:
-            _, at = decode_varint(body, 0)  # attributes: none are in use
+            _, at = decode_varint(body, 0)  # attributes: unused
             parts.time_delta, at = decode_varint(body, at)
             parts.offset_delta, at = decode_varint(body, at)
             parts.key, at = _sized(body, at)

@@ -1,24 +1,25 @@
-"""Reading past what the Kafka client cannot unpack, so that no record and no batch stops a partition.
+"""Reads past what the Kafka client cannot unpack, so that no record and no batch blocks a partition.
 
-Brokers do not look at a header's name, and a disk may change any byte. aiokafka 0.14.0 raises out of
-`PartitionRecords._unpack_records` then. Three things follow, and none of them ends by itself: the partition stands still;
-the records before the bad one are not delivered; and `Fetcher.fetched_records` drops what it has already taken out of
-*other* partitions, whose positions have moved on, so that the next commit passes over records that nobody has seen.
+Brokers do not validate header names, and a disk may corrupt any byte. In that case aiokafka 0.14.0 raises from
+`PartitionRecords._unpack_records`, with three consequences that persist: the partition makes no progress; the records
+before the bad one are not delivered; and `Fetcher.fetched_records` drops the records that it has already taken from *other*
+partitions. The positions of those have moved on, so the next commit skips records that were never processed.
 
-`install` puts two classes in the places of the client's own. The client's code still does the work. Only when it fails,
-the bytes of that batch are read again here:
+`install` replaces two classes of the client. The client's code still does the work. Only when it fails, the bytes of that
+batch are read again here:
 
-* A record that can be told apart, but not read, comes as an `Unreadable` with all that could be read, in its place among
-  the others of its batch. Reasons: `unreadable_headers` (a name is not UTF-8, a length is below 0), `unreadable_record`.
-* A batch that cannot be read at all (checksum, codec, compressed rubbish) comes as one `Unreadable` that holds its bytes
-  and has its last offset. Reason: `unreadable_batch`.
-* Bytes that disagree with their checksum, or that no memory could be had for, are fetched again first. They are passed
-  over when the same bytes have come `READS` times in a row: what a network garbles comes in another form each time.
+* A record that can be delimited but not read becomes an `Unreadable` with everything that could be read, in its place in
+  the batch. Reasons: `unreadable_headers` (a name is not UTF-8, a length is below 0), `unreadable_record`.
+* A batch that cannot be read at all (wrong checksum, unknown codec, corrupt compressed data) becomes one `Unreadable` with
+  its bytes and its last offset. Reason: `unreadable_batch`.
+* Bytes that do not match their checksum, or for which there was no memory, are first fetched again. They are skipped once
+  the same bytes have arrived `READS` times in a row: corruption on the network differs each time.
 
-Because an `Unreadable` is a record, its reader sets it aside and commits past it as it does with any other.
+Because an `Unreadable` is a record, its reader sets it aside and commits past it like any other.
 
-A good batch costs one more Python call, a record one more step of a generator (tests/unit/shared/kafka/fetching/test_unpacking.py
-holds the client's own behaviour against what is said here, so an upgrade that changes it is noticed).
+A valid batch costs one more Python call, a record one more generator step.
+tests/unit/shared/kafka/fetching/test_unpacking.py also tests the client's own behaviour as described here, so that an upgrade
+that changes it is noticed.
 """
 
 from __future__ import annotations
@@ -39,21 +40,21 @@ from shared.kafka.fetching.unreadable import Unreadable
 from shared.runtime.failures import InvalidRecord
 
 READS: Final = 5
-"""So often in a row the same bytes must come before they are taken for what is on the broker's disk."""
+"""How often in a row the same bytes must arrive before they are taken for what is on the broker's disk."""
 
 _PartitionRecords: Final[Any] = fetcher.PartitionRecords
 
 _FRAME: Final = struct.Struct(">qi")  # how a batch begins: base offset, length of what follows
 
 _SNIFFED: Final = 4096
-"""Bytes that are compared where it is not known how long a batch is."""
+"""How many bytes are compared if the length of a batch is not known."""
 
 
 def install() -> None:
-    """Let every consumer that this process starts from now on read past what it cannot unpack.
+    """Make every consumer that this process starts from now on read past what it cannot unpack.
 
     Raises:
-        RuntimeError: a library that unpacks what producers send is missing. Then good batches would be passed over.
+        RuntimeError: a decompression library is missing. Valid batches would be skipped without it.
     """
     if not (codec.has_gzip() and codec.has_snappy() and codec.has_lz4() and codec.has_zstd()):
         raise RuntimeError("cramjam is missing: without it records in the usual compressions cannot be read")
@@ -61,30 +62,30 @@ def install() -> None:
 
 
 class FetchedBytes:
-    """aiokafka's `MemoryRecords`, which keeps the bytes, and which never ends silently before the first batch."""
+    """aiokafka's `MemoryRecords`, but it keeps the bytes, and it never ends silently before the first batch."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._batches: Any = MemoryRecords(data)
         self._taken = 0
         self.torn = False
-        """Whether it is not known where the next batch begins."""
+        """Whether the start of the next batch is unknown."""
 
     def size_in_bytes(self) -> int:
-        """How many bytes there are."""
+        """Return the total number of bytes."""
         return len(self._data)
 
     def has_next(self) -> bool:
-        """Whether there is another batch. A piece of a first one is none, but must be told: no broker sends that."""
+        """Return whether there is another batch. An incomplete first batch counts: no broker sends one, so it is an error."""
         if self.torn:
             return False
         return self._batches.has_next() or (not self._taken and len(self._data) > 0)
 
     def next_batch(self) -> Any:
-        """The next batch.
+        """Return the next batch.
 
         Raises:
-            aiokafka.errors.CorruptRecordException: what comes is no batch; nothing after it can be found.
+            aiokafka.errors.CorruptRecordException: the next bytes are not a batch; nothing after them can be found.
         """
         if not self._batches.has_next():
             self.torn = True
@@ -98,12 +99,12 @@ class FetchedBytes:
         return batch
 
     def latest(self) -> bytes:
-        """The bytes of the batch that was taken last; what is left, if that is torn."""
+        """Return the bytes of the batch that was taken last; all remaining bytes if `torn`."""
         begin, end = self._place()
         return self._data[end:] if self.torn else self._data[begin:end]
 
     def following_offset(self) -> int | None:
-        """The base offset of the batch after the latest; None if there is none here."""
+        """Return the base offset of the batch after the latest; None if there is none."""
         _, end = self._place()
         return None if not self._batches.has_next() or self.torn else int(_FRAME.unpack_from(self._data, end)[0])
 
@@ -115,9 +116,9 @@ class FetchedBytes:
 
 
 class UnpackedRecords(_PartitionRecords):  # type: ignore[misc]
-    """aiokafka's `PartitionRecords`, which comes past what it cannot unpack.
+    """aiokafka's `PartitionRecords`, but it reads past what it cannot unpack.
 
-    It never raises: whatever it raised would cost other partitions their records (see the module).
+    It never raises: an exception would lose records of other partitions (see the module).
     """
 
     _reads: dict[TopicPartition, tuple[int, int]] = {}  # noqa: RUF012  which bytes failed last, and how often
@@ -129,7 +130,7 @@ class UnpackedRecords(_PartitionRecords):  # type: ignore[misc]
             try:
                 yield from super()._unpack_records()
             except BaseException as error:
-                # What cramjam's Rust raises in the worst case is no `Exception`.
+                # A panic in cramjam's Rust code is a `BaseException`.
                 if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                     raise
                 failure = error
@@ -139,7 +140,7 @@ class UnpackedRecords(_PartitionRecords):  # type: ignore[misc]
                 return
 
     def _read_past(self, failure: BaseException) -> Generator[ConsumerRecord[Any, Any], None, bool]:
-        """What can be read of the batch that the client failed on. Returns whether the next one can be taken up."""
+        """Yield what can be read of the batch on which the client failed. Returns whether to go on with the next batch."""
         raw = self._records.latest()
         sound = not self._records.torn and checksum_is_right(raw)
         no_memory = isinstance(failure, MemoryError)
@@ -156,7 +157,7 @@ class UnpackedRecords(_PartitionRecords):  # type: ignore[misc]
             return True
         try:
             packed = unpack(raw, head)
-        except BaseException as error:  # noqa: BLE001  any codec's, and Rust's
+        except BaseException as error:  # noqa: BLE001  any codec's error, including panics of Rust
             yield self._pass_over(raw, end, _cause(error))
             return True
         yield from self._one_by_one(raw, head, packed)
@@ -164,7 +165,7 @@ class UnpackedRecords(_PartitionRecords):  # type: ignore[misc]
         return True
 
     def _reads_again(self, raw: bytes) -> bool:
-        """Whether these bytes are to be fetched once more before they are believed."""
+        """Return whether these bytes must be fetched again before they are accepted as they are."""
         fingerprint = zlib.crc32(raw[:_SNIFFED] if self._records.torn else raw)
         before, times = self._reads.get(self._tp, (fingerprint, 0))
         times = times + 1 if before == fingerprint else 1
@@ -172,10 +173,10 @@ class UnpackedRecords(_PartitionRecords):  # type: ignore[misc]
         return times < READS
 
     def _end_of_unsound(self, raw: bytes) -> int:
-        """The offset after a batch that disagrees with its checksum, which may be why its head is wrong.
+        """Return the offset after a batch that does not match its checksum; its head may be corrupt too.
 
-        A step too far would leave the topic, and the client would begin at its beginning. The next batch says where this
-        one ended; or two fields of the head, which agree. Otherwise it is one step, and the broker is asked again.
+        An offset beyond the end of the topic would reset the client to the topic's start. So the end is taken from the next
+        batch, or from two fields of the head if they agree. Otherwise the offset rises by one, and the broker is asked again.
         """
         at = self.next_fetch_offset
         following = self._records.following_offset()
@@ -193,7 +194,7 @@ class UnpackedRecords(_PartitionRecords):  # type: ignore[misc]
         return self._record(whole, end - 1, (-1, 0), first=min(first, end - 1))
 
     def _one_by_one(self, raw: bytes, head: BatchHead, packed: bytes) -> Iterator[ConsumerRecord[Any, Any]]:
-        """The records of a batch that could be unpacked, each on its own. Every record says how long it is."""
+        """Yield the records of a decompressed batch, each read on its own. Every record begins with its length."""
         buffer, at, offset = bytearray(packed), 0, head.base - 1
         for number in range(head.records):
             try:
@@ -207,7 +208,7 @@ class UnpackedRecords(_PartitionRecords):  # type: ignore[misc]
             parts = RecordParts.of(buffer[begin:at])
             offset = offset + 1 if parts.offset_delta is None else head.base + parts.offset_delta
             if offset < self.next_fetch_offset:
-                continue  # delivered before the client failed, or before what was asked for
+                continue  # already delivered, or before the requested offset
             if offset >= head.end:
                 yield self._pass_over(raw, head.end, f"record {number} names an offset outside of the batch")
                 return
@@ -243,4 +244,4 @@ def _size(part: bytes | None) -> int:
 
 
 def _cause(failure: BaseException) -> str:
-    return type(failure).__name__  # its text may hold what it could not read
+    return type(failure).__name__  # the message may hold the content

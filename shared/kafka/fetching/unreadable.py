@@ -1,4 +1,4 @@
-"""What the Kafka client could not unpack, as a record among the others; made by `shared.kafka.fetching.unpacking`."""
+"""Records that the Kafka client could not unpack; `shared.kafka.fetching.unpacking` creates them."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ log = structlog.get_logger(__name__)
 class Unreadable(ConsumerRecord[Any, Any]):
     """A record, or a whole batch, that the Kafka client could not unpack, with what could be read of it.
 
-    A batch has its bytes, as they are stored, for its value.
+    The value of a batch is its bytes as they are stored.
     """
 
     error: InvalidRecord
     first_offset: int
-    """The same as `offset`, but for a batch."""
+    """The first offset of a batch; for a record the same as `offset`."""
     raw_headers: bytes
-    """A record's headers as they were packed, names and all."""
+    """A record's headers, including their names, as they are encoded."""
 
     @property
     def is_batch(self) -> bool:
-        """Whether this stands for a batch: several records, perhaps, of which none could be read."""
+        """Whether this stands for a batch, of which no record could be read."""
         return self.error.reason == "unreadable_batch"
 
 
 def refusing(
     decode: Callable[[ConsumerRecord[Any, Any]], T], on_unreadable: Callable[[Unreadable], None]
 ) -> Callable[[ConsumerRecord[Any, Any]], T]:
-    """`decode`, which raises `InvalidRecord` for what is `Unreadable` too, after `on_unreadable` has seen it."""
+    """Wrap `decode` so that it also raises `InvalidRecord` for an `Unreadable`, after calling `on_unreadable` with it."""
 
     def read(record: ConsumerRecord[Any, Any]) -> T:
         if type(record) is Unreadable:
@@ -50,7 +50,7 @@ def refusing(
 
 
 def log_unreadable(record: Unreadable) -> None:
-    """Log what was passed over and where it stands; nothing of its content."""
+    """Log the coordinates of what was skipped, and nothing of its content."""
     log.error(
         "batch_unreadable" if record.is_batch else "record_unreadable",
         topic=record.topic,

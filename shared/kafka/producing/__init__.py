@@ -1,1 +1,1 @@
-"""Putting records on topics."""
+"""Publishing records."""

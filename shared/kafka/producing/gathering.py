@@ -1,11 +1,11 @@
-"""Many callers, few batches: records that are published at the same time travel together.
+"""Linger: records that are published at about the same time share a batch.
 
-A service that publishes for every request has thousands of requests open. aiokafka would take each record by itself, and
-does for it what can be done once for all: find the partition's metadata, queue, wake the sender, make a result. Here the
-records of a few milliseconds are gathered by partition and given to it as whole batches, and every caller still waits for
-the acknowledgement of its own record.
+A service that publishes for every request has thousands of open requests. aiokafka takes each record by itself, and repeats
+for each what can be done once for all: find the partition's metadata, queue, wake the sender, make a result. Here the
+records of a few milliseconds are gathered by partition and sent as whole batches, and every caller still waits for the
+acknowledgement of its own record.
 
-While a partition's batch is under way, its next one is gathered: the busier the brokers, the larger the batches.
+A partition has one batch in flight. Meanwhile the next one is gathered: the busier the brokers, the larger the batches.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ from shared.kafka.records.record import Record
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """A batch that was given to the sender."""
+    """A batch that was given to the sender and is in flight."""
 
     records: int
-    """How many of the records offered it took, from the first on."""
+    """How many of the given records it holds, from the first on."""
     acknowledged: asyncio.Future[Any]
     told: Callable[[BaseException], BaseException]
-    """What callers are told of an error with which it ended."""
+    """Maps the error with which the batch failed to the error that callers get."""
     arrival: Callable[[Any], int | None] = field(default=lambda _: None)
-    """When the brokers took it, from what `acknowledged` holds; see `shared.contract.bounds.arrival`."""
+    """Maps the result of `acknowledged` to the time at which the broker appended the batch; see
+    `shared.contract.bounds.arrival`."""
 
 
 Send = Callable[[str, int, Sequence[Record]], Awaitable[UnderWay]]
-"""Gives records of a topic's partition to the sender, as many as one batch takes, and does not wait for the brokers."""
+"""Gives a partition's records to the sender, as many as fit into one batch, without waiting for the acknowledgement."""
 
 Waiting = asyncio.Future[int | None]
 
 
 class _Partition:
-    """What waits for one partition, in the order of arrival."""
+    """The records that wait for one partition, in the order of arrival."""
 
     __slots__ = ("under_way", "waiting")
 
@@ -53,31 +54,31 @@ class _Partition:
 
 
 class Gathering:
-    """Gathers records by partition, and sends what has come together.
+    """Gathers records by partition and sends them in batches.
 
     Args:
         send: See `Send`.
-        seconds: Time between two turns at sending. A record that comes alone does not wait; in a surge all that comes
-            within this time travels together.
-        many: So many records do not wait for longer than half of that: whoever sends them waits for the answers before
-            there are more.
+        seconds: Linger: the time between two rounds of sending. A single record does not wait; in a surge all records of
+            this time share a batch.
+        many: From this number of records on, a round begins after half of `seconds`: their senders wait for the
+            acknowledgements before they send more.
     """
 
     def __init__(self, send: Send, *, seconds: float, many: int) -> None:
         self._send, self._seconds, self._many = send, seconds, many
-        self._come = 0  # records since the last turn
+        self._come = 0  # records since the last round of sending
         self._partitions: defaultdict[tuple[str, int], _Partition] = defaultdict(_Partition)
         self._next_turn: asyncio.TimerHandle | None = None
         self._last_turn = float("-inf")
         self._turns: set[asyncio.Task[None]] = set()
 
     async def publish(self, topic: str, partition: int, record: Record) -> int | None:
-        """Returns when the brokers have acknowledged `record`: the time at which they took it, as `UnderWay` gives it.
+        """Publish `record`, wait for its acknowledgement, and return when the broker appended it (`UnderWay.arrival`).
 
-        Cancelled before its batch was made, it is not sent.
+        If the call is cancelled before its batch is built, the record is not sent.
 
         Raises:
-            Exception: what the sender failed with; the record may or may not be on the topic.
+            Exception: the sender's error; the record may or may not be on the topic.
         """
         home = self._partitions[topic, partition]
         waiting: Waiting = asyncio.get_running_loop().create_future()
@@ -93,7 +94,7 @@ class Gathering:
             home.waiting.pop(waiting, None)
 
     def forget_under_way(self) -> None:
-        """The sender was replaced: what the old one still has may never end, and holds nothing up any longer."""
+        """Stop waiting for batches in flight: the sender was replaced, and those of the old one may never end."""
         for partition in self._partitions.values():
             partition.under_way = None
 
@@ -120,7 +121,7 @@ class Gathering:
         waiting, records = list(partition.waiting), list(partition.waiting.values())
         try:
             batch = await self._send(topic, number, records)
-        except Exception as error:  # noqa: BLE001  theirs to know what it is
+        except Exception as error:  # noqa: BLE001  every caller gets it
             self._end(partition, mark, waiting, error)
             return
         taken = waiting[: batch.records]
@@ -152,12 +153,12 @@ class Gathering:
         arrival: int | None = None,
     ) -> None:
         for one in taken:
-            if one.done():  # whoever waited has given up
+            if one.done():  # the caller has given up
                 continue
             if error is None:
                 one.set_result(arrival)
             else:
-                one.set_exception(copy.copy(error))  # each raises it, and adds to its traceback
+                one.set_exception(copy.copy(error))  # every caller raises it and adds to its traceback
         if partition.under_way is mark:
             partition.under_way = None
         if partition.waiting:

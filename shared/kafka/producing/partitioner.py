@@ -6,5 +6,5 @@ from aiokafka.partitioner import murmur2
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of `key`, 0 to ``partitions - 1``."""
+    """Return the partition of `key`, 0 to ``partitions - 1``."""
     return int(murmur2(key) & 0x7FFFFFFF) % partitions

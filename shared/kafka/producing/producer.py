@@ -1,4 +1,4 @@
-"""The producer: every answer waits for the broker's acknowledgement, and facts reach a partition in their order."""
+"""The producer: every call waits for the brokers' acknowledgement, and facts reach each partition in order."""
 
 from __future__ import annotations
 
@@ -36,59 +36,61 @@ from shared.runtime.settings import CommonSettings
 log = structlog.get_logger(__name__)
 
 _BATCH_BYTES = 512 * 1024
-"""A batch in `publish_in_order`. Half of the brokers' default limit: compression could also make a batch grow."""
+"""Maximum size of a batch, uncompressed. Half of the brokers' default limit, because compression may also make a batch
+larger."""
 
 _GATHER_SECONDS, _GATHER_RECORDS = 0.010, 48
-"""How long a single record waits for others at most; half as long, where so many have come."""
+"""Linger of a single record, in seconds; half of it once this many records wait."""
 
 _BACKOFF: Final = Backoff(0.2, 5.0)
 """Seconds between two tries to connect."""
 
 _BROKEN_SEQUENCE = (OutOfOrderSequenceNumber, UnknownProducerId, InvalidProducerIdMapping, ProducerFenced)
-"""An idempotent producer numbers its batches. aiokafka spends a number on a batch even when that batch then fails for
-good (too large, or no leader for too long); from then on the brokers refuse all that it sends to that partition."""
+"""An idempotent producer numbers its batches. aiokafka uses a number even for a batch that then fails for good (too large,
+or no leader for too long); from then on the brokers refuse everything that it sends to that partition."""
 
 
 def _is_broken_by(error: KafkaError) -> bool:
-    """Whether a producer that failed with `error` will never send again.
+    """Return whether a producer that failed with `error` can never send again.
 
-    A bare `KafkaError` is how aiokafka reports that the task which sends has died of something unforeseen.
+    aiokafka raises a bare `KafkaError` when its sender task has died of an unexpected error.
     """
     return isinstance(error, _BROKEN_SEQUENCE) or type(error) is KafkaError
 
 
 class ProducerReplaced(KafkaConnectionError):
-    """This producer cannot send any more; another one takes its place. Transient: send again."""
+    """The producer could not send any more and was replaced. Transient: send again."""
 
 
 def fits(topic: str, record: Record) -> bool:
-    """Whether `topic` takes a record of that size: alone in its batch and without compression, to be sure."""
+    """Return whether `topic` accepts a record of this size, uncompressed and alone in its batch."""
     size = DefaultRecordBatchBuilder.estimate_size_in_bytes(record.key, record.value, [*record.headers])
     return int(size) <= max_record_bytes(topic)
 
 
 def require_fits(topic: str, record: Record) -> None:
-    """Refuse a record that the brokers would refuse.
+    """Check that a record is not too large for `topic`.
 
     Raises:
-        aiokafka.errors.MessageSizeTooLargeError: it is larger than `topic` takes.
+        aiokafka.errors.MessageSizeTooLargeError: it is larger than `topic` accepts.
     """
     if not fits(topic, record):
         raise MessageSizeTooLargeError(f"the record is larger than {max_record_bytes(topic)} bytes")
 
 
 class EventProducer:
-    """An aiokafka producer with ``acks=all``, and one way to publish that keeps order when a send fails.
+    """An aiokafka producer with ``acks=all``, and a way to publish that keeps the order when a send fails.
 
-    `publish` is for single records, which travel with what others publish at the same time (`Gathering`).
-    `publish_in_order` is for facts: within a partition it sends the next batch only after the last one was acknowledged. A
-    plain sequence of sends does not give that: if an earlier batch fails for good and a later one gets through, a reader
-    sees position 7 before 6, moves its fence past 6, and 6 is never counted.
+    `publish` is for single records, which share batches with other records of the same time (`Gathering`).
+    `publish_in_order` is for facts: within a partition it sends the next batch only after the previous one was
+    acknowledged. A plain sequence of sends does not guarantee that: if an earlier batch fails for good and a later one
+    succeeds, a reader sees position 7 before 6, moves its fence past 6, and 6 is never counted.
 
     Args:
-        on_arrival: Called with every acknowledgement of what `publish` sent, before its callers go on: when the brokers
-            took it (`shared.contract.bounds.arrival`), and the monotonic time before it was sent and after it was acknowledged.
-            Not called where the brokers do not say.
+        settings: The Kafka connection, compression and drain budget.
+        on_arrival: Called for every acknowledged batch of `publish`, before its callers continue, with the time at which
+            the broker appended it (`shared.contract.bounds.arrival`) and the monotonic times before sending and after the
+            acknowledgement. Not called if the broker gives no time.
     """
 
     def __init__(
@@ -102,12 +104,12 @@ class EventProducer:
 
     @property
     def started(self) -> bool:
-        """Whether the producer has reached the brokers once."""
+        """Whether the producer is connected, that is, has reached the brokers."""
         return self._producer is not None
 
     @property
     def away(self) -> str | None:
-        """Why there is no connection to the brokers, as far as it is known; None once there is one."""
+        """Why there is no connection to the brokers, as far as known; None once there is one."""
         return self._away if self._producer is None else None
 
     async def start(self) -> None:
@@ -118,16 +120,15 @@ class EventProducer:
         """
         settings = self._settings
         compression.install()
-        producer = AIOKafkaProducer(  # made here and not before: it belongs to the event loop that runs
+        producer = AIOKafkaProducer(  # created here because it binds to the running event loop
             bootstrap_servers=settings.kafka_bootstrap_servers,
             **client_options(settings),
             acks="all",
             enable_idempotence=settings.kafka_idempotence,
             max_batch_size=_BATCH_BYTES,
             max_request_size=DLQ_MAX_RECORD_BYTES,
-            # How long one request may take, longer than a leader election. Without idempotence it is also how long a
-            # send may stay unacknowledged before it fails; with it aiokafka tries for as long as it takes, and only
-            # the caller can give up.
+            # Timeout of one request, longer than a leader election. Without idempotence it also limits how long a send
+            # may stay unacknowledged; with it aiokafka retries without limit, and only the caller can give up.
             request_timeout_ms=10_000,
         )
         try:
@@ -139,10 +140,10 @@ class EventProducer:
         self._producer = producer
 
     async def start_when_reachable(self) -> None:
-        """Connect, trying again for as long as Kafka is away. Run it in the background to serve HTTP meanwhile.
+        """Connect, and retry while Kafka is away. Run it in the background to serve HTTP meanwhile.
 
         Raises:
-            aiokafka.errors.KafkaError: the brokers answer, but cannot be worked with.
+            aiokafka.errors.KafkaError: the brokers answer with an error that is not transient.
         """
         failures = 0
         while self._producer is None:
@@ -160,7 +161,7 @@ class EventProducer:
                 await asyncio.sleep(wait)
 
     async def stop(self) -> None:
-        """Send what is still buffered, for at most the drain budget, then close."""
+        """Send what is still buffered, for at most the drain budget, and close."""
         producer, self._producer = self._producer, None
         if self._replacement is not None:
             self._replacement.cancel()
@@ -172,11 +173,11 @@ class EventProducer:
             async with asyncio.timeout(self._settings.drain_seconds):
                 await producer.stop()
         except TimeoutError:
-            # Kafka is away: nobody was told that these records had been taken, so they are the sender's to repeat.
+            # Kafka is away. These records were never acknowledged to their callers, who must repeat them.
             log.warning("producer_stopped_unsent", seconds=self._settings.drain_seconds)
 
     async def check(self) -> str | None:
-        """Readiness: is the producer connected, and does a broker answer now?"""
+        """Readiness check: the producer is connected and a broker answers."""
         if self._producer is None:
             return self._away
         if not await self._producer.client.force_metadata_update():
@@ -193,10 +194,10 @@ class EventProducer:
         """Publish one record and wait until the brokers have acknowledged it.
 
         Returns:
-            When they took it, by their clock; see `shared.contract.bounds.arrival`.
+            When the broker appended it, in milliseconds since 1970; see `shared.contract.bounds.arrival`.
 
         Raises:
-            aiokafka.errors.MessageSizeTooLargeError: the record is larger than the topic takes; nothing was sent.
+            aiokafka.errors.MessageSizeTooLargeError: the record is larger than the topic accepts; nothing was sent.
             aiokafka.errors.KafkaError: not acknowledged; the record may or may not be on the topic.
         """
         require_fits(topic, record)
@@ -207,12 +208,12 @@ class EventProducer:
         """Publish records, each partition's in the given order, and wait until all are acknowledged.
 
         Raises:
-            aiokafka.errors.MessageSizeTooLargeError: a record is larger than the topic takes; nothing was sent.
-            aiokafka.errors.KafkaError: some record was not acknowledged. In every partition the acknowledged ones are
-                then a prefix of those given, so publishing all of them again keeps the order of first appearances.
+            aiokafka.errors.MessageSizeTooLargeError: a record is larger than the topic accepts; nothing was sent.
+            aiokafka.errors.KafkaError: a record was not acknowledged. In every partition the acknowledged records are then
+                a prefix of those given, so publishing all of them again keeps the order of first appearances.
         """
         partitions = await self.partitions(topic)
-        by_key: dict[bytes | None, list[Record]] = {}  # petitions, mostly: few keys, of which each is hashed once
+        by_key: dict[bytes | None, list[Record]] = {}  # few keys, mostly petitions: each is hashed only once
         by_partition: dict[int, list[Record]] = {}
         for record in records:
             require_fits(topic, record)
@@ -223,14 +224,14 @@ class EventProducer:
             home.append(record)
         results = await asyncio.gather(
             *(self._publish_partition(topic, partition, part) for partition, part in by_partition.items()),
-            return_exceptions=True,  # all must have ended before the caller may start again: no send outlives this call
+            return_exceptions=True,  # no send may outlive this call: the caller may publish again at once
         )
         for result in results:
             if isinstance(result, BaseException):
                 raise result
 
     async def partitions(self, topic: str) -> int:
-        """How many partitions `topic` has."""
+        """Return the number of partitions of `topic`."""
         return len(await self._connected.partitions_for(topic))
 
     async def _publish_partition(self, topic: str, partition: int, records: list[Record]) -> None:
@@ -245,7 +246,7 @@ class EventProducer:
             await failpoint("producer.batch_acknowledged")
 
     async def _send(self, topic: str, partition: int, records: Sequence[Record]) -> UnderWay:
-        """Give records to the sender, as many as one batch takes; it tries until the brokers acknowledge them."""
+        """Give records to the sender, as many as fit into one batch; it retries until the brokers acknowledge them."""
         producer = self._connected
         batch = compression.new_batch(
             compression_of(topic, internal=self._settings.kafka_compression), most_bytes=_BATCH_BYTES
@@ -271,11 +272,11 @@ class EventProducer:
         return arrived
 
     def _told(self, producer: AIOKafkaProducer, error: BaseException) -> BaseException:
-        """What whoever publishes is told of a failure of `producer`, which is replaced if it will never send again."""
+        """Return the error for callers after a failure of `producer`, which is replaced if it can never send again."""
         return self._replace(producer, error) if isinstance(error, KafkaError) and _is_broken_by(error) else error
 
     def _replace(self, broken: AIOKafkaProducer, error: KafkaError) -> ProducerReplaced:
-        if self._producer is broken:  # else another send was refused first
+        if self._producer is broken:  # otherwise it was replaced already
             log.warning("producer_replaced", cause=type(error).__name__)
             self._producer = None
             self._replacement = asyncio.create_task(self._renew(broken))
@@ -284,6 +285,8 @@ class EventProducer:
     async def _renew(self, broken: AIOKafkaProducer) -> None:
         try:
             await self.start_when_reachable()
-        except KafkaError as error:  # `check` keeps the service not ready, and every send says that Kafka is away
+        except (
+            KafkaError
+        ) as error:  # the service stays not ready (`check`), and every send fails as while Kafka is away
             log.error("producer_not_replaced", cause=type(error).__name__)
-        await self._close(broken)  # what others still send through it is finished first
+        await self._close(broken)  # lets sends that still use it finish

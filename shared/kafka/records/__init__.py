@@ -1,1 +1,1 @@
-"""The form of a record: key, value, CloudEvents headers."""
+"""The form of records: key, value, CloudEvents headers."""

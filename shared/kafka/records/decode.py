@@ -1,4 +1,4 @@
-"""Reading one record as one of a topic's events: the part of decoding that is the same for every topic."""
+"""Decodes a record as one of its topic's events: the part of decoding that is the same for all topics."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ E = TypeVar("E", bound=Event)
 
 
 def reader(form: type[T]) -> Callable[[bytes], T]:
-    """Reads JSON as `form`, a model or a dataclass, by the shortest way: what a model's own method adds to it is seen when
-    a hundred thousand are read a second."""
+    """Return a function that parses JSON as `form`, a model or a dataclass. It calls pydantic's validator directly: the
+    overhead of a model's own method matters at a hundred thousand records a second."""
     read: Callable[[bytes], T] = TypeAdapter(form).validator.validate_json
     return read
 
 
 def by_type(*events: type[E]) -> dict[str, Callable[[bytes], E]]:
-    """How events are read, by their CloudEvents type, as `read_event` takes it."""
+    """Return the readers of `events` by CloudEvents type, for `read_event`."""
     return {event.TYPE: reader(event) for event in events}
 
 
 def read_event(record: ConsumerRecord[Any, Any], events: Mapping[str, Callable[[bytes], T]]) -> tuple[str, T]:
-    """The event's id and the event.
+    """Return a record's event id and its event.
 
     Args:
-        events: How to read the topic's events, by their type.
+        record: The record.
+        events: The readers of the topic's events, by type (`by_type`).
 
     Raises:
-        InvalidRecord: the record is none of them. The message says where it is wrong and never holds its content.
+        InvalidRecord: the record is none of these events. The message says where it is wrong, without its content.
     """
     try:
         event_id, event_type = read_attributes(record.headers)

@@ -1,7 +1,7 @@
 """CloudEvents 1.0 on Kafka, binary mode: the attributes are ``ce_*`` headers, the value is the data.
 
-Source: CloudEvents Kafka protocol binding 1.0.2, section 3.2. The public SDK's own encoder costs about 14 microseconds
-an event, more than counting one; its decoder reads what this module writes (tests/contract).
+Source: CloudEvents Kafka protocol binding 1.0.2, section 3.2. The public SDK's encoder costs about 14 microseconds per
+event, more than counting one; its decoder reads what this module writes (tests/contract).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _JSON: Final = ("content-type", b"application/json")
 def event_headers(
     event: type[Event], *, event_id: str | UUID, source: str, subject: str, time: datetime | str | None = None
 ) -> Headers:
-    """The headers of one event.
+    """Return the headers of one event.
 
     Args:
         event: The event's class; its ``TYPE`` becomes ``ce_type``.
         event_id: Unique within the source; the same for every copy of the same event.
-        source: The service that says so, e.g. ``/groundswell/verify``.
+        source: The service that publishes the event, e.g. ``/groundswell/verify``.
         subject: The petition's id.
-        time: When it happened, as a text in the form of RFC 3339 too; now, if not given.
+        time: When it happened, as a datetime or as RFC 3339 text; by default, now.
     """
     moment = time if isinstance(time, str) else (time or datetime.now(UTC)).isoformat()
     from_source, of_type = _repeated(source, event.TYPE)
@@ -46,16 +46,16 @@ def event_headers(
 
 @lru_cache
 def _repeated(source: str, event_type: str) -> tuple[tuple[str, bytes], tuple[str, bytes]]:
-    """The two headers that a service writes again and again."""
+    """Return the two headers that repeat from event to event."""
     return ("ce_source", source.encode()), ("ce_type", event_type.encode())
 
 
 class NotACloudEvent(ValueError):
-    """A record without the headers that every event has. The message names what is missing."""
+    """A record lacks the headers that every event has. The message names what is missing."""
 
 
 def read_attributes(headers: Sequence[tuple[str, bytes | None]]) -> tuple[str, str]:
-    """Id and type of the event in a record.
+    """Return id and type of the event in a record.
 
     Raises:
         NotACloudEvent: a required header is missing, is not UTF-8, or names another version of the specification.

@@ -1,4 +1,4 @@
-"""A record on its way to a topic."""
+"""A record to publish."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Headers = list[tuple[str, bytes]]
 
 
 class Record(NamedTuple):
-    """One record to publish. A tuple: thousands are made a second."""
+    """One record to publish. A tuple, because thousands are made per second."""
 
     key: bytes | None
     value: bytes | None
