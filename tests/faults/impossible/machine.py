@@ -112,7 +112,7 @@ class ImpossibleMachine(RuleBasedStateMachine):
 
     @rule(first=_acts, second=_acts, number=_numbers)
     def two_impossible_states_of_one_petition(self, first: Act, second: Act, number: int) -> None:
-        """Two at once, on one petition."""
+        """Two acts at once, on one petition."""
         self.ground.run(self._spoil((first, second), number))
 
     @rule(number=_numbers)

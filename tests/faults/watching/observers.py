@@ -1,6 +1,6 @@
-"""Watches one run from outside: topics, PostgreSQL, Redis, the public API and a stream, from its beginning to its end.
+"""Observes one run from outside, from beginning to end: topics, PostgreSQL, Redis, the public API and a stream.
 
-Everything is reached directly, so that what is done to the services' connections does not blind the observer.
+It reaches everything directly, so faults of the services' connections do not affect it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Observer:
     """`async with Observer(world, surge) as observer:` around a run, before its petitions are made.
 
     Attributes:
-        personal: what may be in no log, metric, key or header.
-        notes: what the run's faults say of their own records; `notes_of(world)` finds the same.
-        postgres: to ask PostgreSQL.
+        personal: data that may be in no log, metric, key or header.
+        notes: the notes of the run's faults about their own records; `notes_of(world)` returns the same.
+        postgres: reads PostgreSQL.
     """
 
     def __init__(self, world: World, surge: Surge) -> None:

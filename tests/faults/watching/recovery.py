@@ -53,7 +53,7 @@ class Recovery:
         return time.monotonic() - began
 
     async def count(self, petition_id: str) -> int:
-        """The public count; -1 while it cannot be read."""
+        """The public count, or -1 while it cannot be read."""
         try:
             answer = await self._world.http.get(f"{self._world.tally_url}/v1/petitions/{petition_id}/tally")
         except httpx.TransportError:
