@@ -16,7 +16,7 @@ from shared.kafka.records.headers import event_headers
 
 ORGANISATION: Final = "quillmere-neighbours"
 HOT: Final = "quillmere-ferry"
-"""The petition that everybody signs."""
+"""The hot petition."""
 
 
 def spread(count: int) -> list[str]:

@@ -41,7 +41,7 @@ LANES = 2
 
 
 class CaughtUp(CatalogueFeed):
-    """A catalogue that holds everything already."""
+    """A catalogue that is already complete."""
 
     def __init__(self) -> None:
         pass
