@@ -41,7 +41,7 @@ def environments() -> Path:
 async def running(
     example: str, environments: Path, system: System, folder: Path
 ) -> AsyncIterator[asyncio.StreamReader]:
-    """What an example prints, as a program of its own in its own environment."""
+    """The output of an example, run as a program in its own environment."""
     language = example.rpartition(".")[2]
     environment, program = environments / language, folder / example
     shutil.copy(EXAMPLES / example, program)

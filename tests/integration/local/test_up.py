@@ -1,4 +1,4 @@
-"""`groundswell up` as people use it: it keeps what it has, starts again what dies, and can be told to kill."""
+"""`groundswell up` as people use it: it keeps its state, restarts what dies, and kills on request."""
 
 import asyncio
 import json
@@ -91,7 +91,7 @@ class Up:
 
 @contextmanager
 def started(folder: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """`groundswell up` in `folder`, once it says that it is up; it is stopped as with Ctrl-C."""
+    """`groundswell up` in `folder`, as soon as it reports that it is up; it is stopped as with Ctrl-C."""
     command = [*COMMAND, "up", "--json", "--any-ports", "--state-dir", str(folder), *arguments]
     with (
         (folder.parent / f"{folder.name}.stderr").open("a") as said,

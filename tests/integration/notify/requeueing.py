@@ -38,7 +38,7 @@ class Feed:
 
 
 async def correct(desk: Desk, feed: Feed | None = None) -> None:
-    """Look once for what was corrected."""
+    """Search once for corrections."""
     found = cast("CatalogueFeed", feed or Feed(desk.catalogue))
     await Corrections(catalogue=desk.catalogue, feed=found, store=desk.store).requeue()
 

@@ -293,7 +293,7 @@ class Refusing:
 
 
 class Naming:
-    """A `process` that says which numbers it cannot apply."""
+    """A `process` that names the numbers that it cannot apply."""
 
     def __init__(self, *refused: int) -> None:
         self.refused = set(refused)

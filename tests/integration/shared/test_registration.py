@@ -72,7 +72,7 @@ async def test_records_are_in_hand_in_the_turn_in_which_they_were_polled(kafka: 
 
         async def watched(**options: Any) -> Any:
             records = await poll(**options)
-            if records:  # what runs next in the loop could look at the positions, which have moved
+            if records:  # code that runs next in the loop could read the positions, which have moved
                 asyncio.get_running_loop().call_soon(lambda: seen.append(read.subscriber.in_hand))
             return records
 

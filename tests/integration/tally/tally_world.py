@@ -280,7 +280,7 @@ class World:
                 await one.kill()
 
     async def _settle(self) -> list[str]:
-        """No more accidents: all facts are published, a last owner counts them, the zombies end. Then look."""
+        """No more failures: all facts are published, a last owner counts them, the zombies end. Then check."""
         self.quiet = True
         while any(done < len(rows) for done, rows in zip(self.published, self.ledger, strict=True)):
             self.publish()

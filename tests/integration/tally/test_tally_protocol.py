@@ -99,7 +99,7 @@ def with_commits_before_counting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_marks_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A milestone is told only by the call that reached it."""
+    """Only the call that reached a milestone returns it."""
     apply = Turned.apply
     told: set[tuple[str, int]] = set()
 

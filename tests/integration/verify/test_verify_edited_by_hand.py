@@ -1,4 +1,4 @@
-"""Rows that somebody deleted or edited by hand: what they are about is answered or set aside, and the others are decided."""
+"""Rows deleted or edited by hand: commands about them are answered or set aside, and the others are decided."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta

@@ -52,7 +52,7 @@ class CaughtUp(CatalogueFeed):
 
 @dataclass
 class Outcome:
-    """What commands come to, one after the other: the rules in their plainest form."""
+    """A reference model of the rules: the outcome of commands, one after the other."""
 
     states: dict[UUID, str] = field(default_factory=dict)
     ledger: list[tuple[UUID, str]] = field(default_factory=list)
