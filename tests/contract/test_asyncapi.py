@@ -1,4 +1,4 @@
-"""The AsyncAPI document of every service: the public parser reads it, and it is true of what is on the topics."""
+"""The AsyncAPI document of every service: the public parser reads it, and it matches the records on the topics."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from deploy.local.state import StackState
 from tests.support.waiting import eventually
 
 PATIENCE_SECONDS = 240
-"""Ten seconds for a start alone on two cores; a machine may be busy with other things."""
+"""A start takes ten seconds on two idle cores; a machine may be busy."""
 
 
 def blocks() -> list[str]:

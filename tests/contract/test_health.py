@@ -1,4 +1,4 @@
-"""/livez and /readyz: alive whatever happens, ready only with all it needs, and saying what is missing."""
+"""/livez and /readyz: always alive, ready only with everything it needs, and naming what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/metrics of every service: clean by promtool's rules, and true of what has happened."""
+"""/metrics of every service: valid by promtool's rules, and correct."""
 
 from __future__ import annotations
 

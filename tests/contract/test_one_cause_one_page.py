@@ -34,7 +34,7 @@ from tests.support.waiting import eventually
 CONFIGURATION = RULES.parent / "alertmanager.yml"
 
 _LAST = "GroundswellLast"
-"""An alert that nothing inhibits: once it is sent, what was to be sent before it has been."""
+"""An alert that nothing inhibits: when it is sent, all earlier notifications have been sent."""
 
 
 def program(*names: str) -> str:
@@ -217,7 +217,7 @@ async def test_a_cause_sends_one_page(cause: Cause, tmp_path: Path) -> None:
 
 
 async def all_sent(http: httpx.AsyncClient, people: People) -> None:
-    """Wait until Alertmanager has dealt with what it was sent: it sends one more page and ticket, which nothing mutes."""
+    """Wait until Alertmanager has processed all alerts: it then sends one more page and ticket, which nothing mutes."""
     number = str(len(people.told["pages"]) + len(people.told["tickets"]))
     last = [{"alertname": _LAST, "severity": severity, "cause": f"last-{number}"} for severity in ("page", "ticket")]
     await fire(http, last)

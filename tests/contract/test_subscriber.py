@@ -1,4 +1,4 @@
-"""The subscribers of docs/subscribing.md run as they are written there, each with nothing but what its first line installs."""
+"""The subscribers of docs/subscribing.md run unchanged, each with only what its first line installs."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _group(asked_by: ServiceName, service: str, lag: str, committed: str) -> Ser
 
 
 def _well() -> Series:
-    """What is seen of a system that is well, a signature a second coming in."""
+    """The series of a healthy system with one signature a second."""
     length = _BEFORE + _WHILE + _AFTER
     series: Series = {}
     for service in SERVICES:
@@ -124,7 +124,7 @@ def _held(service: ServiceName) -> Series:
 
 
 def _piles_up(service: ServiceName) -> Series:
-    """What the brokers say of a group that works off nothing."""
+    """The brokers' lag of a group that processes nothing."""
     return {
         **_group("ingest", service, _PILES_UP, _STANDS),
         **_group("tally", service, _PILES_UP, _STANDS),
@@ -132,7 +132,7 @@ def _piles_up(service: ServiceName) -> Series:
 
 
 def _late_after() -> Series:
-    """Once it goes on, what is counted has waited for long."""
+    """When it goes on, counted signatures have waited long."""
     late = _steps("0+0", "0+0", "10+10")
     none = _steps("0+0", "0+0", "0+0")
     bounds = buckets(

@@ -1,4 +1,4 @@
-"""Alerts of what is read from Kafka."""
+"""Alerts about consumers."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 
 COMMAND = [sys.executable, "-m", "deploy.cli"]
 PATIENCE_SECONDS = 180
-"""A whole start takes ten seconds; a machine may be busy with other things."""
+"""A whole start takes ten seconds on an idle machine; this one may be busy."""
 
 
 class Up:
@@ -72,7 +72,7 @@ class Up:
         self.accepted = number
 
     async def count(self, petition_id: str) -> int:
-        """What the page shows; -1 while there is none."""
+        """The count on the page; -1 while there is none."""
         try:
             page = await self.http.get(f"{self.state.tally_url}/p/{petition_id}")
         except httpx.TransportError:

@@ -1,4 +1,4 @@
-"""What the tests of mails that are sent again share."""
+"""Helpers for the tests of requeued mails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FERRY = "night-ferry"
 
 
 class Feed:
-    """A catalogue that has been read to its end, and what comes while it is caught up."""
+    """A catalogue that has been read to its end, with records that arrive while it catches up."""
 
     def __init__(self, catalogue: Catalogue, *news: PetitionChanged, behind: bool = False) -> None:
         self.catalogue, self.news, self.behind = catalogue, list(news), behind

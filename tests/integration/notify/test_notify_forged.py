@@ -1,4 +1,4 @@
-"""What tally did not decide leaves as no mail, and no row that cannot be holds up the others."""
+"""Milestones that tally did not decide are not mailed, and impossible rows do not block others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batch consumer's contract, on a real broker: what is invalid, what passes by itself, what is a bug, what a stop leaves."""
+"""The batch consumer's contract, on a real broker: invalid records, transient errors, bugs, and stops."""
 
 import asyncio
 import time

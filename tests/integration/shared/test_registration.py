@@ -1,4 +1,4 @@
-"""What `RawSubscriber` relies on in FastStream, held against FastStream and Kafka as they are."""
+"""The behaviour of FastStream on which `RawSubscriber` relies, checked with the installed FastStream and Kafka."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

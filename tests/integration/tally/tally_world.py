@@ -1,4 +1,4 @@
-"""Tally's real parts in a world of accidents: what test_tally_protocol runs, one seed after the other."""
+"""tally's real code in a world of failures, run by test_tally_protocol, one seed after the other."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ class World:
         self.saved = {str(key): await self.redis.hgetall(key) for key in await self.redis.keys("tally:*")}
 
     async def lose(self) -> None:
-        """Redis comes back older, or empty. Its identity is another then."""
+        """Redis returns with older data, or empty, and with a new identity."""
         async with self.redis.pipeline(transaction=True) as pipe:
             pipe.flushdb()
             if self.random.random() < 0.6:

@@ -1,4 +1,4 @@
-"""Redis loses state and counts come back from the ledger: on real Valkey and PostgreSQL, without chance."""
+"""Redis loses state and counts are rebuilt from the ledger: on real Valkey and PostgreSQL, deterministic."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any

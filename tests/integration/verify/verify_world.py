@@ -1,4 +1,4 @@
-"""Verify's real parts in a world of accidents: what test_verify_protocol runs, one seed after the other."""
+"""verify's real code in a world of failures, run by test_verify_protocol, one seed after the other."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from deploy.local.parts.service import ServiceProcess
 HOST = "localhost"
 USER = "groundswell"
 REDIS_RIGHTS = "~* -@all +@read +@write +@scripting +@transaction +@connection +info +time"
-"""What tally may do, as `docs/encrypted-connections.md` recommends."""
+"""tally's rights, as in `docs/encrypted-connections.md`."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def redis_with_tls() -> str | None:
 
 
 class SecuredRedis(Process):
-    """Redis that listens for TLS alone, with one user who may do what tally does, and no default user."""
+    """Redis with TLS only, one user with tally's rights, and no default user."""
 
     def __init__(self, *, identity: Identity, data_dir: Path, log_dir: Path) -> None:
         super().__init__(name="redis", log_file=log_dir / "redis.log")

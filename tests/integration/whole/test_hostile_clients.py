@@ -346,7 +346,7 @@ async def test_readers_of_streams_that_take_nothing_are_ended_and_cost_little_me
     signers = range(0)
 
     async def all_ended() -> bool:
-        """They stay connected and take nothing; what they do not take is a few updates."""
+        """They stay connected and do not read; they miss only a few updates."""
         nonlocal signers
         signers = range(signers.stop, signers.stop + 20)
         await system.surge(PETITION, signers, name="Ann Watched")

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("needs_apache")
 SIGNATURES: Final = 1_000
 PORTION: Final = 50
 SECONDS: Final = 90.0
-"""What takes longer never comes. On an idle machine it is a few."""
+"""Seconds after which something is considered lost. An idle machine needs a few."""
 
 _numbers = count(1)
 

@@ -47,7 +47,7 @@ OTHER: Final = (
 )
 """Other input of clients and operators: idempotency keys, wrong credentials, requested addresses, passwords."""
 WORDS: Final = ("plantedactor", "plantedreason")
-"""What an operator writes who erases a signature: for the table of erasures, and for the commands' topic."""
+"""An operator's actor and reason of an erasure, for the table of erasures and the commands' topic only."""
 HOME: Final = {SIGNATURES_SUBMITTED.name, SIGNATURES_SUBMITTED.dlq}
 
 

@@ -1,4 +1,4 @@
-"""What a petition may not be: settings that can never match, texts that show nothing, addresses that no mail reaches."""
+"""Invalid petitions: settings that can never match, invisible texts, addresses that no mail reaches."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the Kafka client cannot unpack is passed over in its place, and nothing else is: on the client's own classes."""
+"""Records that the Kafka client cannot unpack are skipped, and no others, with the client's own classes."""
 
 import struct
 import time
