@@ -1,4 +1,4 @@
-"""The sender on a real PostgreSQL and a real SMTP server: the mails and their recipients, and the effect of a server's answers."""
+"""The sender on a real PostgreSQL and SMTP server: the mails and their recipients, and the effect of a server's answers."""
 
 from __future__ import annotations
 
