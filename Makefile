@@ -1,4 +1,4 @@
-# Everything starts here, on a machine with Python >= 3.11 and make. `make help` prints the targets: the text behind `##`.
+# Needs Python >= 3.11 and make only. `make help` prints each target with the text after its `##`.
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
@@ -37,11 +37,11 @@ up: setup  ## run the whole system on this machine, until Ctrl-C
 demo: setup  ## send a surge through the whole system and check it to the last signature
 	$(BIN)/groundswell demo $(ARGS)
 
-# No server, no browser, no program but Python. Each file stays in one process, in its order.
+# Needs only Python: no server, no browser. Each file runs in one process, in order.
 unit: setup  ## tests that need no server, in a minute (ARGS="-k signer" for some)
 	$(BIN)/pytest -q -n 2 --dist loadfile --hypothesis-profile unit $(UNIT) $(ARGS)
 
-# .tools/bin holds programs that were unpacked there instead of being installed.
+# .tools/bin may hold programs that are not installed on the machine.
 test: setup  ## all tests, on real parts (ARGS="tests/unit -k signer" for some)
 	$(BIN)/python -m tests.needs
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/pytest $(ARGS)
@@ -54,7 +54,7 @@ faults-mutants: setup  ## break the protocol on purpose and see that the fault r
 	$(BIN)/python -m tests.needs kafka
 	$(BIN)/python -m tests.faults.mutants $(ARGS)
 
-# What only the benchmark needs comes on top of what is there.
+# `--inexact` keeps installed packages: the benchmark's are added to them.
 bench: setup  ## speed and cost, beside floors and peers; an hour when whole (ARGS="accept road --quick --json bench.json")
 	$(UV) sync --locked --inexact --extra local --group bench --no-python-downloads --python $(PYTHON)
 	$(BIN)/python -m tests.needs bench
@@ -70,7 +70,7 @@ check: setup  ## style, types, import rules, deploy files, generated files
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/proposal.yml
 	$(BIN)/groundswell generated --check
 
-# Not part of `check`: its answer changes without a change of ours, and it sends the packages' names to api.osv.dev.
+# Not part of `check`: its result changes without a change here, and it sends the packages' names to api.osv.dev.
 audit-packages: .tools/uv/$(UV_VERSION)  ## known vulnerabilities of all pinned packages; asks osv.dev
 	$(UV) audit --locked
 

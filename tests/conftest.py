@@ -1,15 +1,15 @@
-"""The real parts, for every test that asks for them: started once per run, when the first test needs them.
+"""The real servers (parts) of the tests, started once per run, when the first test needs them.
 
-`kafka` (Apache Kafka; the embedded broker where Apache Kafka cannot be had), `valkey`, `postgres` and `mailbox` are
+`kafka` (Apache Kafka; the embedded broker where Apache Kafka is not available), `valkey`, `postgres` and `mailbox` are
 `deploy.local.parts.process.Process`es: besides their `url` they have `stop`, `kill`, `pause`, `resume`, `start` and `restart`.
 All tests share them, so a test uses topics, keys, databases and addresses of its own, and leaves a part running.
 
-`system` is the whole of Groundswell on parts of its own, which a test may stop, kill and restart as it likes: the next
-test that asks for `system` finds everything running and ready again. Tests use petitions of their own.
+`system` is the whole of Groundswell on parts of its own, which a test may stop, kill and restart: for the next test that asks
+for `system` everything is running and ready again. Tests use petitions of their own.
 
 Environment:
     GROUNDSWELL_TEST_BROKER: `embedded` to run on the embedded broker on purpose (it starts in 50 ms).
-    GROUNDSWELL_REQUIRE_APACHE: `1` makes it a failure when Apache Kafka cannot be had, as in CI.
+    GROUNDSWELL_REQUIRE_APACHE: `1` makes the run fail when Apache Kafka is not available, as in CI.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from deploy.local.stack import Stack
     from tests.support.system import System
 
-# How long an example takes says nothing on a machine that runs a broker and four services beside it.
+# No deadline: on a machine that also runs a broker and four services, the time of an example says nothing.
 hypothesis.settings.register_profile("tests", deadline=None)
 # `make unit`: the same examples every time, and fewer of them.
 hypothesis.settings.register_profile("unit", deadline=None, max_examples=40, derandomize=True)
@@ -67,14 +67,14 @@ async def apache_is_here(pytestconfig: pytest.Config) -> bool:
 
 @pytest.fixture
 def needs_apache(*, apache_is_here: bool) -> None:
-    """For a test that says something about Apache Kafka only: skip it where that cannot be had."""
+    """For a test about Apache Kafka only: skip it where that is not available."""
     if not apache_is_here:
         pytest.skip("Apache Kafka cannot be had here")
 
 
 @pytest.fixture(scope="session")
 async def kafka(*, apache_is_here: bool, parts_dir: Path) -> AsyncIterator[KafkaBroker]:
-    """A Kafka broker; `kind` and `idempotence` say which and what it can."""
+    """A Kafka broker; `kind` says which, `idempotence` whether it supports idempotent producers."""
     broker: KafkaBroker = EmbeddedKafka(log_dir=parts_dir)
     if apache_is_here:
         broker = ApacheKafka(data_dir=parts_dir / "kafka", log_dir=parts_dir)
@@ -150,7 +150,7 @@ async def system(running_stack: Stack) -> AsyncIterator[System]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say loudly when tests that are meant for Apache Kafka ran on the embedded broker."""
+    """Print a warning when tests that are meant for Apache Kafka ran on the embedded broker."""
     if reason := config.stash.get(_without_apache, None):
         terminalreporter.section("APACHE KAFKA WAS NOT TESTED", sep="!", red=True, bold=True)
         terminalreporter.line(reason)

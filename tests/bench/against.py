@@ -1,9 +1,8 @@
 """``groundswell bench SCENARIO … --against REF``: this tree against another commit, in turns on the same machine.
 
 The other commit is checked out beside the benchmark's data, with an environment of its own from its own lock file, and
-measures itself with its own benchmark. A turn is one round of every scenario. The two take turns as A B, B A, A B, …: what
-the machine does meanwhile, also what it does more and more, falls on both alike. A figure's ratio is the median of the
-ratios of its pairs.
+measures itself with its own benchmark. A turn is one round of every scenario. The order of turns is A B, B A, A B, …, so other
+load on the machine, even a growing one, affects both alike. A figure's ratio is the median of the ratios of its pairs.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from deploy.local.parts.process import PartFailed
 from tests.bench.results.figures import Figure, at_most_times, figure
 
 AT_MOST: Final = 1.03
-"""What a figure of CPU may cost, compared with the other commit: what is above is a change and no chance any more."""
+"""The limit of a CPU figure's ratio to the other commit: above it is a change, not noise."""
 JUDGED: Final = "µs"
-"""The unit of the figures that are judged. Rates and latencies at full speed depend on whatever else runs."""
+"""The unit of the figures that are judged. Rates and latencies at full speed depend on other load."""
 ROUNDS: Final = 5
 
 Figures = Mapping[str, Mapping[str, Any]]
-"""What one turn measured, by the figures' names, as in the document of ``--json``."""
+"""The figures of one turn, by name, as in the document of ``--json``."""
 
 
 class Tree:
@@ -39,7 +38,7 @@ class Tree:
 
     Args:
         root: Where it is.
-        name: What it is called in the table.
+        name: Its name in the table.
     """
 
     def __init__(self, root: Path, name: str) -> None:
@@ -68,7 +67,7 @@ def this_tree() -> Tree:
 
 
 def other_tree(ref: str, folder: Path, repository: Path = PROJECT_ROOT) -> Tree:
-    """A commit of the repository, checked out and set up under `folder`; what is there from another time is used again.
+    """A commit of the repository, checked out and set up under `folder`; an existing checkout is used again.
 
     Raises:
         PartFailed: there is no such commit, or it cannot be set up.
@@ -78,7 +77,7 @@ def other_tree(ref: str, folder: Path, repository: Path = PROJECT_ROOT) -> Tree:
     root = folder / sha[:12]
     if not root.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        # A clone, not a worktree: nothing of it is left in the repository when somebody deletes the folder.
+        # A clone, not a worktree: when the folder is deleted, nothing of it is left in the repository.
         _run(["git", "clone", "--quiet", "--shared", "--no-checkout", repository, root], folder, "cannot clone")
         _run(["git", "checkout", "--quiet", "--detach", sha], root, f"cannot check out {ref}")
     # `make bench` installs what the benchmark needs; asked for help, it measures nothing.
@@ -92,7 +91,7 @@ def compare(here: Tree, other: Tree, options: Sequence[str], rounds: int, told: 
     Args:
         options: Scenarios and options of ``groundswell bench``, the same for both.
         rounds: Turns of each.
-        told: Is told what is measured next.
+        told: Called with what is measured next.
 
     Raises:
         PartFailed: one of them could not be measured.
@@ -106,17 +105,17 @@ def compare(here: Tree, other: Tree, options: Sequence[str], rounds: int, told: 
 
 
 def compared(here: Sequence[Figures], other: Sequence[Figures], name: str) -> list[Figure]:
-    """A figure for each that both measured in all their turns, with the median of the turns' ratios.
+    """A figure for each that both trees measured in all their turns, with the median of the turns' ratios.
 
     Args:
-        here, other: What was measured, turn by turn.
-        name: What the other one is called.
+        here, other: The figures, turn by turn.
+        name: The other tree's name.
     """
     pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for ours, theirs in zip(here, other, strict=True):
         for figure_name in ours.keys() & theirs.keys():
             pair = ours[figure_name]["value"], theirs[figure_name]["value"]
-            if None not in pair:  # what never came
+            if None not in pair:  # infinite: never reached
                 pairs[figure_name].append(pair)
     return [
         _figure(figure_name, here[0][figure_name], pairs[figure_name], name)

@@ -31,7 +31,7 @@ def _figures_of(name: str, scale: Scale, state_dir: Path) -> list[Figure]:
 def run_apart(name: str, scale: Scale, state_dir: Path) -> list[Figure]:
     """The figures of one scenario, run on new parts and in a process of its own.
 
-    What a client of one scenario leaves behind is nothing to the next, and if one crashes, the others still run.
+    Leftovers of a scenario's clients do not affect the next one, and if one crashes, the others still run.
 
     Raises:
         PartFailed, BrokenProcessPool: it could not be run.

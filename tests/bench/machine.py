@@ -1,4 +1,4 @@
-"""Where and of what a benchmark was measured."""
+"""The machine and the versions of a benchmark."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deploy.local import PROJECT_ROOT
 
 
 def machine() -> dict[str, Any]:
-    """Processor, memory, system and versions; nothing that names the machine."""
+    """Processor, memory, system and versions; nothing that identifies the machine."""
     return {
         "processor": _processor(),
         "cores": psutil.cpu_count(),

@@ -1,4 +1,4 @@
-"""How much a scenario does: all of it, or just enough to see that it works."""
+"""The size of scenarios: full, or just enough to check that they work."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Scale:
     """The size of a benchmark.
 
     Attributes:
-        is_quick: small numbers. The figures then show that everything runs, and nothing else.
-        repeat: measured rounds. In each round every subject (ours, peers, floors) has its turn, so that what the
-            machine does meanwhile falls on all alike; a figure is the median of the rounds.
+        is_quick: small numbers. The figures then show only that everything runs.
+        repeat: measured rounds. In each round every subject (ours, peers, floors) has its turn, so that other load on
+            the machine affects all alike; a figure is the median of the rounds.
         warm_seconds: load that is not measured, before each measurement: code paths, caches and the broker's compiler.
         seconds: length of one measurement under constant load.
     """
@@ -27,7 +27,7 @@ class Scale:
 
     @classmethod
     def full(cls, repeat: int | None = None) -> Scale:
-        """The numbers that the goals are about."""
+        """The sizes for which the goals apply."""
         return cls(is_quick=False, repeat=repeat or 3, warm_seconds=5.0, seconds=10.0)
 
     @classmethod
@@ -36,5 +36,5 @@ class Scale:
         return cls(is_quick=True, repeat=repeat or 1, warm_seconds=1.0, seconds=3.0)
 
     def pick(self, full: Number, *, quick: Number) -> Number:
-        """A number of a scenario's own: `full`, or `quick` when that was asked for."""
+        """A scenario's own number: `full`, or `quick` in a quick run."""
         return quick if self.is_quick else full

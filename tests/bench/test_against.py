@@ -1,4 +1,4 @@
-"""Two trees in turns: which pairs make a ratio, what is judged, and that a tree measures itself with its own code."""
+"""Two trees in turns: pairs and ratios, the judged figures, and that each tree measures itself with its own code."""
 
 import subprocess
 import sys

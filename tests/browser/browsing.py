@@ -1,4 +1,4 @@
-"""How the browser tests look at pages: nothing on a page may fail, be refused, or come from somewhere else."""
+"""Pages in the browser tests: nothing on a page may fail, be refused, or come from another origin."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ async def opened(
     refusals: Sequence[int] = (),
     **context: Any,
 ) -> AsyncIterator[Page]:
-    """A page in a context of its own. At the end: no error on its console, no request but to its host and `also`.
+    """A page in a new context. At the end: no error on its console, no request except to its host and `also`.
 
     Args:
         browser: Where to open it.
         url: What to open.
         javascript: Whether scripts run.
-        also: Further URLs whose origins it may ask.
+        also: Further URLs whose origins it may request.
         refusals: HTTP statuses that are expected; Chromium writes one line about each.
         context: What `Browser.new_context` takes: viewport, color_scheme, ….
     """

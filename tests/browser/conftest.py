@@ -1,4 +1,4 @@
-"""The browser of the browser tests: Debian's Chromium, one for all of them; every page gets a context of its own."""
+"""The browser of the browser tests: Debian's Chromium, one for all of them; every page gets a new context."""
 
 from __future__ import annotations
 

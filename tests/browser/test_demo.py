@@ -1,4 +1,4 @@
-"""The demo as it is run from the command line, and its organisation's page in a browser afterwards."""
+"""The demo from the command line, and its organisation's page in a browser afterwards."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SUPPORTERS = 111_236
 
 @pytest.fixture(scope="module")
 async def demo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[dict[str, Any], StackState]]:
-    """`groundswell demo --keep --json`: what it said, and where its stack still runs."""
+    """`groundswell demo --keep --json`: its output, and where its stack still runs."""
     folder: Path = tmp_path_factory.mktemp("demo")
     with (folder / "stderr").open("wb") as said:
         process = await asyncio.create_subprocess_exec(

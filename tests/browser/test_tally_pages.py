@@ -99,7 +99,7 @@ async def test_a_signer_fills_the_form_in_and_is_thanked(
     pages = ""
 
     async def ingest(request: Request) -> Response:
-        """Stands in for ingest: takes the form as a browser sends it, and sends the browser to the thank-you page."""
+        """A stand-in for ingest: it takes the browser's form and redirects to the thank-you page."""
         received.append({"petition": request.path_params["petition_id"], **(await request.form())})
         return RedirectResponse(f"{pages}/p/{request.path_params['petition_id']}/thanks", 303)
 

@@ -14,7 +14,7 @@ _AT_LEAST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems")
 
 
 def breaks(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What in `new` breaks events or readers of `old`, one sentence each; empty if nothing does."""
+    """Changes in `new` that break events or readers of `old`, one sentence each; empty if there are none."""
     return _breaks("", old, new, old.get("$defs", {}), new.get("$defs", {}))
 
 

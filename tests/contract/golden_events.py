@@ -102,7 +102,7 @@ def golden_file(event: type[Event]) -> Path:
 
 
 def golden(example: Event) -> dict[str, Any]:
-    """What a golden file holds: an event as it is written today, and the schema it is written by."""
+    """The content of a golden file: an event as it is written today, and its schema."""
     return {"event": json.loads(example.model_dump_json()), "schema": type(example).model_json_schema()}
 
 

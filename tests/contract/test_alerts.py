@@ -110,7 +110,7 @@ def test_every_alert_is_shown_both() -> None:
 
 
 def test_a_promise_that_is_not_kept_is_found_out(tmp_path: Path) -> None:
-    """The test of the tests above: an alert that does not fire, and one that does, are told by promtool."""
+    """A test of the tests above: promtool reports an alert that should fire and does not, and the reverse."""
     case = CASES[0]
     for series, labels in ((case.stays[0], list(case.labels)), (case.fires, [])):
         with pytest.raises(AssertionError, match=case.alert):
@@ -127,7 +127,7 @@ def exported() -> dict[str, dict[str, set[str]]]:
 
 
 def expressions() -> Iterator[tuple[str, str, dict[str, str]]]:
-    """Every metric that a rule reads: the alert, the metric, and what is asked of its labels."""
+    """Every metric that a rule reads: the alert, the metric, and the label matchers."""
     for alert, rule in ALERTS.items():
         for metric, matchers in re.findall(r"\b((?:groundswell|process)_\w+|up)\b(?:\{([^}]*)\})?", rule["expr"]):
             yield alert, metric, dict(re.findall(r'(\w+)(?:!?=~?)"([^"]*)"', matchers))

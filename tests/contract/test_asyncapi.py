@@ -1,4 +1,4 @@
-"""The AsyncAPI document of every service: the public parser reads it, and it is true of what is on the topics."""
+"""The AsyncAPI document of every service: the public parser reads it, and it matches the records on the topics."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ async def documents(running_stack: Stack) -> dict[ServiceName, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 async def parsed(node: str, documents: dict[ServiceName, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What the public parser says of the documents, and what it finds in them. It takes a second to load: once for all."""
+    """The public parser's findings about the documents. It takes a second to load, so it runs once for all."""
     return await parse(node, documents)
 
 
 async def parse(node: str, documents: Mapping[ServiceName | str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What the public parser says of these documents, by their names."""
+    """The public parser's findings about these documents, by name."""
     process = await asyncio.create_subprocess_exec(
         node, PARSER / "parse.mjs", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
@@ -211,7 +211,7 @@ async def command(system: System, signature: str, change: str, **body: str) -> N
 
 
 async def events_of(petition: str, topic: str, system: System) -> list[ConsumerRecord[Any, Any]]:
-    """The records about petitions of this test: others write some that nobody can read, on purpose."""
+    """The records about petitions of this test: other tests write unreadable ones on purpose."""
     return [record for record in await system.records(topic) if f'"petition_id":"{petition}'.encode() in record.value]
 
 

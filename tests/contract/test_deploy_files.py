@@ -1,7 +1,7 @@
 """Dockerfile, Compose file and Prometheus configuration agree with each other, with the code, and with their linters.
 
-No container is built here. What a build or a start would find out late (a misspelt variable, a missing target, a port
-that nobody listens on) is found by comparing the files.
+No container is built here. Comparing the files finds early what a build or a start would find late: a misspelt variable, a
+missing target, a port without a listener.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is on the topics stays readable: events of today's golden files, and whoever subscribes to them."""
+"""Events stay compatible: today's code reads the golden files, and subscribers can read what it writes."""
 
 import copy
 import json

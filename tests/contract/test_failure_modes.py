@@ -1,4 +1,4 @@
-"""docs/failure-modes.md tells of every fault that the harness plays, and names nothing that is not there."""
+"""docs/failure-modes.md describes every fault that the harness plays, and everything that it names exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/petition-sites.md, "Your first petition": its two blocks run as they stand there, `make up` included."""
+"""docs/petition-sites.md, "Your first petition": its two blocks run unchanged, `make up` included."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deploy.local.state import StackState
 from tests.support.waiting import eventually
 
 PATIENCE_SECONDS = 240
-"""Ten seconds for a start alone on two cores; a machine may be busy with other things."""
+"""A start takes ten seconds on two idle cores; a machine may be busy."""
 
 
 def blocks() -> list[str]:
@@ -38,7 +38,7 @@ def checkout(tmp_path: Path) -> Path:
 
 @contextmanager
 def running(block: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A block in a terminal of its own, ended with Ctrl-C."""
+    """A block in a separate terminal, ended with Ctrl-C."""
     with (folder / "said").open("wb") as said:
         terminal = subprocess.Popen(
             ["bash", "-e", "-c", block], cwd=folder, stdout=said, stderr=said, start_new_session=True

@@ -1,4 +1,4 @@
-"""/livez and /readyz: alive whatever happens, ready only with all it needs, and saying what is missing."""
+"""/livez and /readyz: always alive, ready only with everything it needs, and naming what is missing."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ def part_of(system: System, dependency: str) -> Process:
 
 @dataclass(frozen=True)
 class Said:
-    """What /readyz says: the code, the status, and what is not ok by the check's name."""
+    """The answer of /readyz: the code, the status, and the failing checks by name."""
 
     code: int
     status: str
     wrong: dict[str, str]
 
     def is_what(self, service: ServiceName, away: set[str]) -> bool:
-        """Whether this is what `service` should say while `away` is away: these by name, and nothing that is there.
+        """Whether this is the expected answer of `service` while `away` is away: exactly these checks fail.
 
-        Its own work may or may not have come to a standstill yet. If it has, it says what it waits for.
+        Its consumer may or may not be held already. If it is, the check says what it waits for.
         """
         wrong = dict(self.wrong)
         waiting = wrong.pop("consumer", None)
@@ -103,7 +103,7 @@ async def test_a_service_that_has_all_it_needs_is_ready(service: ServiceName, sy
 
 
 async def are_named(system: System, away: set[str]) -> None:
-    """Wait until each service says what it should while `away` is away; all live."""
+    """Wait until each service gives the expected answer while `away` is away; all live."""
 
     async def as_expected() -> bool:
         assert all(await asyncio.gather(*(lives(system, service) for service in SERVICES)))
@@ -135,7 +135,7 @@ async def dead(system: System, away: list[str]) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def frozen(system: System, away: list[str]) -> AsyncIterator[None]:
-    """These parts stand still: their connections stay open, and nothing is answered. They go on at the end."""
+    """Freeze these parts: their connections stay open, without answers. Resume them at the end."""
     parts = [part_of(system, dependency) for dependency in away]
     for part in parts:
         part.pause()
@@ -171,7 +171,7 @@ async def test_parts_that_hang_are_named_by_those_that_use_them(away: list[str],
 
 @pytest.mark.parametrize(("away", "service"), [("redis", "tally"), ("postgres", "verify")])
 async def test_work_that_stands_still_is_not_put_down_to_kafka(away: str, service: ServiceName, system: System) -> None:
-    """A batch is in hand when the part stops to answer: it is what the consumer waits for, and Kafka is well."""
+    """A batch is being processed when the part stops answering: the consumer waits for the part, and Kafka answers."""
     petition = f"held-by-{away}-in-{service}"
     await system.start_petition(petition)
     await system.surge(petition, range(1))
@@ -226,7 +226,7 @@ async def test_signatures_are_taken_in_while_only_ingest_and_kafka_are_there(sys
 
 @asynccontextmanager
 async def started_with_nothing_there(system: System, log_dir: Path) -> AsyncIterator[list[ServiceProcess]]:
-    """A further process of each service, told addresses where nobody answers."""
+    """A further process of each service, with addresses that do not answer."""
     nobody = f"127.0.0.1:{free_port()}"
     environment = {
         **system.stack.environment,

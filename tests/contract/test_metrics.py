@@ -1,4 +1,4 @@
-"""/metrics of every service: clean by promtool's rules, and true of what has happened."""
+"""/metrics of every service: valid by promtool's rules, and correct."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ async def test_the_lag_of_every_partition_is_shown_and_falls_to_0(service: Servi
 
 
 async def group_lags(system: System, asked_by: ServiceName) -> dict[str, float]:
-    """How far each group is behind, as a service was told by the brokers."""
+    """The lag of each group, as a service read it from the brokers."""
     now = await samples(system, asked_by)
     lags = {
         group.name: now.get(f'groundswell_group_lag_records{{group="{group.name}",topic="{group.topic.name}"}}')

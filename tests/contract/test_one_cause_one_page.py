@@ -1,4 +1,4 @@
-"""One cause pages once: promtool says which alerts a cause fires, and a real Alertmanager what it sends of them."""
+"""One cause pages once: promtool finds the alerts that a cause fires, and a real Alertmanager the notifications."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.support.waiting import eventually
 CONFIGURATION = RULES.parent / "alertmanager.yml"
 
 _LAST = "GroundswellLast"
-"""An alert that nothing inhibits: once it is sent, what was to be sent before it has been."""
+"""An alert that nothing inhibits: when it is sent, all earlier notifications have been sent."""
 
 
 def program(*names: str) -> str:
@@ -149,7 +149,7 @@ class Alertmanager(Process):
 
 
 class People:
-    """Who is told: a webhook that keeps what it is sent, by receiver."""
+    """A webhook that keeps the notifications, by receiver."""
 
     def __init__(self) -> None:
         self.told: dict[str, list[dict[str, Any]]] = {"pages": [], "tickets": []}
@@ -171,11 +171,11 @@ class People:
             await serving
 
     def names(self, receiver: str) -> set[str]:
-        """The alerts that it was told of."""
+        """The alerts that it was notified of."""
         return {alert["labels"]["alertname"] for told in self.told[receiver] for alert in told["alerts"]}
 
     async def have(self, receiver: str, alert: str) -> None:
-        """Wait until it was told of an alert."""
+        """Wait for the notification of an alert."""
 
         async def told() -> bool:
             return f"Groundswell{alert}" in self.names(receiver)
@@ -183,7 +183,7 @@ class People:
         await eventually(told, f"{receiver} have {alert}")
 
     def notifications(self, receiver: str) -> int:
-        """How often it was told of something, the last alert apart."""
+        """The number of notifications, without the last alert."""
         return sum(
             any(alert["labels"]["alertname"] != _LAST for alert in told["alerts"]) for told in self.told[receiver]
         )
@@ -217,7 +217,7 @@ async def test_a_cause_sends_one_page(cause: Cause, tmp_path: Path) -> None:
 
 
 async def all_sent(http: httpx.AsyncClient, people: People) -> None:
-    """Wait until Alertmanager has dealt with what it was sent: it sends one more page and ticket, which nothing mutes."""
+    """Wait until Alertmanager has processed all alerts: it then sends one more page and ticket, which nothing mutes."""
     number = str(len(people.told["pages"]) + len(people.told["tickets"]))
     last = [{"alertname": _LAST, "severity": severity, "cause": f"last-{number}"} for severity in ("page", "ticket")]
     await fire(http, last)

@@ -29,7 +29,7 @@ CONFIG = {
     "operations": [
         {
             # A petition has rules that JSON Schema cannot say: milestones rise, it opens before it closes, target ids
-            # are all different. What is set must be named, and If-Match must name the state that is there.
+            # are all different. Fields with a value must be named, and If-Match must name the present state.
             "include-operation-id": "change_petition",
             "checks": {
                 "positive_data_acceptance": {"expected-statuses": ["2xx", "401", "409", "412", "422"]},
@@ -50,7 +50,7 @@ CONFIG = {
             "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "401", "404", "409", "410", "422"]}},
         },
         {
-            # To the document a batch is text; that a line is wrong is said in its result, with 207 for the batch.
+            # In the document a batch is text; a wrong line is reported in its result, with 207 for the batch.
             "include-operation-id": "sign_batch",
             "checks": {
                 "negative_data_rejection": {"enabled": False},
@@ -76,7 +76,7 @@ def lines(_: schemathesis.SerializationContext, value: object) -> bytes:
 
 @dataclass(frozen=True)
 class Address:
-    """Where ingest is, and a signature of its that is decided: it stands where the document has an example's id."""
+    """ingest's address, and a decided signature that replaces the id of the document's examples."""
 
     url: str
     signature_id: str

@@ -1,4 +1,4 @@
-"""The subscribers of docs/subscribing.md run as they are written there, each with nothing but what its first line installs."""
+"""The subscribers of docs/subscribing.md run unchanged, each with only what its first line installs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def environments() -> Path:
 async def running(
     example: str, environments: Path, system: System, folder: Path
 ) -> AsyncIterator[asyncio.StreamReader]:
-    """What an example prints, as a program of its own in its own environment."""
+    """The output of an example, run as a program in its own environment."""
     language = example.rpartition(".")[2]
     environment, program = environments / language, folder / example
     shutil.copy(EXAMPLES / example, program)

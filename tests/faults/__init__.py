@@ -1,7 +1,7 @@
-"""The fault harness: surges through the whole system while everything under it is made to fail, and the count proved.
+"""The fault harness: surges through the whole system under injected faults, with a proof of the count afterwards.
 
 `groundswell faults` (or `python -m tests.faults`) runs a campaign. How a run goes, from the top: `campaign` starts a
 `world` (real Kafka, PostgreSQL, Valkey, SMTP, the four services) and plays runs in it; `schedule` draws the faults of a
-run from the `catalogue` by its seed; `run` sends a `surge`, starts the faults meanwhile, waits for quiet; `observers` see
-the system from outside; `invariants` and `logs` say what is wrong with what was seen.
+run from the `catalogue` by its seed; `run` sends a `surge`, starts the faults meanwhile, waits for quiet; `observers` watch
+the system from outside; `invariants` and `logs` check what they saw.
 """

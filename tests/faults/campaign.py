@@ -1,4 +1,4 @@
-"""A campaign: many runs in one world, which keeps everything that the runs before left in it."""
+"""A campaign: many runs in one world, which keeps the data of earlier runs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ async def play(
 ) -> CampaignResult:
     """Play runs `first` to `first + runs - 1` of the campaign with this seed.
 
-    After a run that failed, its logs and timeline are kept aside and the next run gets a new world: what one run broke
-    must not be counted against the others.
+    After a failed run its logs and timeline are saved and the next run gets a new world, so that damage of one run does not
+    count against the others.
 
     Raises:
         PartFailed: the parts or services could not be started at all.
@@ -58,7 +58,7 @@ async def play(
 
 
 def _keep(world: World, place: Path) -> Path:
-    """Copy logs and timeline to where no later world removes them."""
+    """Copy logs and timeline to a place that later worlds do not clean up."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     shutil.copytree(world.logs, place / "logs")

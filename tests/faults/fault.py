@@ -1,4 +1,4 @@
-"""What a fault is."""
+"""The type of faults."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 class NotPlayed(Exception):
-    """There was nothing for the fault to hit, though the run tried to bring it about. The message says what was missing.
+    """The fault found nothing to hit, though the run tried to bring it about. The message says what was missing.
 
     It does not count as played, and the result of the run names it.
     """
 
 
 class Broken(RuntimeError):
-    """What the fault itself looks at is not as it has to be. The message says what: it is a violation."""
+    """A check of the fault itself failed. The message is a violation."""
 
 
 Act = Callable[["World", Random], Awaitable[None]]
@@ -31,10 +31,10 @@ class Fault:
 
     Attributes:
         kind: its name in schedules, reports and on the command line: ``verify-killed``.
-        touches: what it works on: names of services, ``kafka``, ``redis``, ``postgres``, ``smtp``, ``clock``. Faults
+        touches: what it affects: names of services, ``kafka``, ``redis``, ``postgres``, ``smtp``, ``clock``. Faults
             that touch the same thing take turns, all others may overlap.
-        act: injects the fault, lets it last, lifts it. Returns when the cause is gone and what was killed has been
-            started again, though it need not be ready yet. Lifts the fault also when it is cancelled. All of its
+        act: injects the fault, keeps it for a while, removes it. Returns when the cause is gone and killed processes have
+            been restarted, though they need not be ready yet. Removes the fault also when it is cancelled. All of its
             randomness comes from the `Random` that it is given.
     """
 

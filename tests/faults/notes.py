@@ -1,4 +1,4 @@
-"""What the faults of a run put on topics themselves: only with this can a check tell their records from lost ones."""
+"""Records that the faults of a run write to topics themselves, so that the checks can tell them from lost ones."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Place = tuple[str, int, int]
 Headers = Sequence[tuple[str, bytes | None]]
 
 SACRIFICE: Final = "sacrifice-"
-"""The id of every petition that is there to be spoiled begins like this; no petition of a run does."""
+"""Prefix of the ids of sacrificial petitions, whose data faults spoil by hand; no petition of a run has it."""
 
 BY_HAND: Final = "x-written-by-hand"
-"""A header of records that no service has written: observers pass over them, but for their dead letters."""
+"""A header of records that no service wrote: observers skip them, except for their dead letters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """A record that has to end as a dead letter.
+    """A record that must become a dead letter.
 
     Attributes:
-        reason: what its dead letter has to say.
-        digest: of key, value and headers; None when the dead letter cannot hold it, and has to say so.
+        reason: the reason that its dead letter must have.
+        digest: of key, value and headers; None when the dead letter cannot hold the record, and must say so.
     """
 
     reason: str
@@ -39,12 +39,12 @@ class Planted:
 
 @dataclass(slots=True)
 class Spoiled:
-    """What was written by hand about petitions that are there to be spoiled; exactly that is no surprise.
+    """What faults wrote by hand about sacrificial petitions; the checks expect exactly that.
 
     Attributes:
-        removed: (lane, position) of ledger rows that were taken away.
-        leapt: (lane, position) of ledger rows that were put far ahead: the positions before them are empty.
-        letters: by petition, the reasons of the dead letters that may follow of it.
+        removed: (lane, position) of ledger rows that were deleted.
+        leapt: (lane, position) of ledger rows that were moved far ahead: the positions before them are empty.
+        letters: by petition, the reasons of the dead letters that may follow.
     """
 
     removed: set[tuple[int, int]] = field(default_factory=set)
@@ -54,15 +54,15 @@ class Spoiled:
 
 @dataclass(slots=True)
 class RunNotes:
-    """Of one run.
+    """Notes of one run.
 
     Attributes:
         petitions: the run's petitions that may be named by records that faults write; the first is the busiest.
-        starts: where each partition of a topic ended when the run began.
-        planted: dead letters to come.
-        earlier: the same of earlier runs, whose records may be delivered again.
-        accepted: signatures that a fault put on the topic itself, beside ingest; each counts like one that was answered
-            202.
+        starts: the end of each partition of a topic when the run began.
+        planted: expected dead letters.
+        earlier: expected dead letters of earlier runs, whose records may be redelivered.
+        accepted: signatures that a fault wrote to the topic itself, bypassing ingest; each counts like one that was
+            answered with 202.
         spoiled: what was written by hand so far, in this run and those before it.
         cause_moment: brings about what a fault waits for; see `tests.faults.breaking.moments`.
     """
@@ -89,12 +89,12 @@ def begin_notes(world: World, petitions: Sequence[str], starts: dict[str, dict[i
 
 
 def notes_of(world: World) -> RunNotes:
-    """The notes of the run that is under way in `world`."""
+    """The notes of the current run in `world`."""
     return _notes.setdefault(world, RunNotes())
 
 
 def digest_of(key: bytes | None, value: bytes | None, headers: Headers) -> str:
-    """A fingerprint of a whole record; None and empty differ, and so does the order of headers."""
+    """A digest of a whole record. None and empty give different digests, and so do different orders of headers."""
     whole = hashlib.sha256()
     for name, content in (("key", key), ("value", value), *headers):
         whole.update(f"{name}\0{-1 if content is None else len(content)}\0".encode())

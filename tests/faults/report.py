@@ -1,4 +1,4 @@
-"""What a campaign tells people: a progress bar while it runs, a line per run, tables at the end."""
+"""A campaign's output for people: a progress bar, a line per run, tables at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.faults.schedule import RunPlan
 
 
 class Report:
-    """Writes to standard error, so that standard output is left to the result."""
+    """Writes to standard error; standard output is for the result."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -43,7 +43,7 @@ class Report:
         self._progress.stop()
 
     def stage(self, text: str) -> None:
-        """Something that is not part of a run."""
+        """A message that is not part of a run."""
         self._progress.reset(self._task, description=escape(text), run="", total=None)
 
     def run_begins(self, plan: RunPlan) -> None:
@@ -55,12 +55,12 @@ class Report:
         self._progress.update(self._task, description=escape(stage), completed=done, total=of)
 
     def run_passed(self, result: RunResult) -> None:
-        """A run ended well."""
+        """A run passed."""
         self._console.print(f"run {result.number}: [green]ok[/], {_figures(result)}", highlight=False)
         self._not_played(result)
 
     def run_failed(self, plan: RunPlan, result: RunResult, kept: Path) -> None:
-        """A run ended badly: say what is wrong, what was played, and how to play it again."""
+        """A run failed: print what is wrong, what was played, and how to repeat it."""
         self._console.print(f"run {result.number}: [red]FAILED[/], {_figures(result)}", highlight=False)
         self._not_played(result)
         for violation in result.violations:

@@ -1,4 +1,4 @@
-"""What came of a run, and of a campaign."""
+"""The results of a run and of a campaign."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 @dataclass(slots=True)
 class RunResult:
-    """What came of one run.
+    """The result of one run.
 
     Attributes:
-        signatures: how many submissions were accepted with 202.
+        signatures: the number of submissions that were answered with 202.
         faults: kinds that were played.
-        not_played: kinds that found nothing to hit, each with what was missing.
+        not_played: kinds that found nothing to hit, each with the reason.
         recoveries: (kind, seconds until a signature sent at the fault's end was counted and all services were ready).
-        violations: what should not be, a sentence each. Empty: the run passed.
+        violations: a sentence each. Empty: the run passed.
         lost, double, milestones_double: the three numbers that must be 0.
         mail_window: mails sent again with the same Message-ID because the SMTP server's answer was lost.
     """
@@ -44,14 +44,14 @@ class RunResult:
 
 @dataclass(slots=True)
 class CampaignResult:
-    """What came of all runs of a campaign."""
+    """The results of all runs of a campaign."""
 
     seed: int
     runs: list[RunResult] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Whether there were runs, and all of them passed."""
+        """Whether there were runs and all passed."""
         return bool(self.runs) and all(run.ok for run in self.runs)
 
     @property

@@ -1,4 +1,4 @@
-"""One run: a surge, faults meanwhile, quiet, and what was right about it."""
+"""One run: a surge with faults, quiet, and the checks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FAULT_SECONDS: Final = 240.0
 _KNOWN_SECONDS: Final = 30.0
 
 Progress = Callable[[str, int, int], None]
-"""Told what goes on, and how many of how many submissions are accepted."""
+"""Called with the current activity, and how many of how many submissions are accepted."""
 
 
 def _silent(_stage: str, _done: int, _of: int) -> None:
@@ -48,8 +48,8 @@ class Run:
     Args:
         world: running, ready, and quiet.
         plan: what to play.
-        progress: told how far it is.
-        stuck_seconds: how long nothing may move before what is missing counts as lost.
+        progress: called with the progress.
+        stuck_seconds: after so long without a change, missing signatures count as lost.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Run:
         self._under_way: list[str] = []
 
     async def play(self) -> RunResult:
-        """Play the plan to its end, and check everything."""
+        """Play the whole plan, then check everything."""
         began = time.monotonic()
         world, surge, result = self._world, self._surge, self._result
         world.timeline.run = self._plan.number
@@ -156,14 +156,14 @@ class Run:
         except* NotAccepted as errors:
             self._violated(f"NotAccepted: {errors.exceptions[0]}")
         finally:
-            self._sent = True  # faults that wait for more than came must not wait on
+            self._sent = True  # the surge is over: faults that wait for more of it must go on
 
     def _on_accepted(self, accepted: int) -> None:
         self._accepted = accepted
         self._tell("surge")
 
     def _too_early(self, accepted: int) -> bool:
-        """Whether faults that should have begun still wait for their turn: the surge must not be over without them."""
+        """Whether due faults still wait for their turn: the surge must not end before they have begun."""
         slack = self._plan.signatures // 20
         return any(planned.after + slack <= accepted for planned in self._plan.faults if planned not in self._begun)
 
@@ -190,7 +190,7 @@ class Run:
                 self._tell("surge")
 
     async def _act(self, place: int, fault: Fault) -> bool:
-        """Play a fault; whether there was anything for it to hit."""
+        """Play a fault; returns whether there was anything to hit."""
         try:
             async with asyncio.timeout(_FAULT_SECONDS):
                 await fault.act(self._world, self._plan.random(f"fault/{place}"))
@@ -204,7 +204,7 @@ class Run:
 
     @asynccontextmanager
     async def _in_turn(self, touches: frozenset[str]) -> AsyncIterator[None]:
-        """Hold what a fault touches; in one order for all, so that no two wait for each other."""
+        """Lock what a fault touches, always in the same order, so that no two deadlock."""
         async with AsyncExitStack() as held:
             for name in sorted(touches):
                 await held.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
@@ -213,7 +213,7 @@ class Run:
     # -------------------------------------------------------------------------------------------- after the faults
 
     async def _withdraw(self) -> None:
-        """Withdraw some signatures that count: a count that can only rise would hide half of the protocol."""
+        """Withdraw some signatures that count: a count that only rises would leave half of the protocol untested."""
         self._tell("withdrawing")
         signers = self._surge.signatures_of(self._surge.prefix + "side")
         once = [signatures for signatures in signers.values() if len(signatures) == 1]
@@ -222,8 +222,8 @@ class Run:
             decided = {signature_id: await self._decided(signature_id) for signature_id in signatures}
             standing = [signature_id for signature_id, state in decided.items() if state == "verified"]
             if len(standing) != 1:
-                continue  # which of them counts, and that it does so once, is for the checks to say
-            # By way of the last duplicate, if there is one: the signature that stands is withdrawn all the same.
+                continue  # the checks decide which of them counts, and that it counts once
+            # By the id of the last duplicate, if there is one: this withdraws the signature that stands.
             named = [signature_id for signature_id in signatures if signature_id not in standing] or standing
             answer = await self._command(named[-1], "withdraw")
             if answer.status_code != httpx.codes.ACCEPTED:
@@ -235,7 +235,7 @@ class Run:
         return await self._world.http.post(url, headers=self._world.admin)
 
     async def _decided(self, signature_id: str) -> str:
-        """What verify has made of a signature, once it has."""
+        """verify's outcome of a signature, as soon as there is one."""
         url = f"{self._world.ingest_urls[0]}/v1/signatures/{signature_id}"
         async with asyncio.timeout(_KNOWN_SECONDS):
             while (state := await self._state(url)) in ("", "submitted"):

@@ -1,4 +1,4 @@
-"""Which faults a run has, and when: decided by the campaign's seed and the run's number alone."""
+"""Which faults a run has, and when. Only the campaign's seed and the run's number decide it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.faults.fault import Fault
 
 _FIRST_PART: Final = 0.08
 _LAST_PART: Final = 0.85
-"""Faults start between these parts of the surge, so that all of them meet traffic."""
+"""Faults start between these parts of the surge, so that each happens under traffic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """All that decides a run.
+    """Everything that determines a run.
 
     Attributes:
         number: of the run in its campaign, from 1.
@@ -41,7 +41,7 @@ class RunPlan:
     faults: tuple[Planned, ...]
 
     def random(self, purpose: str) -> Random:
-        """A source of randomness for one purpose; the same at every repetition."""
+        """A source of randomness for one purpose, the same at every repetition."""
         return Random(f"{self.seed}/{self.number}/{purpose}")
 
 
@@ -54,7 +54,7 @@ def plan(
     rate: float = 1_200.0,
     faults: int = 6,
 ) -> RunPlan:
-    """Plan one run. Over a campaign, every fault of the catalogue comes up equally often, to within one."""
+    """Plan one run. Over a campaign all faults of the catalogue are equally frequent, to within one."""
     drawn = [_card(catalogue, seed, (number - 1) * faults + place) for place in range(faults)]
     random = Random(f"{seed}/{number}/times")
     parts = sorted(random.uniform(_FIRST_PART, _LAST_PART) for _ in drawn)
@@ -63,7 +63,7 @@ def plan(
 
 
 def _card(catalogue: Sequence[Fault], seed: int, place: int) -> Fault:
-    """The card at `place` of an endless row of shuffled decks, each of which holds the whole catalogue."""
+    """The fault at `place` in an endless sequence of shuffled copies of the catalogue."""
     deck_number, index = divmod(place, len(catalogue))
     deck = sorted(catalogue, key=lambda fault: fault.kind)
     Random(f"{seed}/deck/{deck_number}").shuffle(deck)

@@ -1,4 +1,4 @@
-"""A small campaign, the same every time: some fault of every part, on the real system."""
+"""A small campaign, always the same: a fault of every part, on the real system."""
 
 from __future__ import annotations
 

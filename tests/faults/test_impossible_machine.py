@@ -1,7 +1,7 @@
-"""Nothing holds the line for ever: programs of impossible states, on the real services.
+"""No impossible state blocks processing for ever: random programs of such states, on the real services.
 
 Environment:
-    GROUNDSWELL_IMPOSSIBLE_EXAMPLES: how many programs, others every time. Without it a few, and always the same.
+    GROUNDSWELL_IMPOSSIBLE_EXAMPLES: the number of programs, different ones every time. Without it a few, always the same.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SETTINGS = settings(
     database=None,
     print_blob=True,
     report_multiple_bugs=False,
-    # Real services: a program that fails is kept as it is, for each try takes seconds and finds another world.
+    # Real services: a failing program is not shrunk, because each try takes seconds and finds another state.
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
@@ -38,7 +38,7 @@ SETTINGS = settings(
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[type[ImpossibleMachine]]:
-    # hypothesis calls from outside of any loop, so the system has a loop of its own, beside that of the other tests.
+    # hypothesis calls from outside any event loop, so the system has a loop of its own.
     with asyncio.Runner() as runner:
         world = World(tmp_path)
         runner.run(world.start())

@@ -1,4 +1,4 @@
-"""What happened when, for people who look for the cause of a violation."""
+"""A timeline of events, for finding the cause of a violation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 class Timeline:
-    """Writes one JSON object a line, at once, so that a harness that is killed leaves all of it.
+    """Writes one JSON object a line and flushes it, so that the timeline of a killed harness is complete.
 
     Args:
-        file: where to; lines are added.
+        file: is appended to.
     """
 
     def __init__(self, file: Path) -> None:
@@ -22,7 +22,7 @@ class Timeline:
         file.parent.mkdir(parents=True, exist_ok=True)
 
     def note(self, what: str, **facts: object) -> None:
-        """Write down that `what` happened now."""
+        """Record that `what` happened now."""
         line = {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "seconds": round(time.monotonic() - self._began, 3),

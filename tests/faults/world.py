@@ -1,7 +1,7 @@
 """The system under attack: real parts, the four services, and a proxy in front of every part that services talk to.
 
 The services reach Kafka, Valkey, PostgreSQL and SMTP through the proxies only; the harness reaches them directly, so that
-a cut network blinds the services and not the observer.
+a cut network affects the services and not the observer.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from tests.faults.breaking.smtp_sink import SmtpSink
 from tests.faults.timeline import Timeline
 
 PARTITIONS: Final = 4
-"""Of every topic at the start; `signatures.submitted` gets more."""
+"""Partitions of every topic at the start; faults add some to `signatures.submitted`."""
 
 _SETTINGS: Final = {
-    # Sessions, leases and retries as short as they may be: a fault that lasts seconds must be longer than they are.
+    # Short sessions, leases and retries: a fault lasts seconds, and must last longer than they do.
     "KAFKA_SESSION_TIMEOUT_MS": "3000",
     "DRAIN_SECONDS": "3",
     "NOTIFY_COALESCE_SECONDS": "0.5",
@@ -46,10 +46,10 @@ _SETTINGS: Final = {
     "NOTIFY_POLL_SECONDS": "0.3",
     "NOTIFY_RETRY_FIRST_SECONDS": "0.5",
     "NOTIFY_RETRY_MOST_SECONDS": "2",
-    # Small batches: a fault then always falls between some of them.
+    # Small batches: a fault always falls between some of them.
     "VERIFY_MAX_RECORDS": "300",
     "TALLY_MAX_RECORDS": "300",
-    # An audit heals what was written by hand. What it heals of a run's own petitions it logs, and no rule explains that:
+    # Audits heal what was written by hand. When one heals a run's own petition, its log line has no rule that explains it:
     # the protocol itself failed to keep the count.
     "TALLY_AUDIT_SECONDS": "2",
     "INGEST_CLIENT_RATE": "off",
@@ -60,7 +60,7 @@ Command = Callable[[ServiceName], Sequence[str | Path]]
 
 
 class _Service(ServiceProcess):
-    """A service that may be started by another command, as a deliberately broken one is."""
+    """A service that is started by a command of the world, such as a deliberately broken one."""
 
     def __init__(
         self, service: ServiceName, command: Command | None, environment: Mapping[str, str], logs: Path, instance: int
@@ -73,22 +73,22 @@ class _Service(ServiceProcess):
 
 
 class World:
-    """Starts everything with `async with World(...) as world`, and stops it.
+    """The system: `async with World(...) as world` starts everything, and stops it at the end.
 
     Args:
-        state_dir: for data, logs and the timeline; logs and timeline stay.
-        service_command: what to run as a service instead of the service itself.
+        state_dir: for data, logs and the timeline; logs and timeline are kept.
+        service_command: a command to run instead of the service itself.
         settings: further settings of the services.
 
     Attributes:
         kafka, valkey, postgres, smtp: the parts.
         proxies: by part: ``kafka``, ``redis``, ``postgres``, ``smtp``.
         bootstrap_servers, redis_url, postgres_url: where the harness reaches the parts, without a proxy.
-        environment: what the services are told.
-        services: the instances of every service; the first is always there.
+        environment: the services' environment variables.
+        services: the instances of every service; the first always exists.
         failpoints: arms points inside the services.
-        clock: the file that tells the services' clocks how wrong to be.
-        timeline: what happened when.
+        clock: the file with the offset of the services' clocks.
+        timeline: records events.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class World:
         self.http = httpx.AsyncClient(timeout=10, verify=False, trust_env=False)  # plain HTTP, on loopback
 
     def _through(self, part: str, url: str, port: int) -> str:
-        """The address of a part, by way of its proxy."""
+        """The address of a part's proxy."""
         return url.replace(f"{LOOPBACK}:{port}", f"{LOOPBACK}:{self.proxies[part].port}")
 
     def _instance(self, service: ServiceName, number: int) -> ServiceProcess:
@@ -187,9 +187,9 @@ class World:
         return self
 
     def _wait_for_my_turn(self) -> None:
-        """One world at a time on a machine: two would starve each other, and every timeout would be a finding."""
+        """Only one world at a time on a machine: two would starve each other, and timeouts would look like faults."""
         self._turn = (Path(tempfile.gettempdir()) / "groundswell-world.lock").open("w")
-        fcntl.flock(self._turn, fcntl.LOCK_EX)  # given back by `stop`, or when this process ends, however it does
+        fcntl.flock(self._turn, fcntl.LOCK_EX)  # released by `stop`, or when this process ends in any way
 
     async def stop(self) -> None:
         """Stop everything and remove its data."""
@@ -203,7 +203,7 @@ class World:
         shutil.rmtree(self.state_dir / "data", ignore_errors=True)
         remove_leftovers()
         if self._turn is not None:
-            self._turn.close()  # the next world, perhaps of this very process, may start
+            self._turn.close()  # the next world may start, perhaps in this process
             self._turn = None
 
     async def __aenter__(self) -> Self:
@@ -248,7 +248,7 @@ class World:
         await asyncio.gather(*(process.wait_ready() for process in self.service_processes))
 
     async def not_ready(self) -> list[str]:
-        """The services that do not say at this moment that they are ready, with nothing away, each with the reason."""
+        """The services whose `/readyz` is not `ready` at this moment, each with the reason; degraded is not ready here."""
         names = []
         for process in list(self.service_processes):
             try:
@@ -256,7 +256,7 @@ class World:
             except httpx.TransportError as error:
                 names.append(f"{process.name}: {type(error).__name__}")
                 continue
-            if answer.json()["status"] != "ready":  # 200 with something away is not whole
+            if answer.json()["status"] != "ready":  # degraded: 200, but something is away
                 names.append(f"{process.name}: {answer.text[:300]}")
         return names
 

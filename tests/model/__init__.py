@@ -1,1 +1,1 @@
-"""The protocol as a state machine: random programs of accidents against the real verify, the real tally and the real Lua."""
+"""The protocol as a state machine: random programs of failures against the real verify, tally and Lua."""

@@ -1,4 +1,4 @@
-"""What must hold: after every happening, and in the end. Everything is looked at from outside, with its own arithmetic."""
+"""Invariants, after every event and at the end. Everything is read from outside and computed independently."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ class Rows:
 
 @dataclass(frozen=True)
 class Look:
-    """What PostgreSQL and Redis have at a moment when nobody moves."""
+    """The state of PostgreSQL and Redis at a moment when all actors are at rest."""
 
     rows: Rows
     tallies: dict[str, TallyState]
     trusted: frozenset[str]
-    """Petitions of which PostgreSQL says that their counts are right in the Redis that is there."""
+    """Petitions whose witness in PostgreSQL names the present Redis."""
 
 
 class Observer:
-    """Looks, and looks into PostgreSQL only when something there may have changed."""
+    """Reads the state; PostgreSQL only when something there may have changed."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -66,7 +66,7 @@ class Observer:
         self._run_id = ""
 
     async def look(self) -> Look:
-        """Take a look."""
+        """Read the state."""
         changes = self._world.database.changes.number
         if self._rows is None or changes != self._changes:
             self._rows, self._changes = await self._read_rows(), changes
@@ -112,7 +112,7 @@ def _state(fields: dict[str, str], minutes: dict[str, str]) -> TallyState:
 
 
 class Invariants:
-    """Watches one world."""
+    """Checks the invariants of one world."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -133,7 +133,7 @@ class Invariants:
         self._snapshots: dict[tuple[str, int], TallyUpdated] = {}
         self._shown: dict[str, TallyUpdated] = {}
         self._announced: dict[tuple[str, int], str] = {}
-        """The event of every milestone that is on its topic."""
+        """The event of every milestone on the topic."""
 
     async def check(self) -> None:
         """What holds at every moment."""
@@ -255,7 +255,7 @@ class Invariants:
     # ------------------------------------------------------------------------------------------------------ in the end
 
     async def check_settled(self) -> None:
-        """What holds when nothing is left to do."""
+        """Invariants when nothing is left to do."""
         await self.check()
         world = self._world
         seen = await self._observer.look()
@@ -300,7 +300,7 @@ class Invariants:
         require(shown.count == sum(shown.countries.values()) == minutes, f"break-downs do not add up: {shown}")
 
     async def check_told(self) -> None:
-        """What holds once everything was told again: all milestones that were reached are announced, and marked."""
+        """Invariants after everything was published again: all reached milestones are announced and marked."""
         await self.check_settled()
         seen = await self._observer.look()
         for petition_id, thresholds in self._world.thresholds.items():
@@ -313,10 +313,10 @@ class Invariants:
         require(not left, f"recorded and not announced: {left}")
 
     def _was_shown(self, petition_id: str, threshold: int) -> bool:
-        """Whether subscribers once saw a count that reached the threshold, also if it has fallen since.
+        """Whether subscribers once saw a count that reached the threshold, even if it has fallen since.
 
-        A milestone that was added later counts from there on. And what only a Redis that was lost had counted to its
-        height, a tally that was killed before it could record it, and withdrawals brought down, nobody knows of.
+        A milestone that was added later counts from then on. A peak is unknown if only a lost Redis had counted it, tally was
+        killed before it could record it, and withdrawals then lowered the count.
         """
         if self._world.losses or threshold in self._world.added[petition_id]:
             return False
@@ -325,7 +325,7 @@ class Invariants:
     # ---------------------------------------------------------------------------------------------------------- reading
 
     def _new(self, topic: str) -> list[tuple[int, Record]]:
-        """What is on a topic since the last look: (partition, record)."""
+        """New records of a topic since the last call: (partition, record)."""
         new = []
         for number, records in enumerate(self._world.log.partitions(topic)):
             new += [(number, record) for record in records[self._read[topic, number] :]]
@@ -333,7 +333,7 @@ class Invariants:
         return new
 
     def _event_of(self, topic: str, record: Record) -> str:
-        """The event's id. Its copies must all be the same."""
+        """The event's id. All its copies must be equal."""
         event = dict(record.headers)["ce_id"].decode()
         first = self._copies.setdefault((topic, event), record)
         require(first == record, f"event {event} was published in two ways: {first}, {record}")
@@ -341,7 +341,7 @@ class Invariants:
 
 
 def _tally_of(rows: Sequence[Any]) -> tuple[Any, ...]:
-    """What a tally that has counted these rows must have."""
+    """The tally that these rows must give."""
     countries: Counter[str] = Counter()
     minutes: Counter[int] = Counter()
     for row in rows:

@@ -19,22 +19,22 @@ T = TypeVar("T")
 
 
 class Log:
-    """Topics; a record once appended stays where it is."""
+    """Topics, append-only."""
 
     def __init__(self, partitions: Mapping[str, int]) -> None:
         self._topics: dict[str, list[list[Record]]] = {name: [[] for _ in range(n)] for name, n in partitions.items()}
 
     def append(self, topic: str, record: Record) -> None:
-        """Put a record into the partition of its key."""
+        """Append a record to the partition of its key."""
         parts = self._topics[topic]
         parts[partition_of(record.key or b"", len(parts))].append(record)
 
     def add_partition(self, topic: str) -> None:
-        """From now on keys may go elsewhere than before."""
+        """Add a partition: from now on keys may map to other partitions."""
         self._topics[topic].append([])
 
     def partitions(self, topic: str) -> list[list[Record]]:
-        """What is on a topic, partition by partition."""
+        """The records of a topic, by partition."""
         return self._topics[topic]
 
 
@@ -44,7 +44,7 @@ def polled(record: Record, *, partition: int, offset: int) -> ConsumerRecord[Any
 
 
 class LogProducer(EventProducer):
-    """Publishes with the promises of `shared.kafka.producing.producer`; every record is a step."""
+    """Publishes with the guarantees of `shared.kafka.producing.producer`; every record is a step."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -67,7 +67,7 @@ class LogProducer(EventProducer):
             try:
                 for record in part:
                     await self.publish(topic, record)
-            except OSError as error:  # of this partition only a prefix is there; the others are not affected
+            except OSError as error:  # of this partition only a prefix was written; the others are not affected
                 failed = error
         if failed is not None:
             raise failed
@@ -77,13 +77,13 @@ class LogProducer(EventProducer):
 
 
 class Group:
-    """A consumer group on one topic. A commit of an older generation, or of another's partitions, is refused."""
+    """A consumer group on one topic. It refuses a commit of an older generation or of another member's partitions."""
 
     def __init__(self, log: Log, topic: str) -> None:
         self.log, self.topic = log, topic
         self.generation = 0
         self.members: list[Consumer[Any]] = []
-        """Whoever lives. Who of them owns something, the last rebalance decided."""
+        """The living members. The last rebalance decided which of them own partitions."""
         self._owners: dict[int, Consumer[Any]] = {}
         self._committed: dict[int, int] = {}
         self.timed_out: Consumer[Any] | None = None
@@ -95,14 +95,14 @@ class Group:
 
     @property
     def has_orphans(self) -> bool:
-        """Whether a partition is nobody's, or a dead member's."""
+        """Whether a partition has no owner, or a dead one."""
         return any(self._owners.get(number) not in self.members for number in range(len(self.committed)))
 
     def rebalance(self, *, without: Consumer[Any] | None = None) -> None:
-        """A new generation. Members learn of it when they look; until then the owners of before are zombies.
+        """A new generation. Members notice it at their next poll; until then the previous owners are zombies.
 
         Args:
-            without: A member whose session timed out: it gets nothing, and does not know.
+            without: A member whose session timed out: it gets no partitions, without noticing.
         """
         self.generation += 1
         joined = [member for member in self.members if member is not without] or self.members
@@ -116,22 +116,22 @@ class Group:
         return {number for number, owner in self._owners.items() if owner is member}
 
     def commit(self, member: Consumer[Any], generation: int, ends: Mapping[int, int]) -> bool:
-        """Whether the group took the commit."""
+        """Whether the group accepted the commit."""
         if generation != self.generation or not ends.keys() <= self.owned_by(member):
             return False
         self._committed.update(ends)
         return True
 
     def reset(self, back: int) -> None:
-        """An operator sets the offsets back, by so many records in every partition."""
+        """Set the offsets back, as an operator would, by so many records in every partition."""
         self._committed = {number: max(0, offset - back) for number, offset in self._committed.items()}
         self.rebalance()
 
 
 class Consumer(Generic[T]):
-    """A member of a group, with the contract of `shared.kafka.consuming.consumer`: process, then commit; hold what fails.
+    """A member of a group, with the contract of `shared.kafka.consuming.consumer`: process, then commit; hold a failed batch.
 
-    The contract's parts that wait (backoff, drain budget) are left to whoever decides which actor goes on.
+    It does not implement waits (backoff, drain budget): the program decides which actor goes on.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Consumer(Generic[T]):
 
     @property
     def is_stale(self) -> bool:
-        """Whether the group has moved on without this member's knowing."""
+        """Whether this member has not noticed a new generation yet."""
         return self._generation != self.group.generation
 
     @property
@@ -189,9 +189,9 @@ class Consumer(Generic[T]):
         return records
 
     async def learn(self) -> None:
-        """Hear of the rebalance: let go of everything, take over what is ours now. The batch in hand is a zombie's then."""
+        """Notice the rebalance: give up all partitions, take over the new ones. The current batch becomes a zombie's."""
         if self.group.timed_out is self:
-            self.group.rebalance()  # it joins again
+            self.group.rebalance()  # it rejoins
         self._epoch += 1
         if self._on_revoked is not None and self._positions:
             await self._on_revoked(set(self._positions))
@@ -202,13 +202,13 @@ class Consumer(Generic[T]):
             await self._on_assigned(set(self._positions))
 
     async def finish(self, records: Sequence[ConsumerRecord[Any, Any]], epoch: int) -> None:
-        """Process a batch and commit it, or give it up because the partitions went elsewhere."""
+        """Process a batch and commit it, or abandon it because the partitions were reassigned."""
         decoded = [self._decode(one) for one in records]
         if await self.hold(lambda: self._process(decoded), epoch):
             await self.hold(lambda: self.commit(records, epoch), epoch)
 
     async def commit(self, records: Sequence[ConsumerRecord[Any, Any]], epoch: int) -> None:
-        """Commit the offsets behind a batch; what the group refuses, others do again."""
+        """Commit the offsets after a batch; if the group refuses, other members repeat the batch."""
         ends = {one.partition: one.offset + 1 for one in records}
         generation = self._generation
 
@@ -219,7 +219,7 @@ class Consumer(Generic[T]):
         await effect(ask, "offset")
 
     async def hold(self, step: Callable[[], Awaitable[None]], epoch: int) -> bool:
-        """Try a step until it succeeds. False: it was given up, the partitions are handed over."""
+        """Retry a step until it succeeds. False: it was abandoned, and the partitions are handed over."""
         while True:
             try:
                 await step()

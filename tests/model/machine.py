@@ -1,4 +1,4 @@
-"""The state machine: hypothesis writes programs of happenings, and cuts one that breaks something down to its core."""
+"""The state machine: hypothesis writes programs of events, and shrinks a failing one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEPS = st.integers(1, 40)
 AMID: st.SearchStrategy[Where] = st.sampled_from(
     (("commit", 1), ("publish", 1), ("offset", 1), ("script", 1), ("script", 2), ("publish", 2), 0, 1, 2, 3, 5, 8, 12)
 )
-# A process that has not counted since it was assigned asks with its first script where the fences are.
+# A process that has not counted since its assignment reads the fences with its first script.
 AMID_A_COUNT: st.SearchStrategy[Where] = st.sampled_from((("script", 2), ("script", 1), ("offset", 1), 0, 1, 4, 8))
 MOST_RECORDS = st.integers(1, 5)
 COUNTRIES = st.sampled_from(("NL", "BE", "NL", "BE", "ZZ"))
@@ -39,12 +39,12 @@ SIGNATURES: st.SearchStrategy[Signature] = st.tuples(
     COUNTRIES,
     st.sampled_from(("confirmed", "confirmed", "confirmed", "not confirmed", "earlier again")),
 )
-"""Of a new signer, or of an earlier one; the petition; the country; what follows at once."""
+"""A signature: a new or earlier signer, the petition, the country, and what follows at once."""
 A_FEW_SIGNATURES = st.lists(SIGNATURES, min_size=1, max_size=4)
 
 
 class ProtocolMachine(RuleBasedStateMachine):
-    """Signers, processes, accidents. Subclasses name the parts that it runs on."""
+    """Signers, processes, failures. Subclasses name the parts that it runs on."""
 
     runner: ClassVar[asyncio.Runner]
     parts: ClassVar[Parts]
@@ -82,8 +82,8 @@ class ProtocolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.signed)
     @rule(which=st.integers(0, 10), kind=st.sampled_from(COMES_AGAIN))
     def a_signer_comes_again(self, which: int, kind: type[ChangeCommand] | None) -> None:
-        """With the same command again, to confirm, with one that takes the signature back, or to be erased. The signature
-        may be a duplicate: then the command is about the one that it is a duplicate of."""
+        """Send the command again, confirm, withdraw, invalidate or erase. If the signature is a duplicate, the command applies to
+        the one that it is a duplicate of."""
         if kind is None:
             self.world.retry(which)
         else:
@@ -122,7 +122,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         after: int,
         most_records: int,
     ) -> None:
-        """Lanes change hands amid a batch, and their process does not know: it was paused, or cut off."""
+        """Lanes are reassigned during a batch, and their process does not notice: it was paused, or cut off."""
         self.signers_sign(signatures)
         self._do(self.world.hand_over("verify", which, where, (meanwhile, after), most_records))
 
@@ -130,7 +130,7 @@ class ProtocolMachine(RuleBasedStateMachine):
     def a_zombie_counts(
         self, which: int, signatures: list[Signature], where: Where, after: int, most_records: int
     ) -> None:
-        """The same of tally; the others count all of its batch meanwhile."""
+        """The same for tally; other processes count all of its batch meanwhile."""
         self.signers_sign(signatures)
         self._do(self.world.all_go_on("verify"))
         self._do(self.world.hand_over("tally", which, where, (40, after), most_records))

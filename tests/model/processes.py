@@ -1,4 +1,4 @@
-"""A verify and a tally process: the real parts, put together as their `app.py` does, on the simulated log."""
+"""A verify and a tally process: the real code, wired as in their `app.py`, on the simulated log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.turns import TurnLock, turn
 
 
 class _CaughtUp(CatalogueFeed):
-    """A catalogue that holds everything already."""
+    """A catalogue that is already complete."""
 
     def __init__(self) -> None:
         pass
@@ -37,7 +37,7 @@ class _CaughtUp(CatalogueFeed):
 
 
 class VerifyProcess:
-    """A process of verify: it consumes."""
+    """A verify process: it consumes."""
 
     def __init__(self, *, group: Group, database: Database, producer: LogProducer, catalogue: Catalogue) -> None:
         self.handler = VerifyHandler(
@@ -53,7 +53,7 @@ class VerifyProcess:
 
 
 class TallyProcess:
-    """A process of tally: it consumes, it watches, and it publishes snapshots, all at the same time."""
+    """A tally process: it consumes, watches and publishes snapshots concurrently."""
 
     def __init__(
         self, *, group: Group, database: Database, redis: Redis, producer: LogProducer, catalogue: Catalogue
@@ -84,7 +84,7 @@ class TallyProcess:
         self.actors = [StepActor(self.consumer.run), StepActor(self._watch), StepActor(self._tell)]
 
     def wait_five_minutes(self) -> None:
-        """So long that everything is told again."""
+        """Wait so long that everything is published again."""
         self.handler.watching.told_all_at -= 300
 
     async def _watch(self) -> None:

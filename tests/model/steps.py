@@ -1,7 +1,7 @@
 """Effects one at a time: an actor stops before each of its calls to the outside, where it may be overtaken or killed.
 
-A call may also fail on the way there or on the way back, which its caller cannot tell apart. Everything is stepped at the
-client: every statement and every commit in PostgreSQL, every command in Redis, every record that is published.
+A call may also fail before it arrives or before its answer does, which the caller cannot tell apart. Steps are at the client:
+every statement and every commit in PostgreSQL, every command in Redis, every published record.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ Fault = Literal["before", "after"]
 """Where a connection is cut: before the call arrived, or after it did and before its answer came back."""
 
 Point = Literal["statement", "commit", "command", "script", "publish", "offset"]
-"""What an actor stands before: in PostgreSQL a statement or a commit; in Redis plain commands or a script; in Kafka a record
+"""The next effect of an actor: in PostgreSQL a statement or a commit; in Redis plain commands or a script; in Kafka a record
 to publish or an offset to commit."""
 
 DEADLOCK_TIMEOUT_MS = 5
-"""Of the model's database. PostgreSQL looks for a deadlock once, that long after a wait began."""
+"""`deadlock_timeout` of the model's database: PostgreSQL checks for a deadlock once, this long after a wait began."""
 
 Where = int | tuple[Point, int]
-"""Somewhere in a batch: after so many effects, or before the first, second, ... effect of a kind from here on."""
+"""A place in a batch: after so many effects, or before the first, second, ... following effect of a kind."""
 
 _current: ContextVar[StepActor | None] = ContextVar("step_actor", default=None)
 
 
 class StepActor(Actor):
-    """Something that runs one effect at a time. It may have to wait for a row that another one's transaction has locked."""
+    """An actor that executes one effect at a time. It may have to wait for a row that another actor's transaction has locked."""
 
     def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
         super().__init__(work)
         self.fault: Fault | None = None
         self.before: Point | None = None
-        """What it does next. None: it has just begun, or waits for something that is no effect."""
+        """Its next effect. None: it has just begun, or waits for something else."""
         self.backend: int | None = None
-        """The PostgreSQL process that it last had a connection to."""
+        """The backend of its last PostgreSQL connection."""
         self.rounds = 0
-        """How often it was through with what there was to do."""
+        """How often it had nothing left to do."""
         self.waits = False
         """Whether it waits for a lock; it goes on by itself as soon as it can."""
 
     @property
     def at_rest(self) -> bool:
-        """Whether it stands before an effect, has ended, or has not begun."""
+        """Whether it is before an effect, has ended, or has not begun."""
         return self._task is None or self._stopped.is_set()
 
     def go_on(self) -> None:
-        """Let it do one effect, and what follows up to the next. Returns at once."""
+        """Let it execute one effect and run up to the next. Returns at once."""
         if not self.at_rest or self.ended:
             return
         self._stopped.clear()
@@ -70,7 +70,7 @@ class StepActor(Actor):
             self._resume.set_result(None)
 
     def raise_if_failed(self) -> None:
-        """Raise what it raised, if it did."""
+        """Raise its exception, if it raised one."""
         if self._task is not None and self._task.done() and not self._task.cancelled():
             self._task.result()
 
@@ -86,10 +86,10 @@ class StepActor(Actor):
 
 
 async def all_at_rest(actors: Iterable[StepActor], connection: asyncpg.Connection) -> None:
-    """Wait until every actor stands before an effect, or for a lock. What happens next is then decided by who goes on.
+    """Wait until every actor is before an effect or waits for a lock. The choice of the next actor then decides what happens.
 
     Args:
-        connection: Its own, to ask PostgreSQL who waits.
+        connection: Its own, to ask PostgreSQL which actors wait.
     """
     for actor in actors:
         if not actor.at_rest:
@@ -110,8 +110,7 @@ async def _at_rest(actor: StepActor, connection: asyncpg.Connection) -> None:
         elif actor.waits:
             return
         else:
-            # Wait until PostgreSQL has looked for a deadlock: of two that lock each other out, the one that came second is
-            # then always the one that fails.
+            # Wait until PostgreSQL has checked for a deadlock: then of two deadlocked actors always the second one fails.
             actor.waits = True
             await actor.rest(3 * DEADLOCK_TIMEOUT_MS / 1000)
     actor.waits = False
@@ -125,16 +124,16 @@ async def _waits_for_lock(actor: StepActor, connection: asyncpg.Connection) -> b
 
 
 def round_done() -> None:
-    """The actor is through with what there was to do."""
+    """The actor has nothing left to do."""
     if (actor := _current.get()) is not None:
         actor.rounds += 1
 
 
 async def effect(call: Callable[[], Awaitable[T]], point: Point) -> T:
-    """Do one thing that others can see; they may go on before it.
+    """Execute one effect that others can see; they may go on before it.
 
     Raises:
-        ConnectionResetError: the actor's fault was due: nothing was done, or it was and nobody heard of it.
+        ConnectionResetError: the actor's fault was due: the effect did not happen, or its answer was lost.
     """
     actor = _current.get()
     if actor is None:
@@ -156,13 +155,13 @@ async def effect(call: Callable[[], Awaitable[T]], point: Point) -> T:
 
 @dataclass
 class Changes:
-    """How often something was done that others may see the effect of: all that is not a transaction yet, or only reads."""
+    """The number of effects that others may see: not those of an open transaction, nor reads."""
 
     number: int = 0
 
 
 class _Statements:
-    """A pool's or a connection's statements, each a step."""
+    """The statements of a pool or a connection, each a step."""
 
     def __init__(self, real: Any, changes: Changes) -> None:
         self._real, self._changes = real, changes
@@ -233,7 +232,7 @@ class SteppedDatabase(Database):
 
 
 class _SteppedPipeline(Pipeline):
-    """One step, except that between any two scripts of it others' commands may come, as Redis allows."""
+    """One step; but other actors' commands may run between its scripts, as in Redis."""
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         if not self.scripts:

@@ -1,6 +1,6 @@
-"""The protocol as a whole, from the command to the milestone, under programs of accidents that hypothesis writes.
+"""The whole protocol, from the command to the milestone, under programs of failures that hypothesis writes.
 
-Broken on purpose, it is found out, by the same machine with the same settings.
+The same machine with the same settings must find protocols that are broken on purpose.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from tests.model.world import Parts, Violation
 from tests.support.databases import database_named, redis_numbered
 
 EXAMPLES = int(os.environ.get("GROUNDSWELL_MODEL_EXAMPLES", "0"))
-"""How many programs, others every time. Without it a few, and always the same: those of `SEED`."""
+"""The number of programs, different ones every time. Without it a few, always the same: those of `SEED`."""
 
 SEED = 7
 
 SETTINGS = settings(
     max_examples=EXAMPLES or 80,
-    database=None,  # nor does what a broken protocol fails in come back as an example for the right one
+    database=None,  # nor do failures of a broken protocol become examples for the right one
     stateful_step_count=30,
     deadline=None,
     print_blob=True,
@@ -61,7 +61,7 @@ async def parts_on(postgres: Postgres, valkey: Valkey) -> AsyncIterator[Parts]:
 
 @pytest.fixture(scope="module")
 def machine(postgres: Postgres, valkey: Valkey) -> Iterator[type[ProtocolMachine]]:
-    # hypothesis calls from outside of any loop, so the model has a loop of its own, beside that of the other tests.
+    # hypothesis calls from outside any event loop, so the model has a loop of its own.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         stack = AsyncExitStack()
         parts = runner.run(stack.enter_async_context(parts_on(postgres, valkey)))
@@ -82,7 +82,7 @@ def test_counts_are_the_ledgers_whatever_happens_and_wherever_it_happens(machine
 
 
 def without_fence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The script says where the fences are, but counts wherever they are."""
+    """The script returns the fences but counts without comparing them."""
     script = redis_store._script
 
     def without(name: str) -> str:
@@ -106,7 +106,7 @@ def with_commits_before_publishing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_replays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What verify has decided before is not published again."""
+    """verify does not publish again what it decided before."""
 
     async def nothing(*_: object) -> list[object]:
         return []
@@ -115,7 +115,7 @@ def without_replays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_witness(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody notices that this is another Redis than before."""
+    """tally does not notice that it talks to another Redis."""
 
     async def identity(_: object) -> str:
         return "always the same"
@@ -124,7 +124,7 @@ def without_witness(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_milestones_marked_before_publishing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A milestone is marked as announced, and then announced."""
+    """A milestone is marked as announced before it is announced."""
 
     async def announce(self: MilestoneAnnouncer, reached: Reached) -> None:
         recorded = await self._ledger.record_milestone(reached)
@@ -137,7 +137,7 @@ def with_milestones_marked_before_publishing(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def without_guard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rebuild goes in although the stored tally is ahead of it."""
+    """A rebuild is swapped in although the stored tally is ahead of it."""
     swap_in = TallyStore.swap_in
 
     async def always(self: TallyStore, petition_id: str, state: TallyState, **_: Any) -> Swap:
@@ -147,7 +147,7 @@ def without_guard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 UNTIL_FOUND = settings(SETTINGS, max_examples=400, phases=(Phase.generate,), print_blob=False)
-"""The same programs, but as many as it takes, and none is cut down: that it breaks is all there is to know."""
+"""The same programs, as many as needed, without shrinking: it matters only that one fails."""
 
 
 @pytest.mark.parametrize(

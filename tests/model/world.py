@@ -1,4 +1,4 @@
-"""One program's world: the log, the processes, and what may happen to them."""
+"""The world of one program: the log, the processes, and the events that may happen to them."""
 
 from __future__ import annotations
 
@@ -37,36 +37,36 @@ SUBMITTED, VERIFIED = SIGNATURES_SUBMITTED.name, SIGNATURES_VERIFIED.name
 REJECTED, TALLIES, MILESTONES = SIGNATURES_REJECTED.name, TALLIES_UPDATED.name, MILESTONES_REACHED.name
 
 PETITIONS: Final = (PATH, FERRY)
-"""Of two partitions of the facts, each has one. Signatures for the second need to be confirmed."""
+"""Two petitions, one in each partition of the facts. Signatures of the second need a confirmation."""
 
 MOST_PROCESSES: Final = 3
-"""Of a service: an owner, one that has just lost its partitions, and one that lost them long ago."""
+"""Processes of a service at most: an owner, one that has just lost its partitions, and one that lost them long ago."""
 
 Service = Literal["verify", "tally"]
 Afterwards = Literal["confirmed", "not confirmed", "earlier again"]
-"""What follows a signature at once: its confirmation, nothing, or a client's retry of the one that it repeats."""
+"""What follows a signature at once: its confirmation, nothing, or a client's retry."""
 Regrouping = Literal["all join", "one is late", "one more", "one hears of it"]
-"""The group divides the partitions among all its members, without one that was too slow to join, or with one more; or one
-that lost its partitions hears of it, perhaps amid a batch that it could not finish in time."""
+"""The group divides the partitions among all its members, without one that was too slow to join, or with one more; or one that
+lost its partitions notices it, perhaps during a batch that it could not finish in time."""
 Accident = Fault | Literal["kill"]
 
 
 class Violation(AssertionError):
-    """Something that must always hold does not."""
+    """An invariant is violated."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The real parts under the processes."""
+    """The real PostgreSQL and Redis under the processes."""
 
     database: Database
     connection: asyncpg.Connection
-    """To look at what there is, beside the pool of the processes."""
+    """Reads the state, apart from the processes' pool."""
     redis: Redis
     stepped_redis: Redis
 
     async def empty(self) -> None:
-        """As on the first day."""
+        """Restore the initial state."""
         await self.connection.execute(
             "DELETE FROM ledger; DELETE FROM signatures; DELETE FROM erasures; DELETE FROM milestones; DELETE FROM redis_witness"
         )
@@ -74,7 +74,7 @@ class Parts:
 
 
 class World:
-    """Everything there is. Each method is one happening."""
+    """The whole world. Each method is one event."""
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
@@ -100,7 +100,7 @@ class World:
     # ----------------------------------------------------------------------------------------------- signers and ingest
 
     def sign(self, again: int | None, petition_id: str, country: str, then: Afterwards) -> None:
-        """A new signer signs; or the signer of an earlier signature does again, counted back from the last."""
+        """A new signer signs, or the signer of an earlier signature, counted back from the last, signs again."""
         number = len(self.signed) + 1
         email: dict[str, Any] = {}
         if again is not None and self.signed:
@@ -116,13 +116,13 @@ class World:
             self.retry(0 if again is None else again + 1)
 
     def retry(self, which: int) -> None:
-        """A client sends again what it has sent, some time later. Which: counted back from the last."""
+        """A client repeats an earlier request, counted back from the last."""
         command, key = self._signed(which)
         later = command.submitted_at + timedelta(hours=1)
         self._submit(command.model_copy(update={"submitted_at": later}), key)
 
     def change(self, which: int, kind: type[ChangeCommand]) -> None:
-        """A signature is confirmed, withdrawn, invalidated or erased. Which: counted back from the last."""
+        """A signature, counted back from the last, is confirmed, withdrawn, invalidated or erased."""
         command, key = self._signed(which)
         at = command.submitted_at + timedelta(minutes=5)
         self._submit(change(kind, command.signature_id.int, petition_id=command.petition_id, at=at), key)
@@ -137,13 +137,13 @@ class World:
         self.log.append(SUBMITTED, Record(key, command.model_dump_json().encode(), headers))
 
     def add_lane(self) -> None:
-        """A partition is added to the commands' topic: some signers' commands go elsewhere from now on."""
+        """A partition is added to the commands' topic: some signers' keys map to another partition from now on."""
         self.grown = True
         self.log.add_partition(SUBMITTED)
         self.verify_group.rebalance()
 
     async def add_milestone(self, petition_id: str, threshold: int) -> None:
-        """The petition gets a milestone that its count may have passed already."""
+        """The petition gets a milestone that its count may already have passed."""
         if threshold not in self.thresholds[petition_id]:
             self.added[petition_id].add(threshold)
         self.thresholds[petition_id] = sorted({*self.thresholds[petition_id], threshold})
@@ -166,7 +166,7 @@ class World:
         return self.verify_group if service == "verify" else self.tally_group
 
     def start(self, service: Service) -> None:
-        """One more process; the group divides the partitions anew."""
+        """One more process starts; the group reassigns the partitions."""
         process: VerifyProcess | TallyProcess
         if service == "verify":
             process = VerifyProcess(
@@ -200,7 +200,7 @@ class World:
     async def begin_a_batch(
         self, service: Service, which: int, where: Where, most_records: int
     ) -> VerifyProcess | TallyProcess:
-        """A process takes a batch, if there is anything to read, and goes on up to somewhere in it."""
+        """A process takes a batch, if there are records, and runs up to a place in it."""
         for process in self.processes(service):
             process.consumer.most_records = most_records
         all_ = [self._process(service, which + place) for place in range(len(self.processes(service)))]
@@ -214,7 +214,7 @@ class World:
     async def hand_over(
         self, service: Service, which: int, where: Where, steps: tuple[int, int], most_records: int
     ) -> None:
-        """A process loses its partitions amid a batch without knowing; the others go on; then the first."""
+        """A process loses its partitions during a batch without noticing; the others go on, then the first."""
         while len(self.processes(service)) < 2:
             self.start(service)
         meanwhile, after = steps
@@ -228,12 +228,12 @@ class World:
     async def accident_amid_a_batch(
         self, service: Service, which: int, where: Where, most_records: int, what: Accident
     ) -> None:
-        """A process is killed somewhere in a batch, or its connection is cut there."""
+        """A process is killed at a place in a batch, or its connection is cut there."""
         process = await self.begin_a_batch(service, which, where, most_records)
         await self._happens_to(process, 0, service, what)
 
     async def accident(self, service: Service, which: int, task: int, what: Accident) -> None:
-        """A process is killed wherever it is, or the next call of one of its actors is cut."""
+        """A process is killed where it is, or the next call of one of its actors is cut."""
         await self._happens_to(self._process(service, which), task, service, what)
 
     async def _happens_to(
@@ -245,7 +245,7 @@ class World:
             process.actors[task % len(process.actors)].fault = what
 
     async def regroup(self, service: Service, how: Regrouping, which: int) -> None:
-        """Partitions change hands, or a process hears that they have."""
+        """Partitions are reassigned, or a process notices that they were."""
         group = self.group(service)
         if how == "one more":
             if len(group.members) < MOST_PROCESSES:
@@ -258,13 +258,13 @@ class World:
             group.rebalance(without=group.members[which % len(group.members)] if late else None)
 
     async def take_turns(self, turns: Sequence[tuple[int, int]]) -> None:
-        """One actor goes on after the other: (which, how many effects)."""
+        """Actors go on one after the other: (actor, number of effects)."""
         for which, steps in turns:
             if actors := self.actors:
                 await self.step(actors[which % len(actors)], steps)
 
     async def all_go_on(self, *services: Service) -> None:
-        """Everything of these services goes on for some batches, unless it has nothing to do."""
+        """All processes of these services go on for some batches, unless they have nothing to do."""
         for service in services:
             for process in self.processes(service):
                 for actor in process.actors:
@@ -275,7 +275,7 @@ class World:
         return processes[which % len(processes)]
 
     async def step(self, actor: StepActor, steps: int) -> None:
-        """So many effects of one actor; less if it has to wait for another, or is through with what there is to do."""
+        """Some effects of one actor; fewer if it has to wait for another, or has nothing left to do."""
         for _ in range(steps):
             rounds = actor.rounds
             actor.go_on()
@@ -284,7 +284,7 @@ class World:
                 return
 
     async def step_to(self, actor: StepActor, where: Where) -> None:
-        """On to there, unless it does not come there soon."""
+        """Run to that place, unless it is not reached soon."""
         if isinstance(where, int):
             await self.step(actor, where)
             return
@@ -296,24 +296,24 @@ class World:
             await self.step(actor, 1)
 
     async def rest(self) -> None:
-        """Wait until everything stands still."""
+        """Wait until all actors are at rest."""
         await all_at_rest(self.actors, self.parts.connection)
 
     @property
     def actors(self) -> list[StepActor]:
-        """Everything that can go on."""
+        """All actors that can go on."""
         both: Sequence[VerifyProcess | TallyProcess] = [*self.verifies, *self.tallies]
         return [actor for process in both for actor in process.actors] + self.operators
 
     # --------------------------------------------------------------------------------------------- Redis and operators
 
     async def save(self) -> None:
-        """What a Redis that starts from an older file, or a replica that lags, will have."""
+        """Save Redis' state, for a later restart from an older file or a failover to a lagging replica."""
         redis = self.parts.redis
         self._saved = {str(key): await redis.hgetall(key) for key in await redis.keys("tally:*")}
 
     async def lose(self, *, older: bool) -> None:
-        """Another Redis is there: as it was when it was saved, or empty."""
+        """Another Redis replaces the present one: as it was saved, or empty."""
         self.losses += 1
         async with self.parts.redis.pipeline(transaction=True) as pipe:
             pipe.flushdb()
@@ -322,7 +322,7 @@ class World:
             await pipe.execute()
 
     def rebuild(self, petition_id: str) -> None:
-        """An operator has a tally rebuilt beside the traffic. It begins with its first step."""
+        """An operator rebuilds a tally under traffic. It begins with its first step."""
         redis = self.parts.stepped_redis
         healer = Healer(
             redis=redis,
@@ -341,17 +341,17 @@ class World:
         self.operators = [one for one in self.operators if not one.ended] + [StepActor(work)]
 
     def wait_five_minutes(self) -> None:
-        """So long that every tally tells everything again."""
+        """Let so much time pass that every tally publishes everything again."""
         for process in self.tallies:
             process.wait_five_minutes()
 
     # ------------------------------------------------------------------------------------------------------------ the end
 
     async def settle(self) -> None:
-        """No more accidents: whatever lives goes on until nothing is left to do.
+        """No more failures: all living processes go on until nothing is left to do.
 
         Raises:
-            Violation: it never comes to an end.
+            Violation: they do not finish.
         """
         for actor in self.actors:
             actor.fault = None
@@ -375,12 +375,12 @@ class World:
         raise Violation("the batches never came to an end")
 
     async def watch_twice(self) -> None:
-        """Every tally's watch and snapshots go round twice: the round that one may be in, and one after all that was.
+        """Run two rounds of every tally's watch and snapshots: the current one, and a complete one.
 
         Raises:
-            Violation: they never come to an end.
+            Violation: they do not finish.
         """
-        for task in (1, 2):  # the snapshots of what the watch found
+        for task in (1, 2):  # publish the watch's findings
             rounds = [(process.actors[task], process.actors[task].rounds + 2) for process in self.tallies]
             await self._go_round(rounds)
 

@@ -1,4 +1,4 @@
-"""What the tests of the batch consumer share: topics of a test's own, a consumer inside a real FastStream broker, readers."""
+"""Helpers for the tests of the batch consumer: topics per test, a consumer inside a real FastStream broker, readers."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ HEADERS: Headers = [("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_type", NUM
 
 
 class Numbered(NamedTuple):
-    """A record of these tests as read: where it stood, and the number that it says."""
+    """A record of these tests as read: its partition, offset and number."""
 
     partition: int
     offset: int
@@ -42,7 +42,7 @@ Batch = Sequence[Numbered]
 
 
 def decode_number(record: ConsumerRecord[Any, Any]) -> Numbered:
-    """Read a record of these tests: the event says a number. It fails as the services' own readers do."""
+    """Read a record of these tests, an event with a number. It fails as the services' own readers do."""
     try:
         _, event_type = read_attributes(record.headers)
     except NotACloudEvent as error:
@@ -58,7 +58,7 @@ def decode_number(record: ConsumerRecord[Any, Any]) -> Numbered:
 
 
 def settings_for(kafka: KafkaBroker, **changes: Any) -> CommonSettings:
-    """Settings of a service on `kafka` that notices a lost consumer within a second or so."""
+    """Settings of a service on `kafka`, with short times: a lost consumer is noticed after about a second."""
     return CommonSettings(
         **{
             "kafka_bootstrap_servers": kafka.bootstrap_servers,
@@ -71,7 +71,7 @@ def settings_for(kafka: KafkaBroker, **changes: Any) -> CommonSettings:
 
 
 def unmade_topic() -> Topic:
-    """A topic of this test's own that no broker has yet."""
+    """The name of a topic of this test, not created yet."""
     return Topic(name=f"test.{uuid4().hex[:12]}.v1", key="none", holds="numbers", events=())
 
 
@@ -103,7 +103,7 @@ def group_of(topic: Topic) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A record to write as it is."""
+    """A raw record to write."""
 
     value: bytes | None
     headers: Headers = field(default_factory=lambda: list(HEADERS))
@@ -112,12 +112,12 @@ class Raw:
 
 
 def numbers(count: int, *, partitions: int = 1, start: int = 0) -> list[Raw]:
-    """Records that say `start`, `start + 1`, …, dealt out over the partitions in turn."""
+    """Records with the numbers `start`, `start + 1`, …, over the partitions in turn."""
     return [Raw(str(n).encode(), partition=n % partitions) for n in range(start, start + count)]
 
 
 async def write(kafka: KafkaBroker, topic: str, records: Sequence[Raw], *, one_by_one: bool = False) -> None:
-    """Write `records`, in few batches or each in one of its own, and wait until the broker has them."""
+    """Write `records`, in few batches or one batch each, and wait for the broker's acknowledgement."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, acks="all", linger_ms=0 if one_by_one else 2)
     async with producer:
         sent = []
@@ -144,7 +144,7 @@ async def read(kafka: KafkaBroker, topic: str, count: int) -> list[ConsumerRecor
 
 
 class Committed:
-    """What a group has committed, asked from outside the group."""
+    """The offsets that a group has committed, read from outside the group."""
 
     def __init__(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
         self._consumer, self._partitions = consumer, partitions
@@ -182,8 +182,8 @@ class Worker:
     """One instance of a service that reads numbers: a batch consumer inside a real FastStream broker.
 
     Attributes:
-        seen: every record that was processed to the end, in order, as (partition, offset, number).
-        attempts: the numbers of every batch that was tried, also of those that failed.
+        seen: every record that was processed completely, in order, as (partition, offset, number).
+        attempts: the numbers of every batch that was tried, including those that failed.
         bugs: what `on_bug` was called with.
     """
 
@@ -240,7 +240,7 @@ class Worker:
         self.seen.extend(batch)
 
     def why_not_ready(self) -> str:
-        """What the consumer says of itself and of Kafka; empty when it is ready."""
+        """What the consumer's readiness check reports; empty when it is ready."""
         return self.consumer.why_not_consuming() or self.consumer._watch.away or ""
 
     async def processes(self, count: int) -> None:

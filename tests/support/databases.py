@@ -1,4 +1,4 @@
-"""Databases of a test module's own, in the PostgreSQL and the Valkey that all tests share."""
+"""Databases of one test module, in the PostgreSQL and the Valkey that all tests share."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""A service that is put together and not started, and which metrics it exports."""
+"""A service that is built and not started, and the metrics that it exports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def put_together(service: str) -> Service:
 
 
 def registry_of(service: str) -> CollectorRegistry:
-    """The metrics of a service that is put together as it is for running."""
+    """The metrics of a service, built as for running."""
     return put_together(service).base.registry
 
 

@@ -1,6 +1,6 @@
-"""What people send who mean harm, and what goes wrong on the way: hypothesis strategies that the tests of every input share.
+"""Malicious and broken inputs: hypothesis strategies for the tests of every input.
 
-Deterministic (`repeatable`): the same inputs in every run, so a failure is a change of the code.
+Deterministic (`repeatable`): the inputs are the same in every run, so a new failure comes from a change of the code.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 CANARY: Final = "Qz7-canary-9xJ"
-"""Part of nearly everything that is sent here; nothing that leaves Groundswell may repeat it."""
+"""Part of nearly all inputs; no output of Groundswell may repeat it."""
 
 
 def repeatable(examples: int) -> settings:
-    """Settings of a test with so many inputs, the same ones in every run."""
+    """Settings of a test with `examples` inputs, the same in every run."""
     return settings(
         derandomize=True, deadline=None, max_examples=examples, database=None, suppress_health_check=list(HealthCheck)
     )
@@ -87,7 +87,7 @@ scalars: Final = st.one_of(
     texts,
     emails,
 )
-"""Every kind of JSON value, and numbers that are none (NaN, Infinity)."""
+"""Every kind of JSON value, and the invalid numbers NaN and Infinity."""
 
 values: Final = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4), max_leaves=12
@@ -127,7 +127,7 @@ broken_json: Final = st.sampled_from(
 
 @st.composite
 def mutated(draw: st.DrawFn, document: dict[str, Any]) -> Any:
-    """`document` with some of its values replaced, left out or added, at any depth."""
+    """`document` with some of its values replaced, removed or added, at any depth."""
     root = {"": json.loads(json.dumps(document))}
     for _ in range(draw(st.integers(1, 3))):
         places = list(_places(root))

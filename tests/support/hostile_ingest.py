@@ -1,4 +1,4 @@
-"""ingest without Kafka, PostgreSQL and uvicorn, what holds for each of its answers, and what hostile clients send to it."""
+"""ingest without Kafka, PostgreSQL and uvicorn, checks that apply to each of its answers, and requests of hostile clients."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ALLOWED = {kind.status for kind in KINDS.values()} - {500} | {200, 201, 202, 207
 NOT_IN_A_LINE = {
     chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
 }
-"""Control characters, separators of lines, and what turns the direction of writing."""
+"""Control characters, line separators, and characters that change the writing direction."""
 
 
 class NoOutcomes(OutcomeStore):
@@ -84,7 +84,7 @@ class EventsInMemory(AdminEvents):
 
 
 async def _read_already() -> None:
-    """The catalogue is as new as it gets."""
+    """The catalogue is always up to date."""
 
 
 @dataclass
@@ -169,12 +169,12 @@ class HostileIngest:
         *,
         repeats: bool = False,
     ) -> Answer | None:
-        """The answer to a request, checked for what holds for all answers; None for a client that goes away.
+        """The answer to a request, after the checks that apply to all answers; None for a client that disconnects.
 
         Args:
             raw_path: As on the wire; its percent encoding is taken out as uvicorn does it.
-            chunks: The body in pieces; None is a client that goes away.
-            repeats: Whether the answer may hold what was sent.
+            chunks: The body in pieces; None is a client that disconnects.
+            repeats: Whether the answer may contain the input.
         """
         pieces: list[Message] = [
             {"type": "http.disconnect"}
@@ -232,11 +232,11 @@ EXPECTED_LOCATIONS = (
     re.compile(_SITE + rb"/p/[A-Za-z0-9._~%-]*\?refused=[a-z_]+(&e=[a-z]+:[a-z_]+)*(&wait=[0-9]+)?"),
     re.compile(_SITE + rb"/p/[A-Za-z0-9._~%-]*"),
 )
-"""A status, the thank-you page, the page with the form that was refused, and the page of a form that is loaded again."""
+"""A status, the thank-you page, the page with a refused form, and the page of a form that is loaded again."""
 
 
 def check_answer(answer: Answer, *, repeats: bool) -> None:
-    """What no request may bring about."""
+    """Checks that no request may violate."""
     assert answer.status in ALLOWED
     assert repeats or CANARY.encode() not in answer.body
     for name, value in answer.headers:
@@ -261,7 +261,7 @@ def check_answer(answer: Answer, *, repeats: bool) -> None:
 
 
 def check_published(ingest: HostileIngest) -> int:
-    """That verify reads every command that was accepted. Returns how many there are."""
+    """Check that verify can read every command that was accepted. Returns their number."""
     verify = VerifyHandler(
         catalogue=Catalogue(),
         feed=cast("Any", None),
@@ -282,7 +282,7 @@ def check_published(ingest: HostileIngest) -> int:
 
 @st.composite
 def chunked(draw: st.DrawFn, body: bytes) -> list[bytes | None]:
-    """`body` in pieces, perhaps empty ones, perhaps ended by a client that goes away."""
+    """`body` in pieces, perhaps empty ones, perhaps cut off by a client that disconnects."""
     cuts = sorted(draw(st.lists(st.integers(0, len(body)), max_size=3)))
     chunks: list[bytes | None] = [body[start:end] for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True)]
     if draw(st.integers(0, 15)) == 0:

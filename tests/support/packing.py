@@ -1,4 +1,4 @@
-"""Batches that no client would write: packed by hand, or spoilt on the broker's disk."""
+"""Batches that no client would write: packed by hand, or damaged on the broker's disk."""
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ STRANGE: Final = (STRANGE_NAME, b"strange")
 """A header whose name `strange_name` and `negative_length` change."""
 
 Change = Callable[[bytearray], None]
-"""What is done to the bytes of one batch. It may not change their number."""
+"""A change of the bytes of one batch, which must keep their number."""
 
 
 def pack(values: Sequence[bytes], *, strange: int | None = None, codec: int = 0) -> bytearray:
@@ -33,18 +33,18 @@ def pack(values: Sequence[bytes], *, strange: int | None = None, codec: int = 0)
 
 
 def correct(batch: bytearray) -> None:
-    """Make a batch agree with its checksum again."""
+    """Compute the checksum of a changed batch."""
     struct.pack_into(">I", batch, 17, calc_crc32c(bytes(batch[21:])))
 
 
 def strange_name(batch: bytearray) -> None:
-    """Names of headers that are not UTF-8."""
+    """Header names that are not UTF-8."""
     batch[:] = batch.replace(STRANGE_NAME.encode(), b"\xff" * len(STRANGE_NAME))
     correct(batch)
 
 
 def negative_length(batch: bytearray) -> None:
-    """The name of a header that is less than empty."""
+    """A header name with a negative length."""
     batch[batch.index(STRANGE_NAME.encode()) - 1] = 0x0D  # -7
     correct(batch)
 
@@ -56,7 +56,7 @@ def unknown_codec(batch: bytearray) -> None:
 
 
 def rubbish(codec: int) -> Change:
-    """A payload that says it was compressed and was not."""
+    """A payload that is marked as compressed and is not."""
 
     def change(batch: bytearray) -> None:
         batch[22] = batch[22] & ~7 | codec
@@ -66,14 +66,14 @@ def rubbish(codec: int) -> Change:
 
 
 def bad_checksum(batch: bytearray) -> None:
-    """One bit of the last record, which the checksum does not know of."""
+    """One flipped bit in the last record, so that the checksum is wrong."""
     batch[-1] ^= 1
 
 
 async def write_changed(
     kafka: KafkaBroker, topic: str, records: Sequence[Raw], change: Change, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Write records in batches that `change` has had in its hands. The broker must take them."""
+    """Write records in batches changed by `change`. The broker must accept them."""
     build = BatchBuilder._build
 
     def changed(self: BatchBuilder) -> bytes:
@@ -88,7 +88,7 @@ async def write_changed(
 
 @contextmanager
 def spoilt(kafka: KafkaBroker, topic: str, number: int, change: Change, *, partition: int = 0) -> Iterator[None]:
-    """The batch of that number is another on the broker's disk, from where it is sent as it is; and as before at the end."""
+    """Replace the batch with that number on the broker's disk, from where it is sent unchanged; restore it at the end."""
     assert isinstance(kafka, ApacheKafka)
     [file] = Path(kafka._data_dir).rglob(f"{topic}-{partition}/*.log")
     begin, batch = list(_batches(file.read_bytes()))[number]

@@ -1,4 +1,4 @@
-"""An ingest of its own on real parts, for the tests that talk to it over HTTP and read what it published."""
+"""An ingest on real parts, for tests that use its HTTP API and read the records that it published."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ingest_process(kafka: KafkaBroker, *, postgres_url: str, log_dir: Path, **ch
 
 @dataclass
 class Ingest:
-    """A running ingest, and what can be seen of it."""
+    """A running ingest, and its observable effects."""
 
     process: ServiceProcess
     kafka: KafkaBroker
@@ -61,14 +61,14 @@ class Ingest:
     postgres_url: str
 
     async def start_petition(self, petition_id: str, **changes: Any) -> None:
-        """Make a petition that takes signatures, unless `changes` say otherwise."""
+        """Create a petition that takes signatures; `changes` replace its fields."""
         answer = await self.http.put(f"/v1/petitions/{petition_id}", json={**STATE, **changes}, headers=AS_ADMIN)
         assert answer.status_code in (200, 201), answer.text
 
     async def publish_petition(self, petition_id: str, **changes: Any) -> None:
         """Put a petition's state on the topic, as another ingest would, and wait until this one has read it.
 
-        Changing a petition takes PostgreSQL, which keeps the record of it; reading one does not.
+        Unlike a change by the API, this needs no PostgreSQL, which keeps the record of changes.
         """
         state = {**STATE, "petition_id": petition_id, "changed_at": datetime.now(UTC).isoformat(), **changes}
         headers = event_headers(PetitionChanged, event_id=uuid4(), source="/elsewhere", subject=petition_id)
@@ -88,7 +88,7 @@ class Ingest:
         return await self.http.post(f"/v1/petitions/{petition_id}/signatures", json=submission, headers=headers)
 
     async def published(self, petition_id: str) -> list[ConsumerRecord[Any, Any]]:
-        """Every record about the petition that is on the commands' topic now."""
+        """All records about the petition on the commands' topic at this moment."""
         consumer = AIOKafkaConsumer(
             SIGNATURES_SUBMITTED.name,
             bootstrap_servers=self.kafka.bootstrap_servers,
@@ -118,7 +118,7 @@ class Ingest:
         duplicate_of: UUID | None = None,
         counted_by: UUID | None = None,
     ) -> None:
-        """Write an outcome, as verify would; with the row of the ledger of the command `counted_by`."""
+        """Write an outcome, as verify would; with the ledger row of the command `counted_by`."""
         connection = await asyncpg.connect(self.postgres_url)
         try:
             await connection.execute(
@@ -146,7 +146,7 @@ class Ingest:
             await connection.close()
 
     async def decide_duplicate(self, signature_id: str, *, of: str, petition_id: str, signer: UUID) -> None:
-        """Write down that a signature is a duplicate of one that stands, as verify would."""
+        """Store a signature as a duplicate of one that stands, as verify would."""
         await self.decide(
             signature_id,
             state="duplicate",
@@ -176,7 +176,7 @@ async def running_ingest(
 
 
 def code(answer: httpx.Response) -> str:
-    """The code of a refusal, which must be a problem as RFC 9457 has it."""
+    """The code of a refusal, which must be a problem of RFC 9457."""
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["status"] == answer.status_code
     return str(answer.json()["type"]).removeprefix("urn:groundswell:problem:")

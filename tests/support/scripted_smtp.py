@@ -1,4 +1,4 @@
-"""An SMTP server that answers as a test tells it to, in the test's own event loop."""
+"""An SMTP server with scripted answers, in the test's own event loop."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from deploy.local.parts.ports import LOOPBACK, free_port
 Stage = Literal["MAIL", "RCPT", "DATA"]
 
 CUT = "cut the connection"
-"""An answer that is none: the connection is gone."""
+"""Instead of an answer: the connection is closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A mail of which the server had the whole content, whatever it said then."""
+    """A mail whose whole content the server received, whatever it answered."""
 
     recipient: str
     content: bytes
@@ -49,12 +49,12 @@ class ScriptedSmtp:
     """Listens on a port that it keeps while it is down.
 
     Attributes:
-        taken: the mails whose content came, in order.
+        taken: the mails whose content arrived, in order.
         connections: how often somebody said EHLO.
         greeted: how often somebody connected at all.
-        on_data: called when the content of a mail has come, before the answer.
+        on_data: called when the content of a mail has arrived, before the answer.
         raw_answer: bytes to answer content with, instead of an answer.
-        mails_per_connection: after so many mails the server ends the connection, without a word.
+        mails_per_connection: after so many mails the server ends the connection without an answer.
     """
 
     def __init__(

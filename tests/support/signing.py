@@ -1,4 +1,4 @@
-"""Invented petitions, signers, commands and facts: what the tests of verify and of tally's counting share."""
+"""Invented petitions, signers, commands and facts for the tests of verify and of tally's counting."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -69,7 +69,7 @@ def change(command: type[ChangeCommand], number: int, *, petition_id: str = PATH
 
 
 def event_id_of(command: Command) -> UUID:
-    """The event id that a command travels under."""
+    """The event id of a command."""
     if isinstance(command, SignCommand):
         return command.signature_id
     return command_id(command.signature_id, command.TYPE)
@@ -104,7 +104,7 @@ def record(
     offset: int = 0,
     arrived: datetime | None = None,
 ) -> ConsumerRecord[Any, Any]:
-    """A record as the consumer gets it; from a broker that does not say when it `arrived`, if that is not given."""
+    """A record as the consumer gets it. Without `arrived` it is from a broker that does not stamp arrivals."""
     if headers is None and isinstance(event, Event):
         headers = event_headers(type(event), event_id=event_id, source="/elsewhere", subject=PATH)
     return ConsumerRecord(
@@ -145,12 +145,12 @@ def fact(
 
 
 def as_read(*facts: Any) -> list[ReadFact]:
-    """Facts as tally has read them off the topic."""
+    """Facts as tally reads them from the topic."""
     return [one.model_dump() for one in facts]
 
 
 class MemoryProducer(EventProducer):
-    """Keeps what is published. `before` runs before each record is on its topic, and may raise."""
+    """Keeps published events. `before` runs before each record is on its topic, and may raise."""
 
     def __init__(self, *, partitions: int = 1, before: Callable[[str, Record], Awaitable[None]] | None = None) -> None:
         self.published: list[tuple[str, Record]] = []

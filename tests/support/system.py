@@ -1,4 +1,4 @@
-"""The whole system under test, and what can be seen of it from outside."""
+"""The whole system under test, and its observable state."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class System:
         return result
 
     async def is_proved(self, petition_id: str, expected: int) -> None:
-        """Check that the count is right, everywhere that it is kept."""
+        """Check that the count is right in every place that holds it."""
         await self.counts_to(petition_id, expected)
         states = await self.states(petition_id)
         assert states.get("verified", 0) == expected

@@ -1,4 +1,4 @@
-"""An invented organisation, and counts from memory: what the tests of tally's read side share."""
+"""An invented organisation, and counts from memory, for the tests of tally's read side."""
 
 import asyncio
 import contextlib
@@ -88,7 +88,7 @@ class ReadSide:
     max_subscribers: int = 100
     heartbeat_seconds: float = 15.0
     read_seconds: float = 3_600.0
-    """A busy machine may keep the reader in memory from answering for longer than readers wait in earnest."""
+    """On a busy machine even the reader in memory may need longer than the production limit."""
     ingest_url: str = "http://sign.example:8001"
     pages_url: str = "http://pages.example"
     catalogue: Catalogue = field(default_factory=Catalogue)

@@ -1,6 +1,6 @@
-"""Random interleavings of real code: actors that stop before every call to the outside, and go on one at a time.
+"""Random interleavings of real code: actors stop before every call to the outside and go on one at a time.
 
-A seed decides who goes on, so what a seed finds it finds again. An actor that is stopped for ever was killed right there.
+A seed decides which one goes on, so a finding can be repeated. An actor that is never resumed was killed at that point.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _current: ContextVar[Actor | None] = ContextVar("actor", default=None)
 
 
 class Actor:
-    """Something that runs, one step at a time, until it ends by itself or is killed.
+    """A coroutine that runs one step at a time, until it ends or is killed.
 
     Args:
         work: What it does.
@@ -30,11 +30,11 @@ class Actor:
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether the actor has ended."""
         return self._task is not None and self._task.done()
 
     async def step(self) -> None:
-        """Go on up to the next call to the outside, or to the end. Raises what the actor raised."""
+        """Run to the next call to the outside, or to the end. Raises what the actor raised."""
         self._stopped.clear()
         if self._task is None:
             self._task = asyncio.create_task(self._run())
@@ -51,7 +51,7 @@ class Actor:
             self._task.result()
 
     async def kill(self) -> None:
-        """End it where it is."""
+        """Kill the actor where it is."""
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -68,14 +68,14 @@ class Actor:
 
 
 async def turn() -> None:
-    """Call this before every call to the outside: the others may go on here."""
+    """Call this before every call to the outside: other actors may run here."""
     actor = _current.get()
     if actor is not None:
         await actor.pause()
 
 
 class TurnLock:
-    """An `asyncio.Lock` for actors: who waits for it lets the others go on."""
+    """An `asyncio.Lock` for actors: while one waits for it, the others run."""
 
     def __init__(self) -> None:
         self._held = False

@@ -1,4 +1,4 @@
-"""Waiting for what comes true a moment later."""
+"""Waiting for a condition."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 async def eventually(
     condition: Callable[[], bool | Awaitable[bool]], what: str, within: float = 60.0, *, every: float = 0.05
 ) -> None:
-    """Wait until `condition` holds; fail with `what` when it does not within so many seconds."""
+    """Wait until `condition` holds; fail with `what` if it does not within `seconds`."""
     try:
         async with asyncio.timeout(within):
             while True:

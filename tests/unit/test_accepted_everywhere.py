@@ -1,4 +1,4 @@
-"""What one service accepts no later one refuses: petitions and signatures, from ingest's answer through every service.
+"""No service refuses what an earlier one accepted: petitions and signatures, from ingest's answer through every service.
 
 In one process, with the services' own functions. The extremes go through the real parts in
 tests/integration/whole/test_exactly_once.py.

@@ -1,4 +1,4 @@
-"""docs/architecture.md: its picture shows the real imports, and its walks name functions that are there.
+"""docs/architecture.md: its picture shows the real imports, and its walks name existing functions.
 
 When a function moves, change its line in the page: the failure says where a function of that name is now.
 """

@@ -22,7 +22,7 @@ KNOWN = {environment_name(settings_of(name), field) for name in SERVICES for fie
 
 @pytest.fixture
 def _example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The example, with its two files in another place, is what the environment says."""
+    """The example's environment, with its two files in another place."""
     for name in KNOWN:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(f"{name}_FILE", raising=False)

@@ -54,7 +54,7 @@ GOLDEN: Final[dict[type[Event], Event]] = {type(example): example for example in
 COMMANDS = (SignCommand, ConfirmCommand, WithdrawCommand, InvalidateCommand, EraseCommand)
 FACTS = (SignatureVerified, SignatureRevoked)
 SECRETS: Final = ("ann@mail", "Ann Example", "1234 AB", "The last bus", "Kim, helpdesk", "Request 4711", CANARY)
-"""What golden events hold that no message may repeat."""
+"""Contents of golden events that no message may repeat."""
 
 verify = VerifyHandler(
     catalogue=Catalogue(),

@@ -1,4 +1,4 @@
-"""What `make test` brings, and what it says when it may not."""
+"""What `make test` installs, and its messages when it may not."""
 
 import os
 from pathlib import Path

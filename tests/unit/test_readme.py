@@ -1,4 +1,4 @@
-"""What the README and the pages for readers name is there: files, commands, options, variables, calls, topics, metrics.
+"""Everything that the README and the readers' pages name exists: files, commands, options, variables, calls, topics, metrics.
 
 Generated tables are checked by `groundswell generated --check`. The subscribers are run by
 tests/contract/test_subscriber.py, "Your first petition" by tests/contract/test_first_petition.py. Links and shell blocks
@@ -47,9 +47,9 @@ DOCUMENTS = sorted(
     for path in ROOT.glob(pattern)
 )
 VALUES = {"SASL_PLAINTEXT", "SASL_SSL"}
-"""What looks like the name of a variable and is the value of one."""
+"""Values that look like names of variables."""
 WRITTEN = {"MAILBOX_URL"}
-"""Variables that `groundswell up` writes for people, beside settings."""
+"""Variables that `groundswell up` writes for users, besides settings."""
 
 
 def code_blocks(language: str, page: str = README) -> list[str]:
@@ -80,12 +80,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 OF_THE_READER = {"deploy/.env"}
-"""A file that a document tells its reader to make."""
+"""A file that a document asks its reader to create."""
 FILE = re.compile(r"`((?:services|shared|deploy|tests|docs|examples)/[\w./*-]+)(?:::[\w:]+)?`")
 
 
 PRESENT = [page for page in DOCUMENTS if page.name != "CHANGELOG.md"]
-"""The documents about what is there now."""
+"""The documents about the present state."""
 
 
 @pytest.mark.parametrize("page", PRESENT, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,4 +1,4 @@
-"""Rules of security that can be read from the source: constant time, exceptions with reasons, and a page that tells the truth."""
+"""Security rules that can be checked in the source: constant time, exceptions with reasons, and a correct threat model."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Module:
                 yield node
 
     def _sources(self, name: str, scope: ast.AST) -> Iterator[ast.expr | None]:
-        """Every expression whose value `name` may have in `scope`; None for one that cannot be told."""
+        """Every expression whose value `name` may have in `scope`; None for an unknown one."""
         if isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef):
             parameters = [parameter.arg for parameter in (*scope.args.args, *scope.args.kwonlyargs)]
             if name in parameters:
@@ -109,7 +109,7 @@ class Module:
             == function.name
         ]
         if not calls or not function.name.startswith("_"):
-            yield None  # whoever calls it is not in this module
+            yield None  # its callers are in other modules
         for call in calls:
             by_name = [keyword.value for keyword in call.keywords if keyword.arg == name]
             shift = 1 if isinstance(call.func, ast.Attribute) else 0  # self

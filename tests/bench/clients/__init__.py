@@ -1,1 +1,1 @@
-"""What asks for pages and sends signatures: wrk, crowds of viewers, and single requests that are looked at."""
+"""Clients: wrk, crowds of viewers, and single requests whose answers are examined."""

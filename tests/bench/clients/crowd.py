@@ -1,6 +1,6 @@
-"""A crowd that watches one live stream: thousands of server-sent event connections in one process, on a core of its own.
+"""A crowd that watches one live stream: thousands of server-sent event connections in one process, on a separate core.
 
-No load generator of Debian or PyPI holds 10,000 event streams and says when each has an update; wrk ends requests, locust
+No load generator in Debian or PyPI holds 10,000 event streams and reports when each has an update; wrk ends requests, locust
 would take 2 GB. This does little more than read: per update and subscriber some 10 microseconds.
 
 Run with ``python -m tests.bench.clients.crowd PORT``. It takes lines on that port and answers each with a line of JSON:
@@ -45,7 +45,7 @@ class Newest:
         data = self._tail + data
         begins = data.rfind(_ID)
         ends = data.find(b"\n", begins + len(_ID)) if begins >= 0 else -1
-        if begins >= 0 and ends < 0:  # the newest id is not whole yet; one before it is overtaken by it
+        if begins >= 0 and ends < 0:  # the newest id is not complete yet; an earlier one is superseded by it
             self._tail = data[begins:]
             return None
         self._tail = data[max(0, ends, len(data) - len(_ID)) :]
@@ -53,7 +53,7 @@ class Newest:
 
 
 class _Subscriber(asyncio.Protocol):
-    """One stream. Notes in the crowd's `newest` which event it had last, and when."""
+    """One stream. Records its last event and time in the crowd's `newest` and `at`."""
 
     def __init__(self, crowd: _Crowd, number: int) -> None:
         self._crowd, self._number = crowd, number
@@ -79,7 +79,7 @@ class _Subscriber(asyncio.Protocol):
             self.first_event.set_exception(exc or ConnectionError("the stream ended before its first event"))
 
     def ask(self, request: bytes) -> None:
-        """Ask for the stream."""
+        """Request the stream."""
         assert self._transport is not None
         self._transport.write(request)
 
@@ -129,7 +129,7 @@ class _Crowd:
         return {"failed": len(errors), "seconds": time.monotonic() - began}
 
     def seen(self, revision: int) -> dict[str, float]:
-        """Who has an event with this id or a higher one."""
+        """The subscribers with an event with this id or a higher one."""
         at = [moment for moment, newest in zip(self.at, self.newest, strict=True) if newest >= revision]
         return {"have": len(at), "lost": self.lost, "first": min(at, default=0.0), "last": max(at, default=0.0)}
 
@@ -161,7 +161,7 @@ async def _main(port: int) -> None:
 
 
 class Crowd:
-    """The crowd's other side: `async with Crowd(arena) as crowd`."""
+    """The benchmark's side of the crowd: `async with Crowd(arena) as crowd`."""
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena

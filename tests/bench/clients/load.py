@@ -1,11 +1,11 @@
-"""The load: wrk, a real HTTP load generator in C, with a script that makes every signer another one (`load.lua`).
+"""The load: wrk, an HTTP load generator in C, with a script that makes each signer a new one (`load.lua`).
 
-wrk was chosen because it costs a fifth of a core where locust would need both, and shares this machine with what is
-measured. It has no constant rate; its `delay` hook gives one (see `load.lua`). hey has a rate and one fixed body only:
+wrk was chosen because it needs a fifth of a core where locust would need both, and it shares this machine with the measured
+processes. It has no constant rate; its `delay` hook gives one (see `load.lua`). hey has a rate and one fixed body only:
 every signature after the first would be a duplicate. wrk2, vegeta, oha and k6 are neither in Debian nor on PyPI.
 
 wrk's own histogram is corrected for coordinated omission: an answer that took longer than twice the mean interval of its
-connection stands for the ones that were not asked meanwhile. So percentiles are, if anything, too high.
+connection stands for the requests that were not sent meanwhile. So percentiles are rather too high.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _process: Final = f"{os.getpid():x}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadResult:
-    """What wrk saw.
+    """The results of wrk.
 
     Attributes:
         seconds: from the first to the last answer.
@@ -38,7 +38,7 @@ class LoadResult:
         refused: answers with a status of 400 or above.
         broken: connections that failed, and answers that took over ten seconds.
         p50_ms, p90_ms, p99_ms, p999_ms, most_ms: latencies, of answers of any status.
-        behind_ms: of a paced load: how late it was at the worst. Above some ms it was not the rate that was asked for.
+        behind_ms: of a paced load: its largest delay. Above some ms the rate was not the requested one.
         cpu_seconds: of wrk itself.
         bytes: received.
     """
@@ -86,17 +86,17 @@ async def sign(
     threads: int = 1,
     again: float = 0.0,
 ) -> LoadResult:
-    """Post signatures, each of a signer that nobody else is in this process's lifetime.
+    """Post signatures, each of a signer who is new in this process's lifetime.
 
     Args:
         url: scheme, host and port.
         petition_ids: what is signed; by a power law if they are several.
         seconds: how long.
-        rate: signatures a second; 0: as fast as answers come, `connections` at once.
-        connections: kept open. With a rate, at least as many as there may be answers awaited.
+        rate: signatures a second; 0: as fast as answers arrive, `connections` at once.
+        connections: kept open. With a rate, at least as many as requests may be unanswered.
         threads: of wrk; one sends 30,000 a second and leaves the other core alone.
-        again: the part of signatures whose signer has signed before in this call: duplicates, where one petition is
-            signed.
+        again: the part of signatures whose signer has signed before in this call: duplicates, if there is one
+            petition.
 
     Raises:
         LoadFailed: wrk could not run.

@@ -1,4 +1,4 @@
-"""What requests and streams are reduced to: percentiles, and the last event that a subscriber has."""
+"""Statistics of requests and streams: percentiles, and a subscriber's last event."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Peers and floors that answer HTTP, and requests whose answers are looked at one by one."""
+"""Peers and floors that answer HTTP, and requests whose answers are examined one by one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Web:
 
 
 async def serve(arena: Arena, name: str, module: str, environ: Mapping[str, str] | None = None) -> Web:
-    """Start one of `tests.bench.peers` or `tests.bench.floors` that is told HOST, PORT and `environ`, and answers
+    """Start one of `tests.bench.peers` or `tests.bench.floors`, with HOST, PORT and `environ` in its environment. It answers
     ``/livez``.
 
     Raises:
@@ -49,20 +49,20 @@ async def serve(arena: Arena, name: str, module: str, environ: Mapping[str, str]
 
 
 def submission() -> bytes:
-    """The body of a signature, of a signer that nobody else is."""
+    """The body of a signature of a new signer."""
     email = f"probe.{os.getpid():x}.{next(_numbers)}@lakepost.example"
     return json.dumps({"email": email, "name": "Pia Probe", "country": "NL", "consent": True}).encode()
 
 
 @dataclass(slots=True)
 class Answered:
-    """What requests came to, one by one.
+    """Results of requests, one by one.
 
     Attributes:
         accepted_ms: how long accepted ones waited for their answer.
         refused_ms: how long refused ones did.
-        statuses: how many answers of each status.
-        without_retry_after: refusals (429, 503) that do not say when to come again.
+        statuses: number of answers of each status.
+        without_retry_after: refusals (429, 503) without `Retry-After`.
         lost: requests without an answer.
     """
 
@@ -74,9 +74,9 @@ class Answered:
 
 
 async def sample(url: str, path: str, into: Answered, *, rate: float, workers: int = 16) -> None:
-    """Post signatures at a low steady rate until cancelled, each in its own time, and note every answer.
+    """Post signatures at a low steady rate until cancelled, each in its own task, and record every answer.
 
-    At most `workers` wait at once; a request that finds none free is left out: the load is not this one's to make.
+    At most `workers` wait at once; a request without a free worker is skipped: the load comes from elsewhere.
     """
     free = [Connection(url) for _ in range(workers)]
     under_way: set[asyncio.Task[None]] = set()
@@ -113,13 +113,13 @@ async def sample(url: str, path: str, into: Answered, *, rate: float, workers: i
 async def visible(
     ingest_url: str, tally_url: str, petition_id: str, into: list[float], *, every: float, look_every: float = 0.005
 ) -> None:
-    """Sign a petition that nobody else signs, wait until the tally API shows it, again and again until cancelled.
+    """Repeatedly sign a petition without other signers and wait until the tally API shows it, until cancelled.
 
     Args:
-        into: gets the milliseconds from sending the signature to the first answer that counts it. Looking costs half of
-            `look_every` on average, which is in the number.
-        every: seconds between two signatures, if the last one has become visible by then.
-        look_every: seconds between two looks.
+        into: gets the milliseconds from sending the signature to the first answer that counts it. They include the delay
+            of polling, half of `look_every` on average.
+        every: seconds between two signatures, if the last one is visible by then.
+        look_every: seconds between two polls.
     """
     signing, looking = Connection(ingest_url), Connection(tally_url)
     path, tally = f"/v1/petitions/{petition_id}/signatures", f"/v1/petitions/{petition_id}/tally"
@@ -141,10 +141,10 @@ async def visible(
 
 @contextlib.asynccontextmanager
 async def meanwhile(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Do `work` beside the body, and end it with the body.
+    """Run `work` beside the body, and end it with the body.
 
     Raises:
-        Exception: what ended a piece of work before its time.
+        Exception: the error that ended a piece of work early.
     """
     tasks = [asyncio.create_task(one) for one in work]
     try:
@@ -171,7 +171,7 @@ async def seconds_until(
 
 
 async def count_of(url: str, petition_id: str) -> int:
-    """The petition's count, as the tally API has it."""
+    """The petition's count in the tally API."""
     connection = Connection(url)
     try:
         return int((await connection.get(f"/v1/petitions/{petition_id}/tally")).json()["count"])
@@ -192,7 +192,7 @@ def percentile(values: list[float], part: float) -> float:
 
 
 def _timetable(interval: float) -> Iterator[float]:
-    """Moments one interval apart; those that have passed unused are left out."""
+    """Moments one interval apart; missed ones are skipped."""
     slot = time.monotonic()
     while True:
         yield slot

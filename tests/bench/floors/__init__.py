@@ -1,1 +1,1 @@
-"""Floors: the same road with everything left out that is not the road itself. Nobody could run these in production."""
+"""Floors: the bare transport of a signature, without any of its rules. They are not fit for production."""

@@ -1,6 +1,6 @@
 """Floor of accept: a bare ASGI callable on uvicorn that parses the body and waits for Kafka's acknowledgement.
 
-No routes, no validation, no signer key, no petition, no limits; the record is the body as it came. The producer has the
+No routes, no validation, no signer key, no petition, no limits; the record is the unchanged body. The producer has the
 settings of Groundswell's own.
 
 Run with ``python -m tests.bench.floors.asgi_produce``; HOST, PORT, KAFKA_BOOTSTRAP_SERVERS, TOPIC.
@@ -30,7 +30,7 @@ _producer: AIOKafkaProducer
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Take one signature; anything else than POST only says that it is there."""
+    """Take one signature; any other method than POST is a liveness check."""
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
         return

@@ -1,4 +1,4 @@
-"""Floor of every consumer: aiokafka reads batches and commits after each; nobody looks at the records.
+"""Floor of every consumer: aiokafka reads batches and commits after each, without looking at the records.
 
 Run with ``python -m tests.bench.floors.kafka_consume``; KAFKA_BOOTSTRAP_SERVERS, TOPIC.
 """

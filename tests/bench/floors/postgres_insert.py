@@ -33,7 +33,7 @@ INSERT INTO floor_signatures SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::te
 
 
 async def main(rows: int) -> None:
-    """Insert `rows` rows; ids that rise with time, signer keys without any order."""
+    """Insert `rows` rows: ids rise with time, signer keys have no order."""
     connection = await asyncpg.connect(os.environ["POSTGRES_URL"])
     await connection.execute(_SCHEMA)
     wall, cpu = time.perf_counter(), time.process_time()

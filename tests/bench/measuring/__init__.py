@@ -1,1 +1,1 @@
-"""What work has cost, and whether it was counted right."""
+"""Measures the cost of work, and checks that it was counted correctly."""

@@ -1,4 +1,4 @@
-"""No figure without the right count: what was counted fast and wrong was not counted."""
+"""Checks counts: a figure is only valid if the count is right."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final
 import httpx
 
 _SECONDS: Final = 5.0
-"""Offsets are committed after Redis has counted, so this is only for what readers keep for a moment."""
+"""Seconds. Offsets are committed after Redis has counted, so this covers only the readers' short caching."""
 
 
 class WrongCount(AssertionError):
-    """A petition's count is not what went in. The message says which, and both numbers."""
+    """A petition's count differs from what was sent. The message has the petition and both numbers."""
 
 
 async def require_counts(tally_url: str, wanted: Mapping[str, int]) -> None:
@@ -33,6 +33,6 @@ async def require_counts(tally_url: str, wanted: Mapping[str, int]) -> None:
 
 
 async def count_of(client: httpx.AsyncClient, petition_id: str) -> int:
-    """The count of a petition as the tally API says it."""
+    """The count of a petition in the tally API."""
     answer = await client.get(f"/v1/petitions/{petition_id}/tally")
     return int(answer.raise_for_status().json()["count"])

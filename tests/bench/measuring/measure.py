@@ -1,4 +1,4 @@
-"""What a stretch of work cost: CPU seconds and memory from the operating system, bytes from the parts themselves."""
+"""The cost of a stretch of work: CPU seconds and memory from the operating system, bytes from the parts themselves."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 MB: Final = 1024 * 1024
 _LOOK_SECONDS: Final = 0.2
-"""Between two looks at the memory. A peak that is shorter than this is missed; none of ours is."""
+"""Seconds between two readings of the memory. Shorter peaks are missed; Groundswell has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """Bytes on their way to disk, since the data directories were made.
+    """Bytes written since the data directories were created.
 
     Attributes:
         kafka: by topic: the size of its log segments, after compression, without indexes.
@@ -54,14 +54,14 @@ class Written:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What was used between two moments.
+    """Resources used between two moments.
 
     Attributes:
         seconds: wall clock.
         cpu: CPU seconds, user and system, by process name; children included, also those that have ended.
         rss: bytes of resident memory at the end, by process name, children included. Memory that several processes of
             PostgreSQL share counts in each of them.
-        rss_most: the most that was seen.
+        rss_most: the highest value seen.
         written: bytes written by the parts.
     """
 
@@ -79,7 +79,7 @@ class Usage:
         """CPU of one process per piece of work, in microseconds.
 
         Raises:
-            ValueError: `count` is not positive: nothing was done, so nothing was measured.
+            ValueError: `count` is not positive: there was no work to measure.
         """
         if count <= 0:
             raise ValueError(f"{name} did none of the work that was to be measured")
@@ -182,8 +182,8 @@ def _family(process: Process) -> list[psutil.Process]:
 
 
 def _descendants(pid: int) -> list[psutil.Process]:
-    """psutil reads every process of the system to find a family, which several times a second would be a load of its own.
-    Linux can be asked; of a process's threads it is the first that starts others, in all that are measured here.
+    """psutil reads every process of the system to find descendants, too much load several times a second. Linux lists the
+    children of each thread; in all processes that are measured here the first thread starts the children.
     """
     listed = Path(f"/proc/{pid}/task/{pid}/children")
     try:

@@ -1,4 +1,4 @@
-"""What PostgreSQL says of verify's statements: EXPLAIN (ANALYZE, BUFFERS) of one batch, which is rolled back."""
+"""PostgreSQL's plans of verify's statements: EXPLAIN (ANALYZE, BUFFERS) of one batch, which is rolled back."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from shared.contract.identity import new_signature_id
 from shared.contract.topics import DEFAULT_PARTITIONS
 
 BATCH: Final = 1_000
-"""Signatures of the batch that is explained."""
+"""Number of signatures in the explained batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one statement took for the batch.
+    """The cost of one statement for the batch.
 
     Attributes:
-        milliseconds: in PostgreSQL, planning included, without the way there.
-        blocks: of 8 KiB, found in memory or read, each time that one was looked at.
+        milliseconds: in PostgreSQL, with planning, without the network.
+        blocks: of 8 KiB, found in memory or read, counted at each access.
         text: the whole plan, as JSON.
     """
 
@@ -36,9 +36,9 @@ class Plan:
 
 
 async def explained(url: str, petition_id: str) -> dict[str, Plan]:
-    """The plans of what verify does for a batch of new signatures of one petition, by the statement's purpose.
+    """The plans of verify's statements for a batch of new signatures of one petition, by purpose.
 
-    Each statement runs twice, and the second run is told of: caches are as in the middle of a surge.
+    Each statement runs twice, and the second run is reported: caches are as in the middle of a surge.
     """
     connection = await asyncpg.connect(url)
     try:
@@ -57,7 +57,7 @@ async def explained(url: str, petition_id: str) -> dict[str, Plan]:
 
 
 def write(plans: dict[str, Plan], file: Path) -> None:
-    """Keep the whole plans, to be read."""
+    """Save the complete plans for reading."""
     file.write_text("".join(f"{name}\n{plan.text}\n\n" for name, plan in plans.items()), encoding="utf-8")
 
 
@@ -88,7 +88,7 @@ def _signatures(petition_id: str) -> list[Any]:
 
 
 async def _known(connection: Any) -> list[Any]:
-    """As many of the stored ones, from all over the table; it was analysed a moment ago."""
+    """As many stored signatures, from all over the table; it has just been analysed."""
     stored = await connection.fetchval("SELECT reltuples FROM pg_class WHERE relname = 'signatures'")
     percent = min(100.0, 100.0 * 3 * BATCH / stored)
     sample = "SELECT signature_id FROM signatures TABLESAMPLE BERNOULLI ($1) LIMIT $2"

@@ -1,7 +1,7 @@
-"""Where a process spends its CPU, sampled from outside by py-spy, told apart by stage.
+"""Where a process spends its CPU by stage, sampled from outside by py-spy.
 
-A sample is a stack of Python functions. It belongs to the stage of the innermost function that a rule names: what
-pydantic does inside `decode` is decoding, what the event loop does by itself is the event loop's.
+A sample is a stack of Python functions. It belongs to the stage of the innermost function that a rule names: pydantic inside
+`decode` is decoding, the event loop by itself is the event loop's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Rule:
 
 
 def rules(*of: tuple[str, str]) -> tuple[Rule, ...]:
-    """Stage and pattern, in the order in which one function is tried."""
+    """Stage and pattern, in the order in which a function is matched."""
     return tuple(Rule(stage, re.compile(pattern)) for stage, pattern in of)
 
 
@@ -115,14 +115,14 @@ def shares(raw: str, of: Sequence[Rule]) -> dict[str, float]:
 
 
 async def sampled(service: str, pid: int, seconds: float, directory: Path) -> dict[str, float]:
-    """Watch a service for some seconds; return the part of its CPU in each stage.
+    """Sample a service for some seconds; return the part of its CPU in each stage.
 
     Raises:
-        PartFailed: py-spy could not look into the process; its words say why (it needs the right to trace it).
+        PartFailed: py-spy could not read the process; its output says why (it needs the right to trace it).
     """
     output = directory / f"{service}.stacks"
     command: list[str | Path] = [_PY_SPY, "record", "--pid", str(pid), "--duration", str(max(1, round(seconds)))]
-    # Not stopping the process: where it can be stopped is mostly in system calls, which would seem to take all the time.
+    # Without stopping the process: it can be stopped mostly in system calls, which would seem to take all the time.
     command += ["--nonblocking", "--rate", str(_SAMPLES_A_SECOND), "--format", "raw", "--output", output]
     code, said = await run_to_end(command)
     if code != 0 or not output.exists():

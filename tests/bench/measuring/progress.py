@@ -1,7 +1,7 @@
-"""How far consumers have come and what it has cost, moment by moment.
+"""The progress and cost of consumers, moment by moment.
 
 A cost per record is the difference between two moments of one run: CPU seconds over committed records. What happens before
-the first of them (start, imports, first connections, warm-up) is not in it, whoever the consumer is, and nobody has to be
+the first of them (start, imports, first connections, warm-up) is not included, for any consumer, and no consumer has to be
 held back meanwhile.
 """
 
@@ -32,7 +32,7 @@ _COORDINATOR_STARTS: Final = (
     GroupCoordinatorNotAvailableError,
     NotCoordinatorForGroupError,
 )
-"""What a broker says of its groups in its first moments."""
+"""Errors of a broker about its groups just after its start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ TALLY: Final = Reader("groundswell-tally", "signatures.verified.v1")
 
 @cache
 def _client(bootstrap_servers: str) -> AdminClient:
-    """A client for as long as the process lives: librdkafka crashes when one is destroyed that still waits for an answer,
-    and whoever asks here may be cancelled."""
+    """A client that lives as long as the process: librdkafka crashes when a client is destroyed that still waits for an answer,
+    and callers here may be cancelled."""
     return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
 
 
@@ -58,7 +58,7 @@ _groups: dict[str, AIOKafkaAdminClient] = {}
 
 
 async def _group_client(bootstrap_servers: str) -> AIOKafkaAdminClient:
-    """Another client, for the groups' offsets, as long-lived: librdkafka 2.16 crashes when it is asked for those while the
+    """Another client, just as long-lived, for the groups' offsets: librdkafka 2.16 crashes when it requests them while the
     broker still loads its groups."""
     if bootstrap_servers not in _groups:
         client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
@@ -68,7 +68,7 @@ async def _group_client(bootstrap_servers: str) -> AIOKafkaAdminClient:
 
 
 class Broker:
-    """Asks Kafka for offsets, summed over a topic's partitions.
+    """Reads offsets from Kafka, summed over a topic's partitions.
 
     Args:
         bootstrap_servers: the broker's address.
@@ -79,7 +79,7 @@ class Broker:
         self._admin = _client(bootstrap_servers)
 
     async def committed(self, reader: Reader) -> int:
-        """How many records of its topic the group has committed; 0 if it has not joined yet."""
+        """The number of committed records of the group's topic; 0 if it has not joined yet."""
         client = await _group_client(self._bootstrap_servers)
         while True:
             try:
@@ -104,7 +104,7 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What was seen at one moment.
+    """The state at one moment.
 
     Attributes:
         at: monotonic seconds.
@@ -121,7 +121,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """What lies between two moments of a course, as one reader has it."""
+    """The stretch between two moments of a course, for one reader."""
 
     reader: Reader
     first: Moment
@@ -180,18 +180,18 @@ class Course:
         return Stretch(reader, first, self.moments[-1] if until is not None else last)
 
     def rss_most(self, name: str) -> int:
-        """The most resident memory that was seen of a process, in bytes."""
+        """The highest resident memory seen of a process, in bytes."""
         return max(seen.rss[name] for seen in self.moments)
 
 
 class Watch:
-    """Watches readers and processes.
+    """Records the progress of readers and the cost of processes.
 
     Args:
-        broker: to ask for offsets.
+        broker: for reading offsets.
         readers: whose offsets.
         processes: whose CPU and memory.
-        every: seconds between two looks. A look costs about 10 ms, which nobody is charged for.
+        every: seconds between two moments. Each costs about 10 ms, which are in no figure.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class Watch:
         self.course = Course()
 
     async def look(self) -> Moment:
-        """One look, added to the course."""
+        """Add the present moment to the course."""
         for process in self._processes:
             if process.ended_by_itself:
                 raise PartFailed(process.describe_end())
@@ -216,7 +216,7 @@ class Watch:
         return moment
 
     async def until(self, wanted: Mapping[Reader, int], *, timeout_seconds: float) -> Self:
-        """Look until every reader has committed as many records as wanted.
+        """Record moments until every reader has committed as many records as wanted.
 
         Raises:
             PartFailed: a process ended, or the readers did not get there in time.

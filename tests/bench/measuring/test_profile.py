@@ -1,4 +1,4 @@
-"""Stacks are told apart by stage."""
+"""Stacks are assigned to stages."""
 
 import re
 

@@ -1,8 +1,8 @@
-"""Peer (b): as (a), but the counters are brought up to date once a minute, as a government petition site does it.
+"""Peer (b): as (a), but the counters are updated once a minute, as a government petition site does it.
 
-The site is the UK's (alphagov/e-petitions): nobody waits for the row of a hot petition, and the count that people see is
-up to a minute old. Signatures are counted by the time at which they were stored, some seconds late, so that transactions
-under way are not missed.
+The site is the UK's (alphagov/e-petitions): no transaction waits for the row of a hot petition, and the visible count is up to
+a minute old. Signatures are counted by the time at which they were stored, some seconds late, so that open transactions are not
+missed.
 
 Run with ``python -m tests.bench.peers.fastapi_batched_counter``; HOST, PORT, POSTGRES_URL, COUNT_SECONDS (60).
 """
@@ -60,11 +60,11 @@ WHERE peer_batched_petitions.petition_id = fresh.petition_id
 """
 
 _LATE = "now() - interval '5 seconds'"
-"""No transaction here takes longer than that."""
+"""Seconds; no transaction here takes longer."""
 
 
 async def count_once(pool: asyncpg.Pool) -> None:
-    """Add what was stored since the last time; several processes take turns by the lock on the one row."""
+    """Add what was stored since the last time. A lock on the one row serialises several processes."""
     async with pool.acquire() as connection, connection.transaction():
         since = await connection.fetchval("SELECT until FROM peer_batched_counted FOR UPDATE")
         until = await connection.fetchval(f"UPDATE peer_batched_counted SET until = {_LATE} RETURNING until")
@@ -134,7 +134,7 @@ async def create(petition_id: str, pool: Pool) -> dict[str, str]:
 
 @app.get("/v1/petitions/{petition_id}/tally")
 async def tally(petition_id: str, pool: Pool) -> dict[str, str | int]:
-    """The petition's count when it was last brought up to date."""
+    """The petition's count at its last update."""
     count = await pool.fetchval("SELECT count FROM peer_batched_petitions WHERE petition_id = $1", petition_id)
     if count is None:
         raise HTTPException(404, "no such petition")

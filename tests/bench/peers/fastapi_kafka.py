@@ -1,4 +1,4 @@
-"""Peer (e): FastAPI and aiokafka; the signature goes on a topic, and the answer waits for the acknowledgement.
+"""Peer (e): FastAPI and aiokafka; the signature is published, and the answer waits for the acknowledgement.
 
 The producer has the settings of Groundswell's own: ``acks=all``, idempotent, lz4, 2 ms to fill a batch.
 
@@ -24,7 +24,7 @@ TOPIC = os.environ.get("TOPIC", "signatures.submitted.v1")
 
 
 class Submitted(SignatureForm):
-    """What is put on the topic."""
+    """The record's value."""
 
     signature_id: UUID
     petition_id: str
@@ -62,7 +62,7 @@ async def producer_of(request: Request) -> AIOKafkaProducer:
 async def sign(
     petition_id: str, form: SignatureForm, producer: Annotated[AIOKafkaProducer, Depends(producer_of)]
 ) -> dict[str, str]:
-    """Put the signature on the topic; all of one signer's in one partition."""
+    """Publish the signature; all of one signer's in one partition."""
     signature_id = uuid4()
     submitted = Submitted(
         **form.model_dump(), signature_id=signature_id, petition_id=petition_id, submitted_at=datetime.now(UTC)

@@ -64,7 +64,7 @@ class Verified(BaseModel):
 
 
 def _broker() -> KafkaBroker:
-    # Acknowledgements, idempotence and compression as Groundswell has them; no line in the log for every message.
+    # Acknowledgements, idempotence and compression as in Groundswell; no log line for every message.
     return KafkaBroker(
         os.environ["KAFKA_BOOTSTRAP_SERVERS"],
         acks="all",
@@ -76,7 +76,7 @@ def _broker() -> KafkaBroker:
 
 
 def verify() -> FastStream:
-    """Stores each signature that is its signer's first, and publishes that it stands."""
+    """Stores each signature that is its signer's first, and publishes it as verified."""
     broker = _broker()
     verified = broker.publisher(VERIFIED)
     pool: asyncpg.Pool
@@ -114,7 +114,7 @@ def verify() -> FastStream:
 
 
 def tally() -> FastStream:
-    """Counts each verified signature in Redis, in all and by country."""
+    """Counts each verified signature in Redis, in total and by country."""
     broker = _broker()
     redis: Redis
 

@@ -1,4 +1,4 @@
-"""How the peers with HTTP are served: as Groundswell is, by uvicorn with uvloop and httptools."""
+"""Serves the peers with HTTP like Groundswell: with uvicorn, uvloop and httptools."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Figures with their goals, and what is made from them: tables, costs and pictures."""
+"""Figures with their goals, and the tables, costs and plots made from them."""

@@ -1,7 +1,7 @@
 """``python -m tests.bench.results.costs``: the costs that `groundswell capacity` computes from, out of the benchmark's results.
 
-A cost is a figure of the benchmark, taken over as it is. Costs whose figure is not in the results stay as they were,
-if they were measured on the same machine; else they are null.
+A cost is a figure of the benchmark, unchanged. Costs whose figure is not in the results are kept if they were measured on
+the same machine; else they are null.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FIGURES: Final[Mapping[str, str]] = {
     "stream_cpu": "read.sse_cpu.*",
     "stream_bytes": "sizes.stream.update",
 }
-"""The figure that is each cost; ``*`` stands for a number, of which the largest is taken."""
+"""The figure of each cost; ``*`` stands for a number, of which the largest is taken."""
 
 ROWS: Final = "growth.cpu.postgres.*"
 """The largest number of this is the cost `postgres_rows`."""
@@ -55,7 +55,7 @@ _UNITS: Final[Mapping[str, frozenset[str]]] = {
     "MB": frozenset({"MB"}),
     "KB": frozenset({"KB"}),
 }
-"""By the first part of a cost's unit, what the benchmark calls it."""
+"""The benchmark's name for the first part of a cost's unit."""
 
 
 class WrongUnit(ValueError):
@@ -63,7 +63,7 @@ class WrongUnit(ValueError):
 
 
 def taken_over(results: Mapping[str, Any], day: date, before: MeasuredCosts) -> MeasuredCosts:
-    """The costs of `before`, with those that are in `results` put in.
+    """The costs of `before`, updated from `results`.
 
     Raises:
         WrongUnit: a figure has another unit than its cost.

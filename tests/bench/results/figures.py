@@ -1,4 +1,4 @@
-"""What a benchmark says: figures with their goals, the JSON document, and the table for people."""
+"""The output of a benchmark: figures with their goals, the JSON document, and the table for people."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Compared = Literal["value", "times peer", "times less", "times more"]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a figure should reach; made by the functions below.
+    """The goal of a figure; made by the functions below.
 
     Attributes:
         of: what is compared with `bound`: the value itself, or a ratio to the peer's value. ``times peer`` is
@@ -69,11 +69,11 @@ class Figure:
 
     Attributes:
         name: ``<scenario>.<what>[.<condition>]``, e.g. ``accept.cpu.hot``; stable, for plots and later comparisons.
-        goal: in words; empty for a number that only informs.
+        goal: in words; empty for a number without a goal.
         passes: whether the goal is reached; None without a goal, or when its peer was not measured.
-        peer, peer_value: with what it was compared, in the same unit and the same rounds.
+        peer, peer_value: the compared subject, in the same unit and the same rounds.
         ratio: see `Goal.of`; without a goal value / peer_value.
-        spread: least and most over the rounds.
+        spread: lowest and highest value of the rounds.
         note: what a reader must know about this number.
     """
 
@@ -89,7 +89,7 @@ class Figure:
     note: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The figure as it stands in the document: ``pass`` is a keyword in Python only."""
+        """The figure as in the document, where `passes` is named ``pass``, a keyword in Python."""
         return {
             "name": self.name,
             "value": _rounded(self.value),
@@ -118,7 +118,7 @@ def figure(
 
     Args:
         values: of each round; at least one.
-        peer: with what it is compared.
+        peer: the compared subject.
         peer_values: the peer's values in the same rounds; empty when it was not measured.
     """
     value = median(values)
@@ -143,7 +143,7 @@ def figure(
 
 @dataclass(slots=True)
 class Result:
-    """A whole benchmark: where and of what it was measured, and the figures."""
+    """A complete benchmark: machine, versions and figures."""
 
     machine: Mapping[str, Any]
     commit: str
@@ -160,12 +160,12 @@ class Result:
 
     @property
     def missed(self) -> list[Figure]:
-        """The figures whose goal is not reached."""
+        """The figures whose goal was missed."""
         return [each for each in self.figures if each.passes is False]
 
 
 def show(result: Result, console: Console) -> None:
-    """Print the figures as a table, and what was missed below it."""
+    """Print the figures as a table, and the missed goals below it."""
     table = Table("figure", "value", "spread", "unit", "goal", "compared with", "ratio", "", title="Benchmark")
     for each in result.figures:
         table.add_row(
@@ -198,5 +198,5 @@ def _for_people(value: float) -> str:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Four digits after the point are more than any of these is exact to. JSON has no infinity (what never came)."""
+    """Round to four decimals, more than any figure is exact to. JSON has no infinity (never reached)."""
     return None if value is None or not math.isfinite(value) else round(float(value), 4)

@@ -1,6 +1,6 @@
-"""``python -m tests.bench.results.plots``: the pictures of docs/performance.md, as SVG, out of the benchmark's results.
+"""``python -m tests.bench.results.plots``: the plots of docs/performance.md, as SVG, from the benchmark's results.
 
-A picture whose figures are not in the results is not drawn, and an older one of it stays.
+A plot whose figures are not in the results is not drawn, and its older version stays.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _STYLE: Final[dict[Any, Any]] = {
     "axes.spines.right": False,
     "axes.titlelocation": "left",
     "axes.titlesize": 11,
-    "svg.fonttype": "none",  # letters stay letters: small files, text that can be found
+    "svg.fonttype": "none",  # text stays text: small files, searchable
     "svg.hashsalt": "groundswell",  # the same results give the same file
     "figure.facecolor": "white",  # readable on a dark page too
 }
@@ -52,7 +52,7 @@ _STYLE: Final[dict[Any, Any]] = {
 
 
 def peers(figures: Sequence[Figure]) -> Picture | None:
-    """Each compared figure: ours above, the other below, the longer of the two as long as the plot is wide."""
+    """Each compared figure: ours above, the other below, scaled so that the longer bar has the plot's width."""
     compared = [figure for figure in figures if figure["peer_value"]]
     if not compared:
         return None
@@ -82,7 +82,7 @@ def peers(figures: Sequence[Figure]) -> Picture | None:
 
 
 def _spread(axes: Axes, figure: Figure, height: float, longest: float) -> None:
-    """A thin line from the least to the most of the rounds."""
+    """A thin line from the lowest to the highest of the rounds."""
     if figure.get("spread"):
         least, most = (end / longest for end in figure["spread"])
         axes.plot([least, most], [height, height], color="black", linewidth=0.8)
@@ -146,7 +146,7 @@ def _numbered(figures: Sequence[Figure], name: str) -> dict[int, Figure]:
 
 
 def cpu(figures: Sequence[Figure]) -> Picture | None:
-    """CPU of a signature on its whole road, at a steady rate and in a backlog, by process."""
+    """CPU of a signature from HTTP to count, at a steady rate and in a backlog, by process."""
     bars = {
         "whole road,\n1,000/s": _parts(figures, "road.cpu."),
         "backlog": _parts(figures, "drain.cpu."),
@@ -161,7 +161,7 @@ def stages(figures: Sequence[Figure]) -> Picture | None:
 
 
 def _parts(figures: Sequence[Figure], prefix: str) -> dict[str, float]:
-    """Values by the name's last part; names with more parts are comparisons."""
+    """Values by the name's last part; names with more parts are comparisons and are left out."""
     return {
         figure["name"][len(prefix) :]: figure["value"]
         for figure in figures
@@ -170,7 +170,7 @@ def _parts(figures: Sequence[Figure], prefix: str) -> dict[str, float]:
 
 
 def _stacked(bars: Mapping[str, Mapping[str, float]], title: str, unit: str) -> Picture | None:
-    """One bar for each entry, its parts side by side from the largest on, each named below its bar."""
+    """One bar for each entry, its parts side by side, largest first, each named below its bar."""
     bars = {name: parts for name, parts in bars.items() if parts}
     if not bars:
         return None
@@ -213,7 +213,7 @@ PICTURES: Final[Mapping[str, Callable[[Sequence[Figure]], Picture | None]]] = {
 
 
 def draw(results: Mapping[str, Any], directory: Path) -> list[str]:
-    """Draw all pictures that the results have figures for; return their names."""
+    """Draw all plots for which the results have figures; return their names."""
     drawn = []
     directory.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(_STYLE):

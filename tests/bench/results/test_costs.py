@@ -1,4 +1,4 @@
-"""Costs are figures of the benchmark, in their unit, or what they were before, or null."""
+"""Costs are figures of the benchmark, in their unit, or their previous values, or null."""
 
 from datetime import date
 

@@ -1,4 +1,4 @@
-"""What figures say about their goals, and the document that holds them."""
+"""Figures, their goals, and the document that holds them."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Pictures come out of figures that are there, and only of these."""
+"""Plots are drawn only from existing figures."""
 
 from pathlib import Path
 from typing import Any

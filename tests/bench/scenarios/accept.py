@@ -1,8 +1,8 @@
 """`accept`: HTTP to 202, which is sent after Kafka's acknowledgement.
 
-Ingest, the floor (a bare ASGI callable that parses and produces) and peer (e) (FastAPI and aiokafka) take the same load
-in turns, each in one process, with the same broker and the same producer settings. All of them run all the time; those
-whose turn it is not are idle.
+ingest, the floor (a bare ASGI callable that parses and produces) and peer (e) (FastAPI and aiokafka) take the same load in
+turns, each in one process, with the same broker and the same producer settings. All run all the time, idle between their
+turns.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.bench.setup.arena import Arena
 
 RATE: Final = 2_000.0
 CONNECTIONS: Final = 64
-"""At full speed. At a constant rate four times as many are open, so that none of them is ever waited for."""
+"""Connections at full speed. At a constant rate four times as many are open, so that the load never waits for a free one."""
 
 FLOOR: Final = "floor"
 PEER: Final = "peer-fastapi-kafka"
@@ -32,7 +32,7 @@ PEER: Final = "peer-fastapi-kafka"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Who takes signatures in."""
+    """A subject that accepts signatures."""
 
     process: Process
     url: str
@@ -40,7 +40,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What came of one measurement."""
+    """The result of one measurement."""
 
     load: load.LoadResult
     usage: Usage
@@ -106,7 +106,7 @@ def _figures(turns: dict[str, list[Turn]]) -> list[Figure]:
     for how in ("hot", "spread"):
         for speed, said in (("full", ""), ("paced", f"at {RATE:,.0f}/s")):
             case = f"{how}.{speed}"
-            # The goals are of a busy process. At a steady rate most of the cost is waking up, whoever wakes.
+            # The goals apply to a busy process. At a steady rate every process spends most of the cost on waking up.
             busy = speed == "full"
             ours = cpu("ingest", case)
             made += [

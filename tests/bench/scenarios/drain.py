@@ -1,7 +1,7 @@
 """A backlog of submitted signatures through verify and tally, both at once, against FastStream one message at a time.
 
-All submissions are of one hot petition, 8 % of them duplicates. The backlog begins with a part that is not measured: while
-it is worked off, the services start and warm up.
+All submissions are of one hot petition, 8 % of them duplicates. The backlog begins with a part that is not measured: during
+it the services start and warm up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ALL = ("verify", "tally", "kafka", "postgres", "valkey")
 
 @dataclass(frozen=True, slots=True)
 class _Size:
-    """How many records: not measured, measured, in the small part that the whole is compared with, and of the peer."""
+    """Numbers of records: not measured, measured, in the small part with which the whole is compared, and of the peer."""
 
     warm: int
     records: int
@@ -35,7 +35,7 @@ class _Size:
 
 @dataclass(slots=True)
 class _Rounds:
-    """What each round gave."""
+    """The results of each round."""
 
     rate: list[float] = field(default_factory=list)
     cpu: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in _ALL})
@@ -52,7 +52,7 @@ class _Rounds:
 
 
 async def run(arena: Arena, scale: Scale) -> list[Figure]:
-    """Fill, drain, and let the peer drain a part of the same."""
+    """Fill, drain, and let the peer drain a part of the same backlog."""
     size = scale.pick(
         _Size(warm=60_000, records=1_000_000, small=100_000, peer_warm=2_000, peer=20_000, floor_rows=200_000),
         quick=_Size(warm=10_000, records=40_000, small=10_000, peer_warm=500, peer=2_000, floor_rows=20_000),

@@ -1,8 +1,8 @@
-"""What a signature costs when there are many already: verify and PostgreSQL with 10,000 to 5,000,000 rows.
+"""The cost of a signature when many are stored: verify and PostgreSQL with 10,000 to 5,000,000 rows.
 
-The rows are written by SQL, through the same indexes as verify's own, in the order in which their signatures would have
-come. Before each measurement PostgreSQL is vacuumed and has made a checkpoint, so that no round pays for the filling; every
-page that is touched after that goes whole into the write-ahead log, as it does after any checkpoint.
+SQL writes the rows, through the same indexes as verify's own, in the order of their signatures. Before each measurement
+PostgreSQL is vacuumed and has made a checkpoint, so that no round pays for the filling; every page that changes after that is
+written in full to the write-ahead log, as after any checkpoint.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FROM generate_series($1::bigint, $2::bigint - 1) AS n,
 
 @dataclass(frozen=True, slots=True)
 class _Size:
-    """Rows to measure at, and of each measurement the signatures before and in it."""
+    """Numbers of rows at which to measure, and of signatures before and in each measurement."""
 
     rows: tuple[int, ...]
     warm: int
@@ -60,7 +60,7 @@ class _Cost:
 
 
 async def run(arena: Arena, scale: Scale) -> list[Figure]:
-    """Fill to each size and measure there, several times. The sizes cannot take turns: filling takes minutes."""
+    """Fill to each size and measure there, several times. The sizes do not alternate: filling takes minutes."""
     size = scale.pick(
         _Size((10_000, 100_000, 1_000_000, 5_000_000), 20_000, 50_000),
         quick=_Size((10_000, 50_000), 5_000, 20_000),
@@ -117,7 +117,7 @@ async def _measured(arena: Arena, size: _Size, first_signer: int) -> _Cost:
 
 
 async def _forget_measured(url: str) -> None:
-    """Remove what a measurement has added, so that the next finds the rows and positions as they were filled."""
+    """Remove what a measurement has added, so that the next one starts from the filled state."""
     connection = await asyncpg.connect(url)
     try:
         await connection.execute("DELETE FROM signatures WHERE submitted_at > now() - interval '1 hour'", timeout=600)

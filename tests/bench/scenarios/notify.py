@@ -1,6 +1,6 @@
 """Milestones into mails: how fast notify hands deliveries to an SMTP server that takes each of them.
 
-Every delivery is a mail of its own: petitions with many targets, each reaching one milestone. The mail catcher writes every
+Every delivery is one mail: petitions with many targets, each reaching one milestone. The mail catcher writes every
 mail to its file before it answers, and every answer is in PostgreSQL, on disk, before the next mail of that connection.
 """
 
@@ -25,7 +25,7 @@ from tests.bench.setup import backlog
 from tests.bench.setup.arena import Arena
 
 _TARGETS = 50
-"""Of a petition: as many as it may have."""
+"""Targets of a petition, the most it may have."""
 
 _LOOK_SECONDS = 0.1
 _SENT = "SELECT count(*) FROM deliveries WHERE state = 'sent'"
@@ -33,7 +33,7 @@ _SENT = "SELECT count(*) FROM deliveries WHERE state = 'sent'"
 
 @dataclass(slots=True)
 class _Rounds:
-    """What each round gave, by number of instances; CPU of one mail in µs by process."""
+    """The results of each round, by number of instances; CPU of one mail in µs by process."""
 
     rate: dict[int, list[float]] = field(default_factory=lambda: {1: [], 2: []})
     cpu: dict[str, list[float]] = field(default_factory=lambda: {"notify": [], "postgres": [], "mailbox": []})
@@ -89,7 +89,7 @@ async def _publish(arena: Arena, names: Sequence[str]) -> None:
 
 
 async def _decide(arena: Arena, reached: Sequence[MilestoneReached]) -> None:
-    """What tally records before it announces a milestone. notify mails no other."""
+    """The record that tally writes before it announces a milestone. notify mails no others."""
     connection = await asyncpg.connect(arena.postgres.url)
     try:
         await connection.executemany(
@@ -116,7 +116,7 @@ def _petition(name: str) -> PetitionChanged:
 
 
 async def _until(connection: asyncpg.Connection, sent: int, processes: Sequence[Process]) -> int:
-    """Wait until so many deliveries are sent; returns how many are."""
+    """Wait until so many deliveries are sent; returns their number."""
     deadline = time.monotonic() + 60 + sent / 20
     while (found := int(await connection.fetchval(_SENT))) < sent:
         for process in processes:

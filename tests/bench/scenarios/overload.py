@@ -1,9 +1,8 @@
-"""`overload`: three times as many signatures as ingest can take, for a minute.
+"""`overload`: three times ingest's capacity, for a minute.
 
 First its capacity is measured at full speed. Then wrk sends at three times that rate over so many connections that more
-wait than ingest lets in. wrk's latencies hold accepted and refused answers together, so signatures of another client, a
-few a second, are timed one by one: what an accepted signer waits, what a refused one does, and whether a refusal says
-when to come again.
+wait than ingest accepts. wrk's latencies mix accepted and refused answers, so signatures of another client, a few a second,
+are timed one by one: the time of accepted and of refused ones, and whether a refusal has `Retry-After`.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from tests.bench.setup.arena import Arena
 
 TIMES: Final = 3.0
 CONNECTIONS: Final = 4_000
-"""Twice as many as ingest has in work at once."""
+"""Connections: twice as many as ingest handles requests at once."""
 
 _SAMPLES_PER_SECOND: Final = 25.0
 _CALM_MS: Final = 50.0
@@ -35,7 +34,7 @@ _MOST_SECONDS: Final = 60.0
 
 @dataclass(slots=True)
 class _Seen:
-    """What the rounds brought."""
+    """The results of the rounds."""
 
     capacity: list[float] = field(default_factory=list)
     offered: list[float] = field(default_factory=list)
@@ -48,7 +47,7 @@ class _Seen:
 
 
 async def run(arena: Arena, scale: Scale) -> list[Figure]:
-    """Capacity, overload, recovery; ingest starts anew for each round."""
+    """Capacity, overload, recovery; ingest is restarted for each round."""
     seen = _Seen()
     for _ in range(scale.repeat):
         await arena.fresh()

@@ -1,6 +1,6 @@
-"""`read`: what people look at: a count, a count that has not changed, an organisation's page, and live streams.
+"""`read`: a count, an unchanged count, an organisation's page, and live streams.
 
-One process of tally answers all of it. wrk and the crowd of subscribers have the machine's other core.
+One process of tally answers all of it. wrk and the crowd of subscribers use the machine's other core.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tests.bench.setup import petitions
 from tests.bench.setup.arena import Arena
 
 _PETITIONS: Final = 7
-"""Of the organisation: as many as the demo's has."""
+"""Petitions of the organisation, as many as in the demo."""
 _TALLY: Final = f"/v1/petitions/{petitions.HOT}/tally"
 _STREAM: Final = f"{_TALLY}/stream"
 _SERVICES: Final[tuple[ServiceName, ...]] = ("ingest", "verify", "tally")
 _UPDATES: Final = 5
-"""Signatures after which all subscribers are waited for, per size of the crowd and round."""
+"""Signatures per size of the crowd and round; after each, all subscribers are awaited."""
 _MOST_SECONDS: Final = 30.0
 KB: Final = 1024
 
@@ -119,9 +119,9 @@ async def _streams(arena: Arena, services: dict[ServiceName, ServiceProcess], sc
 
 
 async def _update(services: dict[ServiceName, ServiceProcess], crowd: Crowd, size: int, seen: _Seen) -> None:
-    """One signature, and then the wait until every subscriber has been told."""
+    """Send one signature, and wait until every subscriber has the update."""
     tally = services["tally"]
-    await asyncio.sleep(0.5)  # a snapshot is at least 250 ms after the one before; who is late would not be told apart
+    await asyncio.sleep(0.5)  # snapshots are at least 250 ms apart; closer ones cannot be distinguished
     signing, looking = Connection(services["ingest"].url), Connection(tally.url)
     try:
         revision = json.loads((await looking.get(_TALLY)).body)["revision"] + 1

@@ -1,9 +1,9 @@
 """`road`: HTTP to visible in the tally API, with all four services, Kafka, PostgreSQL, Valkey and the load generator on
 this one machine.
 
-How long a signature takes is measured by signatures of their own, one after the other, on petitions that nobody else
-signs. They travel with everybody's: their petitions are chosen so that their facts go through the hot petition's
-partition, behind the same batches, and each is waited for at ``GET …/tally``.
+Latency is measured by separate signatures, one after the other, on petitions without other signers. They share the way of all
+others: their petitions are chosen so that their facts go through the hot petition's partition, behind the same batches, and
+each is awaited at ``GET …/tally``.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _PEER_CONNECTIONS: Final = 64
 _PROBES: Final = 2
 _PROBE_EVERY: Final = 0.05
 _LAG_SECONDS: Final = 0.5
-"""A rate is sustained if everything is visible so soon after the last answer."""
+"""A rate is sustained if everything is visible within so many seconds after the last answer."""
 _STEP: Final = 1.15
 _MOST_STEPS: Final = 14
 _FINE_STEPS: Final = 2
 _LEAST_OF_RATE: Final = 0.98
-"""A load that brought less than this part of its rate was held back by who answered it."""
+"""A load that reached less than this part of its rate was slowed down by the answering side."""
 
 
 async def run(arena: Arena, scale: Scale) -> list[Figure]:
-    """Latencies at steady rates, what they cost, and the highest rate that is sustained; in each round also the rate of the
-    peers, who have the machine to themselves as ours have."""
+    """Latencies and costs at steady rates, and the highest sustained rate; in each round also the rate of the peers, which then
+    have the machine for themselves, like ours."""
     seen = _Seen()
     for _ in range(scale.repeat):
         await _Road(arena, scale, seen).measure()
@@ -61,13 +61,13 @@ async def run(arena: Arena, scale: Scale) -> list[Figure]:
 
 @dataclass(slots=True)
 class _Seen:
-    """What the rounds brought, by rate or by peer."""
+    """The results of the rounds, by rate or by peer."""
 
     visible: dict[int, list[list[float]]] = field(default_factory=lambda: defaultdict(list))
     """Milliseconds until visible, of every probe of every round."""
     accept_p99: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     usages: dict[int, list[tuple[int, Usage]]] = field(default_factory=lambda: defaultdict(list))
-    """Signatures, and what they used."""
+    """Number of signatures, and the resources used."""
     behind_ms: float = 0.0
     sustained: list[float] = field(default_factory=list)
     peers: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -108,7 +108,7 @@ class _Road:
         self._seen.behind_ms = max(self._seen.behind_ms, sent.behind_ms)
 
     async def _highest_rate(self) -> float:
-        """The highest rate, in steps of 15 % and then finer, at which nothing is refused and nothing is left behind."""
+        """The highest rate, in steps of 15 % and then finer, at which nothing is refused and no backlog remains."""
         rate = 4_000.0
         holds, fails = 0.0, float("inf")
         for _ in range(_MOST_STEPS):
@@ -151,7 +151,7 @@ class _Road:
 
 
 async def _peer_rate(arena: Arena, scale: Scale, name: str, module: str) -> float:
-    """The most signatures a second that a peer takes, in one process or in two, whichever is more."""
+    """The highest rate of a peer in signatures a second, with one process or two, whichever is higher."""
     best = 0.0
     for processes in (1, 2):
         await arena.fresh()
@@ -200,7 +200,7 @@ def _figures(seen: _Seen) -> list[Figure]:
 
 
 def _costs(usages: list[tuple[int, Usage]]) -> list[Figure]:
-    """What a signature costs at 1,000/s: CPU of every process, bytes of every part."""
+    """The cost of a signature at 1,000/s: CPU of every process, bytes of every part."""
     names = [name for name in usages[0][1].cpu if name != "mailbox"]
     made = [
         figure(f"road.cpu.{name}", [usage.cpu_us(name, count) for count, usage in usages], "µs", note="at 1,000/s")

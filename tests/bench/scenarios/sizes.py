@@ -1,8 +1,8 @@
 """Bytes of a record, a row, a petition, a minute, an update: what storage and networks must hold, for `groundswell capacity`.
 
-Three looks: at the topics and a live stream while signatures come by HTTP at a steady rate, so that Kafka's batches are
-those of a busy day and not of a backlog; at the tables after a backlog with duplicates; and at Redis with a petition that
-has signatures in very many minutes.
+Three measurements: topics and a live stream while signatures arrive by HTTP at a steady rate, so that Kafka's batches are
+those of a busy day and not of a backlog; tables after a backlog with duplicates; and Redis with a petition that has signatures
+in very many minutes.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ class _Size:
 
 
 class _Sizes(defaultdict[str, list[float]]):
-    """What was found, by the figure's name, a value for each round."""
+    """The results, by the figure's name, a value for each round."""
 
     def __init__(self) -> None:
         super().__init__(list)
 
 
 async def run(arena: Arena, scale: Scale) -> list[Figure]:
-    """Look at everything, several times."""
+    """Measure everything, several times."""
     size = scale.pick(_Size(300_000, 10_000), quick=_Size(20_000, 500))
     found = _Sizes()
     for _ in range(scale.repeat):
@@ -121,7 +121,7 @@ async def _bytes_per_update(tally: ServiceProcess, seconds: float) -> float:
 
 
 async def _tables(arena: Arena, size: _Size, found: _Sizes) -> None:
-    """Bytes per row of signatures and ledger, all indexes included, after the signers came in no order."""
+    """Bytes per row of signatures and ledger, with all indexes, after signers in random order."""
     await arena.fresh()
     await petitions.publish(arena.bootstrap_servers, [petitions.HOT])
     filled = await backlog.submitted(
@@ -147,7 +147,7 @@ async def _redis(arena: Arena, size: _Size, found: _Sizes) -> None:
     """Memory of a petition, and of each of its minutes, as Redis itself counts it."""
     await arena.fresh()
     await petitions.publish(arena.bootstrap_servers, [petitions.HOT])
-    # The rows of the facts have other times, which an audit would find.
+    # The facts' rows have other times, which an audit would report.
     tally = await arena.service("tally", TALLY_AUDIT_SECONDS="0")
     await backlog.into_ledger(arena.postgres.url, [petitions.HOT] * size.minutes)
     await backlog.publish(arena.bootstrap_servers, SIGNATURES_VERIFIED.name, _facts(size.minutes))

@@ -1,6 +1,6 @@
-"""Where the time of ingest, verify and tally goes, stage by stage, while each is as busy as it can be.
+"""The CPU of ingest, verify and tally by stage, while each is fully loaded.
 
-py-spy looks at the process two hundred times a second, from outside. The part of the samples in a stage, times the
+py-spy samples the process two hundred times a second, from outside. The part of the samples in a stage, times the
 process's CPU per signature over the same seconds, is the stage's cost.
 """
 
@@ -59,7 +59,7 @@ async def _ingest(arena: Arena, scale: Scale, found: _Stages) -> None:
 
 
 async def _consumer(arena: Arena, scale: Scale, found: _Stages, name: str, reader: Reader) -> None:
-    """A backlog that outlasts the samples."""
+    """A backlog that lasts longer than the sampling."""
     await arena.fresh()
     await petitions.publish(arena.bootstrap_servers, [petitions.HOT])
     if name == "verify":

@@ -1,4 +1,4 @@
-"""A surge as it really comes: a petition that nobody knows, then everybody, then nobody again; half an hour made shorter.
+"""The shape of a real surge: an unknown petition, then everybody signs, then nobody; half an hour, compressed.
 
 All on two cores: load generator, Kafka, PostgreSQL, Valkey and the four services. 8 % of the submissions are of signers who
 have signed before. Between two steps the load rests until everything that was accepted is counted.
@@ -27,7 +27,7 @@ from tests.bench.setup.backlog import DUPLICATES
 _SERVICES = ("ingest", "verify", "tally", "notify")
 _CONNECTIONS = 128
 _LAG_SECONDS = 5.0
-"""Everything accepted in a step is to be counted so soon after its end."""
+"""Everything accepted in a step must be counted within so many seconds after its end."""
 _PATIENCE_SECONDS = 120.0
 _LOOK_SECONDS = 0.05
 _LAG_LOOK_SECONDS = 0.5
@@ -43,11 +43,11 @@ class _Step:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What a step came to.
+    """The result of a step.
 
     Attributes:
-        seen: what the load generator saw.
-        lag_most: most submissions and facts that were waiting at once.
+        seen: the load generator's results.
+        lag_most: the highest number of waiting submissions and facts.
         caught_up_seconds: from the end of the load until nothing was waiting.
     """
 
@@ -149,7 +149,7 @@ async def _caught_up(broker: Broker) -> float:
         PartFailed: something still is, after a long time.
     """
     began = time.monotonic()
-    # Twice: what verify has committed it has published before, so a lag of 0 holds only if nothing came meanwhile.
+    # Twice: verify publishes before it commits, so a lag of 0 is valid only if nothing arrived in between.
     while await broker.lag([VERIFY]) or await broker.lag([TALLY]):
         if time.monotonic() - began > _PATIENCE_SECONDS:
             raise PartFailed(f"the lag was not back to 0 within {_PATIENCE_SECONDS:.0f} s")

@@ -1,4 +1,4 @@
-"""Verified facts into Redis, nothing else: tally against Quix Streams, FastStream, and a consumer that only reads."""
+"""Verified facts into Redis only: tally against Quix Streams, FastStream, and a consumer that only reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.bench.setup import backlog, petitions, processes
 from tests.bench.setup.arena import Arena
 
 _NO_AUDIT = {"TALLY_AUDIT_SECONDS": "0"}
-"""Counting is measured here, and not the proof of it."""
+"""Counting is measured here, not audits."""
 
 _QUICK_LOOKS = 0.1
 
@@ -35,7 +35,7 @@ class _Size:
 
 @dataclass(slots=True)
 class _Rounds:
-    """What each round gave."""
+    """The results of each round."""
 
     hot: list[Stretch] = field(default_factory=list)
     spread: list[Stretch] = field(default_factory=list)
@@ -47,7 +47,7 @@ class _Rounds:
 
 
 async def run(arena: Arena, scale: Scale) -> list[Figure]:
-    """Fill, count, and let the others count the same topic."""
+    """Fill, count, and let the peers and the floor read the same topic."""
     size = scale.pick(
         _Size(200_000, 1_000_000, 100_000, 500_000, 2_000, 20_000, 200),
         quick=_Size(50_000, 200_000, 20_000, 200_000, 500, 2_000, 50),

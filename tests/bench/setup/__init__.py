@@ -1,1 +1,1 @@
-"""Where a benchmark takes place: parts, services and peers, their petitions, and the work that waits."""
+"""The environment of a benchmark: parts, services and peers, their petitions, and backlogs."""

@@ -1,4 +1,4 @@
-"""Where a benchmark takes place: real parts, services, and whatever is measured beside them, all on this machine."""
+"""The environment of a benchmark: real parts, services, and whatever is measured beside them, all on this machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.bench.setup.emptying import empty_kafka
 _SETTINGS: Final = {
     # All load comes from one address here.
     "INGEST_CLIENT_RATE": "off",
-    # Where mails say that the pages are; nobody follows that here.
+    # The pages' address in mails; unused here.
     "PUBLIC_PAGES_URL": "http://petitions.quillmere.example",
 }
 
@@ -40,7 +40,7 @@ class Command(Process):
     Args:
         name: in reports, and of its log file.
         command: program and arguments.
-        environ: told over this process's own environment.
+        environ: additions to this process's environment.
         ready_url: it is ready when a GET there is answered with a status below 500; None: as soon as it has started.
     """
 
@@ -58,7 +58,7 @@ class Command(Process):
 
     @property
     def url(self) -> str:
-        """Where it is asked whether it is ready; empty if it is not asked."""
+        """The URL of its readiness check; empty if there is none."""
         return self._ready_url or ""
 
     @property
@@ -83,11 +83,11 @@ class Command(Process):
 
 class Arena:
     """`async with Arena(state_dir) as arena` starts Apache Kafka, PostgreSQL, Valkey and the mail catcher, with topics and
-    tables, and no service; at the end everything is stopped and the data removed. Logs stay.
+    tables, but no service; at the end everything is stopped and the data removed. Logs stay.
 
     Attributes:
         kafka, postgres, valkey, mailbox: the parts.
-        environment: what services and peers are told: addresses and secrets.
+        environment: of services and peers: addresses and secrets.
         logs: the folder of the log files.
     """
 
@@ -115,7 +115,7 @@ class Arena:
 
     @property
     def kafka_log_directory(self) -> Path:
-        """Where Kafka keeps a folder per partition."""
+        """Kafka's data directory, with a folder per partition."""
         return self._data / "kafka" / "log"
 
     @property
@@ -129,14 +129,14 @@ class Arena:
         return {"authorization": f"Bearer {self.environment['ADMIN_TOKEN']}"}
 
     async def start(self) -> Self:
-        """Start the parts; make topics and tables.
+        """Start the parts; create topics and tables.
 
         Raises:
             PartFailed: a part did not start.
         """
         try:
             await asyncio.gather(*(part.start() for part in self.parts))
-            # A rewrite of the append-only file would make it smaller while its growth is measured.
+            # A rewrite would shrink the append-only file while its growth is measured.
             async with redis.asyncio.Redis.from_url(self.valkey.url) as client:
                 await client.config_set("auto-aof-rewrite-percentage", 0)
             await self._prepare()
@@ -178,7 +178,7 @@ class Arena:
         environ: Mapping[str, str] | None = None,
         ready_url: str | None = None,
     ) -> Command:
-        """Start any program and wait until it is ready; see `Command`. It is told `environment` and `environ`.
+        """Start any program and wait until it is ready; see `Command`. It gets `environment` and `environ`.
 
         Raises:
             PartFailed: it did not become ready.
@@ -205,9 +205,9 @@ class Arena:
         self._instances.clear()
 
     async def fresh(self) -> None:
-        """Stop all services and programs, and empty the parts: no records, no rows, no keys, no consumer groups.
+        """Stop all services and programs, and empty the parts: no records, rows, keys or consumer groups.
 
-        The parts themselves stay up, so that a round does not begin with a cold broker.
+        The parts keep running, so that a round does not begin with a cold broker.
         """
         await self.stop_all()
         await asyncio.to_thread(empty_kafka, self.bootstrap_servers)

@@ -1,6 +1,6 @@
-"""Fills topics with valid records, fast: the work that waits when a consumer has been away.
+"""Fills topics with valid records: the backlog of a consumer that was away.
 
-Records are made by Groundswell's own event classes and look as ingest and verify write them. They are produced by another
+Groundswell's own event classes make the records, which look like those of ingest and verify. They are produced by another
 client than Groundswell's (librdkafka), with batches as small as those of a busy ingest.
 """
 
@@ -30,12 +30,12 @@ DUPLICATES: Final = 0.08
 """The part of submissions in a surge whose signer has signed before."""
 
 _SKEW: Final = 1.1
-"""Exponent of the power law by which signers spread over petitions; the load generator's too (load.lua)."""
+"""Exponent of the power law by which signers spread over petitions, as in the load generator (load.lua)."""
 
 _FLUSH_SECONDS: Final = 60.0
 _COUNTRIES: Final = ("DE", "NL", "BE", "AT", "FR", "DK", "SE", "PL", "IT", "GB")
 _DOMAINS: Final = ("lakepost.example", "gmail.com", "outlook.com", "mail.quillmere.example", "proton.me", "uni.example")
-"""Some of them have spelling rules to be folded, as most people's have."""
+"""Some of these domains have spelling rules, as most people's have."""
 
 _command_json: Final = TypeAdapter(SignCommand).dump_json
 _fact_json: Final = TypeAdapter(SignatureVerified).dump_json
@@ -43,11 +43,11 @@ _fact_json: Final = TypeAdapter(SignatureVerified).dump_json
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What a topic was filled with.
+    """The content of a filled topic.
 
     Attributes:
-        records: how many records.
-        counts: by petition, how many of them must count in the end: of a signer's several signatures the first.
+        records: number of records.
+        counts: by petition, how many must count at the end: of a signer's several signatures only the first.
     """
 
     records: int
@@ -68,18 +68,18 @@ async def submitted(
     duplicates: float = DUPLICATES,
     first_signer: int = 0,
 ) -> Filled:
-    """Put `records` signatures on ``signatures.submitted``; returns when all are acknowledged.
+    """Publish `records` signatures on ``signatures.submitted``; returns when all are acknowledged.
 
     Args:
         pepper: SIGNER_PEPPER of the services.
         petition_ids: what is signed, by a power law if they are several.
         duplicates: the part whose signer has signed before, in another signature.
-        first_signer: where signers are numbered from. Two fillings of one topic must not share numbers, unless all of the
-            second's are to be duplicates.
+        first_signer: the first signer's number. Two fillings of one topic must not share numbers, unless all of the
+            second shall be duplicates.
     """
     counts: Counter[str] = Counter()
     made = _commands(pepper.encode(), petition_ids, records, duplicates, first_signer, counts)
-    # A busy ingest sends what has come within two milliseconds.
+    # A busy ingest has a linger of two milliseconds.
     await publish(bootstrap_servers, SIGNATURES_SUBMITTED.name, made, linger_ms=2)
     return Filled(records, dict(counts))
 
@@ -92,9 +92,9 @@ async def verified(
     *,
     lanes: int = DEFAULT_PARTITIONS,
 ) -> Filled:
-    """Put `records` facts on ``signatures.verified``, as a verify that owns all lanes would; each counts.
+    """Publish `records` facts on ``signatures.verified``, as a verify that owns all lanes would; each counts.
 
-    Their rows are put into the ledger first: tally counts nothing that the ledger does not have.
+    Their ledger rows are written first: tally counts only facts that are in the ledger.
     """
     counts: Counter[str] = Counter()
     await into_ledger(postgres_url, _homes(petition_ids, records), lanes=lanes)
@@ -115,7 +115,7 @@ _ROWS_AT_A_TIME: Final = 100_000
 
 
 async def into_ledger(postgres_url: str, homes: Sequence[str], *, lanes: int = DEFAULT_PARTITIONS) -> None:
-    """Put the rows of facts into the ledger: one for each of `homes`, its petition, over all lanes in turn."""
+    """Write ledger rows of facts: one for each of `homes`, its petition, over all lanes in turn."""
     connection = await asyncpg.connect(postgres_url)
     try:
         for start in range(0, len(homes), _ROWS_AT_A_TIME):
@@ -127,7 +127,7 @@ async def into_ledger(postgres_url: str, homes: Sequence[str], *, lanes: int = D
 
 
 async def publish(bootstrap_servers: str, topic: str, records: Iterable[Record], *, linger_ms: int = 2) -> None:
-    """Produce `records` as they come; returns when all are acknowledged by all replicas.
+    """Produce `records`; returns when all are acknowledged by all replicas.
 
     Raises:
         RuntimeError: some were not.

@@ -17,13 +17,13 @@ _UNKNOWN: Final = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.GROUP_ID_NOT_FOU
 
 
 def empty_kafka(bootstrap_servers: str) -> None:
-    """Delete all groups and topics, until the broker names none. Blocks.
+    """Delete all groups and topics, until the broker lists none. Blocks.
 
-    A broker names topics and groups a moment after they were made, and some even after they were deleted. So it is asked
-    again until nothing is left, and Groundswell's topics are deleted whether it names them or not.
+    A broker lists topics and groups with a delay after their creation, and some even after their deletion. So this repeats
+    until nothing is left, and deletes Groundswell's topics whether they are listed or not.
 
     Raises:
-        TimeoutError: a minute is over, and the broker still names some.
+        TimeoutError: after a minute the broker still lists some.
         confluent_kafka.KafkaException: the broker does not answer, or refuses for another reason.
     """
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})
@@ -43,7 +43,7 @@ def _empty_groups(admin: AdminClient) -> None:
             if groups:
                 _delete(admin.delete_consumer_groups(groups).values())
         except KafkaException as error:
-            failed = error  # a member that was killed is missed only when its session has run out
+            failed = error  # a killed member leaves the group only when its session has expired
         if time.monotonic() > deadline:
             raise TimeoutError(f"Kafka did not delete its groups; it still names {', '.join(groups)}") from failed
         time.sleep(_AGAIN_SECONDS)
@@ -65,7 +65,7 @@ def _named(admin: AdminClient) -> set[str]:
 
 
 def _delete(asked: Iterable[object]) -> None:
-    """Wait for the answers. That something is not there is as good as its end."""
+    """Wait for the answers. A missing topic or group counts as deleted."""
     for answer in asked:
         try:
             answer.result(timeout=_GONE_SECONDS)  # type: ignore[attr-defined]

@@ -16,11 +16,11 @@ from shared.kafka.records.headers import event_headers
 
 ORGANISATION: Final = "quillmere-neighbours"
 HOT: Final = "quillmere-ferry"
-"""The petition that everybody signs."""
+"""The hot petition."""
 
 
 def spread(count: int) -> list[str]:
-    """Ids of `count` petitions over which signers spread by a power law: few have most, most have few."""
+    """Ids of `count` petitions over which signers spread by a power law: few petitions have most of the signatures."""
     return [f"petition-{number:04}" for number in range(1, count + 1)]
 
 
@@ -31,7 +31,7 @@ async def publish(
     milestones: Sequence[int] = (),
     organisation: str = ORGANISATION,
 ) -> None:
-    """Make petitions that are open now and for ever, all of one organisation. Returns when they are acknowledged."""
+    """Publish petitions that are open for ever, all of one organisation. Returns when they are acknowledged."""
     await asyncio.to_thread(_publish, bootstrap_servers, petition_ids, list(milestones), organisation)
 
 

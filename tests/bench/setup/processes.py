@@ -44,7 +44,7 @@ async def quix(arena: Arena) -> Command:
     if code != 0:
         raise PartFailed(f"the environment of {_QUIX.name} was not found:\n{output}")
     state_dir = arena.state_dir / "data" / "quix"
-    shutil.rmtree(state_dir, ignore_errors=True)  # of a round before, whose topics are gone
+    shutil.rmtree(state_dir, ignore_errors=True)  # left by an earlier round, whose topics are deleted
     return await arena.process("quix-tally", [output.splitlines()[-1], _QUIX], environ={"STATE_DIR": str(state_dir)})
 
 

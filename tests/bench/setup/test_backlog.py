@@ -1,4 +1,4 @@
-"""What backlogs are made of: records that the services take, and counts that are right."""
+"""Backlogs have records that the services accept, and correct counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A round begins with an empty broker, also when the one before ended the moment its topics were made."""
+"""A round begins with an empty broker, even if the previous one ended just after its topics were created."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_topics_that_were_made_just_now_are_gone_too_and_so_are_those_of_o
 
 
 def use(bootstrap_servers: str) -> None:
-    """Write to a topic of somebody else, which the broker makes, and read it in a group."""
+    """Write to a foreign topic, which the broker creates, and read it in a group."""
     producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap_servers, "log_level": 0})
     admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
     made = admin.create_topics([confluent_kafka.admin.NewTopic("somebody-elses", 2, 1)])

@@ -1,4 +1,4 @@
-"""What every alert is shown: series in which it must fire, and series in which it must not."""
+"""Cases for every alert: series in which it must fire, and series in which it must not."""
 
 from __future__ import annotations
 

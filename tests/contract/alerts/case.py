@@ -1,4 +1,4 @@
-"""A case: what an alert is shown: series in which it must fire, and series in which it must not.
+"""A case of an alert: series in which it must fire, and series in which it must not.
 
 Values are written as promtool reads them: ``0+1x20`` is 0 and then twenty times one more, ``_x5`` five scrapes without a
 value, one value every 15 seconds. So ``x40`` lasts ten minutes.

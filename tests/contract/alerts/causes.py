@@ -36,13 +36,13 @@ _TOPICS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Something that is wrong.
+    """A cause of alerts.
 
     Attributes:
-        series: all that Prometheus sees, before it, while it lasts, and after.
-        fires: at each of some moments, every alert that fires.
-        page: the one page; None where nobody has to get up.
-        tickets: what is told besides.
+        series: all samples that Prometheus sees before, during and after it.
+        fires: at some moments, every alert that fires.
+        page: the one page; None if there is only a ticket.
+        tickets: the other notifications.
     """
 
     name: str
@@ -63,7 +63,7 @@ _STANDS: Final = _steps("1000+10", "1160+0", "1200+60")
 
 
 def _gone(values: str) -> str:
-    """Values of a series that nobody gives while the cause lasts."""
+    """A series without samples while the cause lasts."""
     step = values.partition("x")[0]
     return f"{step}x{_BEFORE - 1} stale _x{_WHILE - 1} {step}x{_AFTER - 1}"
 
@@ -83,7 +83,7 @@ def _group(asked_by: ServiceName, service: str, lag: str, committed: str) -> Ser
 
 
 def _well() -> Series:
-    """What is seen of a system that is well, a signature a second coming in."""
+    """The series of a healthy system with one signature a second."""
     length = _BEFORE + _WHILE + _AFTER
     series: Series = {}
     for service in SERVICES:
@@ -104,7 +104,7 @@ def _well_without(service: ServiceName) -> Series:
 
 
 def _away(check: str) -> Series:
-    """Every service that has this check says so."""
+    """The check fails in every service that has it."""
     failing: Series = {}
     for service in SERVICES:
         if check in NEEDED[service]:
@@ -113,7 +113,7 @@ def _away(check: str) -> Series:
 
 
 def _held(service: ServiceName) -> Series:
-    """A consumer that has a batch in hand, and waits."""
+    """A consumer that holds a batch."""
     own = f'job="{service}",instance="{service}-a"'
     return {
         **_readiness(service, "consumer", _FLAG),
@@ -124,7 +124,7 @@ def _held(service: ServiceName) -> Series:
 
 
 def _piles_up(service: ServiceName) -> Series:
-    """What the brokers say of a group that works off nothing."""
+    """The brokers' lag of a group that processes nothing."""
     return {
         **_group("ingest", service, _PILES_UP, _STANDS),
         **_group("tally", service, _PILES_UP, _STANDS),
@@ -132,7 +132,7 @@ def _piles_up(service: ServiceName) -> Series:
 
 
 def _late_after() -> Series:
-    """Once it goes on, what is counted has waited for long."""
+    """When it goes on, counted signatures have waited long."""
     late = _steps("0+0", "0+0", "10+10")
     none = _steps("0+0", "0+0", "0+0")
     bounds = buckets(

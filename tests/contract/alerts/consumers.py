@@ -1,4 +1,4 @@
-"""Alerts of what is read from Kafka."""
+"""Alerts about consumers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.contract.alerts.case import Case, Series, buckets
 
 
 def _group(job: str, service: str, *, lag: str, committed: str) -> Series:
-    """What an instance of `job` has been told by the brokers about a service's group."""
+    """The lag of a service's group, as an instance of `job` read it from the brokers."""
     topic = {"verify": "signatures.submitted.v1", "tally": "signatures.verified.v1", "notify": "milestones.reached.v1"}[
         service
     ]
@@ -146,7 +146,7 @@ CASES: Final = (
     ),
     Case(
         "GroundswellDeadLetters",
-        at="20m",  # a letter long ago is past, and a new one is told
+        at="20m",  # an old letter no longer fires, a new one does
         fires={
             'groundswell_consumer_dead_letters_total{job="verify",instance="a",reason="key"}': "5+0x70 6+0x100",
             'groundswell_consumer_dead_letters_total{job="verify",instance="a",reason="schema"}': "5+0x170",

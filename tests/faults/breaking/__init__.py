@@ -1,1 +1,1 @@
-"""What is done to the system."""
+"""Tools that inject faults into the system."""

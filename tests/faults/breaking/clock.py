@@ -1,7 +1,7 @@
-"""Wrong clocks: the services' wall clock is what a file says, by way of libfaketime.
+"""Wrong clocks: libfaketime sets the services' wall clock by a file.
 
-Only the wall clock. Monotonic time, by which timers, time limits and leases run, stays right, as it does when a real
-machine's clock is set. PostgreSQL, Valkey and Kafka keep the true time: of several machines, one is wrong.
+Only the wall clock changes. Monotonic time, which timers and time limits use, stays right, as when a real machine's clock is
+set. PostgreSQL, Valkey and Kafka keep the true time: of several machines, one is wrong.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Final
 import psutil
 
 SEEN_AFTER_SECONDS: Final = 1.1
-"""How long a process may take to notice a change of the file."""
+"""Seconds that a process may take to notice a change of the file."""
 
 
 def _library() -> Path:
-    """The compiled library inside the Python package, which is not imported: it would look for its own uses of it."""
+    """The compiled library in the Python package, which is not imported: it would look for its own use of the library."""
     package = find_spec("libfaketime")
     assert package is not None
     assert package.origin is not None
@@ -27,9 +27,9 @@ def _library() -> Path:
 
 
 def faketime_environment(clock: Path) -> dict[str, str]:
-    """What makes a process go by `clock`, which is made here and says that the clock is right.
+    """The environment that makes a process use `clock`, a file that is created here, with the right time.
 
-    Costs 40 ns a question for the time, and reading the file once a second.
+    It costs 40 ns per reading of the clock, and one reading of the file a second.
     """
     set_clock(clock, 0)
     return {
@@ -37,20 +37,20 @@ def faketime_environment(clock: Path) -> dict[str, str]:
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_CACHE_DURATION": "0",  # read anew in every second; without the variable, every ten
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "NO_FAKE_STAT": "1",  # the times of files are not our subject
+        "NO_FAKE_STAT": "1",  # leave the times of files alone
     }
 
 
 def set_clock(clock: Path, seconds: int) -> None:
-    """Make the clock of every process that goes by `clock` wrong by so many seconds."""
+    """Set the clocks of all processes that use `clock` off by so many seconds."""
     clock.parent.mkdir(parents=True, exist_ok=True)
     new = clock.with_suffix(".new")
     new.write_text(f"{seconds:+d}\n", encoding="ascii")
-    new.replace(clock)  # at once: a process that finds half a line would take it for another time
+    new.replace(clock)  # atomically: half a line would be another time
 
 
 def remove_leftovers() -> None:
-    """Remove what libfaketime leaves in shared memory for every process that was killed: two small files each."""
+    """Remove libfaketime's two small files in shared memory of every killed process."""
     for memory in Path("/dev/shm").glob("faketime_shm_[0-9]*"):
         pid = memory.name.rpartition("_")[2]
         if not psutil.pid_exists(int(pid)):
@@ -62,7 +62,7 @@ def remove_leftovers() -> None:
 
 @contextmanager
 def clock_wrong_by(clock: Path, seconds: int) -> Iterator[None]:
-    """Let the clocks be wrong while the body runs."""
+    """Make the clocks wrong while the body runs."""
     set_clock(clock, seconds)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Arming points inside running services; `shared.runtime.failpoints` says what that does there."""
+"""Arms failpoints in running services; see `shared.runtime.failpoints`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Failpoints:
     """The directory that services look into.
 
     Args:
-        directory: is made; nobody else may put files there.
+        directory: is created; only this object may write to it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -25,11 +25,11 @@ class Failpoints:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a service is told so that its points can be armed."""
+        """The environment with which a service's points can be armed."""
         return {VARIABLE: str(self.directory)}
 
     def arm(self, name: str, action: str, *, service: str | None = None) -> None:
-        """Let the next process that comes to the point do `action`; what is known of earlier hits is forgotten.
+        """Let the next process that reaches the point execute `action`. Earlier hits are forgotten.
 
         Args:
             name: one of `shared.runtime.failpoints.POINTS`.
@@ -41,10 +41,10 @@ class Failpoints:
             old.unlink()
         new = self.directory / f".{file.name}.new"
         new.write_text(f"{action}\n", encoding="utf-8")
-        new.replace(file)  # at once: nobody may claim an empty file
+        new.replace(file)  # atomically: a process must not claim an empty file
 
     def disarm(self, name: str, *, service: str | None = None) -> bool:
-        """Take an action back. Whether it was still there: if not, a process has claimed it, perhaps just now."""
+        """Disarm the point. False: a process has already claimed the action, perhaps just now."""
         try:
             self._file(name, service).unlink()
         except FileNotFoundError:
@@ -52,17 +52,17 @@ class Failpoints:
         return True
 
     def disarm_all(self) -> None:
-        """Take back whatever is armed, and forget all hits."""
+        """Disarm all points, and forget all hits."""
         for file in self.directory.iterdir():
             file.unlink(missing_ok=True)
 
     def hits(self, name: str, *, service: str | None = None) -> list[int]:
-        """The processes that have come to the point since it was armed: their pids."""
+        """The pids of the processes that have reached the point since it was armed."""
         claimed = self.directory.glob(f"{self._file(name, service).name}.hit.*")
         return sorted(int(file.name.rpartition(".")[2]) for file in claimed)
 
     async def hit(self, name: str, *, service: str | None = None, within: float) -> int | None:
-        """Wait until a process comes to the point. Its pid, or None if none has after `within` seconds."""
+        """Wait until a process reaches the point. Returns its pid, or None if none has after `within` seconds."""
         deadline = time.monotonic() + within
         while not (pids := self.hits(name, service=service)):
             if time.monotonic() > deadline:

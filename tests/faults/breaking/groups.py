@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
 _TRY_SECONDS: Final = 40.0
-"""A group is empty when the last member's session has run out; the broker may be away for a while too."""
+"""Seconds: a group is empty when the last member's session has expired; the broker may be away for a while too."""
 _AGAIN_SECONDS: Final = 0.5
 _ASK_SECONDS: Final = 5.0
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Groups:
-    """An administrator's connection to the broker.
+    """An administrative connection to the broker.
 
     Args:
         bootstrap_servers: the broker itself, not a proxy.
@@ -30,14 +30,14 @@ class Groups:
         self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
 
     async def partitions(self, topic: str) -> int:
-        """How many partitions `topic` has."""
+        """The number of partitions of `topic`."""
         known = await self._insist(
             lambda: asyncio.to_thread(lambda: self._admin.list_topics(topic, timeout=_ASK_SECONDS))
         )
         return len(known.topics[topic].partitions)
 
     async def add_partition(self, topic: str, *, have: int) -> None:
-        """Give a topic that has `have` partitions one more.
+        """Add a partition to a topic that has `have`.
 
         Raises:
             KafkaException: the broker refuses.
@@ -46,7 +46,7 @@ class Groups:
         await asyncio.wrap_future(asked[topic])
 
     async def owned(self, group: str, topic: str) -> set[int]:
-        """The partitions of `topic` that some member of `group` reads."""
+        """The partitions of `topic` that are assigned to members of `group`."""
 
         async def ask() -> Any:
             return await asyncio.wrap_future(
@@ -79,7 +79,7 @@ class Groups:
         }
 
     async def reset(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
-        """Let a group that has no members begin at these offsets.
+        """Set the offsets of a group without members.
 
         Raises:
             KafkaException: it still has members, or the broker does not answer, for `_TRY_SECONDS`.

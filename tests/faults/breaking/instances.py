@@ -1,4 +1,4 @@
-"""What faults do to instances of services, and how they put them right again."""
+"""Operations of faults on instances of services, and their reversal."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     from tests.faults.world import World
 
 SESSION_SECONDS: Final = 3.0
-"""The group's patience with a silent member: KAFKA_SESSION_TIMEOUT_MS of the world."""
+"""The world's KAFKA_SESSION_TIMEOUT_MS, in seconds."""
 
 _STOP_SECONDS: Final = 20.0
 
 
 async def start_again(world: World, *services: ServiceName) -> None:
-    """Start every instance of these services that does not run, without waiting until it is ready."""
+    """Start every instance of these services that is not running, without waiting until it is ready."""
     for service in services:
         for process in list(world.services[service]):
             if not process.running:
-                await process.wait()  # it has ended, perhaps by itself: this notes the end
+                await process.wait()  # it has ended, perhaps by itself: this records the end
                 await process.launch()
                 world.timeline.note("started again", name=process.name, pid=process.pid)
 
 
 async def terminate(world: World, process: ServiceProcess) -> None:
-    """Ask a process to end, and insist that it ends well.
+    """Stop a process gracefully, and require exit code 0.
 
     Raises:
         PartFailed: it had to be killed, or its exit code is not 0.
@@ -45,7 +45,7 @@ async def terminate(world: World, process: ServiceProcess) -> None:
 
 @asynccontextmanager
 async def another_instance(world: World, service: ServiceName) -> AsyncIterator[ServiceProcess]:
-    """One more instance, ready, while the body runs. Its end must be a good one.
+    """One more instance, ready, while the body runs. It must then stop gracefully.
 
     Raises:
         PartFailed: it does not become ready, or does not end well.
@@ -62,7 +62,7 @@ async def another_instance(world: World, service: ServiceName) -> AsyncIterator[
 
 @asynccontextmanager
 async def paused(world: World, processes: Iterable[ServiceProcess]) -> AsyncIterator[None]:
-    """The processes stand still while the body runs."""
+    """Freeze the processes while the body runs."""
     processes = list(processes)
     try:
         for process in processes:
@@ -76,12 +76,12 @@ async def paused(world: World, processes: Iterable[ServiceProcess]) -> AsyncIter
 
 
 def with_pid(world: World, pid: int) -> ServiceProcess | None:
-    """The instance that runs as `pid`; None if it has ended, or is none of ours."""
+    """The instance with this `pid`; None if it has ended, or is not ours."""
     return next((process for process in world.service_processes if process.pid == pid), None)
 
 
 async def ended(world: World, pids: Iterable[int], *, within: float) -> bool:
-    """Wait until none of our instances runs as one of these processes. Whether that came in time."""
+    """Wait until none of our instances has one of these pids. Returns whether that happened in time."""
     pids = set(pids)
     deadline = time.monotonic() + within
     while any(process.pid in pids for process in world.service_processes):

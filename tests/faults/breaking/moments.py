@@ -1,8 +1,8 @@
-"""What a fault waits for: a mail under way, a batch in hand, a connection. The run brings it about, if it does not come.
+"""Moments for which a fault waits: a mail, a batch or a connection in progress. The run brings one about if none comes.
 
-A surge brings every such moment many times, but not always when it is a fault's turn: on a busy machine all mails may have
-gone out by then, or the surge may be over. So a petition of the run is there to be signed at such moments. It has a milestone
-for each of its signatures, so each passes every point from ingest to the SMTP server. It is checked like all others.
+A surge has many such moments, but not always when a fault is due: on a busy machine all mails may have been sent by then, or
+the surge may be over. So the run has a petition that is signed for such moments. It has a milestone for each of its signatures,
+so each passes every point from ingest to the SMTP server. It is checked like all others.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from tests.faults.world import World
 
 MOMENT_SECONDS: Final = 90.0
-"""A moment that has not come by then, however often it was brought about, does not come."""
+"""Seconds after which a moment that was provoked repeatedly is given up."""
 _BY_ITSELF_SECONDS: Final = 2.0
-"""What comes by itself is better: it hits one of many."""
+"""Seconds to wait for a moment of the surge itself, which is better: the fault then hits one of many."""
 
 
 class Moments:
-    """Signs the petition that is there for it, in the background: what hits a signature may also hit its answer."""
+    """Signs that petition in the background: a fault that hits a signature may also hit its answer."""
 
     def __init__(self, surge: Surge, sender: Sender) -> None:
         self._surge, self._sender = surge, sender
         self._sending: list[asyncio.Task[str]] = []
 
     def cause(self) -> None:
-        """Let another signature be on its way, unless the last one still is."""
+        """Send another signature, unless the last one is unanswered."""
         if all(task.done() for task in self._sending):
             self._sending.append(asyncio.create_task(self._sender.send_one(self._surge.next_moment())))
 
     async def finish(self) -> None:
-        """Wait until all of them are accepted: until then it is not known what has to be counted.
+        """Wait until all of them are accepted: before, the expected count is not known.
 
         Raises:
             NotAccepted: one is not.
@@ -55,15 +55,15 @@ async def wait_for_moment(
     within: float = MOMENT_SECONDS,
     look: float = 0.02,
 ) -> None:
-    """Wait until `there` says that there is something to hit.
+    """Wait until `there` returns true: there is something to hit.
 
     Args:
-        what: it is, for the message.
-        within: seconds until this is given up.
-        look: seconds between two looks.
+        what: its name, for the message.
+        within: the timeout in seconds.
+        look: seconds between two checks.
 
     Raises:
-        NotPlayed: it did not come.
+        NotPlayed: the moment did not come.
     """
     cause = notes_of(world).cause_moment
     ends = time.monotonic() + within

@@ -1,7 +1,7 @@
-"""A TCP proxy whose network can be made bad: cut, stalled, slow, refusing. It runs in the harness's own event loop.
+"""A TCP proxy that can cut, stall, slow down and refuse connections. It runs in the harness's event loop.
 
 Why not a library: those on PyPI that run inside Python (toxic-proxy, faulty) close both directions when one ends, delay by
-holding up everything behind, and know neither reset nor stall; Toxiproxy itself is a server to be installed.
+blocking everything behind, and support neither reset nor stall; Toxiproxy itself is a server to be installed.
 
 Bytes pass unchanged and in order. The end of one direction (FIN) is passed on after all bytes before it, and the other
 direction goes on. A reset is passed on as a reset. A reader that is slow slows the writer down, as without a proxy.
@@ -20,21 +20,21 @@ from typing import cast
 from deploy.local.parts.ports import LOOPBACK, free_port
 
 _WINDOW = 1024 * 1024
-"""Bytes that may be on their way in one direction while it is slow; then the sender waits, as with a TCP window."""
+"""Bytes in flight per direction while it is slow; beyond, the sender waits, as with a TCP window."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with no time to linger: close sends RST instead of FIN
 
 
 class Proxy:
-    """Takes connections on `port` of loopback and carries them to the target.
+    """Accepts connections on `port` of loopback and forwards them to the target.
 
     Args:
-        name: Which part it stands in front of, for reports.
+        name: The part behind it, for reports.
         target_host: Where connections go.
-        target_port: The same; it may be down, then connections are reset as soon as they are taken.
+        target_port: The same; if it is down, connections are reset as soon as they are accepted.
 
     Attributes:
-        port: Where it listens; it stays the same, and nobody else gets it while new connections are refused.
-        taken: How many connections were taken so far.
+        port: Where it listens; it stays the same, and stays reserved while new connections are refused.
+        taken: How many connections were accepted so far.
     """
 
     def __init__(self, name: str, target_host: str, target_port: int) -> None:
@@ -75,7 +75,7 @@ class Proxy:
             raise BaseExceptionGroup(f"proxy {self.name}", self._bugs)
 
     def cut(self) -> int:
-        """Reset all connections now; new ones are taken. Return how many there were."""
+        """Reset all connections now; new ones are accepted. Returns how many there were."""
         links = list(self._links)
         for link in links:
             link.reset()
@@ -94,7 +94,7 @@ class Proxy:
 
     @contextmanager
     def stalled(self) -> Iterator[None]:
-        """Let nothing pass. Connections stay and new ones are taken; what was sent meanwhile arrives afterwards."""
+        """Let nothing pass. Connections stay and new ones are accepted; data sent meanwhile arrives afterwards."""
         before, self._stalled = self._stalled, True
         self._changed()
         try:
@@ -105,7 +105,7 @@ class Proxy:
 
     @contextmanager
     def slow(self, latency: float) -> Iterator[None]:
-        """Deliver everything `latency` seconds late, each way; order and throughput stay (up to 1 MiB on its way)."""
+        """Deliver everything `latency` seconds late, each way; order and throughput stay (up to 1 MiB in flight)."""
         before, self._latency = self._latency, latency
         try:
             yield
@@ -115,7 +115,7 @@ class Proxy:
     # -------------------------------------------------------------------------------------------------- taking them
 
     def _reserve(self) -> None:
-        """Hold the port without listening: who connects is refused, and nobody else can have it."""
+        """Hold the port without listening: connections are refused, and no other process can take it."""
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.setblocking(False)
@@ -134,14 +134,14 @@ class Proxy:
             self._listener = None
 
     def _take(self) -> None:
-        """Accept what waits. Not `loop.create_server`: its start is a coroutine, and `refusing` must lift at once."""
+        """Accept waiting connections. Not by `loop.create_server`: its start is a coroutine, and `refusing` must end at once."""
         while self._listener is not None:
             try:
                 client, _ = self._listener.accept()
             except BlockingIOError:
                 return
             except ConnectionAbortedError:
-                continue  # it has gone again
+                continue  # the client has closed it already
             client.setblocking(False)
             self.taken += 1
             joining = asyncio.create_task(self._join(client), name=f"proxy-{self.name}")
@@ -157,7 +157,7 @@ class Proxy:
             if not link.ended:
                 await loop.create_connection(lambda: link.target, *self._target)
         except OSError:
-            link.reset()  # the target is down, or the client has gone
+            link.reset()  # the target is down, or the client has disconnected
         except BaseException:
             link.reset()
             raise
@@ -174,7 +174,7 @@ class Proxy:
 
     @property
     def latency(self) -> float:
-        """Seconds by which what comes now is late."""
+        """The current latency in seconds."""
         return self._latency
 
     @property
@@ -203,7 +203,7 @@ class _Link:
         self.target.out = _Flow(self, source=self.client, sink=self.target)
 
     def reset(self) -> None:
-        """End both connections with a reset; what is on its way is lost."""
+        """End both connections with a reset; data in flight is lost."""
         if not self.ended:
             self._end()
             self.client.abort()
@@ -241,7 +241,7 @@ class _End(asyncio.Protocol):
             self.abort()
         else:
             self.out.pump()
-            self._other.out.pump()  # reading has to be held at once while nothing may pass
+            self._other.out.pump()  # stalled: reading must pause at once
 
     def data_received(self, data: bytes) -> None:
         self._other.out.carry(data)
@@ -249,7 +249,7 @@ class _End(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._is_finished = True
         self._other.out.carry(None)
-        return True  # keeps it open for what still goes the other way
+        return True  # keeps it open for the other direction
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._link.reset()
@@ -263,7 +263,7 @@ class _End(asyncio.Protocol):
         self.out.pump()
 
     def read_only_if(self, wanted: bool) -> None:
-        """Read what the peer sends, or leave it in the kernel's buffers so that the peer has to wait."""
+        """Read from the peer, or leave its data in the kernel's buffers so that it has to wait."""
         if self.transport is None or self._is_finished or wanted is self._is_reading:
             return  # after FIN there is nothing to read; asyncio would report the FIN again
         self._is_reading = wanted
@@ -294,21 +294,21 @@ class _Flow:
     def __init__(self, link: _Link, *, source: _End, sink: _End) -> None:
         self.done = False
         self._link, self._source, self._sink = link, source, sink
-        self._on_its_way: deque[tuple[float, bytes | None]] = deque()  # when it is due, and what; None is the FIN
+        self._on_its_way: deque[tuple[float, bytes | None]] = deque()  # (due time, data); None is the FIN
         self._bytes = 0
         self._wake: asyncio.TimerHandle | None = None
 
     def carry(self, data: bytes | None) -> None:
-        """Deliver `data`, or a FIN, when its time has come."""
+        """Deliver `data`, or a FIN, when it is due."""
         due = asyncio.get_running_loop().time() + self._link.proxy.latency
         if self._on_its_way:
-            due = max(due, self._on_its_way[-1][0])  # when the latency falls, nothing overtakes
+            due = max(due, self._on_its_way[-1][0])  # when the latency falls, order is kept
         self._on_its_way.append((due, data))
         self._bytes += len(data or b"")
         self.pump()
 
     def pump(self) -> None:
-        """Deliver what is due, and see to it that the source is read only while there is room."""
+        """Deliver due data, and read from the source only while there is room."""
         if self._link.ended:
             return
         now = asyncio.get_running_loop().time()
@@ -340,7 +340,7 @@ class _Flow:
         try:
             self._sink.transport.write_eof()
         except OSError:
-            self._link.reset()  # the sink had ended its own direction, was read no more, and has reset since
+            self._link.reset()  # the sink had closed its own direction, was no longer read, and has reset since
         else:
             self._link.close_if_done()
 

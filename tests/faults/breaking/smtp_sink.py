@@ -1,4 +1,4 @@
-"""The SMTP server of the harness: keeps what it was given, and can be made to behave badly while it runs."""
+"""The SMTP server of the harness: keeps the mails it received, and can misbehave on demand."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.support.scripted_smtp import CUT, ScriptedSmtp, Stage, Taken
 
 @dataclass(slots=True, kw_only=True)
 class Mail:
-    """A mail whose content came whole. The server has it from then on, whatever the sender heard.
+    """A mail whose content arrived completely. The server has it, whatever answer the sender got.
 
     Attributes:
-        answer: the code it was answered with: 250 taken, 4xx to be sent again, 5xx never to be sent again; None when the
+        answer: the code of the answer: 250 accepted, 4xx to be retried, 5xx never to be retried; None when the
             connection ended before the answer.
         digest: of the whole content; copies of a mail have the same.
     """
@@ -34,30 +34,30 @@ class Mail:
 
     @property
     def accepted(self) -> bool:
-        """Whether it was answered with 250. The answer may still have been lost on its way."""
+        """Whether it was answered with 250. The answer may still have been lost."""
         return self.answer == 250
 
     @property
     def refused(self) -> bool:
-        """Whether it was refused for good: nobody may miss it, unless another attempt was not."""
+        """Whether it was refused for good: it need not arrive, unless another attempt was accepted."""
         return self.answer is not None and self.answer >= 500
 
     @property
     def kept(self) -> bool:
-        """Whether the recipient has it: accepted, or the connection ended when the content was there."""
+        """Whether the recipient has it: it was accepted, or the connection ended after the content."""
         return self.answer is None or self.accepted
 
 
 @dataclass(slots=True)
 class Trouble:
-    """How the server behaves badly, and whom it has hit so far.
+    """A misbehaviour of the server, and what it has hit so far.
 
     Attributes:
-        answers: what is said at a stage instead of 250. At ``DATA`` it is said after the content.
+        answers: the answer at a stage instead of 250. At ``DATA`` it comes after the content.
         delays: seconds before the answer at a stage.
-        one_recipient: only the recipient whose content comes first is hit.
-        hits: answers given late or otherwise than 250.
-        recipient: the one that is hit, once it is known.
+        one_recipient: only the recipient of the first content is hit.
+        hits: number of answers that were late or not 250.
+        recipient: the one that is hit, as soon as it is known.
     """
 
     answers: Mapping[Stage, str] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class SmtpSink(ScriptedSmtp):
     """Listens on `port` of loopback, in the event loop of the harness.
 
     Attributes:
-        mails: those whose content came whole, in order. Several with one Message-ID are copies.
+        mails: those whose content arrived completely, in order. Several with one Message-ID are copies.
         unknown: addresses without a mailbox; they are refused for good, before any content.
     """
 
@@ -93,19 +93,19 @@ class SmtpSink(ScriptedSmtp):
 
     @contextmanager
     def deferring(self, stage: Stage) -> Iterator[Trouble]:
-        """Put every mail off at this stage."""
+        """Answer every mail with 4xx at this stage."""
         with self._in(Trouble({stage: "451 4.3.0 try again later"})) as trouble:
             yield trouble
 
     @contextmanager
     def refusing_one_recipient(self) -> Iterator[Trouble]:
-        """Refuse for good every mail to the recipient whose content comes first; the others are taken."""
+        """Refuse for good every mail to the recipient of the first content; accept the others."""
         with self._in(Trouble({"DATA": "550 5.7.1 not wanted here"}, one_recipient=True)) as trouble:
             yield trouble
 
     @contextmanager
     def dropping(self) -> Iterator[Trouble]:
-        """Take the content of every mail and cut the connection before the answer."""
+        """Accept the content of every mail and cut the connection before the answer."""
         with self._in(Trouble({"DATA": CUT})) as trouble:
             yield trouble
 
@@ -146,7 +146,7 @@ class SmtpSink(ScriptedSmtp):
 
     async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> str:
         mail = _read(envelope)
-        self.mails.append(mail)  # first: a sender that goes away while the answer is late ends this coroutine
+        self.mails.append(mail)  # first: a sender that disconnects while the answer is late ends this coroutine
         answer = await self._answer("DATA", mail.recipient)
         if answer != CUT:
             mail.answer = int(answer[:3])

@@ -1,4 +1,4 @@
-"""A wrong clock is wrong in the processes that go by it, at once, and only where it should be."""
+"""A wrong clock affects the processes that use it, at once, and no others."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def test_a_running_process_sees_the_clock_jump_and_come_back_while_its_timers_st
     )
 
     def wrong_by() -> tuple[int, int]:
-        """By how many seconds the process's wall clock and its monotonic time differ from ours."""
+        """The seconds by which the process's wall clock and monotonic time differ from ours."""
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write("?\n")

@@ -1,4 +1,4 @@
-"""A fault waits for its moment, the run brings it about, and what was not played is said."""
+"""A fault waits for its moment, the run brings it about, and faults that were not played are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proxy of the fault harness: what it must never change, and each way of making the network bad."""
+"""The proxy of the fault harness: what it must never change, and each of its network faults."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Served = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def a_proxy_to(served: Served) -> AsyncIterator[Proxy]:
-    """A server that does `served` with every connection, behind a proxy."""
+    """A server that handles every connection with `served`, behind a proxy."""
     failures: list[BaseException] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await served(reader, writer)
         except ConnectionError:
-            pass  # what the proxy is there to cause
+            pass  # errors that the proxy causes on purpose
         except Exception as error:
             failures.append(error)
         finally:

@@ -1,4 +1,4 @@
-"""All faults that a run may draw from."""
+"""The catalogue: all faults that a run may draw from."""
 
 from __future__ import annotations
 

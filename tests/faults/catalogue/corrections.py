@@ -1,7 +1,7 @@
 """Targets that are corrected after their mails failed, and notify dies meanwhile.
 
-Each fault has a petition of its own, whose target has an address that the SMTP server does not know. When its mail has
-failed, an administrator corrects the address. In the end every milestone stands in one mail to the right address.
+Each fault has its own petition, whose target has an address that the SMTP server does not know. When its mail has failed, an
+administrator corrects the address. At the end every milestone is named in one mail to the right address.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from tests.faults.world import World
 
 _SECONDS: Final = 40.0
-"""For each step, on a machine that carries a surge; a fault may take 120 seconds in all."""
+"""Seconds for each step, on a machine under a surge; a fault may take 120 seconds in all."""
 
 _LOOK_SECONDS: Final = 0.1
 _numbers = count(1)
 
 
 class NotMailed(Broken):
-    """What the target has in the end is not one mail about each milestone. The message says what it has."""
+    """At the end the target does not have one mail about each milestone. The message says what it has."""
 
 
 class Corrected(Victim):
     """A petition whose target has a wrong address at first.
 
     Attributes:
-        right, wrong: the address that is put in later, and the one before it.
+        right, wrong: the corrected address, and the one before it.
     """
 
     def __init__(self, world: World) -> None:
@@ -50,11 +50,11 @@ class Corrected(Victim):
         self.address = self.wrong
 
     async def fail(self) -> None:
-        """Make the petition; returns when the mails about its first two milestones have failed, one after the other.
+        """Create the petition; returns when the mails about its first two milestones have failed, one after the other.
 
         Raises:
             NotMade: the petition, or a signature, was not accepted.
-            NotPlayed: the mails did not fail in time; a part may have been away.
+            NotPlayed: the mails did not fail in time, perhaps because a part was away.
         """
         self._world.smtp.unknown.add(self.wrong)
         await self.put()
@@ -66,7 +66,7 @@ class Corrected(Victim):
         await self._come_true(lambda: self._failed(2), "its second mail failed")
 
     async def correct(self) -> None:
-        """Put in the right address.
+        """Correct the address.
 
         Raises:
             NotMade: it was not accepted.
@@ -81,7 +81,7 @@ class Corrected(Victim):
         await self._accepted(lambda: self.parts.http.put(url, json=self.body, headers=dict(self.parts.admin)))
 
     async def is_mailed(self) -> None:
-        """Wait until the right address was told both milestones, and nothing is left to be sent.
+        """Wait until the right address has mails about both milestones, and nothing is left to send.
 
         Raises:
             NotMailed: it was not, or twice.
@@ -127,14 +127,14 @@ class Corrected(Victim):
 
 
 def wrong_mails(kept: list[Mail], right: str) -> str | None:
-    """What is wrong with the mails that recipients have of a corrected petition; None if it is right.
+    """What is wrong with the mails about a corrected petition; None if nothing is.
 
-    A mail may have come several times, byte for byte the same: a fault may have its turn between the server's answer and
-    its being written down.
+    A mail may have arrived several times, byte for byte the same: a fault may happen between the server's answer and storing
+    it.
 
     Args:
-        kept: all of them.
-        right: the only address that may have any.
+        kept: all mails.
+        right: the only address that may have received any.
     """
     if strangers := {mail.recipient for mail in kept} - {right}:
         return f"mails to {sorted(strangers)}"

@@ -1,4 +1,4 @@
-"""Faults at named points of our own code, which no signal from outside would ever hit: see `shared.runtime.failpoints`."""
+"""Faults at failpoints, named places in our code that no signal from outside would hit: see `shared.runtime.failpoints`."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 _PROVOKED: Final = 8
 _PROVOKED_SECONDS: Final = 12.0
-"""A point that nothing comes to in this time after it was provoked is provoked again, so many times."""
+"""Seconds until a point that no process has reached is provoked again, and how often."""
 
 _ENDED_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where to strike.
+    """A failpoint as the place of a fault.
 
     Attributes:
         where: ends the fault's name: ``verify-killed-<where>``.
         point: of `shared.runtime.failpoints.POINTS`.
-        provoke: makes traffic come to the point, where it does not by itself.
-        touches: what `provoke` works on beside the service.
+        provoke: makes a process reach the point, if traffic alone does not.
+        touches: what `provoke` affects beside the service.
     """
 
     service: ServiceName
@@ -48,7 +48,7 @@ class _Place:
     touches: frozenset[str] = frozenset()
 
     def fault(self, how: str, act: Callable[[World, Random, _Place], Awaitable[None]]) -> Fault:
-        """What is done at this place, as a fault of the catalogue."""
+        """An action at such a place, as a fault of the catalogue."""
 
         async def here(world: World, random: Random) -> None:
             await act(world, random, self)
@@ -56,10 +56,10 @@ class _Place:
         return Fault(f"{self.service}-{how}-{self.where}", frozenset({self.service}) | self.touches, here)
 
     async def reached(self, world: World, action: str) -> int:
-        """Arm the point and wait until a process comes to it. Returns its pid.
+        """Arm the point and wait until a process reaches it. Returns its pid.
 
         Raises:
-            NotPlayed: none came.
+            NotPlayed: none did.
         """
         world.failpoints.arm(self.point, action, service=self.service)
         try:
@@ -89,13 +89,13 @@ class _Place:
                     raise
 
     def lift(self, world: World) -> list[int]:
-        """Disarm the point. The pids that have claimed the action: they may be doing it at this moment."""
+        """Disarm the point. Returns the pids that have claimed the action; they may be executing it."""
         world.failpoints.disarm(self.point, service=self.service)
         return world.failpoints.hits(self.point, service=self.service)
 
 
 async def _killed(world: World, random: Random, place: _Place) -> None:
-    """A crash exactly there."""
+    """A crash at the point."""
     try:
         await place.reached(world, "kill")
     finally:
@@ -105,7 +105,7 @@ async def _killed(world: World, random: Random, place: _Place) -> None:
 
 
 async def _crashed(world: World, random: Random, place: _Place) -> None:
-    """A bug exactly there: the process must end by itself, with exit code 1."""
+    """A bug at the point: the process must end by itself, with exit code 1."""
     process: ServiceProcess | None = None
     try:
         pid = await place.reached(world, "raise")
@@ -119,7 +119,7 @@ async def _crashed(world: World, random: Random, place: _Place) -> None:
 
 
 async def _failing(world: World, random: Random, place: _Place) -> None:
-    """Connections that break exactly there, several times in a row."""
+    """Connections that break at the point, several times in a row."""
     try:
         await place.reached(world, "fail")
         with suppress(NotPlayed):  # once it has failed already
@@ -130,7 +130,7 @@ async def _failing(world: World, random: Random, place: _Place) -> None:
 
 
 async def _slow(world: World, random: Random, place: _Place) -> None:
-    """A long wait exactly there, while the rest of the process goes on; longer than a rebalance waits for it."""
+    """A wait at the point that is longer than a rebalance waits, while the rest of the process goes on."""
     seconds = round(random.uniform(3.5, 6.0), 2)
     try:
         await place.reached(world, f"sleep {seconds}")
@@ -141,7 +141,7 @@ async def _slow(world: World, random: Random, place: _Place) -> None:
 
 
 async def _zombie(world: World, random: Random, place: _Place) -> None:
-    """Frozen exactly there until another instance has taken over; then it goes on with what it had in hand."""
+    """Frozen at the point until another instance has taken over; then the process goes on with its batch."""
     process = None
     try:
         pid = await place.reached(world, "stop")
@@ -171,12 +171,12 @@ async def _redis_emptied(world: World) -> None:
 
 
 async def _contradictions(world: World) -> None:
-    """Commands that cannot be applied come among the others."""
+    """Publish commands that cannot be applied among the others."""
     await contradictions(world, Random())
 
 
 async def _administered(world: World) -> None:
-    """An administrator changes a petition; the change is empty, so that everything else stays as it is."""
+    """An administrator changes a petition, with an empty change."""
     url = f"{world.ingest_urls[0]}/v1/petitions/{notes_of(world).petitions[0]}"
     headers = {**world.admin, "content-type": "application/merge-patch+json"}
     with suppress(httpx.TransportError):  # the process dies there
@@ -184,13 +184,13 @@ async def _administered(world: World) -> None:
 
 
 def _rebalance(service: ServiceName) -> Callable[[World], Awaitable[None]]:
-    """Let another instance come and go: the partitions change hands."""
+    """Start and stop another instance: partitions are reassigned."""
 
     async def provoke(world: World) -> None:
         try:
             async with another_instance(world, service):
                 pass
-        except PartFailed as ended:  # the newcomer may be the one that came to the point
+        except PartFailed as ended:  # the new instance may be the one that reached the point
             world.timeline.note("instance lost", service=service, why=str(ended).splitlines()[0])
 
     return provoke

@@ -1,6 +1,6 @@
-"""States that cannot be, written by hand under traffic, each about a petition of its own.
+"""Impossible states, written by hand under traffic, each about its own petition.
 
-An act is over when its petition is as it must be: it counts what the ledger says, and goes on to its next milestone.
+An act is over when its petition has recovered: it has the ledger's count and goes on to its next milestone.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
     from tests.faults.world import World
 
 HEAL_SECONDS: Final = 90.0
-"""On a machine that carries a surge, and other faults, at the same time. A fault may take 240 seconds in all."""
+"""Seconds, on a machine under a surge and other faults. A fault may take 240 seconds in all."""
 
 _MOST_NAME: Final = 60
 _numbers = count(1)
 
 
 class NotHealed(Broken):
-    """The petition that was hit is not right again. The message says what is wrong with it."""
+    """The spoiled petition has not recovered. The message says what is wrong with it."""
 
 
 async def spoil(world: World, random: Random, *chosen: Act) -> None:
-    """Make a petition, spoil it, and wait until it is right again.
+    """Create a petition, spoil it, and wait until it has recovered.
 
     Raises:
-        NotMade: the petition, which nobody has spoiled yet, is not counted.
+        NotMade: the petition is not counted, before it was spoiled.
         NotPlayed: a part was away all the time, so that nothing could be spoiled.
-        NotHealed: it is not right in time.
+        NotHealed: it has not recovered in time.
     """
     victim = Victim(parts_of_world(world), f"{SACRIFICE}{next(_numbers)}-{chosen[0].name}"[:_MOST_NAME])
     notes, traces = notes_of(world), Traces()
@@ -82,7 +82,7 @@ async def spoil(world: World, random: Random, *chosen: Act) -> None:
 
 
 async def _do(act: Act, victim: Victim, random: Random, traces: Traces) -> None:
-    """Do it as soon as the part that it needs is there: another fault may have taken it away. Until then nothing happens."""
+    """Execute the act as soon as the part that it needs answers: another fault may have taken it away."""
     ends = time.monotonic() + MOMENT_SECONDS
     while True:
         try:
@@ -114,8 +114,8 @@ _GROUPS: Final = {
     "kafka-tallies": "kafka-tallies-updated-*",
     "kafka-milestones": "kafka-milestones-reached-*",
 }
-"""Acts of one kind, by a pattern; an act is in the first group that it fits. Each kind of fault comes up equally often in a
-campaign, and a hundred and forty of them would leave no room for the others."""
+"""Groups of acts, by pattern; an act is in the first group that matches. Each kind of fault is equally frequent in a
+campaign, and a hundred and forty acts would leave no room for other faults."""
 
 
 def _grouped() -> dict[str, list[Act]]:
@@ -145,11 +145,11 @@ def _single(act: Act) -> Fault:
 
 
 async def _clock(world: World, random: Random) -> None:
-    """One ingest is started in another century; its clock is put right under way."""
+    """One ingest starts with a clock of another century, which is corrected while it runs."""
     century = random.choice(sorted(CENTURIES))
     victim = Victim(parts_of_world(world), f"{SACRIFICE}{next(_numbers)}-clock-{century}")
     await victim.make()
-    # A first record may be on the topic before the broker's answer tells what the time is. It was answered with 503.
+    # A first record may be on the topic before the acknowledgement shows the right time. Its request was answered with 503.
     notes_of(world).spoiled.letters[victim.petition_id] = {"out_of_range"}
     async with another_clock(
         world.environment,
@@ -165,7 +165,7 @@ async def _clock(world: World, random: Random) -> None:
 
 
 async def _two(world: World, random: Random) -> None:
-    """Two at once, on one petition."""
+    """Two acts at once, on one petition."""
     await spoil(
         world, random, *random.sample([act for act in observed_acts().values() if not act.wakes and not act.touches], 2)
     )
@@ -178,4 +178,4 @@ FAULTS: Final[tuple[Fault, ...]] = (
 )
 
 SINGLE: Final[tuple[Fault, ...]] = tuple(_single(act) for act in observed_acts().values())
-"""Every act as a fault of its own. In no campaign, but for those who look for the cause of something."""
+"""Every act as a separate fault: not in campaigns, but for finding the cause of a violation."""

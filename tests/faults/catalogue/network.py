@@ -1,4 +1,4 @@
-"""The network between the services and a part: cut, stalled, slow, refusing. The part itself is well all the time."""
+"""The network between the services and a part: cut, stalled, slow, refusing. The part itself keeps running."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.faults.fault import Fault, NotPlayed
 if TYPE_CHECKING:
     from tests.faults.world import World
 
-_MAIL_SECONDS: Final = 0.002  # a connection for one mail may last no longer
+_MAIL_SECONDS: Final = 0.002  # a connection for one mail may be shorter than this
 _LATENCY: Final = {"kafka": (0.05, 0.2), "redis": (0.05, 0.2), "postgres": (0.02, 0.1), "smtp": (0.1, 0.3)}
-"""Seconds each way, from, to. What PostgreSQL is asked goes to and fro several times in a transaction."""
+"""Seconds each way, from, to. Less for PostgreSQL: a transaction takes several round trips."""
 
 
 async def _cut(part: str, world: World, random: Random) -> None:
@@ -26,14 +26,14 @@ async def _cut(part: str, world: World, random: Random) -> None:
         except NotPlayed:
             if not number:
                 raise
-            return  # it was cut, and nobody has come back yet
+            return  # it was cut, and no client has reconnected yet
         await asyncio.sleep(random.uniform(0.0, 0.02))  # a mail takes no longer
         world.timeline.note(f"{part} connections cut", connections=world.proxies[part].cut())
         await asyncio.sleep(random.uniform(0.1, 0.8))
 
 
 async def _stalled(part: str, world: World, random: Random) -> None:
-    # Up to longer than a Kafka session (3 s) and a wait for Redis (5 s): a client has given up by then, and what it said
+    # Up to longer than a Kafka session (3 s) and Redis' timeout (5 s): a client has given up by then, and what it sent
     # before arrives all the same when the stall is over.
     seconds = random.uniform(1.0, 6.5)
     await _somebody_is_connected(part, world)
@@ -62,7 +62,7 @@ async def _slow(part: str, world: World, random: Random) -> None:
 
 
 async def _somebody_is_connected(part: str, world: World) -> None:
-    """Wait for a connection: there is none to SMTP but while mails go out."""
+    """Wait for a connection: to SMTP there is one only while mails are sent."""
     await wait_for_moment(
         world, f"a connection to {part}", lambda: bool(world.proxies[part].connections), look=_MAIL_SECONDS
     )

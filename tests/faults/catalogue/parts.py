@@ -1,4 +1,4 @@
-"""What can be done to any part that is a process: kill, restart, freeze."""
+"""Faults of any part that is a process: kill, restart, freeze."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 async def killed(part: Process, world: World, random: Random) -> None:
-    """SIGKILL, and after a while a start on the same data."""
+    """SIGKILL, and a start on the same data after a while."""
     try:
         world.timeline.note(f"{part.name} killed", pid=part.pid)
         await part.kill()
@@ -23,7 +23,7 @@ async def killed(part: Process, world: World, random: Random) -> None:
 
 
 async def restarted(part: Process, world: World, random: Random) -> None:
-    """A graceful end, and after a while a start."""
+    """A graceful stop, and a start after a while."""
     try:
         world.timeline.note(f"{part.name} is asked to stop", pid=part.pid)
         code = await part.stop()
@@ -34,7 +34,7 @@ async def restarted(part: Process, world: World, random: Random) -> None:
 
 
 async def paused(part: Process, world: World, random: Random) -> None:
-    """SIGSTOP for some seconds: nothing answers, no connection ends."""
+    """SIGSTOP for some seconds: the part does not answer, and no connection ends."""
     seconds = random.uniform(1.0, 5.0)
     try:
         world.timeline.note(f"{part.name} paused", seconds=round(seconds, 2))
@@ -47,7 +47,7 @@ async def paused(part: Process, world: World, random: Random) -> None:
 
 
 async def up_again(part: Process, world: World) -> None:
-    """Start a part that was killed or stopped, also when that was cancelled on its way."""
+    """Start a part that was killed or stopped, also after a cancellation."""
     await part.kill()
     await part.start()
     world.timeline.note(f"{part.name} is up again", pid=part.pid)

@@ -1,4 +1,4 @@
-"""PostgreSQL itself, and the errors that it gives while it runs."""
+"""Faults of PostgreSQL itself, and errors that it returns while it runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def _paused(world: World, random: Random) -> None:
 
 
 async def _backends_terminated(world: World, random: Random) -> None:
-    """As an administrator does, or a pooler that ends old connections."""
+    """Connections are ended, as by an administrator, or by a pooler that ends old ones."""
     async with _connected(world) as connection:
         for _ in range(random.randint(3, 6)):
             ended = await _terminate_backends(connection)
@@ -51,7 +51,7 @@ async def _backends_terminated(world: World, random: Random) -> None:
 
 
 async def _serialization_failures(world: World, random: Random) -> None:
-    """SQLSTATE 40001 at the commit of some transactions, as PostgreSQL's own come."""
+    """SQLSTATE 40001 at the commit of some transactions, as PostgreSQL itself raises it."""
     share = random.randint(30, 70)
     raising = f"""
         CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -122,7 +122,7 @@ def _on_a_full_device(file: Path) -> Iterator[None]:
 
 
 def _drawn(random: Random, share: int) -> str:
-    """A condition of SQL that holds for `share` percent of all transactions: decided by their numbers and a seed."""
+    """An SQL condition that holds for `share` percent of all transactions, by their numbers and a seed."""
     return f"abs(hashint8extended(pg_current_xact_id()::text::bigint, {random.getrandbits(31)}) % 100) < {share}"
 
 
@@ -148,7 +148,7 @@ async def _in_place(world: World, statements: str, what: str, **facts: object) -
 
 
 async def _somebody_is_hit(world: World) -> None:
-    """Wait for the first error. A sequence counts them: what it says stays when the transaction is rolled back."""
+    """Wait for the first error. A sequence counts them, because its value survives the rollback."""
     async with _connected(world) as connection:
         hit = False
 
@@ -171,7 +171,7 @@ async def _somebody_is_hit(world: World) -> None:
 
 
 async def _connections_exhausted(world: World, random: Random) -> None:
-    """Others hold all connections; the services lose theirs and are told `too many clients already` (SQLSTATE 53300)."""
+    """Other clients hold all connections; the services lose theirs and get `too many clients already` (SQLSTATE 53300)."""
     async with contextlib.AsyncExitStack() as held:
         first = await held.enter_async_context(_connected(world))
         taken = 0
@@ -187,7 +187,7 @@ async def _connections_exhausted(world: World, random: Random) -> None:
 
 
 async def _take_all(world: World, held: contextlib.AsyncExitStack) -> int:
-    """Connect until no connection is to be had, and return how many were."""
+    """Connect until PostgreSQL refuses, and return the number of connections."""
     for taken in range(1_000):
         try:
             await held.enter_async_context(_connected(world))
@@ -197,7 +197,7 @@ async def _take_all(world: World, held: contextlib.AsyncExitStack) -> int:
 
 
 async def _terminate_backends(connection: asyncpg.Connection) -> int:
-    """End the services' connections, and return how many there were."""
+    """End the services' connections, and return their number."""
     return int(
         await connection.fetchval(
             f"SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {_OF_SERVICES}"
@@ -218,7 +218,7 @@ async def _connected(world: World) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def _surely(world: World, statements: str) -> None:
-    """Run statements, again for as long as services hold locks on the tables or win a deadlock against them."""
+    """Run statements, and retry while services hold locks on the tables or win a deadlock."""
     async with asyncio.timeout(_PATIENCE):
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Faults of whole processes: killed, asked to end, frozen; more of them and fewer; and clocks that jump."""
+"""Faults of whole processes: killed, terminated, frozen, added and removed; and clocks that jump."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _killed(*services: ServiceName) -> Fault:
-    """SIGKILL, all at the same moment; started again after a while."""
+    """SIGKILL, all at the same moment; restarted after a while."""
 
     async def act(world: World, random: Random) -> None:
         try:
@@ -32,7 +32,7 @@ def _killed(*services: ServiceName) -> Fault:
 
 
 def _killed_while_starting(service: ServiceName) -> Fault:
-    """A crash loop: killed again and again, at any moment of its start."""
+    """A crash loop: killed repeatedly, at random moments of its start."""
 
     async def act(world: World, random: Random) -> None:
         process = world.services[service][0]
@@ -62,7 +62,7 @@ def _terminated(service: ServiceName) -> Fault:
 
 
 def _paused(service: ServiceName) -> Fault:
-    """Frozen for longer than its session, while nobody takes over: on waking, it has to find its place again."""
+    """Frozen for longer than its session, without another instance to take over: on waking, it has to rejoin the group."""
 
     async def act(world: World, random: Random) -> None:
         async with paused(world, world.services[service][:1]):
@@ -72,7 +72,7 @@ def _paused(service: ServiceName) -> Fault:
 
 
 def _paused_briefly(service: ServiceName) -> Fault:
-    """Frozen for less than its session, again and again: it must not lose its place for that."""
+    """Frozen repeatedly, for less than its session: it must keep its partitions."""
 
     async def act(world: World, random: Random) -> None:
         for _ in range(4):
@@ -84,7 +84,7 @@ def _paused_briefly(service: ServiceName) -> Fault:
 
 
 def _replaced_while_paused(service: ServiceName) -> Fault:
-    """A zombie: frozen until another instance has its partitions, then let go on with what it had in hand."""
+    """A zombie: frozen until another instance has its partitions, then resumed with its batch."""
 
     async def act(world: World, random: Random) -> None:
         async with another_instance(world, service):
@@ -108,7 +108,7 @@ def _scaled(service: ServiceName) -> Fault:
 
 
 def _killed_among_others(service: ServiceName) -> Fault:
-    """One of two is killed: the other one has to take its part over."""
+    """One of two is killed: the other one has to take over its partitions."""
 
     async def act(world: World, random: Random) -> None:
         async with another_instance(world, service):
@@ -123,7 +123,7 @@ def _killed_among_others(service: ServiceName) -> Fault:
 
 
 def _deployed(service: ServiceName) -> Fault:
-    """A rolling deployment: a new instance comes, the old one leaves, comes back, and the other one leaves."""
+    """A rolling deployment: a new instance starts, the old one stops, starts again, and the new one stops."""
 
     async def act(world: World, random: Random) -> None:
         async with another_instance(world, service):

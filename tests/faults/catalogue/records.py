@@ -1,4 +1,4 @@
-"""Faults in the records themselves: unreadable ones, huge ones, whole topics once more, and topics that grow."""
+"""Faults of records and topics: unreadable and huge records, redelivery of whole topics, and added partitions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MOST_POISON: Final = 1_000
 """A twentieth of a run's surge."""
 _PORTION: Final = 10
 _OF_TRAFFIC: Final = 20
-"""One of so many records is poison, at most: where half of them are, verify stops, as it should."""
+"""At most one of so many records is poison: if half of them are, verify stops, as designed."""
 _POISON_SECONDS: Final = 6.0
 _LOOK_SECONDS: Final = 0.05
 
@@ -51,7 +51,7 @@ _FULL_BYTES: Final = 1_048_000
 """Almost all of the largest batch that the topic takes (1,048,588 bytes), with some room for key and headers."""
 
 _UNPACKED_BYTES: Final = 3_000_000
-"""More than a dead letter may have (twice the largest record)."""
+"""More than a dead letter may hold (twice the largest record)."""
 
 _CONTRADICTIONS: Final = 5
 
@@ -60,16 +60,16 @@ _TAKEN_UP_SECONDS: Final = 45.0
 """Consumers look for new partitions every 30 seconds."""
 
 _FROM_THE_VERY_BEGINNING: Final = 60_000
-"""Longer topics are delivered again from the run's beginning only: a campaign's whole past would take minutes."""
+"""Longer topics are redelivered from the run's beginning only: a campaign's whole history would take minutes."""
 
 _numbers = count(900_000_000)
-"""Numbers of people who sign through no API; those of the surges are below."""
+"""Numbers of signers whose commands bypass the API; those of the surges are below."""
 
 _SUBMITTED: Final = SIGNATURES_SUBMITTED.name
 
 
 def _strangers(world: World, random: Random) -> Iterator[tuple[str, Person]]:
-    """Petitions of the run in turn, with people who sign nothing else."""
+    """The run's petitions in turn, each with a person who signs nothing else."""
     while True:
         for petition_id in notes_of(world).petitions:
             yield petition_id, people(random, first_number=next(_numbers), count=1, countries=None)[0]
@@ -115,7 +115,7 @@ async def _total(ends: Ends, partitions: list[int]) -> int:
     while True:
         try:
             return sum((await ends.of(_SUBMITTED, partitions)).values())
-        except KafkaException:  # the broker is away, as another fault wants it
+        except KafkaException:  # the broker is away because of another fault
             await asyncio.sleep(_LOOK_SECONDS)
 
 
@@ -140,14 +140,14 @@ def _put(
 
 
 async def _megabyte(world: World, random: Random) -> None:
-    """Records as large as the topic takes: a good signature, a comment that is too long, rubbish, and one that unpacks."""
+    """Records as large as the topic takes: a valid signature, a comment that is too long, garbage, and a compressed one."""
     writer = RecordWriter(world.bootstrap_servers, _SUBMITTED)
     packed = RecordWriter(world.bootstrap_servers, _SUBMITTED, compression="gzip")
     try:
         partitions = await writer.partitions()
         strangers = _strangers(world, random)
         for _ in range(2):
-            # A field that this version does not know is none of its business, however long: this one counts.
+            # verify ignores unknown fields of any length: this one counts.
             _put_signature(world, random, writer, len(partitions), next(strangers)[1])
             await asyncio.sleep(random.uniform(0.1, 0.5))
             key, value, headers = _long_comment(random, *next(strangers))
@@ -158,7 +158,7 @@ async def _megabyte(world: World, random: Random) -> None:
             planted = Planted("not_a_cloud_event", digest_of(None, rubbish, []))
             _put(world, writer, random.choice(partitions), None, rubbish, [], planted)
             await asyncio.sleep(random.uniform(0.1, 0.5))
-            # Small on the topic, and larger than any topic takes once it is read: its dead letter can only name it.
+            # Small on the topic, but larger than any topic takes when unpacked: its dead letter can only name it.
             unpacks, planted = b"x" * _UNPACKED_BYTES, Planted("not_a_cloud_event", None)
             _put(world, packed, random.choice(partitions), None, unpacks, [], planted)
     finally:
@@ -181,7 +181,7 @@ def _record_key(pepper: bytes, petition_id: str, person: Person) -> bytes:
 
 
 def _counts(notes: RunNotes, command: SignCommand, person: Person) -> Callable[[int, int], None]:
-    """Called when the command is on the topic: from then on it has to count."""
+    """Called when the command is on the topic: from now on it has to count."""
     accepted = Accepted(command.petition_id, int("".join(filter(str.isdigit, person.email.partition("@")[0]))))
 
     def then(_partition: int, _offset: int) -> None:
@@ -225,7 +225,7 @@ def _filled_up(text: str, field: str) -> bytes:
 
 
 async def contradictions(world: World, random: Random) -> None:
-    """Signatures, each followed in its lane by one of the same id for another petition, which cannot be applied."""
+    """Signatures, each followed in its lane by one with the same id for another petition, which cannot be applied."""
     notes, writer = notes_of(world), RecordWriter(world.bootstrap_servers, _SUBMITTED)
     first, other = notes.petitions[0], notes.petitions[-1]
     pepper = world.environment["SIGNER_PEPPER"].encode()
@@ -249,7 +249,7 @@ async def contradictions(world: World, random: Random) -> None:
 
 
 def _redelivered(service: ServiceName, group: Group) -> Fault:
-    """All instances stop, somebody sets the group's offsets back, all start again."""
+    """All instances stop, the group's offsets are set back, all start again."""
 
     async def act(world: World, random: Random) -> None:
         groups, ends = Groups(world.bootstrap_servers), Ends(world.bootstrap_servers)

@@ -1,4 +1,4 @@
-"""Valkey itself, and what it forgets."""
+"""Faults of Valkey: it is away, or loses data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.faults.world import World
 
 _REDIS: Final = frozenset({"redis"})
-_LOG: Final = "appendonlydir"  # all of Valkey's data: its base file, what was appended since, and the list of both
+_LOG: Final = "appendonlydir"  # all of Valkey's data: its base file, the increments, and the manifest of both
 
 
 async def _killed(world: World, random: Random) -> None:
@@ -34,7 +34,7 @@ async def _paused(world: World, random: Random) -> None:
 
 
 async def _flushed(world: World, random: Random) -> None:
-    """FLUSHALL under traffic. Twice at times: the second meets the rebuild from the first."""
+    """FLUSHALL under traffic, sometimes twice: the second happens during the rebuild after the first."""
     async with Redis.from_url(world.redis_url) as client:
         for _ in range(random.randint(1, 2)):
             keys = await client.dbsize()
@@ -44,7 +44,7 @@ async def _flushed(world: World, random: Random) -> None:
 
 
 async def _restarted_empty(world: World, random: Random) -> None:
-    """As a Redis without a disk comes back."""
+    """A restart without data, as of a Redis without a disk."""
     try:
         await world.valkey.kill()
         shutil.rmtree(world.valkey.data_dir / _LOG)
@@ -55,7 +55,7 @@ async def _restarted_empty(world: World, random: Random) -> None:
 
 
 async def _restarted_older(world: World, random: Random) -> None:
-    """As a replica that lagged takes over, or a backup is put back: counts and fences of some seconds ago."""
+    """A restart with data of some seconds ago, as after a failover to a lagging replica, or a restored backup."""
     older = world.valkey.data_dir / "older"
     try:
         await _copy_log(world.redis_url, world.valkey, older)
@@ -71,8 +71,8 @@ async def _restarted_older(world: World, random: Random) -> None:
 
 
 async def _copy_log(url: str, valkey: Valkey, to: Path) -> None:
-    """Copy the append-only files of a running server. All that it has answered is in them; they must only not be
-    rewritten meanwhile (valkey.io, "Persistence", "Backing up AOF persistence")."""
+    """Copy the append-only files of a running server. They hold every write that it has acknowledged, but must not be
+    rewritten during the copy (valkey.io, "Persistence", "Backing up AOF persistence")."""
     async with Redis.from_url(url) as client:
         await client.config_set("auto-aof-rewrite-percentage", 0)
         try:

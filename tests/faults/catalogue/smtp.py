@@ -1,4 +1,4 @@
-"""The SMTP server itself. Mails are few, so these faults wait for one that they hit."""
+"""Faults of the SMTP server. Mails are rare, so these faults wait for one to hit."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ async def _refused_for_good(world: World, random: Random) -> None:
 
 
 async def _dropped(world: World, random: Random) -> None:
-    """The content is taken, and the connection cut before the 250: the window that SMTP leaves open."""
+    """The server takes the content and cuts the connection before the 250: the window that SMTP cannot close."""
     await _until_hit("smtp takes mails and says nothing", world.smtp.dropping(), world, random)
 
 
 async def _slow(world: World, random: Random) -> None:
-    """Slow, yet within notify's two seconds for a mail of three answers."""
+    """Slow, but within notify's two seconds, which cover the three answers of a mail."""
     seconds = random.uniform(0.1, 0.5)
     await _until_hit(f"smtp waits {seconds:.1f} s", world.smtp.slow(seconds), world, random)
 
 
 async def _too_late(world: World, random: Random) -> None:
-    """The content is taken, and the 250 comes when notify has given up."""
+    """The server takes the content and sends the 250 after notify's timeout."""
     seconds = random.uniform(2.2, 4.0)
     await _until_hit(f"smtp answers content after {seconds:.1f} s", world.smtp.slow(seconds, "DATA"), world, random)
 

@@ -1,9 +1,9 @@
-"""Impossible states, written by hand on real parts, and what must become of the petition that was hit.
+"""Impossible states, written by hand on real parts, and the recovery of the spoiled petition.
 
-Every act spoils a petition of its own (`victim.Victim`): rows deleted, edited and duplicated, keys and fields of Redis
-deleted, retyped and set wrong, records foreign, forged, stale and unreadable. What must be true afterwards is the same for
-all: honest signatures of other petitions are counted all the while; the petition that was hit counts again what the ledger
-says, by itself; nothing forged is mailed; people are told of what was set aside.
+Every act spoils its own petition (`victim.Victim`): rows deleted, edited and duplicated, keys and fields of Redis deleted,
+retyped and set wrong, records foreign, forged, stale and unreadable. The requirements are the same for all: honest signatures
+of other petitions are counted meanwhile; the spoiled petition gets the ledger's count again by itself; nothing forged is
+mailed; what was set aside is reported.
 
 `tests.faults.catalogue.impossible` plays the acts in the surges of a fault run, `test_impossible_machine` between steps of
 real traffic, two at a time, and ``python -m tests.faults.impossible`` one after the other, or every pair.
@@ -35,9 +35,9 @@ _UNREADABLE_HEADER: Final = "-unreadable-header"
 
 
 def observed_acts() -> dict[str, Act]:
-    """The acts that may be played while the observers of a world read along.
+    """The acts that may be played while the observers of a world read the topics.
 
     They read with librdkafka, whose Python binding (confluent-kafka 2.16.1) ends with a segmentation fault on a header whose
-    name is not UTF-8. The other acts are played by ``python -m tests.faults.impossible``, which nobody observes.
+    name is not UTF-8. ``python -m tests.faults.impossible`` plays the other acts, without observers.
     """
     return {name: act for name, act in acts().items() if not name.endswith(_UNREADABLE_HEADER)}

@@ -77,7 +77,7 @@ async def _main(arguments: Namespace) -> int:
             honest = Honest(parts_of_world(world), "honest")
             await honest.make()
             whole = True
-            while rounds and whole:  # what is broken for good must not be counted against the next ones
+            while rounds and whole:  # lasting damage must not count against the next acts
                 now, rounds = rounds[: arguments.together], rounds[arguments.together :]
                 found = await asyncio.gather(*(_told(world, honest, name, chosen, arguments) for name, chosen in now))
                 failed += sum(found)

@@ -1,4 +1,4 @@
-"""What an impossible act is, and what it leaves behind."""
+"""The type of impossible acts, and of the traces that they leave."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Part = Literal["postgres", "redis", "kafka"]
 
 @dataclass(slots=True)
 class Traces:
-    """What an act has written, for the checks that would find it.
+    """Traces of an act, for the checks that would find them.
 
     Attributes:
-        planted: records that have to become dead letters, with the reason that each must be given.
+        planted: records that must become dead letters, with the reason of each.
         follow: reasons of dead letters that services may make of their own records about the petition.
-        removed: (lane, position) of ledger rows that are not there any more.
-        leapt: (lane, position) of ledger rows that were put far ahead: the positions right before them are empty.
+        removed: (lane, position) of deleted ledger rows.
+        leapt: (lane, position) of ledger rows that were moved far ahead: the positions right before them are empty.
     """
 
     planted: dict[Place, Planted] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Traces:
     leapt: set[tuple[int, int]] = field(default_factory=set)
 
     def plant(self, written: Written, reason: str) -> None:
-        """This record has to become a dead letter."""
+        """Note that a record must become a dead letter."""
         self.planted[written.place] = Planted(reason, written.digest)
 
 
@@ -42,14 +42,14 @@ Undo = Callable[[Victim], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One state that cannot be.
+    """One impossible state.
 
     Attributes:
         name: begins with the part: ``redis-tally-deleted``.
-        do: writes it, about a petition of its own. Raises an error of the part if that is away; nothing then happened.
-        wakes: a service that looks at the state only when it starts.
-        undo: takes away what no service could, once the petition has gone on in spite of it.
-        touches: what it looks like, beside what it is: losing a key that stands for all of Redis looks like losing Redis.
+        do: writes it, about its own petition. Raises an error of the part if that is away; then nothing happened.
+        wakes: a service that reads the state only when it starts.
+        undo: removes what no service can, after the petition has recovered in spite of it.
+        touches: parts whose faults look the same: losing a key that stands for all of Redis looks like losing Redis.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Acts:
         touches: tuple[str, ...] = (),
         undo: Undo | None = None,
     ) -> Callable[[Do], Do]:
-        """A decorator for an act; its docstring says what cannot be about it."""
+        """A decorator for an act; its docstring says what is impossible about it."""
 
         def added(do: Do) -> Do:
             self.put(name, do, wakes=wakes, touches=touches, undo=undo)

@@ -1,4 +1,4 @@
-"""One process whose clock is of another century: an ingest that stamps what verify would refuse."""
+"""One process with a clock of another century: an ingest that stamps what verify would refuse."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _SIGNER: Final = 700_000
 
 
 class AnotherClock:
-    """An ingest of its own, and the clock that it goes by."""
+    """A separate ingest, and its clock."""
 
     def __init__(self, process: ServiceProcess, clock: Path) -> None:
         self._process, self._clock = process, clock
 
     def put_right(self) -> None:
-        """Somebody mends the machine's time service."""
+        """The machine's clock is corrected."""
         set_clock(self._clock, 0)
 
     async def accepts_nothing(self, victim: Victim, *, within: float) -> list[str]:
-        """Sign there until it says that its clock is wrong; returns what is wrong with its answers."""
+        """Send it signatures until it says that its clock is wrong; returns what is wrong with its answers."""
         return await self._answers(
             victim, lambda status, text: status == httpx.codes.SERVICE_UNAVAILABLE and "clock_wrong" in text, within
         )
 
     async def accepts(self, victim: Victim, *, within: float) -> list[str]:
-        """Sign there until it accepts; returns what is wrong with its answers."""
+        """Send it signatures until it accepts one; returns what is wrong with its answers."""
         wrong = await self._answers(victim, lambda status, _: status == httpx.codes.ACCEPTED, within)
         if not wrong:
             await victim.sign(_SIGNER)  # the same request, so the same signature
@@ -54,7 +54,7 @@ class AnotherClock:
             try:
                 answer = await victim.parts.http.post(url, json=body, headers=headers)
             except httpx.TransportError as error:
-                last = repr(error)  # it has just begun to start
+                last = repr(error)  # it is still starting
             else:
                 if wanted(answer.status_code, answer.text):
                     return []
@@ -73,7 +73,7 @@ async def another_clock(
 
     Args:
         environment: of the system's services.
-        clock: the file that this process's clock goes by.
+        clock: the file that sets this process's clock.
         logs: where it writes its log.
     """
     faked = faketime_environment(clock)

@@ -1,4 +1,4 @@
-"""Impossible records: on every topic foreign, forged, stale and unreadable ones."""
+"""Impossible records: foreign, forged, stale and unreadable ones on every topic."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _rejection(victim: Victim) -> Drafted:
 
 
 async def _last(victim: Victim, random: Random) -> tuple[int, int]:
-    """A lane that the petition has rows in, and the lane's last position."""
+    """A lane with rows of the petition, and the lane's last position."""
     lane = random.choice(sorted((await victim.truth()).fences))
     async with victim.parts.database() as database:
         position: int = await database.fetchval("SELECT max(position) FROM ledger WHERE lane = $1", lane)
@@ -171,7 +171,7 @@ def _drafted(victim: Victim, topic: Topic) -> tuple[bytes, bytes, Headers]:
 
 def _foreign(topic: Topic, key: bytes | None, reason: str) -> Do:
     async def act(victim: Victim, _: Random, traces: Traces) -> None:
-        """A record that is not what its key says."""
+        """A record that does not match its key."""
         _own_key, value, headers = _drafted(victim, topic)
         written = await put(victim.parts, topic.name, key, value, headers)
         if topic.name in _LETTERS:
@@ -182,7 +182,7 @@ def _foreign(topic: Topic, key: bytes | None, reason: str) -> Do:
 
 def _rubbish(topic: Topic) -> Do:
     async def act(victim: Victim, random: Random, traces: Traces) -> None:
-        """A record under the right key that says nothing."""
+        """A record under the right key without content."""
         key, value, headers = _drafted(victim, topic)
         how = random.randrange(4)
         spoiled: tuple[bytes | None, Headers] = (
@@ -232,7 +232,7 @@ for _topic, _other_key, _reason in (
 
 def _told(count: int, revision: int) -> Do:
     async def act(victim: Victim, _: Random, __: Traces) -> None:
-        """A snapshot that tally has not made."""
+        """A snapshot that tally did not write."""
         await put(
             victim.parts,
             TALLIES_UPDATED.name,
@@ -285,7 +285,7 @@ async def _partition(victim: Victim, topic: Topic) -> int:
 
 @_acts.add("milestones-reached-undecided")
 async def _undecided(victim: Victim, _: Random, traces: Traces) -> None:
-    """A milestone that nobody reached, under the right key."""
+    """A milestone that was not reached, under the right key."""
     value, headers = _milestone(victim, NEVER)
     written = await put(victim.parts, MILESTONES_REACHED.name, victim.petition_id.encode(), value, headers)
     traces.plant(written, "not_decided")
@@ -301,7 +301,7 @@ async def _nobody_has(victim: Victim, _: Random, traces: Traces) -> None:
 
 @_acts.add("milestones-reached-again")
 async def _again(victim: Victim, _: Random, traces: Traces) -> None:
-    """A milestone that was announced, told once more with other numbers."""
+    """A milestone that was announced, repeated with other numbers."""
     value, headers = _milestone(victim, FIRST_MILESTONE)
     changed = json.dumps({**json.loads(value), "count": 4_000}).encode()
     written = await put(victim.parts, MILESTONES_REACHED.name, victim.petition_id.encode(), changed, headers)
@@ -320,14 +320,14 @@ async def _put_fact(victim: Victim, traces: Traces, draft: Drafted, reason: str)
 
 @_acts.add("signatures-verified-at-the-end-of-numbers")
 async def _fact_at_the_end(victim: Victim, random: Random, traces: Traces) -> None:
-    """Every later fact of the lane would be behind it."""
+    """Every later fact of the lane would be below this position."""
     lane, _ = await _last(victim, random)
     await _put_fact(victim, traces, _fact(victim, lane, 2**53), "out_of_range")
 
 
 @_acts.add("signatures-verified-ahead")
 async def _fact_ahead(victim: Victim, random: Random, traces: Traces) -> None:
-    """A position that the lane has not come to."""
+    """A position that the lane has not reached."""
     lane, last = await _last(victim, random)
     await _put_fact(victim, traces, _fact(victim, lane, last + _FAR), "not_in_ledger")
 
@@ -335,7 +335,7 @@ async def _fact_ahead(victim: Victim, random: Random, traces: Traces) -> None:
 @_acts.add("signatures-verified-next")
 async def _fact_next(victim: Victim, random: Random, traces: Traces) -> None:
     """The very next position of the lane: a real fact will have it."""
-    traces.follow.add("not_in_ledger")  # unless the ledger has that row by the time tally asks
+    traces.follow.add("not_in_ledger")  # unless the ledger has that row when tally asks
     lane, last = await _last(victim, random)
     await _put_fact(victim, traces, _fact(victim, lane, last + 1), "")
 
@@ -349,13 +349,13 @@ async def _fact_of_another(victim: Victim, random: Random, traces: Traces) -> No
 
 @_acts.add("signatures-verified-in-no-lane")
 async def _fact_in_no_lane(victim: Victim, _: Random, traces: Traces) -> None:
-    """A lane that there is not."""
+    """A lane that does not exist."""
     await _put_fact(victim, traces, _fact(victim, 2_000_000_000, 1), "not_in_ledger")
 
 
 @_acts.add("signatures-verified-of-2099")
 async def _fact_of_2099(victim: Victim, random: Random, traces: Traces) -> None:
-    """A time that would be the newest of all for ever."""
+    """A time that would stay the newest for ever."""
     lane, last = await _last(victim, random)
     draft = _fact(victim, lane, last + 1, signed_at="2099-06-01T00:00:00Z", occurred_at="2099-06-01T00:00:00Z")
     await _put_fact(victim, traces, draft, "out_of_range")

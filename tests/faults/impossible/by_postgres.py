@@ -1,6 +1,6 @@
 """Impossible states in PostgreSQL: rows deleted, edited and duplicated by hand, in every table.
 
-The ledger is the truth: what it says after somebody has written to it is what has to be counted.
+The ledger is the source of truth: its content after the edit must be counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FAR: Final = 100_000
 
 
 async def _run(victim: Victim, query: str, *arguments: Any) -> None:
-    """Write, unless the table itself refuses to hold such a row: then there is nothing to heal."""
+    """Write, unless the table itself refuses such a row: then there is nothing to heal."""
     async with victim.parts.database() as database:
         with suppress(asyncpg.CheckViolationError):
             await database.execute(query, *arguments)
@@ -60,7 +60,7 @@ async def _signature_deleted_anew(victim: Victim, random: Random, _: Traces) -> 
 def _signature_set(change: str, *, then: str) -> Do:
     async def act(victim: Victim, random: Random, traces: Traces) -> None:
         """A signature was edited; then its client, its signer or a moderator comes back to it."""
-        # A fact of such a row is none, and a command about it may be about nothing.
+        # A fact of such a row is invalid, and a command about it may find no signature.
         traces.follow |= {"schema", "out_of_range", "cannot_be_applied"}
         signer = _some_signer(victim, random)
         await _run(
@@ -118,7 +118,7 @@ async def _without_rule(victim: Victim) -> None:
 
 @_acts.add("signer-refused-by-the-table", undo=_without_rule)
 async def _refused_by_the_table(victim: Victim, _: Random, traces: Traces) -> None:
-    """Somebody adds a rule to the table that one signature breaks: it can be read, and never applied."""
+    """A rule is added to the table that one signature violates: it can be read, and never applied."""
     signer = 800_000 + len(victim.signatures)
     key = signer_key(victim.parts.pepper, victim.petition_id, canonical_email(victim.email(signer)))
     await _run(
@@ -141,7 +141,7 @@ async def _row(database: Any, victim: Victim, random: Random) -> tuple[int, int]
 
 
 async def _own(database: Any) -> None:
-    """Hold the ledger until the transaction ends, so that what is written down of it is exact."""
+    """Lock the ledger until the transaction ends, so that the notes about it are exact."""
     await database.execute("LOCK TABLE ledger IN EXCLUSIVE MODE")
 
 
@@ -156,11 +156,11 @@ async def _ledger_deleted(victim: Victim, random: Random, traces: Traces) -> Non
 
 @_acts.add("ledger-last-row-deleted")
 async def _ledger_last_deleted(victim: Victim, random: Random, traces: Traces) -> None:
-    """The end of a lane is gone: verify gives its position to somebody else."""
+    """The last row of a lane is deleted: verify gives its position to another signature."""
     await victim.sign(len(victim.signatures))
     async with victim.parts.database() as database, database.transaction():
         await _own(database)
-        # Under traffic the end is another petition's at most moments: then it is the last row of this petition.
+        # Under traffic the last row is usually another petition's: then the last row of this petition is deleted.
         row = await database.fetchrow(
             "SELECT lane, position FROM ledger WHERE petition_id = $1"
             " ORDER BY position = (SELECT max(position) FROM ledger AS l WHERE l.lane = ledger.lane) DESC, position DESC"
@@ -174,7 +174,7 @@ async def _ledger_last_deleted(victim: Victim, random: Random, traces: Traces) -
 
 @_acts.add("ledger-repeated-without-its-row")
 async def _ledger_repeated(victim: Victim, random: Random, traces: Traces) -> None:
-    """The signature stands, the ledger does not have it, and its client repeats its request."""
+    """The signature stands, its ledger row is deleted, and its client repeats its request."""
     signer = _some_signer(victim, random)
     async with victim.parts.database() as database, database.transaction():
         await _own(database)
@@ -188,10 +188,10 @@ async def _ledger_repeated(victim: Victim, random: Random, traces: Traces) -> No
 
 def _ledger_set(change: str, *, signs: bool = False) -> Do:
     async def act(victim: Victim, random: Random, traces: Traces) -> None:
-        """A row of the ledger says something else than it did."""
+        """A row of the ledger was edited."""
         async with victim.parts.database() as database:
             row = await _row(database, victim, random)
-            with suppress(asyncpg.CheckViolationError):  # the table itself refuses to hold it
+            with suppress(asyncpg.CheckViolationError):  # the table itself refuses it
                 await database.execute(f"UPDATE ledger SET {change} WHERE lane = $1 AND position = $2", *row)
         if signs:
             await victim.sign(len(victim.signatures))
@@ -224,7 +224,7 @@ async def _event_taken(victim: Victim, random: Random, traces: Traces) -> None:
 
 @_acts.add("ledger-row-far-ahead")
 async def _far_ahead(victim: Victim, random: Random, traces: Traces) -> None:
-    """A row stands far behind the end of its lane; verify goes on after it."""
+    """A row is far beyond the end of its lane; verify continues after it."""
     async with victim.parts.database() as database, database.transaction():
         await _own(database)
         lane, position = await _row(database, victim, random)
@@ -264,7 +264,7 @@ _MILESTONE = "INSERT INTO milestones (petition_id, threshold, count, revision, r
 
 @_acts.add("milestone-deleted")
 async def _milestone_deleted(victim: Victim, _: Random, __: Traces) -> None:
-    """What was announced is not recorded any more, nor does Redis know."""
+    """An announced milestone is no longer recorded, neither in PostgreSQL nor in Redis."""
     await _run(victim, "DELETE FROM milestones WHERE petition_id = $1", victim.petition_id)
     async with victim.parts.redis() as redis:
         await redis.delete(f"tally:{{{victim.petition_id}}}", f"tally:{{{victim.petition_id}}}:minutes")
@@ -348,7 +348,7 @@ for _name, _change in (
 
 @_acts.add("delivery-nobody-decided")
 async def _delivery_nobody_decided(victim: Victim, _: Random, __: Traces) -> None:
-    """A mail to somebody else about a milestone that nobody reached."""
+    """A mail to another address about a milestone that was not reached."""
     await _run(
         victim,
         "INSERT INTO deliveries (delivery_id, petition_id, threshold, target_id, petition_title, organisation_name,"
@@ -363,7 +363,7 @@ async def _delivery_nobody_decided(victim: Victim, _: Random, __: Traces) -> Non
 
 @_acts.add("waiting-milestone-nobody-reached")
 async def _waiting(victim: Victim, _: Random, __: Traces) -> None:
-    """A milestone that nobody reached waits for a petition that is known."""
+    """A milestone that was not reached waits for a petition that is known."""
     await _run(
         victim,
         "INSERT INTO milestones_waiting (petition_id, threshold, count, revision, reached_at)"

@@ -1,4 +1,4 @@
-"""Impossible states in Redis: keys and fields of one tally deleted, retyped, or set to what nobody counted."""
+"""Impossible states in Redis: keys and fields of one tally deleted, retyped, or set to wrong values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _minutes(victim: Victim) -> str:
 
 
 async def _signs(victim: Victim) -> None:
-    """Somebody signs right after: that has to count, now or when the tally is right again."""
+    """A signature follows at once: it must count, now or after the tally has recovered."""
     await victim.sign(len(victim.signatures))
 
 
@@ -39,7 +39,7 @@ async def _fence(victim: Victim, random: Random) -> str:
 
 @_acts.add("tally-deleted")
 async def _deleted(victim: Victim, _: Random, __: Traces) -> None:
-    """The tally is gone, its minutes are not, and the next signature may come in another lane."""
+    """The tally is deleted, but not its minutes, and the next signature may come in another lane."""
     async with victim.parts.redis() as redis:
         await redis.delete(_tally(victim))
     await _signs(victim)
@@ -47,7 +47,7 @@ async def _deleted(victim: Victim, _: Random, __: Traces) -> None:
 
 @_acts.add("tally-gone-unsigned")
 async def _gone(victim: Victim, _: Random, __: Traces) -> None:
-    """All of it is gone, and nobody signs."""
+    """All of it is deleted, and no signature follows."""
     async with victim.parts.redis() as redis:
         await redis.delete(_tally(victim), _minutes(victim))
 
@@ -118,7 +118,7 @@ for _name, _field in (("count", "count"), ("revision", "revision"), ("fence", "f
 
 def _with(field: str, value: str, *, signs: bool = True) -> Do:
     async def act(victim: Victim, random: Random, _: Traces) -> None:
-        """A field of the tally has a value that nobody counted."""
+        """A field of the tally has a wrong value."""
         name = await _fence(victim, random) if field == "fence" else field
         async with victim.parts.redis() as redis:
             await redis.hset(_tally(victim), name, value)
@@ -167,7 +167,7 @@ _acts.put("count-a-word-unsigned", _with("count", "abc", signs=False))
 
 def _with_minute(minute: str, value: str) -> Do:
     async def act(victim: Victim, _: Random, __: Traces) -> None:
-        """A minute that nobody signed in, or a number that is none."""
+        """A minute without signatures, or an invalid number."""
         name = minute or str(min((await victim.truth()).minutes))
         async with victim.parts.redis() as redis:
             await redis.hset(_minutes(victim), name, value)

@@ -1,4 +1,4 @@
-"""A petition that nobody spoils: its signatures are counted, whatever is done to others."""
+"""An honest petition: its signatures are counted, whatever acts do to others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.faults.notes import SACRIFICE
 
 SIGNATURES: Final = 10
 SECONDS: Final = 10.0
-"""On an idle machine it takes less than one."""
+"""Seconds; an idle machine needs less than one."""
 _LOOK_SECONDS: Final = 0.05
 
 
@@ -20,7 +20,7 @@ class Honest:
     """One such petition, signed again and again.
 
     Attributes:
-        standing: how many signatures have to count now.
+        standing: the number of signatures that must count now.
     """
 
     def __init__(self, parts: Parts, name: str) -> None:
@@ -30,7 +30,7 @@ class Honest:
 
     @property
     def standing(self) -> int:
-        """How many signatures have to count now."""
+        """The number of signatures that must count now."""
         return len(self._petition.signatures) - len(self._withdrawn)
 
     async def make(self) -> None:
@@ -50,14 +50,14 @@ class Honest:
             return await self._counted(within)
 
     async def sign_again(self, signer: int) -> None:
-        """Let somebody who has signed sign once more, which changes nothing: by another request, then by the same."""
+        """Let a signer sign again, by another request and then by the same, which changes nothing."""
         signer %= len(self._petition.signatures)
         if signer not in self._withdrawn:
             await self._petition.sign(signer, key=f"{self._petition.key(signer)}-again")
         await self._petition.sign(signer)
 
     async def withdraw(self, signer: int, *, within: float = SECONDS) -> list[str]:
-        """Let somebody take a signature back; returns what is wrong if the count does not fall."""
+        """Let a signer withdraw a signature; returns what is wrong if the count does not fall."""
         async with self._lock:
             signer %= len(self._petition.signatures)
             await self._petition.withdraw(signer)

@@ -1,8 +1,8 @@
 """The machine of impossible states: hypothesis writes programs of real traffic with impossible states in between.
 
-Every step runs on the real services. Whatever was written by hand, ten honest signatures of another petition are counted
-after each step. At the end of a program every petition that was hit is right again by itself and goes on to its next
-milestone, what could not be applied is a dead letter with its reason, and nothing forged was mailed.
+Every step runs on the real services. After each step ten honest signatures of another petition must be counted. At the end of
+a program every spoiled petition must have recovered by itself and go on to its next milestone, what could not be applied must
+be a dead letter with its reason, and nothing forged may have been mailed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.faults.notes import SACRIFICE, Place, Planted
 from tests.faults.watching.topic_reader import TopicReader
 
 HEAL_SECONDS: Final = 90.0
-"""How long "never" is. A healthy machine needs a tenth of it, a busy one more."""
+"""Seconds that count as "never". An idle machine needs a tenth of it, a busy one more."""
 _STOCK: Final = 6
 
 _ACTS: Final = tuple(observed_acts().values())
@@ -36,10 +36,10 @@ _numbers = st.integers(0, 2**16)
 
 
 class Ground:
-    """What all programs run on: the system, an honest petition, and petitions to be spoiled, some of them ready.
+    """The environment of all programs: the system, an honest petition, and a stock of petitions to be spoiled.
 
     Args:
-        runner: of the loop that the system's proxies and mail server live in.
+        runner: of the event loop of the system's proxies and mail server.
     """
 
     def __init__(self, parts: Parts, runner: asyncio.Runner) -> None:
@@ -53,13 +53,13 @@ class Ground:
         """Run it to its end.
 
         Raises:
-            AssertionError: it returns something wrong.
+            AssertionError: it returned violations.
         """
         wrong = self._runner.run(coroutine)
         assert not wrong, "; ".join(wrong)
 
     async def start(self) -> None:
-        """Make what every program needs."""
+        """Create what every program needs."""
         await asyncio.to_thread(self.letters.start)
         await asyncio.gather(self.honest.make(), self._fill())
 
@@ -68,7 +68,7 @@ class Ground:
         await asyncio.to_thread(self.letters.stop)
 
     async def victim(self) -> Victim:
-        """A petition that nobody has spoiled yet."""
+        """A petition that is not spoiled yet."""
         if not self._stock:
             await self._fill()
         return self._stock.pop()
@@ -79,7 +79,7 @@ class Ground:
         self._stock += new
 
     async def letters_are_there(self, planted: dict[Place, Planted]) -> list[str]:
-        """Wait for dead letters; returns which are missing, or say something else than they should."""
+        """Wait for dead letters; returns those that are missing or wrong."""
         missing: dict[Place, Planted] = {}
         for _ in range(int(HEAL_SECONDS / 0.1)):
             found = {letter.source: letter for letter in list(self.letters.seen.dead_letters)}
@@ -112,34 +112,34 @@ class ImpossibleMachine(RuleBasedStateMachine):
 
     @rule(first=_acts, second=_acts, number=_numbers)
     def two_impossible_states_of_one_petition(self, first: Act, second: Act, number: int) -> None:
-        """Two at once, on one petition."""
+        """Two acts at once, on one petition."""
         self.ground.run(self._spoil((first, second), number))
 
     @rule(number=_numbers)
     def somebody_signs_again(self, number: int) -> None:
-        """What must change nothing."""
+        """Requests that must change nothing."""
         self.ground.run(self.ground.honest.sign_again(number))
 
     @rule(number=_numbers)
     def somebody_withdraws(self, number: int) -> None:
-        """A count that can only rise would hide half of the protocol."""
+        """Withdrawals: a count that only rises would leave half of the protocol untested."""
         self.ground.run(self.ground.honest.withdraw(number, within=HEAL_SECONDS))
 
     @precondition(lambda self: self._hit and not self._restarted)
     @rule(service=st.sampled_from(SERVICES))
     def a_service_restarts(self, service: str) -> None:
-        """Reads everything from its beginning, and asks all that it asks only then."""
+        """A restarted service reads everything from the beginning, and runs the checks of its start."""
         self._restarted = True
         self.ground.run(self.ground.parts.restart(service))
 
     @invariant()
     def honest_signatures_are_counted(self) -> None:
-        """Whatever was done to other petitions."""
+        """Honest signatures are counted, whatever was done to other petitions."""
         if self._hit:
             self.ground.run(self.ground.honest.sign_ten(within=HEAL_SECONDS))
 
     def teardown(self) -> None:
-        """Every petition that was hit is right again, and people can find what was set aside."""
+        """Every spoiled petition has recovered, and what was set aside can be found."""
         if self._hit:
             self.ground.run(self._judge())
 

@@ -1,4 +1,4 @@
-"""A running system, as the acts reach it: its parts directly, its services by HTTP."""
+"""A running system as the acts access it: its parts directly, its services by HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class SentMail(NamedTuple):
-    """A mail that the SMTP server was given."""
+    """A mail that the SMTP server received."""
 
     petition_id: str
     recipient: str
@@ -41,7 +41,7 @@ class Parts:
         ingest_url, tally_url: of one instance each.
         admin, partner: headers that an administrator and a partner send.
         logs: where the services write their logs, a file each.
-        mails: what the SMTP server got so far.
+        mails: the mails that the SMTP server has received.
         restart: restarts all instances of a service, and returns when they are ready.
     """
 
@@ -60,7 +60,7 @@ class Parts:
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection of its own to PostgreSQL."""
+        """A new connection to PostgreSQL."""
         connection = await asyncpg.connect(self.postgres_url, timeout=5, command_timeout=60)
         try:
             yield connection

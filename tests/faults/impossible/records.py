@@ -1,4 +1,4 @@
-"""Puts records on topics by hand: with any key, into any partition, and with headers that no client would write."""
+"""Writes records to topics by hand: with any key, into any partition, and with headers that no client would write."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.faults.notes import BY_HAND, Place, digest_of
 
 
 class Written(NamedTuple):
-    """A record that was written: where it stands, and the digest that its dead letter must have."""
+    """A written record: its place, and the digest that its dead letter must have."""
 
     place: Place
     digest: str
 
 
 class _NotUtf8(str):
-    """A header's name that becomes no UTF-8. Only aiokafka's builder in Python asks a name for its bytes."""
+    """A header name that is encoded as invalid UTF-8. Only aiokafka's builder in Python calls its `encode`."""
 
     __slots__ = ()
 

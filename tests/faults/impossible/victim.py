@@ -1,4 +1,4 @@
-"""A petition that is there to be spoiled, and what has to be true of it in the end."""
+"""A sacrificial petition, and the checks of its recovery."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ SIGNERS: Final = 5
 """Signatures that count before anything is spoiled."""
 FIRST_MILESTONE: Final = 3
 NEXT_MILESTONE: Final = 6
-"""Reached only after the petition is right again: by then its mail must go to the right address."""
+"""A milestone that is reached only after the recovery: its mail must go to the right address."""
 NEVER: Final = 1_000
-"""A milestone that nobody reaches."""
+"""A milestone that is never reached."""
 MALLORY: Final = "mallory@elsewhere.test"
-"""Whom forged records would like to write to. Nobody may."""
+"""The address in forged records. It must get no mail."""
 
 _LOOK_SECONDS: Final = 0.1
 _MINUTE: Final = "%Y-%m-%dT%H:%MZ"
 _MADE_SECONDS: Final = 60.0
 
 AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, redis.exceptions.RedisError, httpx.HTTPError, OSError)
-"""What asking raises while a part is away: another fault may have its turn."""
+"""Errors while a part is away, because of another fault."""
 
 
 class NotMade(Broken):
-    """Something of the petition was not accepted, or not counted before anything was spoiled."""
+    """The petition or a signature was not accepted, or not counted, before anything was spoiled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What the ledger says of a petition at this moment."""
+    """A petition's state by the ledger, at one moment."""
 
     count: int
     changes: int
@@ -53,7 +53,7 @@ class Truth:
 
 
 class Victim:
-    """A sacrificial petition of its own.
+    """A sacrificial petition.
 
     Attributes:
         petition_id: begins with `SACRIFICE`.
@@ -70,7 +70,7 @@ class Victim:
 
     @property
     def body(self) -> dict[str, Any]:
-        """What ingest is sent to make it."""
+        """The body that creates it at ingest."""
         return {
             "organisation": {"slug": "sacrifices", "name": "Friends of the Impossible"},
             "title": f"To be spoiled ({self.petition_id})",
@@ -80,7 +80,7 @@ class Victim:
         }
 
     async def make(self) -> None:
-        """Make the petition; returns when its signatures are counted and its first milestone is announced.
+        """Create the petition; returns when its signatures are counted and its first milestone is announced.
 
         Raises:
             NotMade: that took too long.
@@ -102,11 +102,11 @@ class Victim:
         return announced == 1 and sent == 1 and not await what_is_wrong(self)
 
     async def sign(self, signer: int, *, key: str | None = None) -> str:
-        """Let a person sign, by the API, until it answers 202; returns the signature's id.
+        """Send a signature to the API until it answers 202; returns the signature's id.
 
         Args:
             signer: a number; the same number is the same e-mail address.
-            key: the idempotency key; without it the one of this signer.
+            key: the idempotency key; by default the signer's.
 
         Raises:
             NotMade: it was not accepted in time.
@@ -129,7 +129,7 @@ class Victim:
         return signature_id
 
     async def withdraw(self, signer: int) -> None:
-        """Take a signature back, by the API.
+        """Withdraw a signature by the API.
 
         Raises:
             NotMade: it was not accepted in time.
@@ -146,7 +146,7 @@ class Victim:
         return f"{self.petition_id}-{signer}"
 
     async def truth(self) -> Truth:
-        """What the ledger says now. However it came to say that, it is what has to be counted."""
+        """The petition's state by the ledger now. It must be counted, even if it was edited."""
         async with self.parts.database() as database:
             rows = await database.fetch(
                 "SELECT lane, position, delta, country, signed_at FROM ledger WHERE petition_id = $1", self.petition_id
@@ -176,7 +176,7 @@ class Victim:
         return int(answer.raise_for_status().json()["count"])
 
     async def _accepted(self, ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
-        """Ask until the answer is a success; a part may be away meanwhile."""
+        """Repeat the request until it succeeds; a part may be away meanwhile."""
         deadline = time.monotonic() + _MADE_SECONDS
         last: object = None
         while time.monotonic() < deadline:
@@ -188,7 +188,7 @@ class Victim:
                 if answer.is_success:
                     return answer
                 last = f"{answer.status_code} {answer.text[:200]}"
-                # Not found: the petition is so new that this instance has not read of it.
+                # Not found: this instance has not read the new petition yet.
                 if answer.status_code != httpx.codes.NOT_FOUND and "retry-after" not in answer.headers:
                     raise NotMade(f"{self.petition_id}: {last}")
             await asyncio.sleep(_LOOK_SECONDS)
@@ -207,7 +207,7 @@ class Victim:
 
 
 async def what_is_wrong(victim: Victim) -> list[str]:
-    """What of the petition is not as the ledger says, and which mails should not be. Empty: it is right."""
+    """Differences between the petition and the ledger, and wrong mails. Empty: the petition is right."""
     wrong = []
     try:
         wrong += await forged_mails(victim)
@@ -243,7 +243,7 @@ async def _wrong_in_redis(victim: Victim, truth: Truth) -> list[str]:
 
 
 async def forged_mails(victim: Victim) -> list[str]:
-    """Mails about the petition to somebody else, or about a milestone that it cannot have reached.
+    """Mails about the petition to another address, or about a milestone that it cannot have reached.
 
     Raises:
         asyncpg.PostgresError, OSError: PostgreSQL is away.
@@ -252,7 +252,7 @@ async def forged_mails(victim: Victim) -> list[str]:
         in_ledger = await database.fetchval(
             "SELECT count(*) FROM ledger WHERE petition_id = $1 AND delta > 0", victim.petition_id
         )
-    peak = max(len(victim.signatures), in_ledger)  # what was taken from the ledger may have counted before
+    peak = max(len(victim.signatures), in_ledger)  # deleted ledger rows may have counted before
     return [
         f"a mail about {mail.milestones} to {mail.recipient}"
         for mail in await victim.parts.mails()
@@ -272,7 +272,7 @@ async def heals(victim: Victim, *, within: float) -> list[str]:
 
 
 async def goes_on(victim: Victim, *, within: float) -> list[str]:
-    """Let more people sign a petition that is right again, up to its next milestone.
+    """Let more people sign a recovered petition, up to its next milestone.
 
     Returns:
         What is wrong `within` seconds later: signatures that do not count, a milestone without its one mail.
@@ -299,7 +299,7 @@ async def _wrong_after(victim: Victim, signed: Sequence[str]) -> list[str]:
         for mail in await victim.parts.mails()
         if mail.petition_id == victim.petition_id and NEXT_MILESTONE in mail.milestones
     ]
-    wrong = await what_is_wrong(victim)  # after a look for the mail: it may be one that should not be
+    wrong = await what_is_wrong(victim)  # after waiting for the mail, which may be a wrong one
     try:
         async with victim.parts.database() as database:
             rows = await database.fetch(

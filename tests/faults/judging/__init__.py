@@ -1,1 +1,1 @@
-"""Whether what was seen is right."""
+"""Judges what was observed."""

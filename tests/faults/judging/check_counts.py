@@ -1,4 +1,4 @@
-"""All counts agree, are whole, and never go back, whoever shows them. Pure functions."""
+"""All counts agree, are complete, and never go back, wherever they are shown. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.faults.watching.observed import Observed, Shown
 from tests.faults.watching.seen import SeenSnapshot
 
 _MAY_LEAVE_TWO_OWNERS: Final = ("tally", "kafka", "redis", "postgres", "clock")
-"""What, when it fails, may leave a tally behind that still publishes what it read while it owned a petition."""
+"""Parts whose faults may leave a tally process that still publishes what it read while it owned a petition."""
 
 
 def all_counts_agree(sent: Sent, observed: Observed, verdict: Verdict) -> None:
@@ -54,7 +54,7 @@ def _last(observed: Observed, petition_id: str) -> Shown:
 
 
 def _every_shown(observed: Observed) -> Iterator[tuple[str, Shown]]:
-    """Every count that anybody was shown of this run, with where."""
+    """Every count of this run that was shown, with its place."""
     for (petition_id, _), snapshots in observed.seen.snapshots.items():
         for one in snapshots:
             yield f"snapshot of {petition_id}", Shown(one.revision, one.count, one.countries, one.minutes)
@@ -94,20 +94,20 @@ def revisions_never_go_back(sent: Sent, observed: Observed, verdict: Verdict) ->
     if len({petition_id for petition_id, _ in stale}) < len(stale):
         verdict.found("petitions with snapshots in two partitions", list(stale))
     back = [f"{petition_id}: {step}" for (petition_id, _), steps in stale.items() for step in steps]
-    # Late by design: an owner that was frozen, cut off or outlived may publish what it had read before.
+    # By design: an owner that was frozen, cut off or replaced may publish late what it had read before.
     if not sent.touched(*_MAY_LEAVE_TWO_OWNERS):
         verdict.found("older snapshots after newer ones", back)
     streamed = [shown.revision for shown in observed.watched.streamed]
     verdict.found("revisions that went back in a stream", _steps_back(streamed))
     verdict.found("revisions that came twice in a stream", [a for a, b in pairwise(streamed) if a == b])
-    if not sent.touched("redis"):  # until it is healed, the API can show no more than Redis and the last snapshot know
+    if not sent.touched("redis"):  # until it is healed, the API shows only what Redis and the last snapshot have
         verdict.found(
             "revisions that went back in the API", _steps_back([one.revision for one in observed.watched.asked])
         )
 
 
 def _can_be(snapshot: SeenSnapshot, *, changes: int, revoked: int) -> bool:
-    """Whether some first part of the petition's changes adds up to this: a revision is a number of changes."""
+    """Whether the first changes of the petition, as many as the revision says, add up to this."""
     downs, odd = divmod(snapshot.revision - snapshot.count, 2)
     return snapshot.revision <= changes and not odd and 0 <= downs <= revoked
 
@@ -117,6 +117,6 @@ def _steps_back(revisions: list[int]) -> list[tuple[int, int]]:
 
 
 def the_audit_finds_nothing(_sent: Sent, observed: Observed, verdict: Verdict) -> None:
-    """`groundswell audit` agrees: the ledger proves each tally, and nothing is left to count."""
+    """The result of `groundswell audit`: the ledger proves each tally, and nothing is uncounted."""
     wrong = [str(found.as_json()) for found in observed.counted.audits if not found.right or found.beyond]
     verdict.found("petitions that the audit does not find right", wrong)

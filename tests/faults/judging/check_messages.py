@@ -13,19 +13,19 @@ from tests.faults.watching.observed import Observed
 from tests.faults.watching.seen import DeadLetter, SeenMilestone
 
 _REPEATS_MILESTONES: Final = ("tally", "kafka", "redis", "postgres", "clock")
-"""Between Kafka's acknowledgement and the mark in PostgreSQL, the same event may go out again when one of these fails."""
+"""If one of these fails between Kafka's acknowledgement and the mark in PostgreSQL, the same event may be published again."""
 
 _REPEATS_MAILS: Final = ("notify", "smtp", "postgres", "clock")
-"""Between the server's 250 and the mark in PostgreSQL, the same mail may go out again when one of these fails."""
+"""If one of these fails between the server's 250 and the mark in PostgreSQL, the same mail may be sent again."""
 
 _REPEATS_DEAD_LETTERS: Final = ("verify", "kafka", "postgres", "clock")
-"""A batch that is worked on again writes its dead letters again."""
+"""A batch that is processed again writes its dead letters again, if one of these fails."""
 
 Milestone = tuple[str, int]
 
 
 def milestones_are_announced_once(sent: Sent, observed: Observed, verdict: Verdict) -> None:
-    """Each (petition, milestone) that was reached is one event, and no other is."""
+    """Each (petition, milestone) that was reached has one event, and no other has."""
     events: defaultdict[Milestone, list[SeenMilestone]] = defaultdict(list)
     for found in observed.seen.milestones:
         events[found.petition_id, found.threshold].append(found)
@@ -61,7 +61,7 @@ def milestones_are_announced_once(sent: Sent, observed: Observed, verdict: Verdi
 
 
 def deliveries_are_finished(sent: Sent, observed: Observed, verdict: Verdict) -> None:
-    """Each announced milestone has one delivery to each target, and none of them is left lying."""
+    """Each announced milestone has one delivery to each target, and each delivery is finished."""
     rows = Counter((row.petition_id, row.threshold, row.target_id) for row in observed.stored.deliveries)
     wanted = {
         (found.petition_id, found.threshold, target)
@@ -131,7 +131,7 @@ def _targets(sent: Sent, petition_id: str) -> tuple[tuple[str, str], ...]:
 
 
 def dead_letters_are_the_poison(sent: Sent, observed: Observed, verdict: Verdict) -> None:
-    """Exactly the records that faults spoiled are dead letters, each by its place once, untouched, with its reason."""
+    """Exactly the records that faults spoiled are dead letters: each place once, untouched, with its reason."""
     letters: defaultdict[object, list[DeadLetter]] = defaultdict(list)
     for letter in observed.seen.dead_letters:
         letters[letter.source].append(letter)
@@ -140,7 +140,7 @@ def dead_letters_are_the_poison(sent: Sent, observed: Observed, verdict: Verdict
     )
     known = {**observed.planted_before, **observed.planted}
     # An ingest that starts with a wrong clock learns it from its first acknowledgement: that record is on the topic, and the
-    # answer was 503. That it was not 202 is checked elsewhere: whatever was accepted has an outcome.
+    # answer was 503. Another check covers that it was not 202: every accepted signature has an outcome.
     of_another_day = {
         source
         for source, found in letters.items()
@@ -166,7 +166,7 @@ def dead_letters_are_the_poison(sent: Sent, observed: Observed, verdict: Verdict
 
 
 def _follows(observed: Observed, letter: DeadLetter) -> bool:
-    """Whether it is about a petition that was spoiled in a way that leads to such letters."""
+    """Whether it is about a petition that was spoiled in a way that explains such letters."""
     return letter.petition is not None and any(
         letter.petition.startswith(petition) and letter.reason in reasons
         for petition, reasons in observed.spoiled.letters.items()
@@ -174,7 +174,7 @@ def _follows(observed: Observed, letter: DeadLetter) -> bool:
 
 
 def nothing_else_is_wrong(_sent: Sent, observed: Observed, verdict: Verdict) -> None:
-    """Services are ready, nothing personal is where it may not be, and the observer saw everything."""
+    """Services are ready, personal data is in no wrong place, and the observer saw everything."""
     verdict.found("services that are not ready", observed.not_ready)
     verdict.found("personal data or secrets", [*observed.seen.leaks, *observed.leaks])
     verdict.found("troubles of the observer itself", observed.seen.troubles)

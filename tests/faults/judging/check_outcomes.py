@@ -17,7 +17,7 @@ def each_accepted_signature_has_one_outcome(sent: Sent, observed: Observed, verd
     twice = _twice(row.signature_id for row in observed.stored.signatures)
     verdict.double += verdict.found("signatures stored twice", twice)
 
-    # On a topic without having been answered: ingest was killed first. These have outcomes too, and nothing else has.
+    # On the topic but without an answer, because ingest was killed first. These have outcomes too; nothing else has.
     known = sent.accepted.keys() | _commands_on_topic(observed)
     verdict.found("stored signatures that nobody sent", stored.keys() - known)
     unanswered = [signature_id for signature_id in _commands_on_topic(observed) if signature_id not in stored]
@@ -74,7 +74,7 @@ def each_signer_counts_once(sent: Sent, observed: Observed, verdict: Verdict) ->
 
 
 def _stood(observed: Observed) -> set[str]:
-    """Signatures that count, or did until they were withdrawn."""
+    """Signatures that count, or counted until they were withdrawn."""
     return {row.signature_id for row in observed.stored.signatures if row.state in ("verified", "withdrawn")}
 
 
@@ -119,7 +119,7 @@ def lanes_have_no_gaps(sent: Sent, observed: Observed, verdict: Verdict) -> None
 
 
 def _made_by_hand(observed: Observed, lane: int, first: int, last: int) -> bool:
-    """Whether somebody put the row after the gap where it is, or took away every row that was in it."""
+    """Whether a fault moved the row after the gap there, or deleted every row that was in the gap."""
     spoiled = observed.spoiled
     return (lane, last + 1) in spoiled.leapt or all(
         (lane, position) in spoiled.removed for position in range(first, last + 1)
@@ -127,7 +127,7 @@ def _made_by_hand(observed: Observed, lane: int, first: int, last: int) -> bool:
 
 
 def the_topic_tells_the_ledger(sent: Sent, observed: Observed, verdict: Verdict) -> None:
-    """An independent consumer: every (lane, position) once, all of them, and nothing else."""
+    """What an independent consumer sees: every (lane, position) once, all of them, and nothing else."""
     ledger = {(row.lane, row.position): row for row in observed.stored.ledger}
     facts = observed.seen.facts
     verdict.lost += verdict.found("ledger rows that signatures.verified does not tell", ledger.keys() - facts.keys())
@@ -154,7 +154,7 @@ def the_topic_tells_the_ledger(sent: Sent, observed: Observed, verdict: Verdict)
     for lane, last in {number: lane.last for number, lane in observed.stored.lanes.items()}.items():
         before = observed.lanes_before[lane].last if lane in observed.lanes_before else 0
         missing = _with_rows(before + 1, last, observed.stored.lanes[lane].gaps) - positions[lane]
-        # Those that the ledger has, and those that no row has, were counted above.
+        # Those in the ledger, and those in gaps, were counted above.
         gaps += [
             (lane, position)
             for position in missing

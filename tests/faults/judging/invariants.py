@@ -1,7 +1,7 @@
-"""What must hold after a run, whatever was done to the system meanwhile. Pure functions over what was sent and observed.
+"""What must hold after a run, whatever faults it had. Pure functions over what was sent and observed.
 
-Every finding is a violation, in a sentence with its number and a few examples, except two repeats that the design allows
-and that are only counted: a mail with the same Message-ID (the SMTP window) and a milestone's event with the same id.
+Every finding is a violation: a sentence with a number and a few examples. Only two repeats are allowed by design and just
+counted: a mail with the same Message-ID (the SMTP window) and a milestone's event with the same id.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def check(
 
     Args:
         surge: what was sent.
-        observed: what came of it.
+        observed: the outcome.
         kinds: of the faults that were played.
-        touches: what these worked on.
+        touches: what these affected.
     """
     return judge(Sent.of(surge, observed.direct, kinds=kinds, touches=touches), observed)
 

@@ -15,25 +15,25 @@ ITSELF: Final = "itself"
 """Stands for the service that wrote the line."""
 IMPOSSIBLE: Final = "impossible"
 IMPOSSIBLE_BEFORE: Final = "impossible-before"
-"""In this run or one before it in the same world: what was written by hand stays there."""
+"""In this run or an earlier one in the same world: what was written by hand stays there."""
 SACRIFICED: Final = re.compile(re.escape(SACRIFICE) + ".*", re.DOTALL)
-"""The id of a petition that is there to be spoiled."""
+"""The id of a sacrificial petition."""
 ALWAYS: Final = "always"
-"""Part of every fault run."""
+"""Expected in every fault run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A line is explained when one of `parts` was worked on.
+    """A log line is explained when one of `parts` was affected.
 
     Attributes:
         event: a pattern that the whole event must match.
-        parts: what must have been worked on, one of them; services, parts, `ITSELF`, `ALWAYS`.
-        why: for whoever wonders.
+        parts: one of these must have been affected: services, parts, `ITSELF`, `ALWAYS`.
+        why: the reason, for readers.
         cause: a pattern that the whole field ``cause`` must match.
         logger: a pattern that the beginning of the logger's name must match.
-        traceback: a pattern that must be found in the traceback that comes with it; none may come where this is None.
-        fields: what other fields must say: a value, or a pattern that the whole field must match.
+        traceback: a pattern that must be found in the line's traceback; None: the line may have no traceback.
+        fields: other fields: a value, or a pattern that the whole field must match.
     """
 
     event: str
@@ -45,7 +45,7 @@ class Rule:
     fields: Mapping[str, object] = field(default_factory=dict)
 
     def explains(self, service: str, fields: Mapping[str, Any], touched: frozenset[str]) -> bool:
-        """Whether it does, for a line of `service`."""
+        """Whether the rule explains a line of `service`."""
         return (
             re.fullmatch(self.event, str(fields.get("event", "")), re.DOTALL) is not None
             and re.fullmatch(self.cause, str(fields.get("cause", ""))) is not None
@@ -80,7 +80,7 @@ _POSTGRES_ERROR: Final = (
 _ANY_CONNECTION: Final = (
     "ConnectionError|ConnectionResetError|ConnectionRefusedError|BrokenPipeError|TimeoutError|OSError|.*ClosedError"
 )
-"""Raised for any of the parts: the line does not say which."""
+"""Logged for any of the parts: the line does not say which."""
 _TRANSACTION_ENDED: Final = "ConnectionDoesNotExistError|IdleInTransactionSessionTimeoutError"
 """PostgreSQL ends a transaction in which nothing happens (`shared.postgres`)."""
 _REDIS_ERROR: Final = (
@@ -94,7 +94,7 @@ RULES: Final = (
     Rule("bug", (ITSELF,), "a fault asked for a bug", traceback=r"(?m)^shared\.failpoints\.FailpointRaised: "),
     # Records.
     Rule("dead_letter", ("poison", "megabytes", "redelivery"), "poison was written, or is delivered again"),
-    # States that cannot be. What a line says of a petition must be about one that is there to be spoiled.
+    # Impossible states. A petition that a line names must be a sacrificial one.
     Rule("dead_letter|batch_split", (IMPOSSIBLE,), "a record by hand, or about a row that was written by hand"),
     Rule("commands_mismatched|outcome_impossible", (IMPOSSIBLE,), "a signature's row was edited by hand"),
     Rule(
@@ -133,7 +133,7 @@ RULES: Final = (
     Rule(
         "batch_outlived_rebalance", (KAFKA, REDIS, POSTGRES, CLOCK, ITSELF), "a batch was held, or the process frozen"
     ),
-    # A batch that waits for something.
+    # A batch is held.
     Rule("batch_held", (KAFKA,), "the broker is away", cause=_KAFKA_ERROR),
     Rule("batch_held", (POSTGRES,), "PostgreSQL is away or full", cause=_POSTGRES_ERROR),
     Rule("batch_held", (REDIS, "tally"), "Redis is away, or two tallies count", cause=_REDIS_ERROR),
@@ -210,14 +210,14 @@ RULES: Final = (
 )
 
 _TEXTS: Final[tuple[tuple[str, str], ...]] = ()
-"""Lines that are no JSON, as patterns, and why they are no surprise."""
+"""Expected lines that are not JSON, as patterns, with the reason."""
 
 
 def explained(service: str, fields: Mapping[str, Any], touched: frozenset[str]) -> bool:
-    """Whether a line that a service wrote has to be expected after faults that worked on `touched`."""
+    """Whether a service's line is expected after faults that affected `touched`."""
     return any(rule.explains(service, fields, touched) for rule in RULES)
 
 
 def explained_text(text: str) -> bool:
-    """Whether a line that is no JSON is one that is known."""
+    """Whether a line that is not JSON is an expected one."""
     return any(re.fullmatch(pattern, text) for pattern, _ in _TEXTS)

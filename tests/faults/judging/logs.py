@@ -1,7 +1,7 @@
-"""Reads what the services wrote during a run: warnings and errors must come from a fault of that run, and nothing personal.
+"""Reads the services' logs of a run: a fault of the run must explain each warning and error, and nothing may be personal.
 
-Every line that a service writes at level warning or above needs a rule that says which parts must have been worked on for
-it to be no surprise. A line without a rule, a line that is no JSON, and a traceback without a rule are violations.
+Every line at level warning or above needs a rule that says which parts must have been affected for the line to be expected. A
+line without a rule, a line that is not JSON, and a traceback without a rule are violations.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Line:
         return self.file.stem.partition("-")[0]
 
     def fields(self) -> dict[str, Any] | None:
-        """What it says; None when it is no JSON object."""
+        """The line as JSON; None when it is not an object."""
         try:
             found = json.loads(self.text)
         except ValueError:
@@ -50,18 +50,18 @@ class Line:
 
 
 def mark(world: World) -> Mark:
-    """Where the logs end now."""
+    """The present ends of the logs."""
     return {file: file.stat().st_size for file in _files(world)}
 
 
 async def unexplained(world: World, begin: Mark, surge: Surge, *, touched: frozenset[str]) -> list[str]:
-    """What the services wrote since `begin` that no fault explains, each kind once, with how often.
+    """Lines since `begin` that no fault explains, each kind once, with its number.
 
     Args:
         world: whose services.
-        begin: where the logs ended when the run began.
-        surge: whose people may not be named.
-        touched: what the faults of the run worked on.
+        begin: the ends of the logs when the run began.
+        surge: its people may not be named.
+        touched: what the faults of the run affected.
     """
     return findings(_lines(world, begin), PersonalData.of(world, surge), touched)
 

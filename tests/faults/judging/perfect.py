@@ -1,4 +1,4 @@
-"""A small run in which nothing is wrong, as a whole `Sent` and `Observed`, for tests that then put one thing wrong."""
+"""A small run without violations, as a complete `Sent` and `Observed`, for tests that then break one thing."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ BEFORE = 100
 
 @dataclass(slots=True)
 class Perfect:
-    """A run whose parts may be changed before it is judged.
+    """A run that a test may change before it is judged.
 
     Hot: five signers, one of them twice; the milestone of 3 was reached. Side: three signers, two of whom
-    withdrew, the last one by way of a duplicate. One record is poison.
+    withdrew, the last one by the id of a duplicate. One record is poison.
     """
 
     accepted: dict[str, Accepted] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class Perfect:
 
 
 def perfect() -> Perfect:
-    """The run, every part of it new."""
+    """A new copy of the run."""
     run = Perfect()
     for signer in range(5):
         _signs(run, HOT, signer, "verified")
@@ -179,7 +179,7 @@ def _signs(run: Perfect, petition_id: str, signer: int, state: str, *, again: bo
 
 
 def _withdraws(run: Perfect, signature_id: str, *, named: str | None = None) -> None:
-    """By the command that names the signature, or a duplicate of it."""
+    """Withdrawn by a command that names the signature, or a duplicate of it."""
     event_id = run.withdrawn[signature_id] = f"{named or signature_id}/withdrawn"
     place = next(place for place, row in enumerate(run.signatures) if row.signature_id == signature_id)
     row = run.signatures[place]

@@ -1,4 +1,4 @@
-"""Personal data and secrets of a run, and how to find them where they may not be."""
+"""Personal data and secrets of a run, and the search for them in wrong places."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PersonalData:
     Args:
         domains: e-mail domains of signers; an address at one of them is personal data, in any spelling.
         names: of signers.
-        secrets: by what they are called.
+        secrets: by name.
     """
 
     def __init__(self, domains: Collection[str], names: Collection[str], secrets: Mapping[str, str]) -> None:
@@ -34,7 +34,7 @@ class PersonalData:
 
     @classmethod
     def of(cls, world: World, surge: Surge) -> PersonalData:
-        """Everything that this run's signers typed and that this world's services were told in confidence."""
+        """All personal data that this run's signers sent, and all secrets of this world's services."""
         people = [submission.person for submission in (*surge.before, *surge.submissions)]
         domains = {person.email.rpartition("@")[2] for person in people}
         secrets = {}
@@ -45,7 +45,7 @@ class PersonalData:
         return cls(domains, {person.name for person in people}, secrets)
 
     def find(self, content: bytes | str) -> str | None:
-        """What is found in `content`, in words that do not repeat it; None if nothing is."""
+        """What is found in `content`, described without repeating it; None if nothing is."""
         text = content if isinstance(content, str) else content.decode("utf-8", "replace")
         for name, secret in self._secrets.items():
             if secret in text:

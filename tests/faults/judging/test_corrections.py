@@ -1,4 +1,4 @@
-"""What a recipient may have of a petition whose target was corrected."""
+"""The mails that a recipient may have about a petition whose target was corrected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks of a fault run find what is wrong: one thing is put wrong at a time, and it must be named and counted."""
+"""The checks of a fault run find violations: each test breaks one thing, which must be named and counted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_nothing_is_found_in_a_run_in_which_nothing_is_wrong() -> None:
 
 
 def _forget_signature(run: Perfect) -> None:
-    """An accepted signature vanished before verify: no row, no fact, and nobody counted it."""
+    """An accepted signature was lost before verify: no row, no fact, not counted."""
     del run.signatures[4]
     gone = run.ledger.pop(4)
     run.seen.facts.pop((0, gone.position))
@@ -177,7 +177,7 @@ def _withdrawal_forgotten(run: Perfect) -> None:
 
 
 def _withdrawn_by_another_command(run: Perfect) -> None:
-    """By way of the duplicate and of the signature itself: it has to be the one that was given."""
+    """By the id of the duplicate and of the signature itself: it has to be the one that was sent."""
     run.withdrawn[f"{SIDE}/2"] = f"{SIDE}/2/withdrawn"
 
 
@@ -342,7 +342,7 @@ def test_a_dead_letter_that_can_hold_no_more_has_to_say_so() -> None:
 
 
 def test_a_signature_that_nobody_was_told_of_may_count() -> None:
-    """Ingest was killed between Kafka's acknowledgement and its answer, and the client never came back."""
+    """ingest was killed between Kafka's acknowledgement and its answer, and the client never retried."""
     assert _judged(lambda run: run.accepted.pop(f"{SIDE}/0")).violations == []
 
 

@@ -1,4 +1,4 @@
-"""What the services' logs may say after a fault run: nothing without a fault that explains it, and nothing personal."""
+"""The services' logs after a fault run: a fault explains each line, and nothing is personal."""
 
 from __future__ import annotations
 

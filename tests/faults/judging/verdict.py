@@ -1,4 +1,4 @@
-"""What the checks of a run found."""
+"""The findings of the checks of a run."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ MOST_EXAMPLES: Final = 5
 
 @dataclass(slots=True)
 class Verdict:
-    """What was found.
+    """The findings.
 
     Attributes:
-        violations: what should not be, a sentence each.
+        violations: a sentence each.
         lost: accepted signatures without an outcome, signers of whose accepted signatures none stands, and verified
-            signatures that some count leaves out.
-        double: signers of whom two signatures stand, signatures with two outcomes, facts with two positions or told in
-            two ways, and what some count has too many.
+            signatures that some count does not include.
+        double: signers of whom two signatures stand, signatures with two outcomes, facts with two positions or two
+            contents, and signatures that some count has too many.
         milestones_double: milestones that were announced as two events, or mailed to a target as two mails.
-        mail_window: mails that came again with the same Message-ID: the documented window of SMTP.
-        milestone_repeats: milestone events that came again with the same event id.
+        mail_window: repeated mails with the same Message-ID: the documented window of SMTP.
+        milestone_repeats: repeated milestone events with the same event id.
     """
 
     violations: list[str] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Verdict:
     milestone_repeats: int = 0
 
     def found(self, what: str, examples: Collection[object]) -> int:
-        """Note a violation if there are examples of it; returns how many."""
+        """Record a violation if there are examples of it; returns their number."""
         if examples:
             some = ", ".join(map(str, sorted(examples, key=str)[:MOST_EXAMPLES]))
             self.violations.append(f"{what}: {len(examples):,} ({some})")

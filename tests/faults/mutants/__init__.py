@@ -1,9 +1,9 @@
-"""Nine protocols that are broken on purpose: the harness has to find each of them out, or it proves nothing.
+"""Nine protocols that are broken on purpose: the harness must detect each of them, or it proves nothing.
 
-A mutant takes one rule out of the protocol. It is the product itself, started by its own ``main``, with a function or a
-statement patched in the service's process (`run`); the product's code knows nothing of it. At each mutant a schedule of
-faults is directed that shows what the missing rule was for (`directed`). ``python -m tests.faults.mutants`` plays it
-against the product as it is, which has to pass, and against the mutant, which has to fail, and for the reason expected.
+A mutant removes one rule of the protocol. It is the product itself, started by its own ``main``, with a function or a
+statement patched in the service's process (`run`); the product's code has no support for it. Each mutant has a schedule of
+faults that needs the missing rule (`directed`). ``python -m tests.faults.mutants`` plays it against the product, which must
+pass, and against the mutant, which must fail, for the expected reason.
 """
 
 from __future__ import annotations

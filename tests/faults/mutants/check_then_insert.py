@@ -1,4 +1,4 @@
-"""verify looks whether a signer has signed, and inserts the signature if not: no index stands between two who look at once."""
+"""verify checks whether a signer has signed, and inserts the signature if not: no index prevents two checks at once."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from shared.kafka.consuming.consumer import BatchConsumer
 from tests.faults.mutants.mutant import Mutant, replace
 
 _commit: ContextVar[Callable[[], Awaitable[None]]] = ContextVar("commit")
-"""Commits the offsets of the batch in hand."""
+"""Commits the offsets of the current batch."""
 
 
 def _break() -> None:

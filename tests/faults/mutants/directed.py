@@ -1,4 +1,4 @@
-"""The faults that are directed at each mutant, and by what they have to find it out."""
+"""The faults for each mutant, and the violations that must reveal it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Directed:
 
     Attributes:
         faults: (after which part of the surge, which fault).
-        expected: whether a violation is the one that the missing rule leads to. A mutant that only something else finds,
-            such as a crash of the patch itself, is not found.
+        expected: whether a violation is a consequence of the missing rule. A mutant that shows only other violations,
+            such as a crash of the patch itself, is not detected.
     """
 
     faults: tuple[tuple[float, Fault], ...]
@@ -57,7 +57,7 @@ def _counted_twice(violation: str) -> bool:
 
 
 def _forgotten_and_not_rebuilt(violation: str) -> bool:
-    """Of the petition that nobody signs any more. The others show the loss by their fences."""
+    """A violation about the petition without further signatures. The others show the loss by their fences."""
     found = _COUNTS.match(violation)
     return found is not None and found[1].endswith("-cold") and _number(found[3]) == 0
 
@@ -67,7 +67,7 @@ def _number(text: str) -> int:
 
 
 _SCHEDULES: Final[dict[str, tuple[tuple[tuple[float, str], ...], Expected]]] = {
-    # Facts come twice: tally is given a batch again that it has counted, and verify publishes one again.
+    # Facts come twice: a batch that tally has counted is redelivered, and verify publishes one again.
     "no-fence": (
         ((0.1, "tally-killed-after-count"), (0.4, "verify-killed-before-rejections")),
         _counted_twice,
@@ -93,7 +93,7 @@ _SCHEDULES: Final[dict[str, tuple[tuple[tuple[float, str], ...], Expected]]] = {
         ((1.0, "verify-signers-in-two-lanes"),),
         _says("signers of whose accepted signatures several count"),
     ),
-    # The signature that the table refuses is in one batch with others.
+    # The signature that the table refuses is in a batch with others.
     "not-split": (
         ((0.3, "impossible-postgres-signer-refused-by-the-table"),),
         _says("impossible-postgres-signer-refused-by-the-table: NotHealed"),

@@ -1,4 +1,4 @@
-"""notify believes a record of ``petitions.changed`` whatever its key says."""
+"""notify accepts a record of ``petitions.changed`` under any key."""
 
 from __future__ import annotations
 

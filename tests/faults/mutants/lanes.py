@@ -1,4 +1,4 @@
-"""Working on single lanes of ``signatures.submitted``: signatures put into one of them, and verify's offsets in it."""
+"""Operations on single lanes of ``signatures.submitted``: adding signatures, and setting verify's offsets."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _TOPIC: Final = SIGNATURES_SUBMITTED.name
 
 
 class ScheduleMissed(TimeoutError):
-    """What the schedule waits for did not come: this run says nothing about the protocol."""
+    """The schedule waited in vain: this run says nothing about the protocol."""
 
 
 async def sign(world: World, signers: Sequence[int], lanes: Sequence[int], *, way: str) -> list[str]:
     """Let each of these signers sign the busiest petition, and put the commands into these lanes, in turn.
 
-    A lane is chosen here as if by a producer that counts the partitions otherwise than others do, which is what happens
-    while partitions are added. Every signature counts as accepted.
+    The lane is chosen as by a producer that knows another number of partitions than others, as happens while partitions are
+    added. Every signature counts as accepted.
 
     Args:
-        way: tells several signatures of one signer apart.
+        way: distinguishes several signatures of one signer.
 
     Returns:
         The signature ids.
@@ -47,7 +47,7 @@ async def sign(world: World, signers: Sequence[int], lanes: Sequence[int], *, wa
     producer = AIOKafkaProducer(
         bootstrap_servers=world.bootstrap_servers,
         acks="all",
-        linger_ms=200,  # all signatures of a lane in one batch: whoever reads one of them has all
+        linger_ms=200,  # all signatures of a lane in one batch: a consumer reads all of them or none
         max_batch_size=512 * 1024,
     )
     await producer.start()
@@ -113,7 +113,7 @@ class VerifysOffsets:
         self._ends = Ends(world.bootstrap_servers)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._ends.close()
 
     async def lanes(self) -> list[int]:

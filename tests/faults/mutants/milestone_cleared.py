@@ -1,4 +1,4 @@
-"""tally marks a milestone as announced, and publishes it afterwards."""
+"""tally marks a milestone as announced before it publishes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a mutant is, and how code is patched so that a patch that no longer fits is noticed."""
+"""The type of mutants, and patching of code that fails when a patch no longer fits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deploy.local.parts.service import ServiceName
 
 
 class PatchMisfit(Exception):
-    """The code that a mutant breaks has changed: what it would patch is not there any more."""
+    """The code that a mutant breaks has changed: the patched place no longer exists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,13 +19,13 @@ class Mutant:
 
     Attributes:
         name: on the command line and in the report.
-        broken: what is taken out of the protocol.
+        broken: the rule that is removed.
         service: the service that is patched.
-        break_it: patches the service, in its process; None where the schema is what is broken.
-        points: puts failpoints into the service where the product has none and the schedule needs one. The product has
-            them too when it plays the schedule: with them alone it is whole.
+        break_it: patches the service, in its process; None if only the schema is broken.
+        points: adds failpoints that the schedule needs and the product does not have. The product gets them too when it
+            plays the schedule: they break nothing.
         schema: SQL that breaks the tables; it fails when there is nothing to break.
-        spoils_its_world: whether what it leaves behind is wrong for the product too. Nobody plays there after it.
+        spoils_its_world: whether its data are wrong for the product too. Then its world is not used again.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Mutant:
 
 
 def replace(owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
-    """Put `wrap(what is there)` in the place of `owner.name`.
+    """Replace `owner.name` by `wrap` of its present value.
 
     Raises:
-        PatchMisfit: `owner` has nothing of that name.
+        PatchMisfit: `owner` has no such attribute.
     """
     if name not in vars(owner):
         raise PatchMisfit(f"{getattr(owner, '__name__', owner)} has no {name} any more")

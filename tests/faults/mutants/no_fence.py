@@ -1,4 +1,4 @@
-"""tally counts whatever arrives, whether or not it was counted before."""
+"""tally counts every fact, whether or not it was counted before."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ MUTANT = Mutant(
     broken="tally has no fence: what comes twice is counted twice",
     service="tally",
     break_it=_break,
-    spoils_its_world=True,  # of two snapshots the one with the higher revision is the newer one, and its is too high
+    spoils_its_world=True,  # of two snapshots the one with the higher revision wins, and the mutant's is too high
 )

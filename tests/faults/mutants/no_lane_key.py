@@ -12,7 +12,7 @@ from shared.runtime.failpoints import failpoint
 from tests.faults.mutants.mutant import Mutant, PatchMisfit, replace
 from tests.faults.mutants.points import POSITIONS_READ
 
-# The index stays, or reading a lane's last position would become a walk through the table.
+# The index stays, or reading a lane's last position would scan the table.
 _SCHEMA = """
 ALTER TABLE ledger DROP CONSTRAINT ledger_pkey;
 CREATE INDEX ledger_lane ON ledger (lane, position);
@@ -20,7 +20,7 @@ CREATE INDEX ledger_lane ON ledger (lane, position);
 
 
 class _StoppedAfterPositions:
-    """A connection with a failpoint behind the reading of the last positions."""
+    """A connection with a failpoint after the query for the last positions."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection

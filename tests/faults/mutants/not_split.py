@@ -1,4 +1,4 @@
-"""A consumer tries a batch with a record that can never be applied again and again, as it is."""
+"""A consumer retries a batch with a record that can never be applied for ever, without splitting it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.faults.mutants.mutant import Mutant, replace
 
 
 class _TryAgain(ConnectionError):
-    """What is about the data is taken for what passes."""
+    """Errors about the data are treated as transient."""
 
 
 def _break() -> None:

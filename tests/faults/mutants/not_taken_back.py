@@ -1,4 +1,4 @@
-"""tally lets stand what was announced and never counted: of two snapshots the newer one wins, whoever wrote it."""
+"""tally does not take back snapshots that were never counted: of two snapshots the newer one wins, whoever wrote it."""
 
 from __future__ import annotations
 

@@ -24,10 +24,10 @@ from tests.faults.world import PARTITIONS, World
 
 _RATE: Final = 1_500.0
 _MUTANT_STUCK_SECONDS: Final = 8.0
-"""What a mutant has lost does not come however long one waits; what only takes its time has come by then."""
+"""Seconds: what a mutant has lost never comes; what is only slow has come by then."""
 
 _SETTINGS: Final = {"TALLY_AUDIT_SECONDS": "0"}
-"""No audits: they would heal what a broken protocol failed to keep, and the counts would be right in the end."""
+"""No audits: they would heal the counts of a broken protocol."""
 
 _HOME_SECONDS: Final = 20.0
 _MOST_LETTERS: Final = 140
@@ -35,12 +35,12 @@ _MOST_LETTERS: Final = 140
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of one mutant.
+    """The result of one mutant.
 
     Attributes:
-        control: violations of the product under the mutant's schedule; has to stay empty.
+        control: violations of the product under the mutant's schedule; must be empty.
         violations: of the mutant; None when it was not played.
-        caught_by: the one that was expected.
+        caught_by: the expected one among them.
     """
 
     mutant: Mutant
@@ -52,7 +52,7 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether the product passed, and the mutant, if it was played, was found out."""
+        """Whether the product passed, and the mutant, if it was played, was detected."""
         return not self.control and (self.violations is None or self.caught_by is not None)
 
     def as_json(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Commands:
-    """What a world starts as a service, at this moment."""
+    """The command that a world currently starts as a service."""
 
     mutant: Mutant | None = None
     whole: bool = True
@@ -98,7 +98,7 @@ async def play(
 ) -> list[Outcome]:
     """Play the schedules of `chosen`, each against the product and, unless `control_only`, against the mutant.
 
-    Mutants share a world one after the other, each in a run of its own petitions, as long as they do not spoil it.
+    Mutants share a world one after the other, each with its own petitions, unless they spoil it.
 
     Raises:
         PartFailed: the parts or services could not be started.
@@ -161,7 +161,7 @@ async def _become(world: World, commands: Commands, mutant: Mutant, *, whole: bo
 
 
 async def _at_home_in_redis(world: World) -> None:
-    """Wait until tally has made sure of Redis, as it does when it starts: that rebuild belongs to no run.
+    """Wait until tally has checked Redis after its start: that rebuild belongs to no run.
 
     Raises:
         TimeoutError: it has not.

@@ -22,7 +22,7 @@ def _break() -> None:
         return lambda *_: None
 
     replace(healing, "identity", blind)
-    # What it has announced and Redis has not would be found too, where a snapshot is read back before it is known as its own.
+    # A snapshot that Redis does not have would be found too, if tally read it back before it knew it as its own.
     replace(TakingBack, "heard", deaf)
 
 

@@ -1,6 +1,6 @@
 """``python -m tests.faults.mutants.run MUTANT SERVICE [--whole]``: a service as a mutant, by the service's own main.
 
-With ``--whole`` the protocol stays whole, and only the failpoints are added that the mutant's schedule needs.
+With ``--whole`` the protocol is unchanged, and only the failpoints are added that the mutant's schedule needs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.faults.mutants import mutants
 
 
 def main() -> None:
-    """Patch, and become the service."""
+    """Apply the patches and run the service."""
     known = mutants()
     parser = ArgumentParser(prog="python -m tests.faults.mutants.run")
     parser.add_argument("mutant", choices=sorted(known))

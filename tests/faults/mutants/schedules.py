@@ -1,4 +1,4 @@
-"""Two faults that stage a meeting in a lane, for the mutants that no fault of the catalogue would find every time."""
+"""Two faults in which processes meet in a lane, for mutants that no fault of the catalogue detects every time."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tests.faults.world import World
 _SIGNERS: Final = 100
 _HIT_SECONDS: Final = 10.0
 _WOKEN_SECONDS: Final = 1.0
-"""A zombie that wakes goes on with its batch at once; in this time it has ended it, one way or the other."""
+"""Seconds in which a zombie that wakes has finished its batch, one way or the other."""
 
 
 async def _zombie_in_a_lane(world: World, _: Random) -> None:
-    """A verify freezes when it has computed a batch's positions. Another one decides the lane's next records meanwhile.
+    """A verify freezes after it has computed a batch's positions. Another one decides the lane's next records meanwhile.
 
-    Two owners of a lane begin at the same committed offset, so their batches share records, and the rows of those
-    signatures make one wait for the other. Only where offsets were moved by hand do they share none; then nothing but
-    the ledger's key stands between them. So the group's offset is set behind the frozen batch, and set back at the end.
+    Two owners of a lane begin at the same committed offset, so their batches share records, and one waits for the other at
+    the rows of those signatures. They share none only if offsets were moved by hand; then only the ledger's key separates
+    them. So the group's offset is set behind the frozen batch, and set back at the end.
     """
     points = OwnPoints(world.failpoints.directory)
     with closing(VerifysOffsets(world)) as offsets:
@@ -38,7 +38,7 @@ async def _zombie_in_a_lane(world: World, _: Random) -> None:
                 await sign(world, range(_SIGNERS), [lane], way="held")
                 zombie = await _stopped(world, points, POSITIONS_READ)
                 others = [process for process in world.services["verify"] if process is not zombie]
-                async with paused(world, others):  # quicker than to start one: PostgreSQL ends transactions that sleep
+                async with paused(world, others):  # quicker than starting one: PostgreSQL ends idle transactions
                     await offsets.move(lane, await offsets.end(lane))
                     await sign(world, range(_SIGNERS, 2 * _SIGNERS), [lane], way="meanwhile")
                 await offsets.at_the_end([lane])

@@ -1,4 +1,4 @@
-"""The mutants break what they say they break, and only that; a patch that no longer fits says so."""
+"""The mutants break what they claim, and only that; a patch that no longer fits raises an error."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tests.support.databases import database_named
 from tests.support.signing import as_read, fact, sign
 
 Broken = dict[tuple[Any, str], Any]
-"""What was in each place, an owner and a name, before something was put there."""
+"""The original value of each patched place, an owner and a name."""
 
 
 @pytest.fixture
 def product(monkeypatch: pytest.MonkeyPatch) -> Broken:
-    """The places that a test breaks. All of them are whole again afterwards."""
+    """The places that a test breaks. All are restored afterwards."""
     broken: Broken = {}
 
     def put(owner: Any, name: str, value: Any) -> None:
@@ -130,7 +130,7 @@ async def test_one_who_checks_then_inserts_turns_away_whom_it_has_seen(database:
     await _break_schema(database, mutant)
     store = VerifyStore(database)
     batch = lane(sign(1, signer=1), sign(2, signer=1), sign(3, signer=2))
-    for _ in range(2):  # as the product does, when nobody else decides at the same time
+    for _ in range(2):  # as in the product, without concurrent decisions
         decided = await apply(store, batch)
         assert told(decided) == [(1, "verified 1"), (2, "verified 3")]
         assert [refused.submission.event_id for refused in decided.refused] == [UUID(int=2)]

@@ -1,1 +1,1 @@
-"""What is sent in a run, and what must come of it."""
+"""What a run sends, and the expected outcome."""

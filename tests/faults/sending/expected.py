@@ -1,4 +1,4 @@
-"""What has to come of a run, from what was sent in it. Pure."""
+"""The expected outcome of a run, from what was sent. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tests.faults.sending.surge import Accepted, Surge
 
 Signer = tuple[str, int]
-"""A petition and the number of a person: of each at most one signature counts."""
+"""A petition and the number of a person: at most one signature of each counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +23,15 @@ class SentPetition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What was sent, and the faults it was sent through.
+    """What was sent, and the faults meanwhile.
 
     Attributes:
         petitions: by id.
         accepted: every signature that was answered 202, by its id.
-        turned_away: signers that the petition's policy does not let count; ingest takes none of them.
-        withdrawn: the event of the command that each withdrawn signature was withdrawn by, by its id.
+        turned_away: signers whom the petition's policy excludes; ingest refuses all of them.
+        withdrawn: by id of the withdrawn signature, the event of the command that withdrew it.
         kinds: of the faults of the run.
-        touches: what these worked on.
+        touches: what these affected.
     """
 
     petitions: Mapping[str, SentPetition]
@@ -50,7 +50,7 @@ class Sent:
         kinds: Collection[str] = (),
         touches: frozenset[str] = frozenset(),
     ) -> Sent:
-        """All that `surge` sent, and the signatures that faults put on the topic themselves."""
+        """Everything that `surge` sent, and the signatures that faults wrote to the topic themselves."""
         return cls(
             petitions={
                 name: SentPetition(petition.milestones, petition.targets) for name, petition in surge.petitions.items()
@@ -76,5 +76,5 @@ class Sent:
         return dict(found)
 
     def touched(self, *parts: str) -> bool:
-        """Whether a fault of the run worked on any of these."""
+        """Whether a fault of the run affected any of these."""
         return not self.touches.isdisjoint(parts)

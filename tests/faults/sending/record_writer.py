@@ -1,4 +1,4 @@
-"""Writes records straight to a topic, beside the services, and remembers where each of them came to stand."""
+"""Writes records directly to a topic, bypassing the services, and remembers their places."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from confluent_kafka import KafkaError, Message, TopicPartition
 from shared.kafka.records.record import Headers
 
 _ACKNOWLEDGED_SECONDS: Final = 80.0
-"""Longer than any fault holds the broker; shorter than a fault may take."""
+"""Seconds: longer than any fault of the broker, shorter than a fault may take."""
 _ASK_SECONDS: Final = 5.0
 
 
 class NotWritten(TimeoutError):
-    """The broker has not acknowledged every record. Where they are, if anywhere, is not known."""
+    """The broker has not acknowledged every record. It is not known whether or where they are."""
 
 
 class RecordWriter:
@@ -36,9 +36,9 @@ class RecordWriter:
         self._producer = confluent_kafka.Producer(
             {
                 "bootstrap.servers": bootstrap_servers,
-                "enable.idempotence": True,  # a record that is sent again comes to stand once, at the place we are told
+                "enable.idempotence": True,  # a retried record is written once, at the reported place
                 "message.timeout.ms": int(_ACKNOWLEDGED_SECONDS * 1000),
-                "message.max.bytes": 32 * 1024 * 1024,  # of our own side; what the topic takes is the broker's to say
+                "message.max.bytes": 32 * 1024 * 1024,  # the client's limit; the broker decides what the topic takes
                 "compression.type": compression,
                 "log_level": 0,
             }
@@ -84,7 +84,7 @@ class RecordWriter:
 
 
 class Ends:
-    """How much a topic has, by partition.
+    """Reads the ends of a topic, by partition.
 
     Args:
         bootstrap_servers: the broker itself, not a proxy.
@@ -111,5 +111,5 @@ class Ends:
         )
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._consumer.close()

@@ -1,4 +1,4 @@
-"""Sends a surge, through everything that is done to the system meanwhile, until every submission was answered 202."""
+"""Sends a surge through all faults, until every submission was answered with 202."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from tests.faults.world import World
 
 _CHUNK: Final = 120
 _SINGLES: Final = 12
-"""Of each chunk so many go one by one, the others in a batch per petition."""
+"""Submissions per chunk that are sent one by one; the others are in a batch per petition."""
 _WORKERS: Final = 4
 _TRICKLE_SECONDS: Final = 1.0
-"""How long each worker waits between two chunks while the surge is too early."""
+"""Seconds that each worker waits between two chunks while the surge is too early."""
 _ANSWER_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 0.2
 _GIVE_UP_SECONDS: Final = 90.0
 
 
 class NotAccepted(RuntimeError):
-    """Ingest refused a good submission, took one that its petition does not, or did not accept it however often it was sent."""
+    """ingest refused a valid submission, accepted an excluded one, or did not accept one however often it was sent."""
 
 
 class Sender:
-    """Sends submissions to any instance of ingest, again to another one where there is no answer or a 503.
+    """Sends submissions to any instance of ingest, and retries at another one without an answer or after a 503.
 
     Args:
         on_accepted: called with the number of submissions of the surge accepted so far.
-        too_early: asked with that number before more is sent; while it says yes, the surge is only a trickle.
+        too_early: called with that number before more is sent; while it returns true, the surge is slowed down.
     """
 
     def __init__(
@@ -110,14 +110,14 @@ class Sender:
         self._surge.accepted[signature_id] = Accepted(submission.petition_id, submission.signer)
 
     def _is_turned_away(self, submission: Submission, problem: dict[str, Any]) -> bool:
-        """Whether ingest refuses, as it has to, somebody whose address the petition blocks."""
+        """Whether ingest refuses a signer whose address the petition blocks, as it must."""
         codes = [error["code"] for error in problem.get("errors", ())]
         return codes == ["email_domain_blocked"] and not self._surge.may_count(
             submission.petition_id, submission.person
         )
 
     async def _single(self, connections: _Connections, submission: Submission) -> str | None:
-        """The signature id; None if the signer is turned away, as has to be."""
+        """The signature id; None if the signer is refused, as expected."""
         body = {name: value for name, value in submission.body.items() if name != "idempotency_key"}
         headers = {**self._headers, "Content-Type": "application/json", "Idempotency-Key": submission.key}
         path = f"/v1/petitions/{submission.petition_id}/signatures"
@@ -158,7 +158,7 @@ class Sender:
     async def _answers(
         self, connections: _Connections, path: str, body: bytes, headers: dict[str, str]
     ) -> AsyncIterator[Answer]:
-        """Ask one instance after the other, again and again; yields every answer, until the time is over."""
+        """Send the request to one instance after the other until the time is over; yields every answer."""
         deadline = time.monotonic() + _GIVE_UP_SECONDS
         while time.monotonic() < deadline:
             connection = connections.current()
@@ -176,7 +176,7 @@ class Sender:
 
 
 class _Connections:
-    """A connection to each instance of ingest; one is used as long as it accepts."""
+    """A connection to each instance of ingest; an instance is used as long as it accepts."""
 
     def __init__(self, world: World) -> None:
         self._world = world

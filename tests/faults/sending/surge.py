@@ -1,7 +1,7 @@
-"""The surge of a run: which petitions, who signs what how often, and what has to come of it.
+"""The surge of a run: its petitions, who signs what how often, and the expected outcome.
 
-All of it is made from the run's seed before the first signature is sent. Sending it again and again until ingest has
-answered 202 changes nothing about it: every submission carries an idempotency key.
+All of it is made from the run's seed before the first signature is sent. Retries until ingest has answered 202 do not change
+it: every submission has an idempotency key.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class FaultPetition:
 
     Attributes:
         share: its part of the surge.
-        milestones: thresholds; those that it cannot reach are there to be seen not to be reached.
+        milestones: thresholds, including some that it cannot reach, to check that these are not announced.
         targets: (target id, e-mail address) of the offices that it addresses.
-        policy: what it asks of signers.
+        policy: its requirements for signers.
     """
 
     petition_id: str
@@ -42,7 +42,7 @@ class FaultPetition:
 
     @property
     def body(self) -> dict[str, Any]:
-        """What ingest is sent to make it."""
+        """The body that creates it at ingest."""
         return {
             "organisation": {"slug": "harbour-friends", "name": "Friends of the Harbour"},
             "title": f"Keep the ferry ({self.petition_id})",
@@ -80,7 +80,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What ingest said 202 to."""
+    """A signature that ingest answered with 202."""
 
     petition_id: str
     signer: int
@@ -91,8 +91,8 @@ class Surge:
 
     Args:
         number: of the run.
-        signatures: submissions of the surge; those of the idle petition come on top.
-        random: makes people and order.
+        signatures: submissions of the surge; those of the idle petition are additional.
+        random: decides people and order.
 
     Attributes:
         petitions: by id. ``-hot`` takes four fifths, ``-cold`` is signed before the faults and never again, ``-moment``
@@ -118,7 +118,7 @@ class Surge:
 
     @property
     def hot(self) -> str:
-        """The petition that everybody signs."""
+        """The hot petition."""
         return self.prefix + "hot"
 
     @property
@@ -128,7 +128,7 @@ class Surge:
 
     @property
     def cold(self) -> str:
-        """The petition that nobody signs any more when the faults begin."""
+        """The petition without signatures after the faults have begun."""
         return self.prefix + "cold"
 
     def signatures_of(self, petition_id: str) -> dict[int, list[str]]:
@@ -140,7 +140,7 @@ class Surge:
         return found
 
     def next_probe(self) -> Submission:
-        """A submission by somebody who has signed nothing."""
+        """A submission by a new signer."""
         return self._first(self.probe, next(self._probes))
 
     def next_moment(self) -> Submission:
@@ -148,7 +148,7 @@ class Surge:
         return self._first(self.prefix + "moment", next(self._probes))
 
     def may_count(self, petition_id: str, person: Person) -> bool:
-        """Whether ingest has to take this person's signature, and verify has to let it stand."""
+        """Whether ingest must accept this person's signature, and verify must count it."""
         policy = self.petitions[petition_id].policy
         return person.email.rpartition("@")[2].lower() not in policy.get("blocked_email_domains", ())
 
@@ -177,7 +177,7 @@ class Surge:
         return made
 
     def _again(self, first: Submission, place: int) -> Submission:
-        """The same person once more, in another spelling or the same: a submission of its own, and a duplicate."""
+        """A second submission of the same person, perhaps in another spelling: a duplicate."""
         person = first.person
         if self._random.random() < 0.7:
             way = self._random.choice(spellings_of(person.email))

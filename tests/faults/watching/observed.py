@@ -1,4 +1,4 @@
-"""All that is known of a run at its end, from outside. `observers` fills it in, `invariants` judges it."""
+"""The state of a run at its end, observed from outside. `observers` fills it in, `invariants` judges it."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Shown(NamedTuple):
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Shown:
-        """Read from the JSON of the API, the stream or a snapshot: they say it in the same words."""
+        """Read from the JSON of the API, the stream or a snapshot, which have the same fields."""
         countries, minutes = sum(body["countries"].values()), body["earlier"] + sum(body["minutes"].values())
         return cls(body["revision"], body["count"], countries, minutes)
 
 
 @dataclass(slots=True)
 class Watched:
-    """What readers of the busiest petition were shown during the run.
+    """The counts that readers of the busiest petition saw during the run.
 
     Attributes:
         streamed: every event of its stream, over all reconnections of one subscriber.
-        asked: what the API answered and did not mark as stale, where it differs from the answer before.
+        asked: the API's answers that were not stale, if they differ from the previous one.
         connections: how often the subscriber had to connect.
     """
 
@@ -54,17 +54,17 @@ class Observed:
         seen: the topics.
         stored: PostgreSQL.
         lanes_before: the ledger's lanes when the run began.
-        strange_facts: facts of earlier runs, told again, that the ledger does not have like that.
+        strange_facts: redelivered facts of earlier runs that differ from the ledger.
         counted: Redis, and the audit.
         shown: tally's public answer for each petition, at the end.
         watched: the busiest petition's public count during the run.
-        mails: about these petitions, whose content the SMTP server got, in their order.
-        planted: records that have to be dead letters, by their place.
-        planted_before: the same of earlier runs, which may be delivered again.
-        spoiled: what was written by hand about petitions that are there for it.
-        direct: signatures that faults put on the topic themselves, by id.
+        mails: about these petitions, whose content the SMTP server received, in order.
+        planted: records that must become dead letters, by their place.
+        planted_before: those of earlier runs, which may be redelivered.
+        spoiled: what was written by hand about sacrificial petitions.
+        direct: signatures that faults wrote to the topic themselves, by id.
         not_ready: services that are not ready, and why.
-        leaks: personal data or secrets where there may be none, beside those on topics.
+        leaks: personal data or secrets in wrong places, except those on topics.
     """
 
     seen: Seen

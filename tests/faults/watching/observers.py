@@ -1,6 +1,6 @@
-"""Watches one run from outside: topics, PostgreSQL, Redis, the public API and a stream, from its beginning to its end.
+"""Observes one run from outside, from beginning to end: topics, PostgreSQL, Redis, the public API and a stream.
 
-Everything is reached directly, so that what is done to the services' connections does not blind the observer.
+It reaches everything directly, so faults of the services' connections do not affect it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from tests.faults.world import World
 
 _ASK_SECONDS: Final = 0.25
 _SILENT_SECONDS: Final = 20.0
-"""A stream sends a sign of life every 15 seconds."""
+"""A stream sends a heartbeat every 15 seconds; longer silence means that it is broken."""
 
 
 class Observer:
     """`async with Observer(world, surge) as observer:` around a run, before its petitions are made.
 
     Attributes:
-        personal: what may be in no log, metric, key or header.
-        notes: what the run's faults say of their own records; `notes_of(world)` finds the same.
-        postgres: to ask PostgreSQL.
+        personal: data that may be in no log, metric, key or header.
+        notes: the notes of the run's faults about their own records; `notes_of(world)` returns the same.
+        postgres: reads PostgreSQL.
     """
 
     def __init__(self, world: World, surge: Surge) -> None:
@@ -48,7 +48,7 @@ class Observer:
 
     @property
     def seen(self) -> Seen:
-        """What was read from the topics so far."""
+        """The topics as read so far."""
         return self._reader.seen
 
     async def __aenter__(self) -> Self:
@@ -70,11 +70,11 @@ class Observer:
         self._tasks = []
         await asyncio.to_thread(self._reader.stop)
         for outcome in outcomes:
-            if isinstance(outcome, Exception):  # a cancelled task is no Exception
+            if isinstance(outcome, Exception):  # CancelledError is not an Exception
                 self.seen.troubles.append(f"a watcher ended: {outcome!r}")
 
     async def observed(self) -> Observed:
-        """Stop watching, look at everything once more, and tell. To be called when all is quiet.
+        """Stop observing, read everything once more, and return it. Call it when all is quiet.
 
         Raises:
             asyncpg.PostgresError, redis.exceptions.RedisError, httpx.HTTPError, OSError: something does not answer.
@@ -122,7 +122,7 @@ class Observer:
     # ------------------------------------------------------------------------------------------ the busiest petition
 
     async def _ask(self) -> None:
-        """Ask for the public count again and again."""
+        """Poll the public count."""
         asked = self._watched.asked
         while True:
             try:
@@ -130,13 +130,13 @@ class Observer:
             except httpx.HTTPError:
                 pass  # tally is away: nothing is shown
             else:
-                # Marked as stale, it is the newest that this process knows of; one before it may have shown a newer one.
+                # A stale count is the newest that this process knows; an earlier answer may have shown a newer one.
                 if not body["stale"] and (not asked or asked[-1] != Shown.of(body)):
                     asked.append(Shown.of(body))
             await asyncio.sleep(_ASK_SECONDS)
 
     async def _follow(self) -> None:
-        """Subscribe to the stream, and come back whenever it breaks, as a browser does: with the last event's id."""
+        """Subscribe to the stream, and reconnect with the last event's id whenever it breaks, as a browser does."""
         last = ""
         while True:
             self._watched.connections += 1

@@ -1,4 +1,4 @@
-"""Waits until everything that a run has sent came to its end, and says what is missing when it does not."""
+"""Waits until everything that a run has sent is finished, or says what is missing."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.faults.watching.stores import Standing
 from tests.faults.world import World
 
 STUCK_SECONDS: Final = 45.0
-"""Without any change for so long, nothing more is coming. A partition that was added is found within 30 seconds; leases
-and retries are shorter."""
+"""After so many seconds without a change nothing more is expected. An added partition is found within 30 seconds; leases and
+retries are shorter."""
 MOST_SECONDS: Final = 300.0
 _LOOK_SECONDS: Final = 0.3
 SETTLE_SECONDS: Final = 2.0
-"""After all is there: time for what should *not* come, a second mail or a count too many, to show."""
+"""Seconds to wait at the end for what should *not* happen: a second mail, or a count too high."""
 
 _MOST_NAMED: Final = 5
 _FINISHED: Final = ("sent", "folded", "failed")
@@ -36,10 +36,10 @@ async def wait_for_quiet(
     stuck_seconds: float = STUCK_SECONDS,
     most_seconds: float = MOST_SECONDS,
 ) -> list[str]:
-    """Wait until nothing of the run is under way any more.
+    """Wait until everything of the run is finished.
 
     Returns:
-        What is still missing when nothing has moved for `stuck_seconds`; empty when all came to its end.
+        What is still missing after `stuck_seconds` without a change; empty when everything is finished.
     """
     started = last_change = time.monotonic()
     before: list[str] = []
@@ -60,9 +60,9 @@ async def wait_for_quiet(
 
 
 async def _missing(world: World, surge: Surge, observer: Observer) -> list[str]:
-    """What is under way, judged by what was accepted and not by what is expected: too much must not look like too little."""
+    """What is unfinished, judged by what was accepted, not by what is expected: an excess must not look like a lack."""
     undecided = [*_undecided(surge, observer), *_dead_letters(observer), *_not_withdrawn(surge, observer)]
-    if undecided:  # the rest asks PostgreSQL and the API: only when it can be complete
+    if undecided:  # the rest queries PostgreSQL and the API: only when it can be complete
         return undecided
     standing = await observer.postgres.standing(surge.petitions)
     facts = Counter(fact.petition_id for fact in list(observer.seen.facts.values()))
@@ -82,7 +82,7 @@ async def _missing(world: World, surge: Surge, observer: Observer) -> list[str]:
 
 def _undecided(surge: Surge, observer: Observer) -> list[str]:
     planted = observer.notes.planted
-    # Also what is on the topic although nobody was told so: ingest was killed before it could answer.
+    # Including signatures on the topic without an answer: ingest was killed before it could answer.
     on_topic = {
         signature_id
         for signature_id, places in list(observer.seen.commands.items())

@@ -1,4 +1,4 @@
-"""How long the system takes to be whole again after a fault: from outside, by a signature sent at that moment."""
+"""Measures recovery after a fault from outside, by a signature sent at its end."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ MOST_SECONDS: Final = 60.0
 
 
 class NotRecovered(RuntimeError):
-    """The system was not whole again in time. The message says what was missing."""
+    """The system did not recover in time. The message says what was missing."""
 
 
 class Recovery:
-    """Measures recoveries of one run; several may be under way at once."""
+    """Measures recoveries of one run; several measurements may overlap."""
 
     def __init__(self, world: World, surge: Surge, sender: Sender) -> None:
         self._world, self._surge, self._sender = world, surge, sender
         self._accepted = 0
 
     async def measure(self) -> float:
-        """Sign now; return the seconds until that signature is in the public count and every service is ready.
+        """Send a signature; return the seconds until it is in the public count and every service is ready.
 
         Raises:
             NotRecovered: that took longer than `MOST_SECONDS`.
@@ -53,7 +53,7 @@ class Recovery:
         return time.monotonic() - began
 
     async def count(self, petition_id: str) -> int:
-        """The public count; -1 while it cannot be read."""
+        """The public count, or -1 while it cannot be read."""
         try:
             answer = await self._world.http.get(f"{self._world.tally_url}/v1/petitions/{petition_id}/tally")
         except httpx.TransportError:

@@ -1,6 +1,6 @@
-"""What is seen of a run on the topics, by a stranger who only knows the events' contract.
+"""What a reader who knows only the events' contract sees of a run on the topics.
 
-Kept is what the checks need and no more: of a record with personal data only its place and id.
+It keeps only what the checks need: of a record with personal data its place and id.
 """
 
 from __future__ import annotations
@@ -94,27 +94,27 @@ class DeadLetter(NamedTuple):
     digest: str
     omitted: bool
     petition: str | None = None
-    """The petition that it is about, of those that are there to be spoiled."""
+    """The sacrificial petition that it is about, if any."""
 
 
 @dataclass(slots=True)
 class Seen:
-    """Everything that was seen of one run's petitions.
+    """Everything seen of one run's petitions.
 
     Attributes:
-        commands: places of the sign commands, by signature id: also of those that ingest could not answer any more.
+        commands: places of the sign commands, by signature id, including those that ingest did not answer.
         facts: by (lane, position), each once.
         positions: of each event.
         first_partition: the partition in which a (lane, position) was first seen.
-        earlier: facts of petitions of earlier runs, delivered again: (lane, position) to event id.
+        earlier: redelivered facts of earlier runs: (lane, position) to event id.
         rejections: by signature id.
         decided: signature ids with a fact of +1 or a rejection.
         snapshots: by (petition, partition), in the topic's order.
         milestones: in the order of reading.
-        repeats: records that said again what was known, by topic.
-        contradictions: records that said something else than before, by what is wrong.
-        leaks: personal data or secrets where there may be none.
-        troubles: what kept this reader from reading everything.
+        repeats: number of records that repeated known ones, by topic.
+        contradictions: records that contradict earlier ones, by kind.
+        leaks: personal data or secrets in wrong places.
+        troubles: errors that kept this reader from reading everything.
     """
 
     commands: dict[str, list[Place]] = field(default_factory=dict)
@@ -133,7 +133,7 @@ class Seen:
     records: int = 0
 
     def contradict(self, what: str, example: str) -> None:
-        """Note that a record contradicts another one."""
+        """Record that a record contradicts another one."""
         examples = self.contradictions.setdefault(what, [])
         if len(examples) < _MOST_EXAMPLES:
             examples.append(example)
@@ -158,7 +158,7 @@ class Reading:
         try:
             headers = dict(_headers(record))
         except UnicodeDecodeError:
-            # Only what is written by hand has such a header; what becomes of it is seen by its dead letter.
+            # Only records written by hand have such a header; their dead letters show their outcome.
             if not _names_a_sacrifice(record.value()):
                 self.seen.contradict(f"unreadable headers on {record.topic()}", _where(record))
             return
@@ -209,7 +209,7 @@ class Reading:
         if topic == SIGNATURES_VERIFIED.name:
             self._fact(record, event_id, body)
         elif not petition_id.startswith(self._prefix):
-            return  # told again of an earlier run
+            return  # redelivered, of an earlier run
         elif topic == SIGNATURES_REJECTED.name:
             self._rejection(event_id, body)
         elif topic == TALLIES_UPDATED.name:
@@ -246,7 +246,7 @@ class Reading:
             self.seen.contradict(
                 "an event at two positions", f"{event_id}: {self.seen.positions[event_id]} and {place}"
             )
-        # A reader keeps one fence for a lane. What appears first behind something higher is dropped by it for ever.
+        # A reader keeps one fence per lane, and drops a fact that first appears behind a higher position.
         way = (record.partition() or 0, fact.lane)
         if fact.position < self._highest.get(way, 0):
             self.seen.contradict("a position that appeared after a higher one", f"{place} at {_where(record)}")
@@ -275,7 +275,7 @@ class Reading:
 
 
 def _headers(record: Message) -> list[tuple[str, bytes | None]]:
-    # Typed by the library for what a producer may give; what is read are pairs.
+    # The library's type covers what a producer may pass; consumed headers are pairs.
     return cast("list[tuple[str, bytes | None]]", record.headers() or [])
 
 
@@ -283,7 +283,7 @@ _SACRIFICE: Final = re.compile(re.escape(SACRIFICE.encode()) + rb"[a-z0-9-]*")
 
 
 def _names_a_sacrifice(content: bytes | None) -> str | None:
-    """The first petition in a record that is there to be spoiled."""
+    """The first sacrificial petition named in a record."""
     found = _SACRIFICE.search(content or b"")
     return found and found[0].decode()
 

@@ -1,4 +1,4 @@
-"""What PostgreSQL, Redis and the public API say of a run's petitions. Asked directly, never through a proxy."""
+"""The state of a run's petitions in PostgreSQL, Redis and the public API, read directly, never through a proxy."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ class StoredChange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """What the whole ledger, of all runs, has of one lane."""
+    """One lane of the ledger, over all runs."""
 
     rows: int
     first: int
     last: int
     gaps: tuple[tuple[int, int], ...] = ()
-    """(first, last) of positions that no row has, below the last one that one has."""
+    """(first, last) of the gaps below the lane's last position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class StoredDelivery:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """All that PostgreSQL says."""
+    """The state in PostgreSQL."""
 
     signatures: tuple[StoredSignature, ...]
     ledger: tuple[StoredChange, ...]
@@ -122,9 +122,9 @@ class Stored:
     milestones: tuple[StoredMilestone, ...]
     deliveries: tuple[StoredDelivery, ...]
     waiting: int
-    """Milestones that notify keeps for petitions it has not heard of."""
+    """Milestones that notify keeps for unknown petitions."""
     sacrificed: frozenset[tuple[int, int]] = frozenset()
-    """(lane, position) of the rows of all petitions that are there to be spoiled."""
+    """(lane, position) of the rows of all sacrificial petitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +136,9 @@ class Standing:
 
 
 class Postgres:
-    """Reads PostgreSQL, with a connection for each question: it may be restarted between any two.
+    """Reads PostgreSQL, with a connection per query: it may be restarted between any two.
 
-    Every question raises `asyncpg.PostgresError` or `OSError` while PostgreSQL does not answer.
+    Every query raises `asyncpg.PostgresError` or `OSError` while PostgreSQL does not answer.
     """
 
     def __init__(self, url: str) -> None:
@@ -157,11 +157,11 @@ class Postgres:
         return {petition: found.get(petition, Standing(0, 0)) for petition in petition_ids}
 
     async def deliveries(self, petition_ids: Collection[str]) -> tuple[StoredDelivery, ...]:
-        """The mails, and what became of them."""
+        """The deliveries and their states."""
         return tuple(StoredDelivery(**dict(row)) for row in await self._fetch(_DELIVERIES, list(petition_ids)))
 
     async def not_in_ledger(self, facts: Mapping[tuple[int, int], str]) -> list[tuple[int, int]]:
-        """Which of these facts, (lane, position) to event id, the ledger does not have like that; a few of them."""
+        """Which of these facts, (lane, position) to event id, differ from the ledger; a few of them."""
         rows = await self._fetch(
             _NOT_IN_LEDGER, [lane for lane, _ in facts], [position for _, position in facts], list(facts.values())
         )
@@ -218,7 +218,7 @@ def _lanes(rows: Collection[Any], gaps: Collection[Any]) -> dict[int, Lane]:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What Redis has, and whether the ledger proves it (the audit that `groundswell audit` makes)."""
+    """The tallies in Redis, and whether the ledger proves them (by the same audit as `groundswell audit`)."""
 
     states: Mapping[str, TallyState]
     audits: tuple[PetitionAudit, ...]

@@ -1,6 +1,6 @@
-"""Reads the topics from outside: with librdkafka, straight from the broker, in a thread of its own.
+"""Reads the topics from outside: with librdkafka, directly from the broker, in its own thread.
 
-The thread lives through a broker that is killed, paused or restarted, and finds partitions that are added.
+The thread survives a broker that is killed, paused or restarted, and finds added partitions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.faults.watching.seen import WATCHED, Reading, Seen
 _LOOK_FOR_PARTITIONS_SECONDS: Final = 3.0
 
 _silent = logging.getLogger("tests.faults.librdkafka")
-"""librdkafka would write a line for every try while a broker is away."""
+"""Otherwise librdkafka would write a line for every retry while a broker is away."""
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
 
@@ -29,11 +29,11 @@ class TopicReader:
 
     Args:
         bootstrap_servers: the broker itself, not a proxy.
-        prefix: of the petitions that this run is about.
-        personal: what may be nowhere.
+        prefix: of the ids of this run's petitions.
+        personal: data that may be in no record but those of ``signatures.submitted``.
 
     Attributes:
-        seen: what was read so far; grows in another thread, so copy before walking through it while it runs.
+        seen: what was read so far. It grows in another thread: copy before iterating while it runs.
         starts: the ends from which it read, by topic and partition.
     """
 
@@ -44,7 +44,7 @@ class TopicReader:
                 "bootstrap.servers": bootstrap_servers,
                 "group.id": "outside",  # never used: nothing is subscribed or committed
                 "enable.auto.commit": False,
-                # The broker having lost what it once had would be a finding, not a reason to begin anew.
+                # If the broker lost records, this must be an error, not a silent restart.
                 "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 250,
                 "fetch.message.max.bytes": 4 * 1024 * 1024,
@@ -64,7 +64,7 @@ class TopicReader:
         return self._reading.seen
 
     def start(self) -> None:
-        """Find the ends and begin to read. Blocks for a moment.
+        """Find the ends and start reading. Blocks for a moment.
 
         Raises:
             confluent_kafka.KafkaException: the broker does not answer.
@@ -85,7 +85,7 @@ class TopicReader:
         self._thread.start()
 
     def stop(self) -> None:
-        """Read no more. Blocks until the thread has ended."""
+        """Stop reading. Blocks until the thread has ended."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -100,7 +100,7 @@ class TopicReader:
                 if time.monotonic() - looked > _LOOK_FOR_PARTITIONS_SECONDS:
                     self._add_partitions()
                     looked = time.monotonic()
-        except BaseException as error:  # a thread that dies silently would see nothing wrong
+        except BaseException as error:  # if the thread died silently, nothing wrong would be found
             self.seen.troubles.append(f"the reader ended: {error!r}")
             raise
 
@@ -115,7 +115,7 @@ class TopicReader:
         try:
             known = self._consumer.list_topics(timeout=1).topics
         except KafkaException:
-            return  # the broker is away; later is soon enough
+            return  # the broker is away; the next round retries
         new = [
             TopicPartition(topic, partition, 0)
             for topic, starts in self.starts.items()
@@ -141,7 +141,7 @@ _PASSING: Final = frozenset(
         KafkaError.BROKER_NOT_AVAILABLE,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError._UNKNOWN_PARTITION,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,  # a broker that has just started says so before it has read its own metadata
+        KafkaError.UNKNOWN_TOPIC_OR_PART,  # a broker that has just started answers this before it has read its metadata
     }
 )
-"""What librdkafka reports while a broker is away; it goes on by itself."""
+"""Errors that librdkafka reports while a broker is away; it recovers by itself."""

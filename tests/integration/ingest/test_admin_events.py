@@ -35,7 +35,7 @@ MERGE = {**AS_ADMIN, "content-type": "application/merge-patch+json"}
 
 @dataclass
 class World:
-    """Two instances of ingest on parts of their own; the points are armed in the first one."""
+    """Two instances of ingest on their own parts; the points are armed in the first one."""
 
     one: Ingest
     two: Ingest
@@ -83,7 +83,7 @@ async def patched(ingest: Ingest, **change: Any) -> httpx.Response:
 
 @pytest.fixture
 async def world(postgres: Postgres, tmp_path: Path) -> AsyncIterator[World]:
-    """The petition is there, as "Bring back the night trains"."""
+    """The petition exists, as "Bring back the night trains"."""
     url = await postgres.create_database(f"admin_events_{os.urandom(4).hex()}")
     await migrate(url)
     points = Failpoints(tmp_path / "points")
@@ -160,7 +160,7 @@ async def test_a_process_that_wakes_after_it_was_overtaken_changes_nothing(world
     assert (await world.on_topic()).index("Of the one that slept") == 2
     assert await world.titles() == ["Of the one that was awake"] * 2
     assert await world.outcomes() == [("put", "done"), ("patch", "overtaken"), ("patch", "done")]
-    # Also for who reads the topic anew.
+    # Also for readers that begin at the start of the topic.
     await world.one.process.restart()
     assert await world.titles() == ["Of the one that was awake"] * 2
 

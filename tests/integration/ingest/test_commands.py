@@ -1,4 +1,4 @@
-"""What became of a signature, and commands about it, over HTTP, on a real broker and a real PostgreSQL."""
+"""The status of signatures, and commands about them, over HTTP, on a real broker and a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.running_ingest import AS_ADMIN, AS_PARTNER, PEPPER, Ingest, c
 
 
 async def signed(ingest: Ingest, petition_id: str, state: str | None, reason: str | None = None) -> str:
-    """A signature of a signer of its own, decided as `state`."""
+    """A signature of a new signer, decided as `state`."""
     email = f"signer-{uuid4().hex}@mail.example"
     signature_id = (await ingest.sign(petition_id, email=email)).json()["signature_id"]
     if state is not None:

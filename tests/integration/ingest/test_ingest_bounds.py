@@ -1,4 +1,4 @@
-"""What ingest bounds: how much one client may send, who may say whose request it is, and how much is in work at once."""
+"""Bounds of ingest: the rate per client, trusted proxies, and the number of requests in progress."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_behind_a_listed_proxy_every_client_has_its_own_rate_on_every_call
         await ingest.start_petition("proxied")
 
         def named(client: str, claim: str) -> dict[str, str]:
-            """As the proxy sends it: what the client claims, and behind it who the client is."""
+            """As the proxy sends it: the client's claim, followed by its real address."""
             form = "{}" if header == "x-forwarded-for" else "for={}"
             return {header: ", ".join(form.format(address) for address in (claim, client))}
 

@@ -1,4 +1,4 @@
-"""ingest while its clock is wrong: it accepts nothing that verify would refuse, says why, and goes on when it is right."""
+"""ingest with a wrong clock: it accepts nothing that verify would refuse, says why, and goes on when the clock is right."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def brokers(kafka: KafkaBroker) -> KafkaBroker:
 
 @pytest.fixture
 def clock(tmp_path: Path) -> Path:
-    """The file that says how wrong the clock of the ingest under test is."""
+    """The file that sets the clock of the ingest under test."""
     return tmp_path / "clock"
 
 
@@ -75,7 +75,7 @@ async def open_for_now(ingest: Ingest) -> str:
 
 
 async def accepted_are_of_now(ingest: Ingest, petition_id: str, ids: set[str]) -> None:
-    """Every accepted signature is on the topic, and whatever is there has a time that Kafka's clock confirms."""
+    """Every accepted signature is on the topic, and every record there has a time that Kafka's clock confirms."""
     records = await ingest.published(petition_id)
     assert ids <= {json.loads(record.value)["signature_id"] for record in records}
     for record in records:
@@ -84,7 +84,7 @@ async def accepted_are_of_now(ingest: Ingest, petition_id: str, ids: set[str]) -
 
 
 async def says(ingest: Ingest) -> str:
-    """What /readyz says of the clock."""
+    """The check of the clock in /readyz."""
     answer = await ingest.http.get("/readyz")
     said = str(answer.json()["checks"]["clock"])
     assert (answer.status_code == 200) is (said == "ok"), answer.text

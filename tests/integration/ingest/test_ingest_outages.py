@@ -1,4 +1,4 @@
-"""ingest while Kafka or PostgreSQL is away, and while it is asked to stop."""
+"""ingest while Kafka or PostgreSQL is away, and during its stop."""
 
 from __future__ import annotations
 

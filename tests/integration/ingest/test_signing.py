@@ -1,4 +1,4 @@
-"""Signing over HTTP, one by one and in batches, on a real broker and a real PostgreSQL; and what ingest says of itself."""
+"""Signing over HTTP, one by one and in batches, on a real broker and a real PostgreSQL; and ingest's documents."""
 
 from __future__ import annotations
 

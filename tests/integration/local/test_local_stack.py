@@ -144,7 +144,7 @@ async def test_records_after_a_gap_that_a_failed_write_left_are_read(tmp_path: P
         async with producer:
             for value in (b"one", b"two", b"three"):
                 await producer.send_and_wait(TOPIC, value, partition=0)
-        # The object store was away for the batch, and back for the next: nobody had an acknowledgement for "two".
+        # The object store was away for this batch and back for the next: "two" was never acknowledged.
         batches = (tmp_path / "kafka").glob("clusters/*/topics/*/partitions/*/records/*.batch")
         lost = next(batch for batch in batches if b"two" in batch.read_bytes())
         lost.unlink()

@@ -1,4 +1,4 @@
-"""`groundswell up` as people use it: it keeps what it has, starts again what dies, and can be told to kill."""
+"""`groundswell up` as people use it: it keeps its state, restarts what dies, and kills on request."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 
 COMMAND = [sys.executable, "-m", "deploy.cli"]
 PATIENCE_SECONDS = 180
-"""A whole start takes ten seconds; a machine may be busy with other things."""
+"""A whole start takes ten seconds on an idle machine; this one may be busy."""
 
 
 class Up:
@@ -72,7 +72,7 @@ class Up:
         self.accepted = number
 
     async def count(self, petition_id: str) -> int:
-        """What the page shows; -1 while there is none."""
+        """The count on the page; -1 while there is none."""
         try:
             page = await self.http.get(f"{self.state.tally_url}/p/{petition_id}")
         except httpx.TransportError:
@@ -91,7 +91,7 @@ class Up:
 
 @contextmanager
 def started(folder: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """`groundswell up` in `folder`, once it says that it is up; it is stopped as with Ctrl-C."""
+    """`groundswell up` in `folder`, as soon as it reports that it is up; it is stopped as with Ctrl-C."""
     command = [*COMMAND, "up", "--json", "--any-ports", "--state-dir", str(folder), *arguments]
     with (
         (folder.parent / f"{folder.name}.stderr").open("a") as said,

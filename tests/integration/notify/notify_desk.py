@@ -1,4 +1,4 @@
-"""What the tests of notify's sender share: a database, an SMTP server that does as told, and senders between them."""
+"""Fixtures for the tests of notify's sender: a database, a scripted SMTP server, and senders."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MINUTE = timedelta(minutes=1)
 
 @dataclass
 class Desk:
-    """A database of a test's own, an SMTP server that does as told, and senders between them."""
+    """A database, a scripted SMTP server, and senders, for one test."""
 
     url: str
     eyes: asyncpg.Connection
@@ -47,7 +47,7 @@ class Desk:
     catalogue: Catalogue
     """What the senders know of petitions."""
     looking: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """`eyes` does one thing at a time, and what happens during a mail looks as well."""
+    """`eyes` runs one query at a time, and code that runs during a mail queries as well."""
 
     def settings(self, **changes: Any) -> Settings:
         """Settings of a sender that is in a hurry."""
@@ -99,7 +99,7 @@ class Desk:
     async def reached(
         self, *thresholds: int, targets: int = 1, petition_id: str = "night-ferry", **wait: float
     ) -> None:
-        """Milestones were reached: tally decided them, and their deliveries are written, due at once unless told otherwise."""
+        """Milestones were reached: tally decided them, and their deliveries are written, by default due at once."""
         self.catalogue.apply(petition(targets, petition_id))
         for threshold in thresholds:
             await self.decide(milestone(threshold, petition_id))
@@ -120,7 +120,7 @@ class Desk:
             )
 
     def finished_as(self, outcome: str) -> float | None:
-        """How many deliveries have come to this end."""
+        """The number of deliveries with this outcome."""
         return self.registry.get_sample_value("groundswell_notify_deliveries_total", {"outcome": outcome})
 
     async def take(self, lease_for: timedelta = MINUTE) -> tuple[UUID, list[Claim]]:
@@ -217,7 +217,7 @@ async def new_database(postgres: Postgres) -> str:
 
 @asynccontextmanager
 async def open_desk(database_url: str, *, empty: bool = True) -> AsyncIterator[Desk]:
-    """A desk with empty tables, or with what is there."""
+    """A desk with empty tables, or with the existing rows."""
     eyes = await asyncpg.connect(database_url)
     if empty:
         await eyes.execute("TRUNCATE deliveries, milestones_waiting, milestones")

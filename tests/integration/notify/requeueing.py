@@ -1,4 +1,4 @@
-"""What the tests of mails that are sent again share."""
+"""Helpers for the tests of requeued mails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FERRY = "night-ferry"
 
 
 class Feed:
-    """A catalogue that has been read to its end, and what comes while it is caught up."""
+    """A catalogue that has been read to its end, with records that arrive while it catches up."""
 
     def __init__(self, catalogue: Catalogue, *news: PetitionChanged, behind: bool = False) -> None:
         self.catalogue, self.news, self.behind = catalogue, list(news), behind
@@ -38,7 +38,7 @@ class Feed:
 
 
 async def correct(desk: Desk, feed: Feed | None = None) -> None:
-    """Look once for what was corrected."""
+    """Search once for corrections."""
     found = cast("CatalogueFeed", feed or Feed(desk.catalogue))
     await Corrections(catalogue=desk.catalogue, feed=found, store=desk.store).requeue()
 

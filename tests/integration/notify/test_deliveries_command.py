@@ -1,4 +1,4 @@
-"""`groundswell deliveries`, as an operator calls it, beside senders that run."""
+"""`groundswell deliveries`, as an operator calls it, while senders run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sender on a real PostgreSQL and a real SMTP server: what is sent to whom, and what a server's answer makes of it."""
+"""The sender on a real PostgreSQL and SMTP server: the mails and their recipients, and the effect of a server's answers."""
 
 from __future__ import annotations
 

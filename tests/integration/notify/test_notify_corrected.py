@@ -79,7 +79,7 @@ async def test_a_name_that_is_corrected_alone_mails_nobody(desk: Desk) -> None:
 
 async def test_one_correction_is_one_attempt_also_if_it_is_wrong_as_well(desk: Desk) -> None:
     await fail(desk, 1000)
-    for email in (NEW, OLD):  # corrected, and changed back: each time somebody meant it
+    for email in (NEW, OLD):  # corrected, and changed back: each change counts as meant
         desk.catalogue.apply(petition(office_0=email))
         await correct(desk)
         desk.smtp.answer("RCPT", UNKNOWN)

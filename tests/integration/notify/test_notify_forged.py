@@ -1,4 +1,4 @@
-"""What tally did not decide leaves as no mail, and no row that cannot be holds up the others."""
+"""Milestones that tally did not decide are not mailed, and impossible rows do not block others."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_a_milestone_with_other_numbers_than_tally_recorded_is_set_aside(
 
 async def test_a_milestone_recorded_with_numbers_that_cannot_be_is_not_decided(desk: Desk) -> None:
     desk.catalogue.apply(petition())
-    # The table takes no such rows any more. It may hold some from before.
+    # The table no longer takes such rows. It may hold older ones.
     await desk.eyes.execute("ALTER TABLE milestones DROP CONSTRAINT milestones_can_be")
     for threshold, time in ((1, "infinity"), (2, "-infinity"), (3, "20000-01-01"), (4, "4000-01-01 BC")):
         await desk.eyes.execute(

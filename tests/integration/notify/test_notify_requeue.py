@@ -1,4 +1,4 @@
-"""Mails that failed go out by an operator's command, and what is told of it."""
+"""Failed mails are sent by an operator's command, and its output."""
 
 from __future__ import annotations
 

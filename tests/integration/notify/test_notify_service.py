@@ -43,7 +43,7 @@ class Town:
 
     @asynccontextmanager
     async def notify(self, smtp_url: str, *, instances: int = 1, **environment: str) -> AsyncIterator[ServiceProcess]:
-        """The service, ready. At the end it is asked to stop, and must have ended well."""
+        """The service, ready. At the end it must stop gracefully."""
         processes = [
             ServiceProcess(
                 "notify",

@@ -27,7 +27,7 @@ def relay(url: str, timeout_seconds: float = 5.0) -> SmtpRelay:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate for 127.0.0.1 that nobody has signed, in one file."""
+    """A key and a self-signed certificate for 127.0.0.1, in one file."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs the openssl command to make a certificate")

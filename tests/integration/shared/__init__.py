@@ -1,1 +1,1 @@
-"""What all services share, on real parts."""
+"""Tests of the code that all services share, on real parts."""

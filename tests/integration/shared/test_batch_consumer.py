@@ -1,4 +1,4 @@
-"""The batch consumer's contract, on a real broker: what is invalid, what passes by itself, what is a bug, what a stop leaves."""
+"""The batch consumer's contract, on a real broker: invalid records, transient errors, bugs, and stops."""
 
 import asyncio
 import time
@@ -293,7 +293,7 @@ class Refusing:
 
 
 class Naming:
-    """A `process` that says which numbers it cannot apply."""
+    """A `process` that names the numbers that it cannot apply."""
 
     def __init__(self, *refused: int) -> None:
         self.refused = set(refused)

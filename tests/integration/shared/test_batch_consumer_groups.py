@@ -27,7 +27,7 @@ def processed(workers: Iterable[Worker]) -> dict[int, set[int]]:
 
 
 async def watch_offsets(group: Committed, workers: list[Worker], checks: list[int]) -> None:
-    """Check, again and again, that nothing is committed that nobody has processed."""
+    """Check repeatedly that nothing is committed that was not processed."""
     while True:
         offsets = await group.offsets()
         done = processed(workers)
@@ -39,7 +39,7 @@ async def watch_offsets(group: Committed, workers: list[Worker], checks: list[in
 
 
 async def keep_writing(kafka: KafkaBroker, topic: Topic, until: asyncio.Event) -> int:
-    """Write numbers, about 500 a second, until told to stop. Returns how many, a multiple of the partitions."""
+    """Write numbers, about 500 a second, until stopped. Returns how many, a multiple of the partitions."""
     written = 0
     async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, acks="all", linger_ms=5) as producer:
         while not until.is_set():

@@ -79,7 +79,7 @@ async def commit(kafka: KafkaBroker, group: Group, offsets: dict[int, int]) -> N
 
 
 async def group_with(kafka: KafkaBroker, records: int) -> Group:
-    """A group of a topic with so many records in partition 0, one batch each, that nobody has read."""
+    """A group of a topic with so many unread records in partition 0, one batch each."""
     topic: Topic = await new_topic(kafka)
     await write(kafka, topic.name, numbers(records), one_by_one=True)
     return Group(group_of(topic), topic)

@@ -1,4 +1,4 @@
-"""What `RawSubscriber` relies on in FastStream, held against FastStream and Kafka as they are."""
+"""The behaviour of FastStream on which `RawSubscriber` relies, checked with the installed FastStream and Kafka."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -72,7 +72,7 @@ async def test_records_are_in_hand_in_the_turn_in_which_they_were_polled(kafka: 
 
         async def watched(**options: Any) -> Any:
             records = await poll(**options)
-            if records:  # what runs next in the loop could look at the positions, which have moved
+            if records:  # code that runs next in the loop could read the positions, which have moved
                 asyncio.get_running_loop().call_soon(lambda: seen.append(read.subscriber.in_hand))
             return records
 

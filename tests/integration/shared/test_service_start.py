@@ -102,17 +102,17 @@ class Running:
             return False
 
     async def ready(self) -> tuple[int, str]:
-        """What /readyz says: the status, and what is wrong: with Kafka, or else with consumption."""
+        """The answer of /readyz: the status, and what is wrong with Kafka, or else with the consumer."""
         answer = await self.http.get("/readyz")
         checks = answer.json()["checks"]
         return answer.status_code, checks["kafka"] if checks["kafka"] != "ok" else checks["consumer"]
 
     async def is_ready(self) -> bool:
-        """Whether /readyz says 200."""
+        """Whether /readyz answers 200."""
         return (await self.ready())[0] == 200
 
     async def stop(self) -> int:
-        """Ask the service to end, as a signal would. Returns the exit code."""
+        """Stop the service as a signal would. Returns the exit code."""
         assert self.service._server is not None
         self.service._server.should_exit = True
         async with asyncio.timeout(60):

@@ -1,6 +1,6 @@
 """`apply_topics` on real brokers: it creates what is missing, repairs what drifted, and touches nothing else.
 
-It works on the topics by their real names, which other tests use too, so these tests have a broker of their own.
+It uses the topics' real names, which other tests use too, so these tests have their own broker.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ ALL_CREATED = dict.fromkeys(NAMES, "created")
 
 
 class Cluster:
-    """What a broker says of its topics."""
+    """A broker's description of its topics."""
 
     def __init__(self, broker: KafkaBroker, admin: AIOKafkaAdminClient) -> None:
         self.broker, self.admin = broker, admin

@@ -1,4 +1,4 @@
-"""What the Kafka client itself cannot unpack, on a real broker: it is set aside, told, and holds nobody up."""
+"""Records that the Kafka client itself cannot unpack, on a real broker: they are set aside, reported, and block nothing."""
 
 import asyncio
 from dataclasses import replace

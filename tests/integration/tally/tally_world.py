@@ -1,4 +1,4 @@
-"""Tally's real parts in a world of accidents: what test_tally_protocol runs, one seed after the other."""
+"""tally's real code in a world of failures, run by test_tally_protocol, one seed after the other."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ class World:
         self.saved = {str(key): await self.redis.hgetall(key) for key in await self.redis.keys("tally:*")}
 
     async def lose(self) -> None:
-        """Redis comes back older, or empty. Its identity is another then."""
+        """Redis returns with older data, or empty, and with a new identity."""
         async with self.redis.pipeline(transaction=True) as pipe:
             pipe.flushdb()
             if self.random.random() < 0.6:
@@ -280,7 +280,7 @@ class World:
                 await one.kill()
 
     async def _settle(self) -> list[str]:
-        """No more accidents: all facts are published, a last owner counts them, the zombies end. Then look."""
+        """No more failures: all facts are published, a last owner counts them, the zombies end. Then check."""
         self.quiet = True
         while any(done < len(rows) for done, rows in zip(self.published, self.ledger, strict=True)):
             self.publish()

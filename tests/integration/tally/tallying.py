@@ -1,4 +1,4 @@
-"""What tests of tally share: steps of one lane, a look at everything that Redis stores, rows of the ledger."""
+"""Helpers for the tests of tally: steps of one lane, everything that Redis stores, rows of the ledger."""
 
 from typing import Any
 

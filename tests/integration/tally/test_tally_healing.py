@@ -1,4 +1,4 @@
-"""Redis loses state and counts come back from the ledger: on real Valkey and PostgreSQL, without chance."""
+"""Redis loses state and counts are rebuilt from the ledger: on real Valkey and PostgreSQL, deterministic."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -131,7 +131,7 @@ async def test_a_first_start_counts_what_the_ledger_has_and_drops_what_is_still_
     await process.takes(known)
     await parts.is_proved(PATH, 4)
     assert process.rebuilds("first_count") == 1
-    assert process.rebuilds("another_redis") == 0  # nothing was lost: nobody is to be told
+    assert process.rebuilds("another_redis") == 0  # nothing was lost: no alert
 
 
 async def test_a_flushed_redis_is_noticed_by_the_next_batch_of_any_petition(parts: Parts) -> None:
@@ -141,7 +141,7 @@ async def test_a_flushed_redis_is_noticed_by_the_next_batch_of_any_petition(part
     await process.takes(await parts.decided(*facts(5, 6)))
     await parts.is_proved(PATH, 4)
     await process.looks_after()
-    await parts.is_proved(FERRY, 2)  # nobody signs it: only Redis's identity tells
+    await parts.is_proved(FERRY, 2)  # without signatures only Redis' identity shows it
 
 
 async def test_a_flushed_redis_is_noticed_while_nobody_signs(parts: Parts) -> None:
@@ -221,7 +221,7 @@ async def test_a_petitions_first_signatures_are_no_loss(parts: Parts) -> None:
     process = await parts.start()
     await process.looks_after()  # this Redis is known to be right from here on
     first = await parts.decided(*facts(1, 2), *facts(8, lane=3))
-    await parts.decided(fact(9, lane=4))  # decided, and still under way
+    await parts.decided(fact(9, lane=4))  # decided, but the fact is still in flight
     await process.takes(first)
     assert process.rebuilds("missing") == 0, "nothing was lost, and nobody is alarmed"
     found = await parts.store.state(PATH)

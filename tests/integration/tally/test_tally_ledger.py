@@ -1,4 +1,4 @@
-"""What tally reads of the ledger, and its own milestones, in a real PostgreSQL."""
+"""tally's queries of the ledger, and its milestones, in a real PostgreSQL."""
 
 from collections.abc import AsyncIterator
 

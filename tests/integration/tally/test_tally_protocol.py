@@ -66,7 +66,7 @@ def without_fence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_guard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rebuild goes in although the stored tally is ahead of it."""
+    """A rebuild is swapped in although the stored tally is ahead of it."""
     swap_in = Turned.swap_in
 
     async def always(self: Turned, petition_id: str, state: TallyState, **_: Any) -> Swap:
@@ -77,7 +77,7 @@ def without_guard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_witness(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody notices that this is another Redis than before."""
+    """tally does not notice that it talks to another Redis."""
 
     async def ensure(*_: object) -> dict[str, TallyState]:
         return {}
@@ -99,7 +99,7 @@ def with_commits_before_counting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_marks_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A milestone is told only by the call that reached it."""
+    """Only the call that reached a milestone returns it."""
     apply = Turned.apply
     told: set[tuple[str, int]] = set()
 

@@ -179,7 +179,7 @@ async def test_a_server_that_stops_ends_its_streams_neatly_and_at_once(read_side
     async with served(read_side) as server, stream(server, TALLY_STREAM) as one, stream(server, TALLY_STREAM) as two:
         await one.next()
         await two.next()
-        server.server.should_exit = True  # as after SIGTERM; nobody calls hub.close
+        server.server.should_exit = True  # as after SIGTERM; hub.close is not called
         for events in (one, two):
             # A stream that was cut instead would raise RemoteProtocolError: its last chunk would be missing.
             with pytest.raises(StopAsyncIteration):

@@ -1,4 +1,4 @@
-"""The Lua scripts and what surrounds them, on a real Valkey: all or nothing, once, and nothing lost on the way."""
+"""The Lua scripts and their callers, on a real Valkey: atomic, once, and without loss."""
 
 from collections.abc import AsyncIterator
 from itertools import count as counting_from

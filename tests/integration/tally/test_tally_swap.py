@@ -98,7 +98,7 @@ async def test_a_petition_with_hundreds_of_thousands_of_minutes_is_rebuilt_whole
 async def test_a_rebuild_that_slept_until_its_keys_were_gone_puts_nothing_in_place(
     valkey: Valkey, redis: Redis, gone: str, *, force: bool
 ) -> None:
-    """What a process does that is stopped for longer than its shadow keys last."""
+    """A process that is stopped for longer than its shadow keys last."""
     other = shared_redis.connect(valkey.url.removesuffix("/0") + "/10")
     store = TallyStore(redis)
     await apply(store, signed(1, 5))

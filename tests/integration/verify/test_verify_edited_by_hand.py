@@ -1,4 +1,4 @@
-"""Rows that somebody deleted or edited by hand: what they are about is answered or set aside, and the others are decided."""
+"""Rows deleted or edited by hand: commands about them are answered or set aside, and the others are decided."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -37,7 +37,7 @@ async def by_hand(database: Database, statement: str, *arguments: Any) -> None:
 
 
 async def without_what_is_refused(store: VerifyStore, batch: list[SubmittedCommand]) -> tuple[Decided, dict[int, str]]:
-    """Decide a batch as the consumer does: what the store names is taken out. Returns what was, by signature, and why."""
+    """Decide a batch as the consumer does: what the store names is set aside. Returns that, by signature, with reasons."""
     try:
         return await apply(store, batch), {}
     except SetAside as named:

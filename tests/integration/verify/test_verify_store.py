@@ -228,7 +228,7 @@ async def test_a_command_by_way_of_a_signature_and_again_by_way_of_its_duplicate
 async def test_a_command_about_a_duplicate_that_comes_again_leaves_alone_what_its_signer_gave_since(
     store: VerifyStore, database: Database
 ) -> None:
-    """Looked up anew, the signature that stands would be another one now, and would be withdrawn without a word."""
+    """If it were looked up again, another signature would stand now, and would be withdrawn silently."""
     duplicate = sign(2, signer=1, petition_id=FERRY)
     batch = lane(sign(1, petition_id=FERRY), duplicate, (WithdrawCommand, 2, duplicate))
     await apply(store, batch)
@@ -429,7 +429,7 @@ async def test_a_signature_in_any_state_is_erased_and_keeps_its_state(
 async def test_whose_signature_was_erased_may_sign_once_more_and_counts_again(
     store: VerifyStore, database: Database
 ) -> None:
-    """Nothing links the two: whoever shall not count twice withdraws first (docs/adr/0011)."""
+    """Nothing links the two: to avoid a second count, withdraw first (docs/adr/0011)."""
     batch = lane(sign(1), (EraseCommand, 1), sign(2, signer=1), sign(3, signer=1))
     decided = await apply(store, batch)
     assert told(decided) == [(1, "verified 1"), (2, "verified 2")]

@@ -1,4 +1,4 @@
-"""Verify's real parts in a world of accidents: what test_verify_protocol runs, one seed after the other."""
+"""verify's real code in a world of failures, run by test_verify_protocol, one seed after the other."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LANES = 2
 
 
 class CaughtUp(CatalogueFeed):
-    """A catalogue that holds everything already."""
+    """A catalogue that is already complete."""
 
     def __init__(self) -> None:
         pass
@@ -52,7 +52,7 @@ class CaughtUp(CatalogueFeed):
 
 @dataclass
 class Outcome:
-    """What commands come to, one after the other: the rules in their plainest form."""
+    """A reference model of the rules: the outcome of commands, one after the other."""
 
     states: dict[UUID, str] = field(default_factory=dict)
     ledger: list[tuple[UUID, str]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What the tests of verify's store share: a database of their own, lanes of commands, and what became of them."""
+"""Helpers for the tests of verify's store: a database, lanes of commands, and their outcomes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CONFIRMED = petition(FERRY, policy=Policy(confirmation="required"))
 
 
 async def empty(database: Database) -> None:
-    """Nobody has signed anything."""
+    """Empty tables."""
     await database.pool.execute("DELETE FROM ledger; DELETE FROM signatures; DELETE FROM erasures")
 
 
 def lane(*commands: Any, number: int = 0, first: int = 0) -> list[SubmittedCommand]:
-    """Commands as they stand in a lane. ``(WithdrawCommand, 1)`` is the command to withdraw signature 1; with a third entry,
-    the sign command that it is about, if that is another than signer 1's and does not stand before it in this lane."""
+    """Commands of a lane, in order. ``(WithdrawCommand, 1)`` is the command to withdraw signature 1; a third entry is the sign
+    command that it is about, if that is not signer 1's and not earlier in this lane."""
     signed: dict[int, SignCommand] = {}
     found = []
     for offset, command in enumerate(commands, first):
@@ -60,5 +60,5 @@ async def ledger(database: Database) -> list[tuple[int, int, int, str, int]]:
 
 
 def told(decided: Decided) -> list[tuple[int, str]]:
-    """What is to be published: (position, what became of which signature)."""
+    """The outcomes to publish: (position, outcome of which signature)."""
     return [(row.position, f"{row.kind} {row.signature_id.int}") for row in decided.ledger]

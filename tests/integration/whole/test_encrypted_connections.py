@@ -1,8 +1,8 @@
 """Everything encrypted and logged in: all four services on Kafka (SASL/SCRAM over TLS), Redis (TLS, ACL user), PostgreSQL
 (TLS, SCRAM) and SMTP (STARTTLS, login), with certificates of an authority that only the settings name.
 
-And refused: a wrong password, an authority that did not sign, a name that the certificate does not have. A service then
-runs on, is not ready, and says why without the secret.
+Refused are a wrong password, another authority, and a name that is not in the certificate. The service then keeps running, is
+not ready, and says why without the secret.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ pytestmark = [
 
 @dataclass
 class Secured:
-    """The parts, and what a service is told about them."""
+    """The parts, and the services' settings for them."""
 
     authority: Authority
     stranger: Authority
@@ -71,7 +71,7 @@ class Secured:
 
     @property
     def secrets(self) -> list[str]:
-        """What nobody may read anywhere."""
+        """Secrets that may appear nowhere."""
         passwords = [self.kafka.password, self.redis.password, self.postgres.password, SMTP_LOGIN[1], "smtp-password"]
         return [*passwords, ADMIN, PARTNER, self.environment["SIGNER_PEPPER"], "wrong-password"]
 
@@ -84,7 +84,7 @@ class Secured:
         return f"smtp+starttls://petitions%40relay:{password}@{host}:{self.smtp.port}"
 
     def service(self, name: ServiceName, log: str = "", **changes: str) -> ServiceProcess:
-        """A service that is told all this, or something else in places."""
+        """A service with these settings, or with some replaced."""
         logs = self.logs / log if log else self.logs
         return ServiceProcess(name, environment={**self.environment, **changes}, log_dir=logs)
 
@@ -395,7 +395,7 @@ async def test_a_client_that_speaks_another_protocol_than_the_listener_is_told_s
     if protocol == "SSL":
         values["KAFKA_SSL_CA"] = secured.authority.file.read_text()
     if protocol == "SASL_PLAINTEXT":
-        values["KAFKA_BOOTSTRAP_SERVERS"] = secured.kafka.bootstrap_servers  # where nobody logs in
+        values["KAFKA_BOOTSTRAP_SERVERS"] = secured.kafka.bootstrap_servers  # without logins
         values |= {"KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_USERNAME": USER, "KAFKA_SASL_PASSWORD": "a password"}
     reason = await why_unreachable(KafkaSettings(**values)) or ""
     assert reason.endswith("; is KAFKA_SECURITY_PROTOCOL what this listener speaks?")

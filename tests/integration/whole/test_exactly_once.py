@@ -117,7 +117,7 @@ async def test_flushing_redis_in_a_surge_heals_to_the_exact_count(system: System
 
     await asyncio.gather(system.surge("flushed", range(SIGNERS)), flush_twice())
     await system.is_proved("flushed", SIGNERS)
-    await system.is_proved("flushed-idle", 100)  # nobody signed it since: only the identity of Redis tells
+    await system.is_proved("flushed-idle", 100)  # without further signatures only the identity of Redis shows it
 
 
 async def test_restarting_redis_in_a_surge_heals_to_the_exact_count(system: System) -> None:
@@ -235,7 +235,7 @@ async def test_signatures_wait_for_confirmation_where_the_petition_asks_for_it(s
 async def test_signatures_that_break_rules_made_after_they_were_accepted_are_rejected_with_the_reason(
     system: System,
 ) -> None:
-    """What breaks a rule that stands already is refused at the form; between the form and verify, the rules may change."""
+    """A violation of an existing rule is refused at the form; but rules may change between the form and verify."""
     verify = system.stack.services["verify"][0]
     await system.start_petition("rules")
     assert await verify.stop() == 0

@@ -242,7 +242,7 @@ async def test_damaged_requests_are_refused_or_answered_and_never_fail(sent: byt
     for port in (system.stack.services["ingest"][0].port, system.stack.services["tally"][0].port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(sent)
-        writer.write_eof()  # so that nobody waits for the rest
+        writer.write_eof()  # so that the server does not wait for the rest
         async with asyncio.timeout(30):
             try:
                 answer = await reader.read(4096)
@@ -325,7 +325,7 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_sent(public: Pub
 async def test_readers_of_streams_that_take_nothing_are_ended_and_cost_little_memory(
     public: Public, system: System
 ) -> None:
-    """Half-open connections look the same from here: what is sent is never taken."""
+    """Half-open connections look the same to the server: what it sends is never read."""
     loop = asyncio.get_running_loop()
     memory = psutil.Process(public.tally.pid)
     watchers: list[socket.socket] = []
@@ -346,7 +346,7 @@ async def test_readers_of_streams_that_take_nothing_are_ended_and_cost_little_me
     signers = range(0)
 
     async def all_ended() -> bool:
-        """They stay connected and take nothing; what they do not take is a few updates."""
+        """They stay connected and do not read; they miss only a few updates."""
         nonlocal signers
         signers = range(signers.stop, signers.stop + 20)
         await system.surge(PETITION, signers, name="Ann Watched")
@@ -374,6 +374,6 @@ async def test_a_flood_of_connections_shuts_nobody_out(public: Public) -> None:
 
 
 async def test_what_hostile_clients_sent_was_counted_once_like_any_other(system: System) -> None:
-    """After all of this the count is what the ledger says."""
+    """After all of this the count equals the ledger's."""
     audited = await system.audited(PETITION)
     assert audited.right, json.dumps(str(audited))

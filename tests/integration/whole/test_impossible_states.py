@@ -1,4 +1,4 @@
-"""States that cannot be, made by hand in the middle of a surge: others are counted, and what was hit is right again.
+"""Impossible states, made by hand during a surge: other petitions are counted, and the spoiled one recovers.
 
 One test for each state that once lasted for ever. All of them, two at a time, are in tests/faults/impossible.
 """
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("needs_apache")
 SIGNATURES: Final = 1_000
 PORTION: Final = 50
 SECONDS: Final = 90.0
-"""What takes longer never comes. On an idle machine it is a few."""
+"""Seconds after which something is considered lost. An idle machine needs a few."""
 
 _numbers = count(1)
 
@@ -60,7 +60,7 @@ async def amid_a_surge(system: System, act: Callable[[], Awaitable[None]]) -> No
 
 
 async def played(system: System, *names: str) -> tuple[Victim, Traces]:
-    """Play acts in the middle of a surge, each on the same petition; returns when that is right again and goes on."""
+    """Play acts during a surge, all on the same petition; returns when that has recovered and goes on."""
     victim, traces = victim_of(system), Traces()
     await victim.make()
 
@@ -75,7 +75,7 @@ async def played(system: System, *names: str) -> tuple[Victim, Traces]:
 
 
 async def is_right_again(victim: Victim) -> None:
-    """It counts what the ledger says, and goes on to its next milestone, whose mail goes to the right address."""
+    """It has the ledger's count, and goes on to its next milestone, whose mail goes to the right address."""
     assert await heals(victim, within=SECONDS) == []
     assert await goes_on(victim, within=SECONDS) == []
 

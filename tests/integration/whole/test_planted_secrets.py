@@ -45,9 +45,9 @@ OTHER: Final = (
     "plantedagent",
     "plantedpassword",
 )
-"""What clients and operators send besides: keys of retries, credentials that are wrong, addresses asked for, passwords."""
+"""Other input of clients and operators: idempotency keys, wrong credentials, requested addresses, passwords."""
 WORDS: Final = ("plantedactor", "plantedreason")
-"""What an operator writes who erases a signature: for the table of erasures, and for the commands' topic."""
+"""An operator's actor and reason of an erasure, for the table of erasures and the commands' topic only."""
 HOME: Final = {SIGNATURES_SUBMITTED.name, SIGNATURES_SUBMITTED.dlq}
 
 
@@ -58,7 +58,7 @@ def found(text: str | bytes, secrets: Sequence[str]) -> list[str]:
 
 
 async def sends_everything(system: System) -> list[httpx.Response]:
-    """Signatures, retries, mistakes and poison, all with something planted. Returns the answers that told of a problem."""
+    """Signatures, retries, errors and poison, all with planted data. Returns the answers with a problem."""
     address = f"{system.ingest}/v1/petitions/{PETITION}/signatures"
     headers = {"idempotency-key": "plantedidem-1", "user-agent": "plantedagent plantedmail7q@plantedhost7q.example"}
     for _ in range(2):
@@ -275,7 +275,7 @@ async def test_passwords_are_shown_by_nothing_that_goes_wrong(
 
 
 async def told_of_trouble(process: ServiceProcess) -> dict[str, str]:
-    """What a service shows once it says that something is away."""
+    """Everything that a service shows when it reports that a part is away."""
     async with httpx.AsyncClient(base_url=process.url, timeout=30) as http:
         async with asyncio.timeout(60):
             while True:

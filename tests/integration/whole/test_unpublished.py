@@ -1,4 +1,4 @@
-"""A petition that is taken out of sight while signatures are under way, on the whole system."""
+"""A petition that is unpublished while signatures are in flight, on the whole system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signatures that PostgreSQL refuses, and rows that somebody deleted, hold up nobody else's signature."""
+"""Signatures that PostgreSQL refuses, and deleted rows, do not block other signatures."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.support.waiting import eventually
 
 
 async def signed(system: System, petition_id: str, name: str, **fields: Any) -> str:
-    """Sign once, as a browser does; asked again with the same name, it is the same request. Returns the signature's id."""
+    """Sign once, as a browser does; the same name gives the same request. Returns the signature's id."""
     answer = await system.http.post(
         f"{system.ingest}/v1/petitions/{petition_id}/signatures",
         json={"email": f"{name}@mail.example", "name": "Ann Example", "country": "NL", **fields},
@@ -27,7 +27,7 @@ async def letters(system: System, signature_ids: set[str]) -> list[Any]:
 
 
 async def told(system: System, topic: str, signature_id: str) -> set[tuple[bytes, bytes]]:
-    """What a topic says of a signature; a record that was published again counts once."""
+    """The records of a topic about a signature; a repeated record counts once."""
     return {
         (record.key, record.value) for record in await system.records(topic) if signature_id.encode() in record.value
     }

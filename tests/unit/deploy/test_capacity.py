@@ -167,7 +167,7 @@ def test_viewers_by_hand() -> None:
     assert value(answer, "viewers", "CPU in tally") == pytest.approx(2)  # 40,000 updates a second of 50 µs
     assert value(answer, "viewers", "sent") == pytest.approx(4_800_000)
     assert value(answer, "viewers", "that one process carries") == 2_500
-    # 2 cores for streams, 0.016 for the count; whoever counts has 0.484 of its half core for viewers: 4.13 of these.
+    # 2 cores for streams, 0.016 for the count; the counting instance has 0.484 of its half core for viewers: 4.13 of these.
     assert value(answer, "tally", "instances") == 5
     assert value(answer, "tally", "CPU") == pytest.approx(2.016)
     assert value(answer, "tally", "memory") == 5 * 80 * 1024 * 1024 + 10_000 * 40 * 1024

@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md say what the benchmark's file says, and nothing before there is one."""
+"""The tables of docs/performance.md have the figures of the benchmark's file, and are empty without one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The AsyncAPI document says of every topic what `shared.contract.topics` says of it."""
+"""The AsyncAPI document describes every topic as `shared.contract.topics` does."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ async def test_a_bound_key_neither_sends_batches_for_others_nor_touches_their_si
             assert (refused.status_code, code(refused)) == (404, "signature_unknown")
             done = await ingest.http.post(f"{signatures[mine]}/{command}", json=words, headers=headers)
             assert done.status_code == 202
-        # A stranger's view of what is another's: a duplicate is not told.
+        # For another organisation's signature they see what strangers see: no duplicates.
         assert (await ingest.http.get(signatures[mine], headers=headers)).json()["status"] == "duplicate"
         assert (await ingest.http.get(signatures[theirs], headers=headers)).json()["status"] == "verified"
     assert len(await ingest.published(theirs)) == 2

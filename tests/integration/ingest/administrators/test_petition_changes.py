@@ -91,7 +91,7 @@ async def test_patches_of_different_fields_at_the_same_moment_all_hold(
     ]
 
     async def patched(instance: Ingest, change: dict[str, Any]) -> int:
-        # On a slow machine it may be the others' turn for so long that one is told to send its change again.
+        # On a slow machine one may lose so often that it is asked to send its change again.
         while (answer := await patch(instance, guarded, change)).status_code == 409:
             assert code(answer) == "change_overtaken"
         return answer.status_code

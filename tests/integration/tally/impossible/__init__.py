@@ -1,1 +1,1 @@
-"""States that cannot be, written by hand: tally counts on, and what was hit is right again."""
+"""Impossible states, written by hand: tally goes on counting, and the petition recovers."""

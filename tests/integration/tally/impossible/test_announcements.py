@@ -1,4 +1,4 @@
-"""Snapshots that nobody counted are taken back, on real Valkey and PostgreSQL."""
+"""Snapshots that were never counted are taken back, on real Valkey and PostgreSQL."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Values in Redis that cannot be: tally counts on, and what was hit is right again, on real Valkey and PostgreSQL."""
+"""Impossible values in Redis: tally goes on counting, and the petition recovers, on real Valkey and PostgreSQL."""
 
 import pytest
 from redis.asyncio import Redis

@@ -1,4 +1,4 @@
-"""Whom `groundswell kill` kills, whom it refuses to kill, and where it says to look."""
+"""What `groundswell kill` kills, what it refuses to kill, and what it tells users to watch."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ OWN = ["kafka", "redis", "postgres"]
 
 @pytest.fixture
 def usual_ports(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Ports that are free here stand in for the usual ones, which another stack may have."""
+    """Free ports replace the usual ones, which another stack may use."""
     ports = {name: free_port() for name in PORTS}
     monkeypatch.setattr(place, "PORTS", ports)
     return ports

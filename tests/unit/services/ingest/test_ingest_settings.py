@@ -1,4 +1,4 @@
-"""What can be turned of ingest, and what it says when it is turned wrong."""
+"""Settings of ingest, and the messages about wrong ones."""
 
 import subprocess
 import sys

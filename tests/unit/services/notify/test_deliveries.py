@@ -51,7 +51,7 @@ def test_a_delivery_has_the_same_id_whenever_it_is_made() -> None:
     again = [delivery.delivery_id for delivery in deliveries_for(milestone(), petition())]
 
     assert [delivery.delivery_id for delivery in deliveries_for(milestone(), petition())] == again
-    # Written down: another value would give mails that are under way a second Message-ID.
+    # A fixed value: another one would give mails in progress a second Message-ID.
     assert delivery_id("night-ferry", 1000, "council") == UUID("2796fb4d-cb07-573d-856b-aef690eb70a1")
 
 

@@ -1,4 +1,4 @@
-"""What the environment may say to notify, and how it is told when it says it wrong."""
+"""Settings of notify, and the messages about wrong ones."""
 
 import os
 
@@ -19,7 +19,7 @@ RIGHT = {
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment that says all that is needed and nothing else of notify."""
+    """An environment with only notify's required settings."""
     for name in [name for name in os.environ if name.startswith("NOTIFY_")]:
         monkeypatch.delenv(name)
     for name, value in RIGHT.items():

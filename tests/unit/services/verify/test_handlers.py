@@ -1,4 +1,4 @@
-"""What verify reads as a command, what goes to the dead letters, and what it says on its topics."""
+"""What verify reads as a command, what becomes a dead letter, and what it publishes."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -48,7 +48,7 @@ from tests.support.signing import (
 
 HANDLER = VerifyHandler(
     catalogue=Catalogue(),
-    feed=cast("CatalogueFeed", None),  # decoding asks nobody
+    feed=cast("CatalogueFeed", None),  # decoding reads no store
     store=cast("VerifyStore", None),
     producer=MemoryProducer(),
     metrics=VerifyMetrics(CollectorRegistry()),

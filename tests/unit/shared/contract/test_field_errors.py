@@ -1,4 +1,4 @@
-"""What is wrong with a field is told without what was sent."""
+"""Errors of a field do not repeat what was sent."""
 
 from typing import Annotated
 from uuid import UUID

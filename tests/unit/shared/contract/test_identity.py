@@ -184,7 +184,7 @@ class TestCanonicalEmail:
             ("sam@gmail.com", "sam@mail.gmail.com"),  # not the provider's own domain
             ("sam-tag@gmail.com", "sam@gmail.com"),
             ("s_am@gmail.com", "sam@gmail.com"),
-            ("robin@outlook.com", "robin@outlook.de"),  # somebody else may have the name under the other domain
+            ("robin@outlook.com", "robin@outlook.de"),  # the name under the other domain may be another person's
             ("sam@fastmail.com", "sam@fastmail.fm"),
             ("x@sam.outlook.com", "sam@outlook.com"),  # only Fastmail has addresses in subdomains
             ("x@sa-m.fastmail.com", "sa-m@fastmail.com"),  # it may stand for sa_m

@@ -17,6 +17,6 @@ def test_every_lower_bound_of_a_stored_time_is_the_first_one_of_the_contract() -
         if path.suffix in {".py", ".lua", ".sql"}
     }
     first = {str(EARLIEST.year), str(round(EARLIEST.timestamp() * 1000))}
-    later = {"3000"}  # the end of what notify shows of a time that somebody wrote into its table
+    later = {"3000"}  # the latest time that notify shows of a row edited by hand
     assert {path: years for path, years in found.items() if not set(years) <= first | later} == {}
     assert sum(map(len, found.values())) >= 8

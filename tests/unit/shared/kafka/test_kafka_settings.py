@@ -1,4 +1,4 @@
-"""How Kafka is connected to: what fits together, what does not, and that no message tells a secret."""
+"""Settings of Kafka connections: valid and invalid combinations, and no message with a secret."""
 
 from __future__ import annotations
 

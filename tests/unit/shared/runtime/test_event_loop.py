@@ -1,4 +1,4 @@
-"""The event loop of the services, where uvloop differs from asyncio. In a process of its own: it changes a class."""
+"""The event loop of the services, where uvloop differs from asyncio. In a separate process: it changes a class."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Failpoints: off they do nothing, on they do what the file says, once, in one process; and every name is known."""
+"""Failpoints: off, they do nothing; on, they do what the file says, once, in one process; every name is listed."""
 
 import ast
 import os
@@ -26,7 +26,7 @@ COMPLETE = {
     "PUBLIC_PAGES_URL": "http://127.0.0.1:8002",
     "PUBLIC_INGEST_URL": "http://127.0.0.1:8001",
 }
-"""What services must be told to start at all."""
+"""The settings without which services do not start."""
 
 PROGRAM = """
     import asyncio, sys
@@ -96,7 +96,7 @@ def test_a_process_with_a_directory_that_is_not_there_does_not_start(tmp_path: P
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_service_with_such_a_directory_ends_as_with_any_wrong_setting(tmp_path: Path, service: str) -> None:
-    # The one place where it is looked at also tells the points which service this is.
+    # The one place that reads it also tells the points the name of the service.
     ended = subprocess.run(
         [sys.executable, "-m", f"services.{service}"],
         env={**os.environ, **COMPLETE, VARIABLE: str(tmp_path / "missing")},

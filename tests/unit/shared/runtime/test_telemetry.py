@@ -1,4 +1,4 @@
-"""Logs: one event a line, the same form for all libraries, and nothing in a traceback that somebody typed."""
+"""Logs: one event a line, the same form for all libraries, and no user input in a traceback."""
 
 import json
 import logging
@@ -62,7 +62,7 @@ def test_a_traceback_shows_no_values(form: str) -> None:
     text = "\n".join(log_lines(form))
     assert "KeyError" in text
     assert "fails" in text
-    # The line of source that made the value is there in a script; the value of the local variable is not.
+    # The traceback has the source line that made the value, as this is a script, but not the local variable's value.
     assert "email = " not in text
     assert text.count("canary") <= 1
 

@@ -26,7 +26,7 @@ CHUNKED = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Says what it was given; ``/slow`` only once its body is whole, ``/early`` without looking at the body."""
+    """Echoes the request; ``/slow`` only after its whole body, ``/early`` without reading the body."""
     early = scope["path"] == "/early"
     body = b"" if early else await Request(scope, receive).body()
     fields = {name.decode(): value.decode("latin-1") for name, value in fields_of(scope).items()}

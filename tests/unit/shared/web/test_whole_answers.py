@@ -1,4 +1,4 @@
-"""Answers in one piece, beside what uvicorn writes for the same in two."""
+"""Answers in one write, compared with uvicorn's two for the same."""
 
 import asyncio
 import socket
@@ -30,7 +30,7 @@ async def serve(app: Any) -> tuple[uvicorn.Server, asyncio.Task[None], int]:
 
 
 async def exchange(port: int, request: bytes, answers: int) -> bytes:
-    """What comes back, until the connection closes or so many answers of five bytes are there."""
+    """The bytes that come back until the connection closes or so many answers of five bytes have arrived."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
     found = b""

@@ -1,4 +1,4 @@
-"""An HTTP server that stands where ingest stands, and fails as a test asks it to."""
+"""An HTTP server in place of ingest that fails on demand."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The sender sends everything, exactly once as far as anybody can tell, whatever the server makes of single requests."""
+"""The sender sends everything with exactly one effect each, whatever the server answers to single requests."""
 
 import hashlib
 import json

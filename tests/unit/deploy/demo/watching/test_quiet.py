@@ -13,7 +13,7 @@ from tests.unit.deploy.demo.perfect import SURGE, perfect_observation, perfect_p
 
 
 class Stage:
-    """Stands where `Watch` does, and shows one observation after the other; the last one stays."""
+    """A stand-in for `Watch` that shows one observation after the other; the last one stays."""
 
     def __init__(self, *observations: Observed) -> None:
         self._coming = list(observations)

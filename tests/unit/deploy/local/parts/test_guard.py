@@ -1,4 +1,4 @@
-"""What the guard remembers of what it is told."""
+"""The guard's list of processes."""
 
 import signal
 import subprocess
@@ -16,7 +16,7 @@ def test_the_guard_watches_what_was_started_and_has_not_ended() -> None:
 def test_the_guard_ends_process_groups_that_are_left_and_minds_none_that_are_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(guard, "_GRACE_SECONDS", 0.3)  # nobody reaps the child here before the guard is done
+    monkeypatch.setattr(guard, "_GRACE_SECONDS", 0.3)  # the child is not reaped here before the guard has finished
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     gone = subprocess.Popen(command, start_new_session=True)
     gone.kill()

@@ -1,4 +1,4 @@
-"""Who may call what, and what becomes of those who guess."""
+"""Access to calls, and limits for those who guess credentials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a petition may not be: settings that can never match, texts that show nothing, addresses that no mail reaches."""
+"""Invalid petitions: settings that can never match, invisible texts, addresses that no mail reaches."""
 
 import json
 from typing import Any
@@ -31,7 +31,7 @@ def target(**changes: Any) -> list[dict[str, Any]]:
 
 
 def wrong(**changes: Any) -> list[tuple[str, str]]:
-    """Fields and codes, whoever finds them: the model or the rules."""
+    """Fields and codes of errors, from the model or the rules."""
     try:
         errors = petition_errors(state(**changes))
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""What a status tells, and to whom."""
+"""What a status reveals, and to whom."""
 
 from datetime import UTC, datetime
 from uuid import uuid4

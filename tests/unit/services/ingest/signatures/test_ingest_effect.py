@@ -1,4 +1,4 @@
-"""Which commands about a signature can have an effect, said before they are published."""
+"""Which commands about a signature can have an effect, decided before they are published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ingest makes of the times that PostgreSQL and Kafka tell."""
+"""ingest's check of its clock against PostgreSQL's and Kafka's."""
 
 from datetime import UTC, datetime, timedelta
 from math import isnan
@@ -30,7 +30,7 @@ class World:
         return datetime.fromtimestamp(NOW + self.now + self.off, UTC)
 
     def set_at_question(self, number: int, *, off: float) -> None:
-        """The clock is set just before it is asked for the time once more, or a few times more."""
+        """The clock is set just before its next reading, or some readings later."""
         self._questions, self._set_at, self._set_to = 0, number, off
 
     def _wall(self) -> float:

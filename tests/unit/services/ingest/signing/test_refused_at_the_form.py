@@ -1,4 +1,4 @@
-"""What the form and the petition alone decide is refused at the form, at its field, whichever way the form is sent."""
+"""Errors that form and petition alone decide are refused at their field, however the form is sent."""
 
 import json
 from typing import Any

@@ -34,7 +34,7 @@ async def test_who_is_inside_for_too_long_is_ended_and_the_others_are_not() -> N
 async def test_a_task_goes_on_after_its_deadline() -> None:
     deadline = Deadline(0.02)
     assert await inside(deadline, 30) == "late"
-    await asyncio.sleep(0.05)  # nothing is cancelled any more
+    await asyncio.sleep(0.05)  # nothing is cancelled after this
     assert await inside(deadline, 0) == "in time"
 
 

@@ -1,4 +1,4 @@
-"""Whom a request counts for: whoever connects, unless a proxy that the operator listed says otherwise."""
+"""The client of a request: the connecting address, unless a trusted proxy names another."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def test_nobody_who_is_not_listed_is_believed(header: Header) -> None:
         # Two proxies in a row; a client that claims to be the inner one.
         ("203.0.113.5, 10.0.0.8", "203.0.113.5"),
         ("1.1.1.1, 10.0.0.9, 203.0.113.5, 192.0.2.250, 10.0.0.8", "203.0.113.5"),
-        # Nobody but proxies: somebody on the proxies' own network.
+        # Only proxies are named: the client is on the proxies' own network.
         ("10.0.0.9, 10.0.0.8", "10.0.0.9"),
-        # What no proxy of ours wrote, or could not tell: it is one client, the proxy that told it.
+        # Written by no trusted proxy, or unknown: the proxy that sent it is the client.
         ("", "10.0.0.7"),
         ("unknown", "10.0.0.7"),
         ("203.0.113.5, unknown", "10.0.0.7"),

@@ -187,7 +187,7 @@ async def test_whatever_a_petition_is_said_to_be_what_is_accepted_can_be_read(
 ) -> None:
     ingest = ingest_anew()
     body = as_json(state) if damage is None else damage
-    with patch("services.ingest.petitions.changes._SEEN_SECONDS", 0.0):  # nobody reads it back here
+    with patch("services.ingest.petitions.changes._SEEN_SECONDS", 0.0):  # not read back here
         # The administrator is shown what was accepted, and unknown fields by their names.
         answer = await ingest.ask("PUT", f"/v1/petitions/{PATH}".encode(), [AS_ADMIN, JSON], [body], repeats=True)
     assert answer is not None

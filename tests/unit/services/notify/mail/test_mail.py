@@ -1,4 +1,4 @@
-"""What the mail says, to whom, and that nobody's words become our headers or our HTML."""
+"""The content and recipients of mails, and that no text becomes a header or HTML."""
 
 import email
 import email.policy
@@ -138,7 +138,7 @@ def test_a_title_from_right_to_left_keeps_its_punctuation_and_leaves_ours_alone(
     assert read(mail)["Subject"] == f"5,000 supporters: {isolated}"
     assert f'The petition "{isolated}", which' in text_of(mail)
     assert "\u2068مجلس الميناء\u2069" in text_of(mail)
-    # In HTML, elements with a direction of their own do it; but a title has none.
+    # In HTML elements with a `dir` isolate text; a title cannot contain elements.
     assert "\u2068" not in Words(mail).seen.removeprefix(f"5,000 supporters: {isolated}")
     part = read(mail).get_body(("html",))
     assert part is not None
@@ -206,7 +206,7 @@ def test_a_long_name_with_commas_is_still_one_address() -> None:
     message = read(WRITER.write(claim(target_name=name)))
 
     (to,) = message["To"].addresses
-    # Python's reader puts a space of its own between two encoded words.
+    # Python's parser adds a space between two encoded words.
     assert to.display_name.split() == name.split()
     assert to.addr_spec == "council@harbour.example"
 

@@ -1,4 +1,4 @@
-"""Which refusals another address can put right, and which are about something else."""
+"""Which refusals another address can resolve, and which have other causes."""
 
 from __future__ import annotations
 

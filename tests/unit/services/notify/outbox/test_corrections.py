@@ -1,4 +1,4 @@
-"""What a petition, as it is now, makes of deliveries that failed."""
+"""The effect of a petition's present state on failed deliveries."""
 
 from __future__ import annotations
 

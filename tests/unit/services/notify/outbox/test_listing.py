@@ -1,4 +1,4 @@
-"""What an operator is shown of a server's words."""
+"""The display of a server's reply for operators."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def test_what_is_said_of_an_invalid_record_never_repeats_it(field: str, word: st
 def handler(catalogue: Catalogue, *, partitions: int) -> TallyHandler:
     metrics = TallyMetrics(CollectorRegistry())
     producer = MemoryProducer(partitions=partitions)
-    nothing: Any = None  # nobody is asked here
+    nothing: Any = None  # no store is read here
     store, ledger = cast("TallyStore", nothing), cast("Ledger", nothing)
     return TallyHandler(
         catalogue=catalogue,

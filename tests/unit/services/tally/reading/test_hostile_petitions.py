@@ -122,7 +122,7 @@ def test_mails_have_the_same_headers_and_parts_whatever_a_petition_is_called(
     assert html[0].tags == html[1].tags
     assert html[0].addresses == html[1].addresses
     said, subject = hostile.get_body(("plain",)).get_content(), str(hostile["Subject"])
-    # What a petition is called stands between isolates of our own, so it turns nothing around it.
+    # A petition's title is between our own isolates, so it does not change the direction of the text around it.
     assert not TURNS_WRITING & set(re.sub("\u2068([^\u2068\u2069]*)\u2069", r"\1", said + subject))
     assert not {character for character in said.replace("\r\n", "") + subject if ord(character) < 32}
 

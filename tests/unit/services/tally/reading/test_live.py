@@ -171,7 +171,7 @@ async def test_the_streams_about_a_petition_end_when_it_is_unpublished_and_other
     read_side.hub.publish(tally(HARBOUR, 8))
     read_side.hub.publish(tally(BUS, 3))
     assert [event["count"] for event in await take(bus)] == [3]
-    # The organisation's sum leaves the hidden one out, and tells nothing of it.
+    # The organisation's sum does not include or reveal the hidden one.
     assert await take(organisation) == [{"petition_id": BUS, "count": 3, "revision": 3, "supporters": 3}]
 
 

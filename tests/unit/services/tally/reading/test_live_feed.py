@@ -1,4 +1,4 @@
-"""What the feed makes of the records of ``tallies.updated``."""
+"""How the feed handles records of ``tallies.updated``."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The JSON API of tally's read side, asked over HTTP."""
+"""The JSON API of tally's read side, over HTTP."""
 
 import json
 from collections.abc import AsyncIterator

@@ -18,7 +18,7 @@ from shared.contract.events import TallyUpdated
 
 
 class SlowRedis:
-    """Answers when told to; each answer has a higher revision than the one before."""
+    """Answers on demand; each answer has a higher revision than the previous one."""
 
     def __init__(self) -> None:
         self.asked: list[set[str]] = []
@@ -52,7 +52,7 @@ AT_ONCE = 0.0
 
 @dataclass
 class World:
-    """A Redis that answers when told to, and everything around it."""
+    """A Redis that answers on demand, and everything around it."""
 
     read_seconds: float = NO_LIMIT
     probe_seconds: float = AT_ONCE
@@ -167,7 +167,7 @@ async def test_one_probe_at_a_time_asks_until_redis_is_back_and_then_everyone_do
         world.redis.answers.release()
     await world.tallies.of(["ferry"])
     async with asyncio.timeout(10):
-        while len(world.redis.asked) < 2 * 3 + 1:  # a third try has failed, and the fourth is under way
+        while len(world.redis.asked) < 2 * 3 + 1:  # a third try has failed, and the fourth is running
             await asyncio.sleep(0)
     assert world.metric("store_failures_total", cause="ConnectionError") == 3
     assert world.metric("circuit_open") == 1

@@ -38,7 +38,7 @@ REASONS = {
     for answer in SIGNING.values()
     for reason in answer.get("content", {}).get(PROBLEM_JSON, {}).get("examples", {})
 }
-"""Every problem that a signature can meet, as docs/openapi.json says."""
+"""Every problem that a signature can get, from docs/openapi.json."""
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ def test_every_reason_is_explained() -> None:
 
 
 def commands_of(signers: Sequence[int]) -> list[SubmittedCommand]:
-    """Commands as they arrive; the number says whose."""
+    """Commands in order of arrival; the number is the signer's."""
     kinds = (ConfirmCommand, WithdrawCommand, InvalidateCommand, EraseCommand)
     return [
         submission(

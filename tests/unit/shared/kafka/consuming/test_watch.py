@@ -1,4 +1,4 @@
-"""What runs beside a consumer must survive whatever the group does to it."""
+"""The task beside a consumer must survive every change of the group."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ A, B = TopicPartition("topic", 0), TopicPartition("topic", 1)
 
 
 class _Client:
-    """A client that loses partitions while the brokers answer, and says so as aiokafka does."""
+    """A client that loses partitions while the brokers answer, with aiokafka's errors."""
 
     def __init__(self) -> None:
         self.owned = {A, B}

@@ -1,4 +1,4 @@
-"""What the Kafka client cannot unpack is passed over in its place, and nothing else is: on the client's own classes."""
+"""Records that the Kafka client cannot unpack are skipped, and no others, with the client's own classes."""
 
 import struct
 import time
@@ -78,7 +78,7 @@ class Partition:
         return found
 
     def read(self, until: int) -> list[ConsumerRecord[Any, Any]]:
-        """All that is delivered until the position is there."""
+        """Everything that is delivered before the position is reached."""
         found: list[ConsumerRecord[Any, Any]] = []
         while self.position < until:
             found += self.fetch()
@@ -210,7 +210,7 @@ def test_records_that_memory_cannot_be_had_for_are_tried_again_and_then_kept_pac
 
 
 def record_lengths(batch: bytearray) -> list[int]:
-    """Where each record's length stands."""
+    """The offset of each record's length."""
     places, place = [], HEAD
     while place < len(batch):
         places.append(place)
@@ -264,7 +264,7 @@ def test_what_is_unreadable_is_refused_with_its_reason_and_all_else_is_decoded()
 
 
 def test_the_client_still_fails_in_the_way_that_is_mended_here() -> None:
-    """When this fails, aiokafka has changed: look whether `shared.kafka.fetching.unpacking` is needed any more."""
+    """When this fails, aiokafka has changed: check whether `shared.kafka.fetching.unpacking` is still needed."""
     names = Fetcher._proc_fetch_request.__code__.co_names
     assert {"MemoryRecords", "PartitionRecords"} <= set(names), "what `install` replaces"
     client = unpacking._PartitionRecords
@@ -276,7 +276,7 @@ def test_the_client_still_fails_in_the_way_that_is_mended_here() -> None:
 
 async def test_the_client_delivers_what_is_passed_over_and_moves_its_position_with_it() -> None:
     class Assigned:
-        """As much of an assignment as the client looks at."""
+        """The part of an assignment that the client reads."""
 
         active, paused, position = True, False, 0
 

@@ -1,4 +1,4 @@
-"""Gathering records: who travels with whom, and what each caller is told."""
+"""Gathering records: which share a batch, and what each caller gets back."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def record(number: int) -> Record:
 
 
 class Sender:
-    """Takes batches of at most `most` records and acknowledges them when told to."""
+    """Takes batches of at most `most` records and acknowledges them on demand."""
 
     def __init__(self, most: int = 100) -> None:
         self.most = most
@@ -199,7 +199,7 @@ async def test_what_a_replaced_sender_never_ends_holds_nothing_up() -> None:
     (caller,) = start(gathering, 2)
     await settle()
     assert sender.batches == [(0, [1]), (0, [2])]
-    sender.open[0].set_result(None)  # late: it must not let a second batch out beside the one under way
+    sender.open[0].set_result(None)  # late: it must not start a second batch beside the current one
     await settle()
     start(gathering, 3)
     await settle()
