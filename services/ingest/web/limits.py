@@ -59,7 +59,7 @@ class ClientRate:
         return early if early > 1e-9 * self._period else 0.0
 
 
-LINGER_SECONDS: Final = 1.0
+TARPIT_SECONDS: Final = 1.0
 
 
 class InFlight:
@@ -78,14 +78,14 @@ class InFlight:
         """Whether one more would be too many."""
         return self.count >= self._most
 
-    async def linger(self) -> None:
+    async def tarpit(self) -> None:
         """Delay a refusal (tarpit).
 
         A client that retries at once would otherwise be refused ten times a second, and refusals would take the time of
         signatures: at three times the capacity, four fifths of it (the benchmark `overload`). The number of delayed
         refusals is bounded by that of connections, because each has one request at a time.
         """
-        await asyncio.sleep(LINGER_SECONDS)
+        await asyncio.sleep(TARPIT_SECONDS)
 
     def __enter__(self) -> None:
         self.count += 1

@@ -24,7 +24,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from shared.contract.bounds import arrival
 from shared.contract.topics import DLQ_MAX_RECORD_BYTES, compression_of, max_record_bytes
 from shared.kafka.producing import compression
-from shared.kafka.producing.gathering import Gathering, UnderWay
+from shared.kafka.producing.accumulator import UnderWay
 from shared.kafka.producing.partitioner import partition_of
 from shared.kafka.records.record import Record
 from shared.kafka.security import client_options, why_unreachable
@@ -39,7 +39,7 @@ _BATCH_BYTES = 512 * 1024
 """Maximum size of a batch, uncompressed. Half of the brokers' default limit, because compression may also make a batch
 larger."""
 
-_GATHER_SECONDS, _GATHER_RECORDS = 0.010, 48
+_LINGER_SECONDS, _LINGER_RECORDS = 0.010, 48
 """Linger of a single record, in seconds; half of it once this many records wait."""
 
 _BACKOFF: Final = Backoff(0.2, 5.0)
@@ -97,7 +97,7 @@ class EventProducer:
         self, settings: CommonSettings, *, on_arrival: Callable[[int, float, float], None] | None = None
     ) -> None:
         self._settings, self._on_arrival = settings, on_arrival
-        self._gathering = Gathering(self._send, seconds=_GATHER_SECONDS, many=_GATHER_RECORDS)
+        self._accumulator = Accumulator(self._send, seconds=_LINGER_SECONDS, many=_LINGER_RECORDS)
         self._producer: AIOKafkaProducer | None = None
         self._replacement: asyncio.Task[None] | None = None
         self._away = "Kafka has not answered yet"
@@ -136,7 +136,7 @@ class EventProducer:
         except BaseException:
             await producer.stop()
             raise
-        self._gathering.forget_under_way()
+        self._accumulator.forget_under_way()
         self._producer = producer
 
     async def start_when_reachable(self) -> None:
@@ -202,7 +202,7 @@ class EventProducer:
         """
         require_fits(topic, record)
         partition = partition_of(record.key or b"", await self.partitions(topic))
-        return await self._gathering.publish(topic, partition, record)
+        return await self._accumulator.publish(topic, partition, record)
 
     async def publish_in_order(self, topic: str, records: Iterable[Record]) -> None:
         """Publish records, each partition's in the given order, and wait until all are acknowledged.

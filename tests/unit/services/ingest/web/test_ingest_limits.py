@@ -101,7 +101,7 @@ def test_in_flight_is_full_at_its_bound_and_has_room_again_when_one_is_done():
 
 
 async def test_who_lingers_is_not_in_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "LINGER_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "TARPIT_SECONDS", 0.0)
     in_flight = InFlight(1)
-    await in_flight.linger()
+    await in_flight.tarpit()
     assert (in_flight.count, in_flight.full) == (0, False)
