@@ -127,7 +127,7 @@ class Dispatcher:
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._in_flight.full:
-            await self._in_flight.linger()
+            await self._in_flight.tarpit()
             await self._answers.refuse(problem("overloaded"))(scope, receive, send)
             return
         with self._in_flight:

@@ -94,7 +94,7 @@ class SignEndpoint:
             ClientDisconnected: the client disconnected before the request was complete.
         """
         if self._in_flight.full:
-            await self._in_flight.linger()
+            await self._in_flight.tarpit()
             raise problem("overloaded")
         self._admit_client(scope, headers, petition_id)
         moment = self._intake.moment()

@@ -2,10 +2,10 @@
 
 A service that publishes for every request has thousands of open requests. aiokafka takes each record by itself, and repeats
 for each what can be done once for all: find the partition's metadata, queue, wake the sender, make a result. Here the
-records of a few milliseconds are gathered by partition and sent as whole batches, and every caller still waits for the
+records of a few milliseconds are collected by partition and sent as whole batches, and every caller still waits for the
 acknowledgement of its own record.
 
-A partition has one batch in flight. Meanwhile the next one is gathered: the busier the brokers, the larger the batches.
+A partition has one batch in flight. Meanwhile the next one is collected: the busier the brokers, the larger the batches.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class _Partition:
         self.under_way: object | None = None
 
 
-class Gathering:
-    """Gathers records by partition and sends them in batches.
+class Accumulator:
+    """Holds records back by partition and sends them in batches.
 
     Args:
         send: See `Send`.

@@ -24,7 +24,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from shared.contract.bounds import arrival
 from shared.contract.topics import DLQ_MAX_RECORD_BYTES, compression_of, max_record_bytes
 from shared.kafka.producing import compression
-from shared.kafka.producing.accumulator import UnderWay
+from shared.kafka.producing.accumulator import Accumulator, UnderWay
 from shared.kafka.producing.partitioner import partition_of
 from shared.kafka.records.record import Record
 from shared.kafka.security import client_options, why_unreachable
@@ -81,7 +81,7 @@ def require_fits(topic: str, record: Record) -> None:
 class EventProducer:
     """An aiokafka producer with ``acks=all``, and a way to publish that keeps the order when a send fails.
 
-    `publish` is for single records, which share batches with other records of the same time (`Gathering`).
+    `publish` is for single records, which share batches with other records of the same time (`Accumulator`).
     `publish_in_order` is for facts: within a partition it sends the next batch only after the previous one was
     acknowledged. A plain sequence of sends does not guarantee that: if an earlier batch fails for good and a later one
     succeeds, a reader sees position 7 before 6, moves its fence past 6, and 6 is never counted.
