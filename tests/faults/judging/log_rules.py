@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shared.contract.topics import SIGNATURES_SUBMITTED
+from shared.runtime.failpoints import FailpointRaised
 from tests.faults.notes import SACRIFICE
 
 KAFKA, REDIS, POSTGRES, SMTP, CLOCK = "kafka", "redis", "postgres", "smtp", "clock"
@@ -20,6 +21,8 @@ SACRIFICED: Final = re.compile(re.escape(SACRIFICE) + ".*", re.DOTALL)
 """The id of a sacrificial petition."""
 ALWAYS: Final = "always"
 """Expected in every fault run."""
+_FAILPOINT_RAISED: Final = rf"(?m)^{re.escape(f'{FailpointRaised.__module__}.{FailpointRaised.__qualname__}')}: "
+"""The last line of the traceback of a bug that a fault asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ RULES: Final = (
     # The harness itself.
     Rule("failpoints_on", (ALWAYS,), "every service of a fault run says so at its start"),
     Rule("failpoint_hit", (ITSELF, "tally", "verify", "notify", "ingest"), "the fault itself"),
-    Rule("bug", (ITSELF,), "a fault asked for a bug", traceback=r"(?m)^shared\.failpoints\.FailpointRaised: "),
+    Rule("bug", (ITSELF,), "a fault asked for a bug", traceback=_FAILPOINT_RAISED),
     # Records.
     Rule("dead_letter", ("poison", "megabytes", "redelivery"), "poison was written, or is delivered again"),
     # Impossible states. A petition that a line names must be a sacrificial one.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import pytest
 
 from shared.contract.topics import SIGNATURES_SUBMITTED
+from shared.runtime.failpoints import FailpointRaised
 from tests.faults.judging.logs import Line, findings
 from tests.faults.judging.personal import PersonalData
 
@@ -62,8 +64,8 @@ def test_a_bug_is_never_explained() -> None:
 
 
 def test_only_the_bug_that_a_fault_asked_for_is_explained_and_only_in_its_own_service() -> None:
-    traceback = "Traceback (most recent call last):\n  …\nshared.failpoints.FailpointRaised: verify.committed"
-    bug = _line(event="bug", level="error", exception=traceback)
+    traceback = "".join(format_exception(FailpointRaised("verify.committed")))
+    bug = _line(event="bug", level="error", exception=f"Traceback (most recent call last):\n  …\n{traceback}")
 
     assert _found(bug, touched="verify") == []
     assert len(_found(bug, touched="tally")) == 1
