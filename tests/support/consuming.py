@@ -3,12 +3,13 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from faststream.kafka import KafkaBroker as FastStreamBroker
@@ -20,7 +21,7 @@ from shared.kafka.consuming.consumer import BatchConsumer, ConsumerLimits
 from shared.kafka.consuming.metrics import ConsumerMetrics
 from shared.kafka.producing.producer import EventProducer
 from shared.kafka.records.headers import NotACloudEvent, read_attributes
-from shared.kafka.records.record import Headers
+from shared.kafka.records.record import Headers, Record
 from shared.runtime.failures import InvalidRecord
 from shared.runtime.settings import CommonSettings
 from shared.service import new_broker
@@ -219,6 +220,18 @@ class Worker:
         )
         self.broker: FastStreamBroker = new_broker(self.settings, self.registry, "test")
         self.consumer.subscribe(self.broker)
+
+    def publishes_nothing_yet(self, monkeypatch: pytest.MonkeyPatch, away: Exception) -> asyncio.Event:
+        """Let publishing raise `away` until the event that is returned is set."""
+        publish, here = self.producer.publish_in_order, asyncio.Event()
+
+        async def publish_in_order(topic: str, records: Iterable[Record]) -> None:
+            if not here.is_set():
+                raise away
+            await publish(topic, records)
+
+        monkeypatch.setattr(self.producer, "publish_in_order", publish_in_order)
+        return here
 
     @property
     def numbers(self) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from deploy.demo.plan.petitions import DemoPetition, Petitions
@@ -25,19 +26,46 @@ async def wait_for_quiet(watch: Watch, petitions: Petitions, progress: Progress)
     Returns:
         What is still missing when nothing has moved for `STUCK_SECONDS`; empty when all came to its end.
     """
+    return await until_nothing_is_missing(
+        lambda: _missing(watch, petitions, progress),
+        look_seconds=_LOOK_SECONDS,
+        settle_seconds=_SETTLE_SECONDS,
+        stuck_seconds=STUCK_SECONDS,
+        most_seconds=MOST_SECONDS,
+    )
+
+
+async def until_nothing_is_missing(
+    look: Callable[[], Awaitable[list[str]]],
+    *,
+    look_seconds: float,
+    settle_seconds: float,
+    stuck_seconds: float,
+    most_seconds: float,
+) -> list[str]:
+    """Wait until nothing is missing, and then for unwanted effects to show.
+
+    Args:
+        look: Returns what is still missing.
+        look_seconds: Seconds between two looks.
+        settle_seconds: Seconds to wait after nothing is missing.
+        stuck_seconds: Give up after so many seconds without a change.
+        most_seconds: Give up after so many seconds in all.
+
+    Returns:
+        What was missing when it gave up; empty when nothing was.
+    """
     started = last_change = time.monotonic()
     before: list[str] = []
-    while True:
-        missing = await _missing(watch, petitions, progress)
-        if not missing:
-            await asyncio.sleep(_SETTLE_SECONDS)
-            return []
+    while missing := await look():
         now = time.monotonic()
         if missing != before:
             before, last_change = missing, now
-        if now - last_change > STUCK_SECONDS or now - started > MOST_SECONDS:
+        if now - last_change > stuck_seconds or now - started > most_seconds:
             return missing
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(look_seconds)
+    await asyncio.sleep(settle_seconds)
+    return []
 
 
 async def _missing(watch: Watch, petitions: Petitions, progress: Progress) -> list[str]:

@@ -22,9 +22,8 @@ def new_consumer(
 ) -> BatchConsumer[MilestoneReached]:
     """The consumer that gives `handler` its batches."""
     settings, metrics = base.settings, ConsumerMetrics(base.registry)
-    metrics.dead_letters.labels(
-        reason=NOT_DECIDED
-    )  # exists from the start, at 0, so that Prometheus sees the first one
+    # Exists from the start, at 0, so that Prometheus sees the first one.
+    metrics.dead_letters.labels(reason=NOT_DECIDED)
     return BatchConsumer(
         topic=NOTIFY_GROUP.topic,
         group=NOTIFY_GROUP.name,

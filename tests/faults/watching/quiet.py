@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
@@ -11,6 +9,7 @@ from typing import Final
 import asyncpg
 import httpx
 
+from deploy.demo.watching.quiet import until_nothing_is_missing
 from tests.faults.sending.surge import Surge
 from tests.faults.watching.observers import Observer
 from tests.faults.watching.stores import Standing
@@ -41,22 +40,20 @@ async def wait_for_quiet(
     Returns:
         What is still missing after `stuck_seconds` without a change; empty when everything is finished.
     """
-    started = last_change = time.monotonic()
-    before: list[str] = []
-    while True:
+
+    async def look() -> list[str]:
         try:
-            missing = await _missing(world, surge, observer)
+            return await _missing(world, surge, observer)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, httpx.HTTPError, OSError) as error:
-            missing = [f"an answer to the observer: {error!r}"]
-        if not missing:
-            await asyncio.sleep(SETTLE_SECONDS)
-            return []
-        now = time.monotonic()
-        if missing != before:
-            before, last_change = missing, now
-        if now - last_change > stuck_seconds or now - started > most_seconds:
-            return missing
-        await asyncio.sleep(_LOOK_SECONDS)
+            return [f"an answer to the observer: {error!r}"]
+
+    return await until_nothing_is_missing(
+        look,
+        look_seconds=_LOOK_SECONDS,
+        settle_seconds=SETTLE_SECONDS,
+        stuck_seconds=stuck_seconds,
+        most_seconds=most_seconds,
+    )
 
 
 async def _missing(world: World, surge: Surge, observer: Observer) -> list[str]:

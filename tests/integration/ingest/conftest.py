@@ -22,13 +22,19 @@ async def postgres_url(postgres: Postgres) -> str:
 
 
 @pytest.fixture(scope="module")
-async def ingest(
-    kafka: KafkaBroker, postgres_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Ingest]:
+async def brokers(kafka: KafkaBroker) -> KafkaBroker:
+    """Kafka, with the topics."""
     await apply_topics(kafka.bootstrap_servers)
+    return kafka
+
+
+@pytest.fixture(scope="module")
+async def ingest(
+    brokers: KafkaBroker, postgres_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Ingest]:
     log_dir = tmp_path_factory.mktemp("ingest")
     async with running_ingest(
-        kafka, postgres_url=postgres_url, log_dir=log_dir, INGEST_CORS_ORIGINS="https://partner.example"
+        brokers, postgres_url=postgres_url, log_dir=log_dir, INGEST_CORS_ORIGINS="https://partner.example"
     ) as running:
         yield running
 

@@ -8,25 +8,14 @@ from pathlib import Path
 import pytest
 
 from deploy.local.parts.kafka import KafkaBroker
-from deploy.local.parts.postgres import Postgres
-from deploy.migrations import migrate
-from shared.kafka.apply_topics import apply_topics
 from tests.support.running_ingest import AS_PARTNER, code, running_ingest
 
 
-@pytest.fixture(scope="module")
-async def postgres_url(postgres: Postgres) -> str:
-    url = await postgres.create_database("ingest_bounds_tests")
-    await migrate(url)
-    return url
-
-
 async def test_a_client_that_sends_too_much_waits_while_partners_and_other_calls_go_on(
-    kafka: KafkaBroker, postgres_url: str, tmp_path: Path
+    brokers: KafkaBroker, postgres_url: str, tmp_path: Path
 ) -> None:
-    await apply_topics(kafka.bootstrap_servers)
     async with running_ingest(
-        kafka, postgres_url=postgres_url, log_dir=tmp_path, INGEST_CLIENT_RATE="3/minute"
+        brokers, postgres_url=postgres_url, log_dir=tmp_path, INGEST_CLIENT_RATE="3/minute"
     ) as ingest:
         await ingest.start_petition("rate-limited")
         answers = [await ingest.sign("rate-limited") for _ in range(4)]
@@ -37,11 +26,10 @@ async def test_a_client_that_sends_too_much_waits_while_partners_and_other_calls
 
 
 async def test_beyond_the_rate_guesses_are_refused_unseen_and_those_who_were_right_there_go_on(
-    kafka: KafkaBroker, postgres_url: str, tmp_path: Path
+    brokers: KafkaBroker, postgres_url: str, tmp_path: Path
 ) -> None:
-    await apply_topics(kafka.bootstrap_servers)
     async with running_ingest(
-        kafka, postgres_url=postgres_url, log_dir=tmp_path, INGEST_WRONG_CREDENTIALS_RATE="5/hour"
+        brokers, postgres_url=postgres_url, log_dir=tmp_path, INGEST_WRONG_CREDENTIALS_RATE="5/hour"
     ) as ingest:
         await ingest.start_petition("guessed")  # the administrator is known here now; the partner is not yet
         signature = (await ingest.sign("guessed")).headers["location"]
@@ -70,11 +58,10 @@ async def test_beyond_the_rate_guesses_are_refused_unseen_and_those_who_were_rig
 
 @pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded"])
 async def test_behind_a_listed_proxy_every_client_has_its_own_rate_on_every_call(
-    header: str, kafka: KafkaBroker, postgres_url: str, tmp_path: Path
+    header: str, brokers: KafkaBroker, postgres_url: str, tmp_path: Path
 ) -> None:
-    await apply_topics(kafka.bootstrap_servers)
     async with running_ingest(
-        kafka,
+        brokers,
         postgres_url=postgres_url,
         log_dir=tmp_path,
         INGEST_CLIENT_RATE="2/minute",
@@ -97,11 +84,10 @@ async def test_behind_a_listed_proxy_every_client_has_its_own_rate_on_every_call
 
 
 async def test_whoever_connects_directly_cannot_choose_whom_it_counts_for(
-    kafka: KafkaBroker, postgres_url: str, tmp_path: Path
+    brokers: KafkaBroker, postgres_url: str, tmp_path: Path
 ) -> None:
-    await apply_topics(kafka.bootstrap_servers)
     async with running_ingest(
-        kafka, postgres_url=postgres_url, log_dir=tmp_path, INGEST_CLIENT_RATE="2/minute"
+        brokers, postgres_url=postgres_url, log_dir=tmp_path, INGEST_CLIENT_RATE="2/minute"
     ) as ingest:
         await ingest.start_petition("direct")
         claims = [{"x-forwarded-for": f"1.1.1.{claim}", "forwarded": f"for=1.1.1.{claim}"} for claim in range(3)]
@@ -112,12 +98,11 @@ async def test_whoever_connects_directly_cannot_choose_whom_it_counts_for(
 
 
 async def test_beyond_its_bound_ingest_refuses_at_once_and_recovers(
-    kafka: KafkaBroker, postgres_url: str, tmp_path: Path
+    brokers: KafkaBroker, postgres_url: str, tmp_path: Path
 ) -> None:
-    await apply_topics(kafka.bootstrap_servers)
-    async with running_ingest(kafka, postgres_url=postgres_url, log_dir=tmp_path, INGEST_MAX_IN_FLIGHT="1") as ingest:
+    async with running_ingest(brokers, postgres_url=postgres_url, log_dir=tmp_path, INGEST_MAX_IN_FLIGHT="1") as ingest:
         await ingest.start_petition("overloaded")
-        kafka.pause()
+        brokers.pause()
         try:
             waiting = asyncio.create_task(ingest.sign("overloaded"))
             async with asyncio.timeout(30):
@@ -128,16 +113,15 @@ async def test_beyond_its_bound_ingest_refuses_at_once_and_recovers(
             assert code(await ingest.http.get("/v1/petitions/overloaded")) == "overloaded"
             assert (await ingest.http.get("/livez")).status_code == 200
         finally:
-            kafka.resume()
+            brokers.resume()
         assert (await waiting).status_code == 202
         assert (await ingest.sign("overloaded")).status_code == 202
 
 
 async def test_bodies_that_are_slow_to_come_take_nobodys_place(
-    kafka: KafkaBroker, postgres_url: str, tmp_path: Path
+    brokers: KafkaBroker, postgres_url: str, tmp_path: Path
 ) -> None:
-    await apply_topics(kafka.bootstrap_servers)
-    async with running_ingest(kafka, postgres_url=postgres_url, log_dir=tmp_path, INGEST_MAX_IN_FLIGHT="2") as ingest:
+    async with running_ingest(brokers, postgres_url=postgres_url, log_dir=tmp_path, INGEST_MAX_IN_FLIGHT="2") as ingest:
         await ingest.start_petition("slow-bodies")
         slow = []
         for _ in range(5):

@@ -13,10 +13,7 @@ import httpx
 import pytest
 
 from deploy.local.parts.kafka import KafkaBroker
-from deploy.local.parts.postgres import Postgres
-from deploy.migrations import migrate
 from shared.contract.identity import signer_key
-from shared.kafka.apply_topics import apply_topics
 from tests.faults.breaking.clock import faketime_environment, remove_leftovers, set_clock
 from tests.support.running_ingest import (
     AS_ADMIN,
@@ -36,19 +33,6 @@ _NOBODY = "postgresql://nobody@127.0.0.1:1/nothing"
 _TO_1970 = -round(datetime.now(UTC).timestamp()) + 3_600
 _TO_2101 = round((datetime(2101, 6, 1, tzinfo=UTC) - datetime.now(UTC)).total_seconds())
 _HOUR = 3_600
-
-
-@pytest.fixture(scope="module")
-async def postgres_url(postgres: Postgres) -> str:
-    url = await postgres.create_database("ingest_clock_tests")
-    await migrate(url)
-    return url
-
-
-@pytest.fixture(scope="module")
-async def brokers(kafka: KafkaBroker) -> KafkaBroker:
-    await apply_topics(kafka.bootstrap_servers)
-    return kafka
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
@@ -18,23 +18,12 @@ from deploy.cli import app
 from deploy.local.parts.ports import free_port
 from deploy.local.parts.postgres import Postgres
 from services.notify.deliveries import NO_MAIL, delivery_id
-from tests.integration.notify.notify_desk import MINUTE, Desk, new_database, open_desk, petition
+from tests.integration.notify.notify_desk import MINUTE, Desk, petition
 
 FERRY = "night-ferry"
 POLICY = "550 5.7.1 not from you"
 
 Command = Callable[..., Awaitable[Result]]
-
-
-@pytest.fixture(scope="module")
-async def database_url(postgres: Postgres) -> str:
-    return await new_database(postgres)
-
-
-@pytest.fixture
-async def desk(database_url: str) -> AsyncIterator[Desk]:
-    async with open_desk(database_url) as desk:
-        yield desk
 
 
 @pytest.fixture

@@ -138,14 +138,7 @@ async def test_the_offset_does_not_pass_a_dead_letter_before_it_is_acknowledged(
     topic = await new_topic(kafka)
     await write(kafka, topic.name, [*numbers(2), Raw(b"poison")])
     worker = Worker(kafka, topic)
-    publish, here = worker.producer.publish_in_order, asyncio.Event()
-
-    async def away_at_first(*arguments: Any) -> None:
-        if not here.is_set():
-            raise KafkaConnectionError("away")
-        await publish(*arguments)
-
-    monkeypatch.setattr(worker.producer, "publish_in_order", away_at_first)
+    here = worker.publishes_nothing_yet(monkeypatch, KafkaConnectionError("away"))
     async with worker, committed(kafka, topic) as group:
         await eventually(lambda: worker.metric("holds_total", cause="KafkaConnectionError") >= 2, "letters held")
         assert await group.offsets() == {}
@@ -475,14 +468,7 @@ async def test_the_offset_does_not_pass_what_is_set_aside_before_its_letter_is_a
     topic = await new_topic(kafka)
     await write(kafka, topic.name, numbers(3))
     worker = Worker(kafka, topic, process=Naming(1))
-    publish, here = worker.producer.publish_in_order, asyncio.Event()
-
-    async def away_at_first(*arguments: Any) -> None:
-        if not here.is_set():
-            raise KafkaConnectionError("away")
-        await publish(*arguments)
-
-    monkeypatch.setattr(worker.producer, "publish_in_order", away_at_first)
+    here = worker.publishes_nothing_yet(monkeypatch, KafkaConnectionError("away"))
     async with worker, committed(kafka, topic) as group:
         await eventually(lambda: worker.metric("holds_total", cause="KafkaConnectionError") >= 2, "letters held")
         assert await group.offsets() == {}

@@ -1,6 +1,5 @@
 """Records that the Kafka client itself cannot unpack, on a real broker: they are set aside, reported, and block nothing."""
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -177,14 +176,7 @@ async def test_dead_letters_of_what_cannot_be_unpacked_are_held_until_kafka_has_
     topic = await new_topic(kafka)
     await write_changed(kafka, topic.name, [strange(b"0")], strange_name, monkeypatch)
     worker = Worker(kafka, topic)
-    publish, here = worker.producer.publish_in_order, asyncio.Event()
-
-    async def away_at_first(*arguments: object) -> None:
-        if not here.is_set():
-            raise ConnectionError("away")
-        await publish(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(worker.producer, "publish_in_order", away_at_first)
+    here = worker.publishes_nothing_yet(monkeypatch, ConnectionError("away"))
     async with worker, committed(kafka, topic) as group:
         await eventually(lambda: worker.metric("holds_total", cause="ConnectionError") >= 1, "held")
         assert await group.offsets() == {}

@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,35 +12,9 @@ import pytest
 from deploy.local.parts.process import Process
 from deploy.local.stack import Stack
 from deploy.local.supervise import Restarts, Supervisor
+from tests.support.script import Script
 
-
-class Script(Process):
-    """A Python script that is ready once it has made the file `ready`."""
-
-    def __init__(self, name: str, script: str, *, folder: Path) -> None:
-        super().__init__(name=name, log_file=folder / f"{name}.log")
-        self.script = script
-        self.ready = folder / f"{name}.ready"
-
-    @property
-    def url(self) -> str:
-        return ""
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {}
-
-    async def _prepare(self) -> None:
-        self.ready.unlink(missing_ok=True)
-
-    def _command(self) -> Sequence[str | Path]:
-        return [sys.executable, "-c", f"import os, sys, time; ready = {str(self.ready)!r}\n{self.script}"]
-
-    async def _is_ready(self) -> bool:
-        return self.ready.exists()
-
-
-RUNS = "open(ready, 'w'); time.sleep(300)"
+RUNS = "ready(); time.sleep(300)"
 FAILS = "print('no such table'); sys.exit(3)"
 
 

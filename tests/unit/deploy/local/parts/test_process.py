@@ -2,43 +2,14 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
 from deploy.local.parts.children import run_to_end
-from deploy.local.parts.process import PartFailed, Process
-
-
-class Script(Process):
-    """A Python script as a part; ready once it has written the file `ready`."""
-
-    start_seconds = 60.0
-
-    def __init__(self, script: str, *, folder: Path) -> None:
-        super().__init__(name="script", log_file=folder / "logs" / "script.log")
-        self._script = script
-        self._ready = folder / "ready"
-
-    @property
-    def url(self) -> str:
-        return ""
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {}
-
-    async def _prepare(self) -> None:
-        self._ready.unlink(missing_ok=True)
-
-    def _command(self) -> Sequence[str | Path]:
-        return [sys.executable, "-c", f"ready = lambda: open({str(self._ready)!r}, 'w')\n{self._script}"]
-
-    async def _is_ready(self) -> bool:
-        return self._ready.exists()
-
+from deploy.local.parts.process import PartFailed
+from tests.support.script import Script
 
 SLEEP = "import time; ready(); time.sleep(60)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); ready(); time.sleep(60)"
@@ -46,13 +17,13 @@ DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); read
 
 async def test_a_part_that_ends_before_it_is_ready_is_reported_with_its_log(tmp_path: Path) -> None:
     with pytest.raises(PartFailed) as failed:
-        await Script("import sys; print('no such thing'); sys.exit(3)", folder=tmp_path).start()
+        await Script("script", "import sys; print('no such thing'); sys.exit(3)", folder=tmp_path).start()
     assert "script ended with exit code 3" in str(failed.value)
     assert "| no such thing" in str(failed.value)
 
 
 async def test_a_part_that_is_never_ready_is_ended_and_reported(tmp_path: Path) -> None:
-    script = Script("import time; time.sleep(60)", folder=tmp_path)
+    script = Script("script", "import time; time.sleep(60)", folder=tmp_path)
     script.start_seconds = 0.2
     with pytest.raises(PartFailed, match=r"not ready within 0 s"):
         await script.start()
@@ -60,7 +31,7 @@ async def test_a_part_that_is_never_ready_is_ended_and_reported(tmp_path: Path) 
 
 
 async def test_a_part_whose_start_is_cancelled_is_ended(tmp_path: Path) -> None:
-    script = Script("import time; time.sleep(60)", folder=tmp_path)
+    script = Script("script", "import time; time.sleep(60)", folder=tmp_path)
     start = asyncio.create_task(script.start())
     while script.pid is None:
         await asyncio.sleep(0.01)
@@ -71,7 +42,7 @@ async def test_a_part_whose_start_is_cancelled_is_ended(tmp_path: Path) -> None:
 
 
 async def test_only_an_end_that_nobody_asked_for_counts_as_its_own(tmp_path: Path) -> None:
-    script = await Script(SLEEP, folder=tmp_path).start()
+    script = await Script("script", SLEEP, folder=tmp_path).start()
     assert not script.ended_by_itself
     await script.stop()
     assert not script.ended_by_itself
@@ -87,26 +58,26 @@ async def test_only_an_end_that_nobody_asked_for_counts_as_its_own(tmp_path: Pat
 
 
 async def test_a_part_that_does_not_heed_sigterm_is_killed(tmp_path: Path) -> None:
-    script = await Script(DEAF, folder=tmp_path).start()
+    script = await Script("script", DEAF, folder=tmp_path).start()
     assert await script.stop(timeout_seconds=0.3) == -9
     assert not script.running
 
 
 async def test_a_paused_part_can_be_stopped(tmp_path: Path) -> None:
-    script = await Script(SLEEP, folder=tmp_path).start()
+    script = await Script("script", SLEEP, folder=tmp_path).start()
     script.pause()
     assert await script.stop(timeout_seconds=60) == -15
 
 
 async def test_a_part_cannot_be_started_twice(tmp_path: Path) -> None:
-    async with Script(SLEEP, folder=tmp_path) as script:
+    async with Script("script", SLEEP, folder=tmp_path) as script:
         with pytest.raises(RuntimeError, match="already runs"):
             await script.start()
 
 
 async def test_cpu_seconds_add_up_over_restarts(tmp_path: Path) -> None:
     burn = "import time\nwhile time.process_time() < 0.2: pass\nready(); time.sleep(60)"
-    async with Script(burn, folder=tmp_path) as script:
+    async with Script("script", burn, folder=tmp_path) as script:
         assert (first := script.cpu_seconds()) >= 0.15  # the system counts in ticks of 10 ms
         await script.restart()
         assert (both := script.cpu_seconds()) >= first + 0.15
