@@ -10,7 +10,7 @@ from deploy.local.parts.process import Process
 
 
 class Script(Process):
-    """A Python script as a part; ready once it has called `ready()`. It has `os`, `sys` and `time`.
+    """A Python script as a part; ready once it has called `ready()`. It has `os`, `signal`, `sys` and `time`.
 
     Attributes:
         script: What the next start runs.
@@ -18,7 +18,7 @@ class Script(Process):
 
     start_seconds = 60.0
 
-    def __init__(self, name: str, script: str, *, folder: Path) -> None:
+    def __init__(self, script: str, *, folder: Path, name: str = "script") -> None:
         super().__init__(name=name, log_file=folder / "logs" / f"{name}.log")
         self.script = script
         self._ready = folder / f"{name}.ready"
@@ -35,7 +35,7 @@ class Script(Process):
         self._ready.unlink(missing_ok=True)
 
     def _command(self) -> Sequence[str | Path]:
-        prelude = f"import os, sys, time; ready = lambda: open({str(self._ready)!r}, 'w')"
+        prelude = f"import os, signal, sys, time; ready = lambda: open({str(self._ready)!r}, 'w')"
         return [sys.executable, "-c", f"{prelude}\n{self.script}"]
 
     async def _is_ready(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 async def eventually(
     condition: Callable[[], bool | Awaitable[bool]], what: str, within: float = 60.0, *, every: float = 0.05
 ) -> None:
-    """Wait until `condition` holds; fail with `what` if it does not within `seconds`."""
+    """Wait until `condition` holds; fail with `what` if it does not within `within` seconds."""
     try:
         async with asyncio.timeout(within):
             while True:

@@ -13,6 +13,7 @@ from deploy.local.parts.process import Process
 from deploy.local.stack import Stack
 from deploy.local.supervise import Restarts, Supervisor
 from tests.support.script import Script
+from tests.support.waiting import eventually
 
 RUNS = "ready(); time.sleep(300)"
 FAILS = "print('no such table'); sys.exit(3)"
@@ -23,9 +24,14 @@ class ScriptedStack(Stack):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(state_dir=folder, environ={})
-        self.part = Script("part", RUNS, folder=folder)
-        self.service = Script("service", RUNS, folder=folder)
+        self.part = Script(RUNS, folder=folder, name="part")
+        self.service = Script(RUNS, folder=folder, name="service")
         self.ready: dict[str, bool] = {}
+
+    def part_waits(self, go: Path) -> Path:
+        """Let the next start of `part` be ready once the file `go` exists; returns the file."""
+        self.part.script = f"while not os.path.exists({str(go)!r}): time.sleep(0.05)\n{RUNS}"
+        return go
 
     @property
     def processes(self) -> list[Process]:
@@ -53,16 +59,6 @@ async def supervised(stack: ScriptedStack, said: list[str]) -> AsyncIterator[Non
             await process.stop()
 
 
-async def until(condition: object, what: str) -> None:
-    assert callable(condition)
-    try:
-        async with asyncio.timeout(60):
-            while not condition():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(what) from None
-
-
 def strike(process: Process) -> int:
     assert process.pid is not None
     pid = process.pid
@@ -75,7 +71,7 @@ async def test_what_was_killed_is_reported_with_its_signal_and_log_and_runs_agai
     stack.service.script = "print('connected to everything', flush=True); " + RUNS
     async with supervised(stack, said):
         pid = strike(stack.service)
-        await until(lambda: stack.ready.get("service"), "the service is ready again")
+        await eventually(lambda: stack.ready.get("service", False), "the service is ready again")
         assert stack.service.pid not in (None, pid)
     assert "service was ended by SIGKILL." in said[0]
     assert "| connected to everything" in said[0]
@@ -88,10 +84,10 @@ async def test_what_ends_again_and_again_is_started_ever_more_seldom_and_that_is
     async with supervised(stack, said):
         stack.service.script = FAILS
         strike(stack.service)
-        await until(lambda: len(said) >= 3, "three deaths are reported")
+        await eventually(lambda: len(said) >= 3, "three deaths are reported")
         assert stack.ready == {"service": False}
         stack.service.script = RUNS
-        await until(lambda: stack.ready.get("service"), "it runs once its cause is gone")
+        await eventually(lambda: stack.ready.get("service", False), "it runs once its cause is gone")
     assert "service ended with exit code 3" in said[1]
     assert "| no such table" in said[1]
     assert said[1].endswith("That was the 2nd time in a row; it is started again in 0.5 s.")
@@ -101,16 +97,15 @@ async def test_what_ends_again_and_again_is_started_ever_more_seldom_and_that_is
 async def test_a_service_is_started_after_the_part_that_it_needs(tmp_path: Path) -> None:
     stack, said = ScriptedStack(tmp_path), list[str]()
     async with supervised(stack, said):
-        go = tmp_path / "go"
-        stack.part.script = f"while not os.path.exists({str(go)!r}): time.sleep(0.05)\n{RUNS}"
+        go = stack.part_waits(tmp_path / "go")
         strike(stack.part)
-        await until(lambda: stack.ready.get("part") is False, "the part's death is seen")
+        await eventually(lambda: stack.ready.get("part") is False, "the part's death is seen")
         strike(stack.service)
-        await until(lambda: stack.ready.get("service") is False, "the service's death is seen")
-        await until(lambda: stack.part.running, "the part runs again")
+        await eventually(lambda: stack.ready.get("service") is False, "the service's death is seen")
+        await eventually(lambda: stack.part.running, "the part runs again")
         assert not stack.service.running
         go.touch()
-        await until(lambda: stack.ready.get("service"), "both are ready")
+        await eventually(lambda: stack.ready.get("service", False), "both are ready")
     assert next(line for line in said if "ready again" in line).startswith("part is ready again")
 
 
@@ -118,9 +113,11 @@ async def test_a_part_that_is_late_is_left_to_get_ready(tmp_path: Path) -> None:
     stack, said = ScriptedStack(tmp_path), list[str]()
     async with supervised(stack, said):
         stack.part.start_seconds = 0.2
-        stack.part.script = "time.sleep(2); " + RUNS
+        go = stack.part_waits(tmp_path / "go")
         strike(stack.part)
-        await until(lambda: stack.ready.get("part"), "the part is ready")
+        await eventually(lambda: any("part was not ready within 0 s" in line for line in said), "it is said to be late")
+        go.touch()
+        await eventually(lambda: stack.ready.get("part", False), "the part is ready")
     assert any("part was not ready within 0 s" in line for line in said)
 
 
